@@ -1,0 +1,74 @@
+"""Writing small files so that a crash leaves the old one or the new one, never half of it."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from ukbob_jax.errors import FileError
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` beside `path` and rename it into place; a full disk removes the part that was written.
+
+    Raises:
+        FileError: the disk is full or the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FileError(
+            f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror}. Free space or choose another folder."
+        ) from error
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """`write_bytes` of `value` as indented JSON."""
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
+    """`write_bytes` of one JSON object a line."""
+    write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        FileError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: no such file.") from error
+    except (ValueError, OSError) as error:
+        raise FileError(f"{path}: not readable as JSON ({error}).") from error
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+    """The JSON objects in `path`, one a line.
+
+    Raises:
+        FileError: the file is missing, or a line is not JSON (the line is named).
+    """
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}.") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise FileError(f"{path}: line {number} is not JSON ({error}).") from error
+    return rows
