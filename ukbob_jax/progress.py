@@ -30,4 +30,6 @@ def line(what: str, done: int, total: int | None, seconds: float, unit: str) -> 
     """One log line: `train: 40/200 step, 1.3 step/s, 120 s left`."""
     rate = done / max(seconds, 1e-9)
     text = f"{what}: {done}{f'/{total}' if total else ''} {unit}, {rate:.2g} {unit}/s"
-    return text + (f", {(total - done) / rate:.0f} s left" if total and done < total else f", {seconds:.0f} s")
+    return text + (
+        f", {(total - done) / rate:.0f} s left" if total and done < total else f", {seconds:.0f} s"
+    )
