@@ -1,0 +1,80 @@
+"""What every recipe starts from; a recipe changes a few of these. `{workdir}` stands for --workdir."""
+
+import ml_collections
+
+
+def base() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.job = "train"
+    config.seed = 0
+    config.platform = "any"  # "cpu", "gpu" or "tpu": refuse to run elsewhere
+    config.store = "{workdir}/store"  # folder of the volume store
+    config.label = "auto"  # label set that is filtered and trained on
+
+    config.solf = ml_collections.ConfigDict()
+    config.solf.epsilon = 2.0  # percent cut off at either end; the paper's best
+    config.solf.min_outside = 2  # of three measures
+    config.solf.rule = "percentile"  # or "robust": median +- k MAD
+
+    config.data = ml_collections.ConfigDict()
+    config.data.store = config.get_ref("store")
+    config.data.label = config.get_ref("label")
+    config.data.train_split = "train"
+    config.data.val_split = "val"
+    config.data.val_label = config.get_ref("label")  # label set that validation compares with
+    config.data.crop = (96, 96, 96)  # voxels, x y z; paper
+    config.data.batch_size = 8  # crops per step over all devices; paper
+    config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally
+    config.data.normalize = "zscore"
+    config.data.contrasts = ()  # names to feed; empty: all in the store
+    config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
+    config.data.threads = 8
+    config.data.workers = 0  # reader processes; 0: threads only
+
+    config.model = ml_collections.ConfigDict()
+    config.model.in_channels = 4
+    config.model.out_channels = 73  # background and ids 1..72
+    config.model.feature_size = 48
+    config.model.depths = (2, 2, 2, 2)
+    config.model.num_heads = (3, 6, 12, 24)
+    config.model.window_size = (7, 7, 7)  # tokens, x y z
+    config.model.norm = (
+        "instance_affine"  # starts as the public instance norm; scale and bias give ETTA a handle
+    )
+    config.model.downsample = "merging"
+    config.model.use_v2 = False
+    config.model.dropout_path_rate = 0.0
+    config.model.dtype = "float32"
+    config.model.remat = False
+    config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
+
+    config.loss = "dice_ce"  # or "dice_bce"
+    config.augment = ("gamma", "intensity", "noise", "bias_field")
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_steps = 500
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.clip_norm = 1.0
+
+    config.train = ml_collections.ConfigDict()
+    config.train.steps = 100_000
+    config.train.log_every = 50
+    config.train.eval_every = 2_000
+    config.train.checkpoint_every = 1_000
+    config.train.stop_after_nonfinite = 20
+
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.data = -1  # -1: all devices that are left
+    config.mesh.fsdp = 1
+
+    config.inference = ml_collections.ConfigDict()
+    config.inference.overlap = 0.5
+    config.inference.blend = "gaussian"
+    config.inference.batch = 4  # windows per call
+
+    config.etta = ml_collections.ConfigDict()
+    config.etta.steps = 1
+    config.etta.learning_rate = 1e-3
+    config.organs = ()  # names that are scored; empty: all in the label set
+    return config

@@ -1,0 +1,58 @@
+"""Swin-BOB training.
+
+    python -m ukbob_jax.main --config=configs/swin_bob.py --workdir=runs/swin_bob --config.store=STORE   the paper's run
+    python -m ukbob_jax.main --config=configs/swin_bob.py:demo --workdir=runs/demo   the whole loop on the embedded
+                                                                                     cohort, minutes on two cores
+    python -m ukbob_jax.main --config=configs/swin_bob.py:pod ...                    many devices
+
+Reached: docs/benchmarks.md#swin-bob.
+"""
+
+import ml_collections
+
+from configs import common
+
+VARIANTS = {"paper": {}, "demo": {}, "pod": {}}
+
+
+def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
+    config = common.base()
+    if variant == "demo":
+        demo(config)
+    if variant == "pod":
+        pod(config)
+    return config
+
+
+def pod(config: ml_collections.ConfigDict) -> None:
+    """256 devices; ours, not the paper's."""
+    config.data.batch_size = 256
+    config.model.dtype = "bfloat16"
+    config.model.remat = True
+    config.optimizer.learning_rate = 4e-4
+
+
+def demo(config: ml_collections.ConfigDict) -> None:
+    """The embedded phantom cohort, a small network, every stage of the loop."""
+    config.job = "demo"
+    config.store = "{workdir}/stores/cohort"
+
+    config.source = ml_collections.ConfigDict()
+    config.source.kind = "phantom"
+    config.source.shape = (64, 32, 128)  # voxels of about 7.8 x 9.4 x 8.6 mm, neck to knee
+    config.source.count = 240  # subjects; SOLF is fitted on all their labels
+    config.source.splits = {"val": 4, "test": 4}  # the rest trains
+    config.source.errors = 0.1  # share of large organs' labels that are spoilt in training subjects
+    config.source.scanner = ""
+    config.source.seed = 0
+
+    config.data.crop = (64, 32, 32)
+    config.data.batch_size = 2
+    config.data.val_label = "manual"
+    config.model.feature_size = 12
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 20
+    config.train.steps = 200
+    config.train.log_every = 10
+    config.train.eval_every = 50
+    config.train.checkpoint_every = 50

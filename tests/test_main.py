@@ -1,0 +1,101 @@
+"""The command line: what a mistake answers, and with which exit code (F15)."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT
+from ukbob_jax import main
+
+
+def call(capsys, *argv: str) -> tuple[int, str]:
+    code = main.main(list(argv))
+    return code, capsys.readouterr().err
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "import ml_collections\n"
+        "VARIANTS = {'small': {}}\n"
+        "def get_config(variant='small'):\n"
+        "    config = ml_collections.ConfigDict({'job': 'solf', 'store': '{workdir}/none', 'platform': 'any'})\n"
+        "    config.train = {'steps': 3, 'rate': 0.5}\n"
+        "    return config\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--workdir=W"], "--config=FILE.py[:VARIANT] is missing"),
+        (["--config=R"], "--workdir=DIR is missing"),
+        (["--config=nowhere.py", "--workdir=W"], "nowhere.py: no such recipe"),
+        (["--config=R:huge", "--workdir=W"], "no variant 'huge'; there are small"),
+        (["--config=R", "--workdir=W", "--config.train.stepz=4"], 'Did you mean "steps"'),
+        (["--config=R", "--workdir=W", "--config.train.steps=many"], "steps"),
+        (["--config=R", "--workdir=W", "--confg.train.steps=4"], "confg"),
+        (["--config=R", "--workdir=W", "extra"], "unexpected argument 'extra'"),
+        (["--config=R", "--workdir=W", "--config.job=dream"], "no job 'dream'; there are ingest"),
+        (["--config=R", "--workdir=W", "--config.platform=tpu"], "JAX sees only cpu"),
+        (["--config=R", "--workdir=W", "--coordinator=nowhere"], "expected HOST:PORT"),
+    ],
+)
+def test_answers_a_mistake_in_one_line_with_exit_code_2(capsys, tmp_path, recipe, arguments, said):
+    words = [word.replace("=R", f"={recipe}").replace("=W", f"={tmp_path / 'work'}") for word in arguments]
+    code, error = call(capsys, *words)
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_accepts_overrides_before_the_recipe(capsys, tmp_path, recipe):
+    code, error = call(
+        capsys, "--config.train.steps=4", f"--config={recipe}", f"--workdir={tmp_path / 'work'}"
+    )
+    assert code == 3 and "none" in error  # gets as far as the store that is not there
+
+
+def test_refuses_a_workdir_with_foreign_files(capsys, tmp_path, recipe):
+    (tmp_path / "thesis.tex").write_text("do not touch")
+    code, error = call(capsys, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 2 and "not a workdir of a former run" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.py", "thesis.tex"]
+
+
+def test_refuses_a_compile_cache_that_cannot_be_written(capsys, tmp_path, recipe, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UKBOB_CACHE", str(tmp_path / "file" / "cache"))
+    code, error = call(capsys, f"--config={recipe}", f"--workdir={tmp_path / 'work'}")
+    assert code == 2 and "UKBOB_CACHE" in error
+
+
+def test_reports_an_unreachable_coordinator_before_jax_aborts(tmp_path, recipe):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    start = time.monotonic()
+    command = [sys.executable, "-m", "ukbob_jax.main", f"--config={recipe}", f"--workdir={tmp_path / 'work'}"]
+    command += [f"--coordinator={address}", "--processes=2", "--process=1"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "no answer within" in done.stderr and done.stderr.count("\n") == 1
+    assert time.monotonic() - start < 30
+
+
+def test_shows_a_traceback_only_when_debugging(capsys, tmp_path, recipe):
+    words = [f"--config={recipe}", f"--workdir={tmp_path / 'work'}", "--config.train.stepz=4"]
+    assert "Traceback" not in call(capsys, *words)[1]
+    assert "Traceback" in call(capsys, *words, "--debug")[1]
+
+
+def test_prints_help_without_a_recipe(capsys):
+    assert main.main(["--help"]) == 0
+    assert "Jobs: ingest" in capsys.readouterr().out
