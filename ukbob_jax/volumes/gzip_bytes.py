@@ -1,0 +1,82 @@
+"""Bytes of a file, inflated and verified: the checksum and length at the end of a gzip stream are always read."""
+
+import pathlib
+import zlib
+
+from ukbob_jax.errors import FileError
+
+MAGIC = b"\x1f\x8b"
+MAX_RATIO = 1032  # deflate cannot pack more than this many bytes into one
+_GZIP = 31  # zlib's window bits for a gzip header and trailer
+
+
+def read(path: pathlib.Path) -> bytes:
+    """The bytes of `path` as stored.
+
+    Raises:
+        FileError: missing, a folder, unreadable or empty.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: no such file.") from error
+    except IsADirectoryError as error:
+        raise FileError(
+            f"{path}: a folder; expected one .nii or .nii.gz file. DICOM needs converting first."
+        ) from error
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if not data:
+        raise FileError(f"{path}: the file is empty; copy it again.")
+    return data
+
+
+def head(path: pathlib.Path, data: bytes, size: int) -> bytes:
+    """The first `size` bytes after inflation, or fewer where there are no more."""
+    if data[:2] != MAGIC:
+        return data[:size]
+    try:
+        return zlib.decompressobj(_GZIP).decompress(data, size)
+    except zlib.error as error:
+        raise _corrupt(path, error) from error
+
+
+def inflate(path: pathlib.Path, data: bytes, limit: int) -> bytes:
+    """All bytes after inflation (`data` itself when it is not gzip), CRC and length verified.
+
+    Args:
+        path: named in errors.
+        data: the file as stored; several gzip members may follow each other.
+        limit: refuse to inflate to more bytes than this.
+    Raises:
+        FileError: truncated, checksum or length wrong, stream corrupt, or more than `limit` bytes.
+    """
+    if data[:2] != MAGIC:
+        return data
+    parts, room = [], limit
+    while data:
+        stream = zlib.decompressobj(_GZIP)
+        try:
+            parts.append(stream.decompress(data, room + 1))
+        except zlib.error as error:
+            raise _corrupt(path, error) from error
+        room -= len(parts[-1])
+        if room < 0:
+            raise FileError(
+                f"{path}: holds over {limit} bytes, far more than its header declares; copy it again."
+            )
+        if not stream.eof:
+            raise FileError(f"{path}: truncated: the gzip stream ends early; copy it again.")
+        data = stream.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _corrupt(path: pathlib.Path, error: zlib.error) -> FileError:
+    text = str(error)
+    if "data check" in text:
+        text = "gzip CRC check failed"
+    elif "length check" in text:
+        text = "gzip length check failed"
+    else:
+        text = f"the gzip stream is corrupt ({text.rsplit(': ', 1)[-1]})"
+    return FileError(f"{path}: {text}; copy it again from its source.")

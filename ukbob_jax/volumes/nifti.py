@@ -1,0 +1,205 @@
+"""NIfTI files to volumes and back. Everything a file claims is checked here, once."""
+
+import gzip
+import io
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+
+from ukbob_jax import files
+from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError, ValuesError
+from ukbob_jax.volumes import affine as affines
+from ukbob_jax.volumes import gzip_bytes, label_names, nifti_header, voxels
+from ukbob_jax.volumes.volume import Volume
+
+SUFFIXES = (".nii.gz", ".nii")
+SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
+_SLACK = 2**20  # bytes that may follow the voxels
+_COMPRESSION = 4  # zlib level
+
+
+def read_volume(
+    path: str | os.PathLike,
+    *,
+    kind: Literal["image", "label"] = "image",
+    num_classes: int | None = None,
+    channels: bool = False,
+    nan: Literal["refuse", "zero"] = "refuse",
+    assume_ras: bool = False,
+) -> Volume:
+    """A NIfTI file as it is stored, with its gzip checksum, geometry and values checked.
+
+    Args:
+        path: `.nii` or `.nii.gz`.
+        kind: "image" keeps unscaled integers and makes the rest float32; "label" gives uint8 (or uint16) ids.
+        num_classes: label ids are 0 to num_classes - 1, or 255 to ignore; None takes any id up to 65535.
+        channels: take a 4-D file as x y z c (a 3-D one gets one channel); otherwise 4-D is refused.
+        nan: "zero" sets non-finite image voxels to 0 with a warning instead of refusing the file.
+        assume_ras: accept a file that does not say how it is oriented, with a warning.
+    Raises:
+        FileError: missing, truncated, corrupt, or another format.
+        GeometryError: dimensions, spacing or affine cannot be used.
+        ValuesError: voxel values cannot be used for this purpose.
+    """
+    if kind not in ("image", "label") or nan not in ("refuse", "zero"):
+        raise ConfigError(
+            f'kind={kind!r}, nan={nan!r}: kind is "image" or "label", nan is "refuse" or "zero".'
+        )
+    path = _checked_name(path)
+    stored = gzip_bytes.read(path)
+    header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras)
+    _check_rank(path, header.shape, channels)
+    array, name = _voxels(path, header, stored), str(path)
+    array = voxels.label(name, array, num_classes) if kind == "label" else voxels.image(name, array, nan)
+    if channels and array.ndim == 3:
+        array = array[..., None]
+    return Volume(array, header.affine, header.codes)
+
+
+def read_pair(
+    image: str | os.PathLike, label: str | os.PathLike, *, num_classes: int | None = None
+) -> tuple[Volume, Volume]:
+    """An image and its label map, both in RAS, after checking that they cover the same points in space.
+
+    The two may be stored in different orientations.
+
+    Raises:
+        MismatchError: shape, spacing or position differ after reorientation.
+        FileError, GeometryError, ValuesError: as `read_volume`.
+    """
+    scan = read_volume(image, kind="image").to_ras()
+    labels = read_volume(label, kind="label", num_classes=num_classes).to_ras()
+    check_same_space(scan, labels, str(image), str(label))
+    return scan, labels
+
+
+def check_same_space(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
+    """Refuse two volumes (both in RAS) whose voxels do not lie at the same points.
+
+    Raises:
+        MismatchError: with both values and the tolerance.
+    """
+    if a.shape != b.shape:
+        raise MismatchError(
+            f"{name_b}: shape {b.shape} in RAS, but {name_a} has {a.shape}; resample one to the other."
+        )
+    spacings = [[round(s, 5) for s in volume.spacing_mm] for volume in (a, b)]
+    if not np.allclose(a.spacing_mm, b.spacing_mm, rtol=SAME_SPACE / max(a.shape), atol=0):
+        raise MismatchError(f"{name_b}: spacing {spacings[1]} mm, but {name_a} has {spacings[0]} mm.")
+    distance, limit = affines.corner_distance_mm(a.affine, b.affine, a.shape), SAME_SPACE * min(a.spacing_mm)
+    if distance > limit:
+        origins = [volume.affine[:3, 3].round(3).tolist() for volume in (a, b)]
+        raise MismatchError(
+            f"{name_b}: lies {distance:.4g} mm away from {name_a} at a corner (tolerance {limit:.3g} mm); "
+            f"origins {origins[1]} and {origins[0]} mm. Check that they belong to the same scan."
+        )
+
+
+def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, str] | None = None) -> None:
+    """Write `.nii` or `.nii.gz` in one step: a crash leaves the old file or the new one.
+
+    Floats are stored as float32, bool as uint8, 64-bit integers in the smallest type that holds them; the header
+    repeats the volume's affine and codes.
+
+    Args:
+        path: ends in .nii or .nii.gz.
+        volume: x y z or x y z c.
+        names: label id to name, stored in the header extension that viewers read.
+    Raises:
+        FileError: another file name ending, a full disk or a folder that cannot be written.
+        ValuesError: voxels that NIfTI readers do not take (complex, objects, integers beyond 32 bits).
+        GeometryError: more than 32767 voxels along an axis.
+    """
+    path = _checked_name(path)
+    if max(volume.array.shape) > 32767:
+        raise GeometryError(
+            f"{path}: shape {volume.array.shape} does not fit NIfTI-1, at most 32767 voxels an axis."
+        )
+    sform, qform = volume.codes
+    image = nib.Nifti1Image(_storable(path, volume.array), volume.affine)
+    image.set_sform(volume.affine, sform)
+    image.set_qform(volume.affine, qform)
+    image.header.set_xyzt_units("mm")
+    if names:
+        image.header.extensions.append(label_names.extension(names))
+    data = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        data = gzip.compress(data, _COMPRESSION, mtime=0)
+    files.write_bytes(path, data)
+
+
+def read_label_names(path: str | os.PathLike) -> dict[int, str]:
+    """Label id to name, from the header extension that `write_volume` writes; empty where there is none.
+
+    Raises:
+        FileError: missing, truncated, corrupt, or another format.
+    """
+    path = _checked_name(path)
+    stored = gzip_bytes.read(path)
+    header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
+    start = gzip_bytes.head(path, stored, header.offset)
+    kind = nib.Nifti1Header if start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else nib.Nifti2Header
+    return label_names.parse(kind.from_fileobj(io.BytesIO(start), check=False).extensions)
+
+
+def _checked_name(path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if not path.name.lower().endswith(SUFFIXES):
+        found = "a folder" if path.is_dir() else f"the name ends in {path.suffix!r}"
+        raise FileError(
+            f"{path}: {found}; expected .nii or .nii.gz. DICOM and other formats need converting first."
+        )
+    return path
+
+
+def _check_rank(path: pathlib.Path, shape: tuple[int, ...], channels: bool) -> None:
+    if len(shape) == 4 and not channels:
+        raise GeometryError(
+            f"{path}: a 4-D image with {shape[3]} volumes, shape {shape}; expected one 3-D volume. "
+            "Split it, or pass channels=True to take the volumes as channels."
+        )
+    if len(shape) > 4:
+        raise GeometryError(
+            f"{path}: a {len(shape)}-D image of shape {shape}; expected 3-D, or 4-D with channels."
+        )
+
+
+def _voxels(path: pathlib.Path, header: nifti_header.Header, stored: bytes) -> np.ndarray:
+    """The voxels after scaling, in the order of the file (first axis fastest), writable."""
+    if stored[:2] == gzip_bytes.MAGIC and header.end > gzip_bytes.MAX_RATIO * len(stored):
+        raise FileError(f"{path}: truncated: the header declares {header.shape} voxels, {header.end} bytes.")
+    data = gzip_bytes.inflate(path, stored, 2 * header.end + _SLACK)
+    if len(data) < header.end:
+        raise FileError(
+            f"{path}: truncated: {len(data)} bytes, the header declares {header.shape} voxels, {header.end} bytes."
+        )
+    count = (header.end - header.offset) // header.dtype.itemsize
+    array = np.frombuffer(data, header.dtype, count, header.offset).reshape(header.shape, order="F")
+    if (header.slope, header.inter) == (1.0, 0.0):
+        return array.astype(header.dtype.newbyteorder("="), order="K")
+    wide = (
+        np.float32 if header.dtype.itemsize <= 2 else np.float64
+    )  # enough that rounding stays below float32's
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(wide, order="K") * wide(header.slope) + wide(header.inter)
+
+
+def _storable(path: pathlib.Path, array: np.ndarray) -> np.ndarray:
+    """`array` in a type that NIfTI readers take."""
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind in "iu":
+        if array.dtype.itemsize < 8:
+            return array
+        for dtype in (np.uint8, np.int16, np.uint16, np.int32, np.uint32):
+            if np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max:
+                return array.astype(dtype)
+    raise ValuesError(
+        f"{path}: {array.dtype} voxels cannot be stored; expected floats or integers of 32 bits."
+    )

@@ -1,0 +1,139 @@
+"""A volume: voxels and where they lie in the body."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from nibabel import orientations
+
+from ukbob_jax.errors import GeometryError, ValuesError
+from ukbob_jax.volumes import affine as affines
+from ukbob_jax.volumes import resample
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels with their voxel-to-world matrix; every method returns a new volume and moves the affine along.
+
+    Attributes:
+        array: x y z, or x y z c.
+        affine: (4, 4) float64, voxel index to RAS+ millimetres.
+        codes: NIfTI (sform_code, qform_code), repeated when the volume is written; 1 is scanner space.
+
+    Raises:
+        GeometryError: the array is not 3-D or 4-D, has an empty axis, or the affine is not finite and invertible.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    codes: tuple[int, int] = (1, 1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", np.asarray(self.array))
+        object.__setattr__(self, "affine", np.array(self.affine, np.float64))
+        if self.array.ndim not in (3, 4) or 0 in self.array.shape:
+            raise GeometryError(
+                f"A volume is (x, y, z) or (x, y, z, c) with no empty axis; got {self.array.shape}."
+            )
+        affines.check(self.affine, "Volume")
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{s:.4g}" for s in self.spacing_mm)
+        size = " x ".join(str(n) for n in self.array.shape)
+        return f"Volume({size} {self.array.dtype}, {spacing} mm, {self.orientation})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y, z."""
+        return self.array.shape[:3]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along each axis, mm."""
+        return tuple(float(s) for s in affines.spacing(self.affine))
+
+    @property
+    def orientation(self) -> str:
+        """Where each voxel axis points, such as "RAS": towards right, anterior, superior."""
+        return "".join(orientations.aff2axcodes(self.affine))
+
+    def to_ras(self) -> "Volume":
+        """The same voxels with axes nearest to right, anterior, superior; flips and transpositions only."""
+        change = orientations.io_orientation(self.affine)
+        array = orientations.apply_orientation(self.array, change)
+        affine = self.affine @ orientations.inv_ornt_aff(change, self.shape)
+        return dataclasses.replace(self, array=array, affine=affine)
+
+    def resample(self, spacing_mm: float | Sequence[float], order: int) -> "Volume":
+        """The volume at another spacing.
+
+        The first voxel centre stays where it is, axes keep their directions, and
+        n_out = round_half_even((n_in - 1) * s_in / s_out + 1); the border value repeats beyond the last voxel.
+
+        Args:
+            spacing_mm: one number, or one per axis, mm.
+            order: 0 nearest (labels; dtype kept), 1 linear (images; float32).
+        Raises:
+            ValuesError: a spacing that is not positive, or another order.
+        """
+        _check_order(order)
+        target = np.broadcast_to(np.asarray(spacing_mm, np.float64), (3,))
+        if not (np.isfinite(target) & (target > 0)).all():
+            raise ValuesError(
+                f"Cannot resample to {spacing_mm} mm; give one positive spacing, or one per axis."
+            )
+        ratio = target / affines.spacing(self.affine)
+        shape = resample.grid_size(self.shape, affines.spacing(self.affine), target)
+        positions = [r * np.arange(n) for r, n in zip(ratio, shape)]
+        affine = self.affine @ np.diag([*ratio, 1.0])
+        array = self._each_channel(lambda channel: resample.along_axes(channel, positions, order))
+        return dataclasses.replace(self, array=array, affine=affine)
+
+    def resample_like(self, reference: "Volume", order: int) -> "Volume":
+        """The volume on the grid of `reference`, by world coordinates; its own border value repeats outside it.
+
+        Args:
+            reference: gives shape, affine and header codes; its voxels are not used.
+            order: 0 nearest (labels; dtype kept), 1 linear (images; float32).
+        Raises:
+            ValuesError: another order.
+        """
+        _check_order(order)
+        matrix = np.linalg.solve(self.affine, reference.affine)
+        array = self._each_channel(
+            lambda channel: resample.by_matrix(channel, matrix, reference.shape, order)
+        )
+        return Volume(array, reference.affine, reference.codes)
+
+    def crop(self, start: Sequence[int], size: Sequence[int], fill: float = 0) -> "Volume":
+        """The box of `size` voxels from voxel `start`; what lies outside the volume is `fill`.
+
+        A negative start or a box past the end therefore pads.
+
+        Raises:
+            GeometryError: `start` or `size` are not three integers, or a size is below 1.
+        """
+        start, size = np.asarray(start), np.asarray(size)
+        if start.shape != (3,) or size.shape != (3,) or start.dtype.kind not in "iu" or size.min() < 1:
+            raise GeometryError(
+                f"A crop needs three integer starts and positive sizes; got {start} and {size}."
+            )
+        array = np.full((*size.tolist(), *self.array.shape[3:]), fill, self.array.dtype)
+        low, high = np.maximum(start, 0), np.minimum(start + size, self.shape)
+        if (low < high).all():
+            inner = tuple(slice(a, b) for a, b in zip(low - start, high - start))
+            array[inner] = self.array[tuple(slice(a, b) for a, b in zip(low, high))]
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ start
+        return dataclasses.replace(self, array=array, affine=affine)
+
+    def _each_channel(self, function) -> np.ndarray:
+        """`function` (x y z -> x y z) on the array, or on each of its channels in turn, which bounds memory."""
+        if self.array.ndim == 3:
+            return function(self.array)
+        return np.stack([function(self.array[..., c]) for c in range(self.array.shape[3])], axis=-1)
+
+
+def _check_order(order: int) -> None:
+    if order not in (resample.NEAREST, resample.LINEAR):
+        raise ValuesError(f"Resampling order {order!r} is not known; 0 is nearest, 1 is linear.")
