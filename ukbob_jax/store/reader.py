@@ -1,0 +1,228 @@
+"""Subjects, volumes and crops out of a store."""
+
+import contextlib
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from ukbob_jax.errors import ConfigError, FileError, UkbobError, ValuesError
+from ukbob_jax.store import rows, samples, schema, values
+
+OPEN_ARRAYS = 4096  # array handles kept open, about 20 kB each
+
+
+class Rows(Mapping[str, dict[str, Any]]):
+    """The manifest's rows by subject, in order; kept as text and parsed on access, to hold 50,000 of them."""
+
+    def __init__(self, lines: dict[str, bytes]) -> None:
+        self._lines = lines
+
+    def __getitem__(self, subject: str) -> dict[str, Any]:
+        if subject not in self._lines:
+            raise ConfigError(
+                f"no subject {subject!r} in the store; it has {len(self)}, such as {next(iter(self))!r}."
+            )
+        return rows.unseal(self._lines[subject], f"manifest row of {subject}")
+
+    def __contains__(self, subject: object) -> bool:
+        return subject in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class Store:
+    """A store opened for reading; made by `Store.open`. Safe to share between threads and to send to processes."""
+
+    def __init__(self, path: str, found: Rows, splits: dict[str, tuple[str, ...]]) -> None:
+        self.path = path
+        self.rows = found
+        self.subjects = tuple(found)
+        self._splits = splits
+        self._root = schema.open_root(path)
+        self._array = functools.lru_cache(maxsize=OPEN_ARRAYS)(self._open_array)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "Store":
+        """Open the store at `path`.
+
+        Raises:
+            FileError: nothing is there, it is not a store, it is empty, or a row is damaged.
+        """
+        path = os.fspath(path)
+        with _reading(path, "Correct --config.store."):
+            root = schema.open_root(path)
+            marker = root.read("store.json").result()
+            if marker.state == "missing":
+                what = "not a store (no store.json)" if root.list().result() else "no such store"
+                raise FileError(
+                    f"{path}: {what}. Make one with --config.job=ingest, or correct --config.store."
+                )
+            rows.check_format(marker.value, path)
+            lines = _manifest(root)
+        if not lines:
+            raise FileError(f"{path}: the store is empty. Run the ingest job and look at its failures.jsonl.")
+        by_subject, splits = {}, {}
+        for line in lines:
+            row = rows.unseal(line, f"{path}/manifest.jsonl")
+            by_subject[row["id"]] = line
+            splits.setdefault(row["split"], []).append(row["id"])
+        return cls(path, Rows(by_subject), {name: tuple(found) for name, found in splits.items()})
+
+    def __reduce__(self) -> tuple:
+        return Store.open, (self.path,)
+
+    def split(self, name: str) -> tuple[str, ...]:
+        """Subjects of one split, in the manifest's order.
+
+        Raises:
+            ConfigError: the store has no such split.
+        """
+        if name not in self._splits:
+            raise ConfigError(
+                f"{self.path}: no split {name!r}; it has {', '.join(map(repr, sorted(self._splits)))}."
+            )
+        return self._splits[name]
+
+    def read(self, subject: str, name: str) -> np.ndarray:
+        """A whole array.
+
+        Args:
+            name: "image" (`x y z c`, int16, or float32 where the row has a slope) or "label/SET" (`x y z`, uint8).
+        Raises:
+            ConfigError: no such subject or label set.
+            FileError: the array is damaged or missing; the message names the subject.
+        """
+        with _reading(self._where(subject, name), self._remedy(subject)):
+            array = self._array(subject, name)
+            return self._decoded(subject, name, array.read().result())
+
+    def crop(
+        self, subject: str, name: str, start: tuple[int, int, int], size: tuple[int, int, int]
+    ) -> np.ndarray:
+        """The voxels from `start` (inclusive), `size` of them per axis; only their chunks are read.
+
+        Raises:
+            ValuesError: the crop leaves the volume.
+            ConfigError, FileError: as for `read`.
+        """
+        with _reading(self._where(subject, name), self._remedy(subject)):
+            array = self._array(subject, name)
+            check_crop(self._where(subject, name), start, size, array.shape[:3])
+            window = tuple(slice(int(low), int(low) + int(n)) for low, n in zip(start, size))
+            return self._decoded(subject, name, array[window].read().result())
+
+    def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
+        """Voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
+        present = self.present(subject, name)
+        if not present:
+            return {}
+        with _reading(self._where(subject, f"samples/{name}"), self._remedy(subject)):
+            voxels = self._array(subject, f"samples/{name}").read().result()
+        return {organ: samples.valid(voxels[row]) for row, organ in enumerate(present)}
+
+    def sample(self, subject: str, name: str, organ: int) -> np.ndarray:
+        """As `samples`, for one class that is present: reads one chunk."""
+        row = self.present(subject, name).index(organ)
+        with _reading(self._where(subject, f"samples/{name}"), self._remedy(subject)):
+            return samples.valid(self._array(subject, f"samples/{name}")[row].read().result())
+
+    def present(self, subject: str, name: str) -> list[int]:
+        """Ids of the classes in label set `name`, ascending, without background and ignore.
+
+        Raises:
+            ConfigError: no such subject or label set.
+        """
+        row = self.rows[subject]
+        if name not in row["present"]:
+            raise ConfigError(
+                f"{subject}: no label set {name!r}; it has {', '.join(row['labels']) or 'none'}."
+            )
+        return row["present"][name]
+
+    def verify(self, subject: str) -> None:
+        """Compare every file of `subject` with the digests written beside it.
+
+        Raises:
+            FileError: naming the first file that differs.
+        """
+        done = rows.read_done(self._root, subject)
+        if done is None:
+            raise FileError(f"{self._where(subject, 'done.json')}: missing. {self._remedy(subject)}")
+        folder = self._root / schema.subject_folder(subject)
+        for name, files in done["digests"].items():
+            for key, digest in files.items():
+                found = folder.read(f"{done['folders'][name]}/{key}").result()
+                if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
+                    raise FileError(
+                        f"{self._where(subject, name)}: {key} is damaged. {self._remedy(subject)}"
+                    )
+
+    def _open_array(self, subject: str, name: str) -> ts.TensorStore:
+        row = self.rows[subject]
+        if name not in row["folders"]:
+            known = ", ".join(row["folders"])
+            raise ConfigError(f"{self._where(subject, name)}: no such array; there are {known}.")
+        shape = tuple(row["shape"])
+        if name == "image":
+            shape = (*shape, len(row["contrasts"]))
+        elif name.startswith("samples/"):
+            shape = (len(row["present"][name.removeprefix("samples/")]), schema.SAMPLES, 3)
+        folder = self._root / (schema.subject_folder(subject) + row["folders"][name])
+        return ts.open(schema.array_spec(folder, name, shape), open=True).result()
+
+    def _decoded(self, subject: str, name: str, stored: np.ndarray) -> np.ndarray:
+        if name != "image":
+            return stored
+        row = self.rows[subject]
+        return values.decode(stored, row["slope"], row["intercept"])
+
+    def _where(self, subject: str, name: str) -> str:
+        return f"{self.path}: subject {subject}, {name}"
+
+    def _remedy(self, subject: str) -> str:
+        return f"Delete its folder subjects/{subject} in the store and run the ingest job again."
+
+
+def check_crop(
+    where: str, start: tuple[int, int, int], size: tuple[int, int, int], shape: tuple[int, ...]
+) -> None:
+    """Refuse a crop that leaves the volume.
+
+    Raises:
+        ValuesError: with the three triples.
+    """
+    if not all(
+        low >= 0 and n > 0 and low + n <= length for low, n, length in zip(start, size, shape, strict=True)
+    ):
+        raise ValuesError(
+            f"{where}: crop start {tuple(start)} size {tuple(size)} leaves the volume {tuple(shape)}."
+        )
+
+
+def _manifest(root: ts.KvStore) -> list[bytes]:
+    """The manifest's lines, or the same lines from the `done.json` files while there is no manifest."""
+    found = root.read("manifest.jsonl").result()
+    if found.state == "missing":
+        return [rows.seal(rows.lean(row)) for row in rows.read_rows(root)]
+    return found.value.splitlines()
+
+
+@contextlib.contextmanager
+def _reading(where: str, remedy: str) -> Iterator[None]:
+    """Turn TensorStore's errors into one line with the subject and what to do."""
+    try:
+        yield
+    except UkbobError:
+        raise
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).split(" [")[0].split(" Error ")[0]
+        raise FileError(f"{where}: damaged or missing ({reason}). {remedy}") from error

@@ -1,0 +1,216 @@
+"""Scans into a store, one subject at a time; safe to stop anywhere and to resume."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from ukbob_jax.errors import FileError, UkbobError
+from ukbob_jax.store import checks, rows, samples, schema, values
+from ukbob_jax.volumes import intensity
+
+
+class StoreWriter:
+    """Writes subjects into the store at `path` and, at the end, its manifest.
+
+    Use it in a `with` block, or call `finish()` after the last subject. Several processes may write at a time as long
+    as each subject is written by one of them.
+    """
+
+    def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        """Open or create the store; `overwrite` first removes every subject in it.
+
+        Raises:
+            FileError: the folder holds something else, or cannot be written.
+        """
+        self.path = os.fspath(path)
+        self._root = schema.open_root(path)
+        with _writing(self.path):
+            rows.claim(self._root, self.path)
+            if overwrite:
+                self._root.write("manifest.jsonl", None).result()
+                self._root.delete_range(schema.below("subjects/")).result()
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.finish()
+
+    def has(self, subject: str, source: str) -> bool:
+        """Whether the store holds `subject` as made from a source with this checksum; a damaged row counts as no."""
+        try:
+            done = rows.read_done(self._root, subject)
+        except FileError:
+            return False
+        return done is not None and done["source"] == source
+
+    def write(
+        self,
+        subject: str,
+        image: np.ndarray,
+        affine: np.ndarray,
+        labels: Mapping[str, np.ndarray],
+        *,
+        source: str,
+        split: str = "",
+        contrasts: Sequence[str] = (),
+        annotated: Sequence[int] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        quality: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one subject, or replace it; until the last rename readers see what was there before.
+
+        Args:
+            subject: id, safe as a folder name.
+            image: `x y z c`, RAS voxel order, any real dtype.
+            affine: `4 4`, voxel to world in mm.
+            labels: per label set, `x y z`, integers 0..255 (255: ignore).
+            source: checksum of what the subject was made from; `has` compares it.
+            split: "train", "val", "test" or "".
+            contrasts: a name per channel; empty: named by number.
+            annotated: class ids that were looked for in this subject; None: all.
+            attributes: technical facts, of `schema.ATTRIBUTES` only.
+            quality: JSON-able findings about the scan or its labels.
+        Raises:
+            GeometryError: rank or affine cannot be used.
+            MismatchError: image, labels and contrasts do not belong together.
+            ValuesError: a name, attribute or voxel value cannot be stored.
+            FileError: the disk is full or cannot be written; nothing of the subject is left.
+        """
+        image = np.asarray(image)
+        checks.check_image(image, contrasts, subject)
+        labels = {
+            name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
+        }
+        stored, slope, intercept = values.encode(image, subject)
+        row = rows.new(subject, image.shape, checks.check_affine(affine, subject))
+        row |= {
+            "split": split,
+            "contrasts": list(contrasts) or row["contrasts"],
+            "annotated": None if annotated is None else sorted(int(organ) for organ in annotated),
+            "source": source,
+            "version": self._next_version(subject),
+            "intensity": plain(intensity.statistics(image)._asdict()),
+            "slope": slope,
+            "intercept": intercept,
+            "attributes": checks.check_attributes(attributes or {}, subject),
+            "quality": dict(quality or {}),
+        }
+        with self._generation(row):
+            self._write_array(row, "image", stored)
+            for name in sorted(labels):
+                self._add_label(row, name, labels[name], {})
+
+    def write_label(
+        self, subject: str, name: str, label: np.ndarray, provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add label set `name` to a subject, or replace it; image and other label sets stay as they are.
+
+        Args:
+            label: `x y z`, integers 0..255, on the image's grid.
+            provenance: JSON-able facts about where it came from.
+        Raises:
+            FileError: there is no such subject, or the disk cannot be written.
+            MismatchError, ValuesError: as for `write`.
+        """
+        row = rows.read_done(self._root, subject)
+        if row is None:
+            raise FileError(
+                f"{self.path}: no subject {subject!r} to add label {name!r} to. Run the ingest job first."
+            )
+        label = checks.check_label(label, name, tuple(row["shape"]), subject)
+        row["version"] = self._next_version(subject)
+        with self._generation(row):
+            self._add_label(row, name, label, dict(provenance or {}))
+
+    def finish(self) -> None:
+        """Rebuild `manifest.jsonl` from the subjects' rows, then remove folders no row names any more."""
+        with _writing(self.path):
+            done = rows.read_rows(self._root)
+            lines = b"".join(rows.seal(row) + b"\n" for row in map(rows.lean, done))
+            self._root.write("manifest.jsonl", lines).result()
+            for row in done:
+                if row["version"] > 1:
+                    self._sweep(row)
+
+    def _next_version(self, subject: str) -> int:
+        """One above the version in place; what lies above that was left by a killed run and is cleared first."""
+        try:
+            done = rows.read_done(self._root, subject)
+        except FileError:  # damaged: above every folder there is
+            keys = (self._root / schema.subject_folder(subject)).list().result()
+            return 1 + max((int(key[:4]) for key in keys if key[:4].isdigit()), default=0)
+        return 1 if done is None else done["version"] + 1
+
+    @contextlib.contextmanager
+    def _generation(self, row: dict[str, Any]) -> Iterator[None]:
+        """A fresh folder to write arrays into; the row is renamed into place once all of them are there."""
+        checks.check_json(row)
+        folder = schema.subject_folder(row["id"])
+        fresh = schema.below(f"{folder}{row['version']:04d}/")
+        with _writing(f"{self.path}: subject {row['id']}"):
+            self._root.delete_range(fresh).result()  # what a killed run left
+            try:
+                yield
+            except BaseException:
+                self._root.delete_range(fresh).result()
+                raise
+            self._root.write("manifest.jsonl", None).result()  # a cache that is about to be out of date
+            self._root.write(f"{folder}done.json", rows.seal(row) + b"\n").result()
+
+    def _add_label(
+        self, row: dict[str, Any], name: str, label: np.ndarray, provenance: dict[str, Any]
+    ) -> None:
+        present, voxels = samples.draw(label)
+        self._write_array(row, f"label/{name}", label)
+        if present:
+            self._write_array(row, f"samples/{name}", voxels)
+        row["labels"] = sorted({*row["labels"], name})
+        row["present"][name] = present
+        row["provenance"][name] = provenance
+
+    def _write_array(self, row: dict[str, Any], name: str, array: np.ndarray) -> None:
+        row["folders"][name] = f"{row['version']:04d}/{name}"
+        folder = self._root / (schema.subject_folder(row["id"]) + row["folders"][name])
+        store = ts.open(schema.array_spec(folder, name, array.shape), create=True).result()
+        store.write(array).result()
+        row["digests"][name] = digests(folder)
+
+    def _sweep(self, row: dict[str, Any]) -> None:
+        """Remove the folders of earlier versions that no array of `row` lives in."""
+        folder = self._root / schema.subject_folder(row["id"])
+        used = {f"{place}/" for place in row["folders"].values()}
+        for key in map(bytes.decode, folder.list().result()):
+            generation = key.split("/")[0]
+            old = generation.isdigit() and int(generation) <= row["version"]
+            if old and not any(key.startswith(place) for place in used):
+                folder.write(key, None).result()
+
+
+def digests(folder: ts.KvStore) -> dict[str, str]:
+    """SHA-256 of every file of an array, by its name below `folder`."""
+    folder = folder / "/"
+    keys = sorted(key.decode() for key in folder.list().result())
+    return {key: hashlib.sha256(folder[key]).hexdigest() for key in keys}
+
+
+def plain(statistics: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Statistics per channel as JSON-able lists."""
+    return {name: [float(value) for value in channel] for name, channel in statistics.items()}
+
+
+@contextlib.contextmanager
+def _writing(where: str) -> Iterator[None]:
+    """Turn TensorStore's errors into one line that says what to do."""
+    try:
+        yield
+    except UkbobError:
+        raise
+    except (ValueError, OSError) as error:
+        reason = str(error).split(" [")[0]
+        raise FileError(f"{where}: cannot write: {reason}. Free space or choose another folder.") from error
