@@ -1,0 +1,155 @@
+"""How well a label map agrees with another: per class, all classes in one pass.
+
+Voxels where the truth is 255 take part in nothing. What each metric is when a class is absent:
+
+| | absent in both | only in the prediction | only in the truth |
+|---|---|---|---|
+| dice, iou | NaN | 0 | 0 |
+| sensitivity | NaN | NaN | 0 |
+| specificity | 1 | below 1 | 1 |
+| volume_error | NaN | inf | -1 |
+| hd95, hd, assd | NaN | inf | inf |
+| nsd | NaN | 0 | 0 |
+
+Means over organs should say how many of them were defined: use `np.nanmean` and report infinite distances apart.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ukbob_jax.errors import ValuesError
+from ukbob_jax.evaluation.surface import SurfaceMetrics, surface
+
+__all__ = [
+    "SurfaceMetrics",
+    "bootstrap_interval",
+    "confusion",
+    "dice",
+    "iou",
+    "sensitivity",
+    "specificity",
+    "surface",
+    "volume_error",
+]
+
+IGNORE = 255
+Array = jax.Array | np.ndarray
+
+
+def dice(pred: Array, true: Array, num_classes: int) -> Array:
+    """2 |P & T| / (|P| + |T|) of each class.
+
+    Args:
+        pred: label map of any shape, integer, below `num_classes`.
+        true: label map of the same shape; 255 is ignored.
+        num_classes: k; a static number.
+
+    Returns:
+        `k`: NaN where the class is in neither map. float64 for numpy arrays; float32 for jax arrays, for which it
+        also works inside jit.
+
+    Raises:
+        ValuesError: the shapes differ, or (numpy arrays only) a label is `num_classes` or more.
+    """
+    both, in_pred, in_true = _counts(pred, true, num_classes)
+    return _ratio(2 * both, in_pred + in_true)
+
+
+def iou(pred: Array, true: Array, num_classes: int) -> Array:
+    """|P & T| / |P or T| of each class; arguments, result and errors of `dice`."""
+    both, in_pred, in_true = _counts(pred, true, num_classes)
+    return _ratio(both, in_pred + in_true - both)
+
+
+def sensitivity(pred: Array, true: Array, num_classes: int) -> Array:
+    """|P & T| / |T| of each class, NaN where the truth has none; arguments and errors of `dice`."""
+    both, _, in_true = _counts(pred, true, num_classes)
+    return _ratio(both, in_true)
+
+
+def specificity(pred: Array, true: Array, num_classes: int) -> Array:
+    """Share of the voxels outside the true class that the prediction leaves outside; arguments of `dice`."""
+    both, in_pred, in_true = _counts(pred, true, num_classes)
+    outside = in_true.sum() - in_true
+    return _ratio(outside - (in_pred - both), outside)
+
+
+def volume_error(pred: Array, true: Array, num_classes: int) -> Array:
+    """(|P| - |T|) / |T| of each class: 0.1 is a tenth too large; inf where only predicted; arguments of `dice`."""
+    _, in_pred, in_true = _counts(pred, true, num_classes)
+    xp = jnp if isinstance(in_true, jax.Array) else np
+    return xp.where((in_true == 0) & (in_pred > 0), np.inf, _ratio(in_pred - in_true, in_true))
+
+
+def confusion(pred: Array, true: Array, num_classes: int) -> Array:
+    """How many voxels of true class j are predicted as i: `k k`, `[i, j]`, from one count over the volume.
+
+    int64 for numpy arrays, int32 for jax arrays (a class of 2**31 voxels would overflow).
+
+    Raises:
+        ValuesError: as `dice`.
+    """
+    if np.shape(pred) != np.shape(true):
+        raise ValuesError(
+            f"prediction has shape {np.shape(pred)}, truth {np.shape(true)}: bring them to one grid."
+        )
+    k = num_classes
+    if isinstance(pred, jax.Array) or isinstance(true, jax.Array):
+        pred, true = jnp.ravel(pred).astype(jnp.int32), jnp.ravel(true).astype(jnp.int32)
+        cell = jnp.where((true >= k) | (pred >= k), k * k, pred * k + true)
+        return jnp.bincount(cell, length=k * k + 1)[:-1].reshape(k, k)
+    pred, true = np.asarray(pred).ravel(), np.asarray(true).ravel()
+    if (true == IGNORE).any():
+        pred, true = pred[true != IGNORE], true[true != IGNORE]
+    for what, labels in (("prediction", pred), ("truth", true)):
+        if labels.size and (labels.min() < 0 or labels.max() >= k):
+            raise ValuesError(
+                f"{what} has label {labels.max() if labels.max() >= k else labels.min()}, not in 0..{k - 1}; "
+                "map its labels, or set them to 255 in the truth."
+            )
+    cell = pred.astype(np.int32 if k < 2**15 else np.int64) * k + true
+    return np.bincount(cell, minlength=k * k).reshape(k, k)
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.nanmean,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over subjects.
+
+    Args:
+        values: `n`, one number a subject; NaN where undefined.
+        statistic: called as `statistic(resampled, axis=1)` on `samples n`.
+        level: share of resamples inside the interval.
+        samples: number of resamples.
+        seed: makes the interval reproducible.
+
+    Returns:
+        (low, high); (NaN, NaN) without a defined value.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    index = np.random.default_rng(seed).integers(0, values.size, (samples, values.size))
+    tail = 50 * (1 - level)
+    low, high = np.percentile(statistic(values[index], axis=1), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _counts(pred: Array, true: Array, num_classes: int) -> tuple[Array, Array, Array]:
+    """Voxels of each class in both, in the prediction, and in the truth: three of `k`."""
+    table = confusion(pred, true, num_classes)
+    return table.diagonal(), table.sum(1), table.sum(0)
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """`part / whole`, NaN where `whole` is 0, without a warning."""
+    xp = jnp if isinstance(whole, jax.Array) else np
+    return xp.where(whole > 0, part / xp.maximum(whole, 1), np.nan)

@@ -1,0 +1,114 @@
+"""Where the windows of a scan lie, and how much each voxel of a window counts.
+
+The rules are those of MONAI's `sliding_window_inference`, so that results compare voxel by voxel. Everything here
+is host arithmetic on static shapes: it runs while a program is traced, never on the device.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError
+
+FLOOR = 1e-3  # smallest blending weight: the corners of a window still count
+
+
+class Grid(NamedTuple):
+    """The windows of one volume shape; `axis` is the slowest axis of `starts`, so windows come slab by slab."""
+
+    roi: tuple[int, int, int]  # voxels, x y z; no axis longer than the padded volume
+    before: tuple[int, int, int]  # voxels of padding in front of each axis
+    padded: tuple[int, int, int]  # shape with padding
+    starts: np.ndarray  # n 3, int32, corners of the windows in the padded volume
+    axis: int  # the axis with most windows; of equals, the first
+
+
+def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[float]) -> Grid:
+    """Cover a volume of `shape` with windows of `roi` voxels.
+
+    An axis shorter than the window is padded to it, floor of half the difference in front. Windows step by
+    `int(roi * (1 - overlap))`, at least 1; the last one is moved back to end with the volume.
+
+    Args:
+        shape: x y z, voxels.
+        roi: x y z, voxels; 0 or less takes the whole axis.
+        overlap: share of a window that its neighbour covers, in [0, 1); one number, or one per axis.
+
+    Raises:
+        ConfigError: a wrong number of entries, or an overlap outside [0, 1).
+    """
+    overlaps = (float(overlap),) * 3 if np.ndim(overlap) == 0 else tuple(float(share) for share in overlap)
+    if len(shape) != 3 or len(roi) != 3 or len(overlaps) != 3:
+        raise ConfigError(
+            f"sliding window: shape {tuple(shape)}, roi {tuple(roi)} and overlap {overlap} need 3 entries."
+        )
+    if not all(0 <= share < 1 for share in overlaps):
+        raise ConfigError(f"sliding window: overlap {overlap} is outside [0, 1). 0.5 is usual.")
+    size = tuple(int(r) if r > 0 else int(s) for r, s in zip(roi, shape))
+    padded = tuple(max(r, int(s)) for r, s in zip(size, shape))
+    before = tuple((p - int(s)) // 2 for p, s in zip(padded, shape))
+    corners = [axis_starts(p, r, share) for p, r, share in zip(padded, size, overlaps)]
+    axis = int(np.argmax([len(c) for c in corners]))
+    order = (axis, *(a for a in range(3) if a != axis))
+    mesh = np.meshgrid(*(corners[a] for a in order), indexing="ij")
+    starts = np.empty((mesh[0].size, 3), np.int32)
+    for a, grid in zip(order, mesh):
+        starts[:, a] = grid.ravel()
+    return Grid(size, before, padded, starts, axis)
+
+
+def axis_starts(length: int, roi: int, overlap: float) -> np.ndarray:
+    """First voxels of the windows along one axis of `length` >= `roi` voxels; int32, ascending."""
+    step = roi if roi == length else max(int(roi * (1 - overlap)), 1)
+    count = -(-(length - roi) // step) + 1
+    return np.minimum(np.arange(count) * step, length - roi).astype(np.int32)
+
+
+def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Group windows into full batches; the last is filled with copies of its last window that do not count.
+
+    Returns:
+        starts `m batch 3` int32, and counts `m batch` float32: 1, or 0 for a filling copy.
+
+    Raises:
+        ConfigError: `batch` is below 1.
+    """
+    if batch < 1:
+        raise ConfigError(f"sliding window: batch {batch} must be at least 1.")
+    n = len(starts)
+    padded = -(-n // batch) * batch
+    index = np.minimum(np.arange(padded), n - 1)
+    counts = (np.arange(padded) < n).astype(np.float32)
+    return starts[index].reshape(-1, batch, 3), counts.reshape(-1, batch)
+
+
+def blend_weights(roi: Sequence[int], blend: str, sigma_scale: float = 0.125) -> np.ndarray:
+    """How much each voxel of a window counts where windows overlap: `x y z`, float32, in [0.001, 1].
+
+    "gaussian": the product over axes of exp(-(t - (roi - 1) / 2)**2 / (2 (sigma_scale roi)**2)), raised to
+    at least 0.001; "constant": 1.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if blend == "constant":
+        return np.ones(tuple(roi), np.float32)
+    if blend != "gaussian":
+        raise ConfigError(f"sliding window: blend {blend!r} is not known. Use 'gaussian' or 'constant'.")
+    x, y, z = (
+        np.exp(-((np.arange(r) - (r - 1) / 2) ** 2) / (2 * (sigma_scale * r) ** 2)).astype(np.float32)
+        for r in roi
+    )
+    return np.maximum(x[:, None, None] * y[None, :, None] * z[None, None, :], np.float32(FLOOR))
+
+
+def coverage(grid: Grid) -> np.ndarray:
+    """How many windows see each voxel of the padded volume: `x y z`, float32, at least 1."""
+    counts = []
+    for axis in range(3):
+        count = np.zeros(grid.padded[axis], np.float32)
+        for start in np.unique(grid.starts[:, axis]):
+            count[start : start + grid.roi[axis]] += 1
+        counts.append(count)
+    return counts[0][:, None, None] * counts[1][None, :, None] * counts[2][None, None, :]
