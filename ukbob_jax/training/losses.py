@@ -1,0 +1,232 @@
+"""Dice with cross entropy, for labels that exclude each other (softmax) and for those that may overlap (sigmoid).
+
+Values and gradients equal MONAI's `DiceCELoss(softmax=True)` and `DiceLoss(sigmoid=True) + BCEWithLogitsLoss()`.
+All arithmetic is float32, whatever the type of the logits. Letters: b batch, v voxels, k classes.
+
+A case may carry labels for some classes only (`annotated`). With softmax, a background voxel of such a case may
+belong to any other class: their probability is added to the background's (marginal loss, Shi et al. 2021) and they
+have no Dice term. With sigmoid, their channels and the background's take no part for that case.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+IGNORE = 255
+
+
+def dice_ce(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    include_background: bool = True,
+    squared: bool = False,
+    jaccard: bool = False,
+    batch: bool = False,
+    weight: Sequence[float] | None = None,
+    lambda_dice: float = 1.0,
+    lambda_ce: float = 1.0,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    ignore: int = IGNORE,
+    annotated: jax.Array | None = None,
+) -> jax.Array:
+    """Soft Dice loss of the softmax plus cross entropy: lambda_dice * Dice + lambda_ce * CE.
+
+    Dice is the mean over b and k of 1 - (2 sum(p t) + smooth_nr) / (sum(p) + sum(t) + smooth_dr).
+
+    Args:
+        logits: `b x y z k`.
+        labels: `b x y z`, integers in 0..k-1, or `ignore`.
+        include_background: False leaves class 0 out of Dice; cross entropy always has it.
+        squared: squares in Dice's denominator, sum(p^2) + sum(t^2).
+        jaccard: Dice's denominator becomes 2 (sum(p) + sum(t) - sum(p t)).
+        batch: Dice of the whole batch per class, instead of per case.
+        weight: `k`, factors on Dice's terms and on the voxels of cross entropy, which is then divided by the
+            sum of the factors used.
+        lambda_dice: factor on Dice.
+        lambda_ce: factor on cross entropy.
+        smooth_nr: added to Dice's numerator.
+        smooth_dr: added to Dice's denominator.
+        ignore: label of voxels that take no part in any sum.
+        annotated: `b k` bool, the classes that were labelled in each case; None: all. Class 0 always is.
+    Returns:
+        Scalar, float32. Every voxel ignored: 0. NaN if a label is neither a class nor `ignore`, because values
+        cannot raise inside a compiled function.
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
+    b, k = logits.shape[0], logits.shape[-1]
+    z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
+    labels = labels.reshape(b, -1).astype(jnp.int32)  # b v
+    valid = labels != ignore
+    unknown = jnp.any(valid & ((labels < 0) | (labels >= k)))
+    if annotated is not None:
+        _check_shapes("annotated", annotated.shape, (b, k), logits)
+        annotated = annotated.astype(bool).at[:, 0].set(True)
+        z, labels = _merge_into_background(z, labels, annotated)
+
+    true = labels[..., None] == jnp.arange(k).reshape(
+        1, 1, k
+    )  # b v k, never stored: XLA fuses the comparison
+    log_sum = jax.nn.logsumexp(z, axis=-1)  # b v
+    sums = _sums(jnp.exp(z - log_sum[..., None]), true, valid, squared)
+    dice = _dice(sums, annotated, weight, include_background, jaccard, batch, smooth_nr, smooth_dr)
+
+    voxel_factors = valid.astype(jnp.float32)
+    if weight is not None:
+        voxel_factors *= jnp.asarray(weight, jnp.float32)[jnp.clip(labels, 0, k - 1)]
+    surprise = log_sum - jnp.sum(jnp.where(true, z, 0.0), axis=-1)
+    ce = jnp.sum(surprise * voxel_factors) / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
+    return jnp.where(unknown, jnp.nan, lambda_dice * dice + lambda_ce * ce)
+
+
+def dice_bce(
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    squared: bool = False,
+    jaccard: bool = False,
+    batch: bool = False,
+    lambda_dice: float = 1.0,
+    lambda_bce: float = 1.0,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    valid: jax.Array | None = None,
+    annotated: jax.Array | None = None,
+) -> jax.Array:
+    """Soft Dice loss of the sigmoid plus binary cross entropy, each a mean over everything.
+
+    This is not MONAI's `DiceCELoss(sigmoid=True)`, which on several channels adds a softmax cross entropy.
+
+    Args:
+        logits: `b x y z k`.
+        targets: `b x y z k`, 0 or 1 (bool, integer or float).
+        squared: see `dice_ce`, as are `jaccard`, `batch`, `smooth_nr`, `smooth_dr`.
+        jaccard: see `dice_ce`.
+        batch: see `dice_ce`.
+        lambda_dice: factor on Dice.
+        lambda_bce: factor on the binary cross entropy.
+        smooth_nr: see `dice_ce`.
+        smooth_dr: see `dice_ce`.
+        valid: `b x y z` bool, False where a voxel takes no part; None: all do.
+        annotated: `b k` bool, channels that take part in each case; None: all.
+    Returns:
+        Scalar, float32. Nothing takes part: 0.
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    _check_shapes("targets", targets.shape, logits.shape, logits)
+    b, k = logits.shape[0], logits.shape[-1]
+    z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
+    true = targets.reshape(b, -1, k).astype(bool)
+    if valid is None:
+        valid = jnp.ones(logits.shape[:-1], bool)
+    _check_shapes("valid", valid.shape, logits.shape[:-1], logits)
+    valid = valid.reshape(b, -1)
+    sums = _sums(jax.nn.sigmoid(z), true, valid, squared)
+    dice = _dice(sums, annotated, None, True, jaccard, batch, smooth_nr, smooth_dr)
+
+    surprise = jax.nn.softplus(z) - jnp.where(true, z, 0.0)  # -t log p - (1 - t) log(1 - p), without overflow
+    per_channel = jnp.einsum("bv,bvk->bk", valid.astype(jnp.float32), surprise)
+    voxels = jnp.sum(valid, axis=1, dtype=jnp.float32).reshape(b, 1)
+    part = jnp.ones((b, k), jnp.float32) if annotated is None else annotated.astype(jnp.float32)
+    bce = jnp.sum(per_channel * part) / jnp.maximum(jnp.sum(voxels * part), 1.0)
+    return lambda_dice * dice + lambda_bce * bce
+
+
+def dice_bce_labels(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    ignore: int = IGNORE,
+    annotated: jax.Array | None = None,
+    **options: float | bool,
+) -> jax.Array:
+    """`dice_bce` with one channel per class of an integer label map (the paper's loss for Swin-BOB).
+
+    Args:
+        logits: `b x y z k`.
+        labels: `b x y z`, integers in 0..k-1, or `ignore`.
+        ignore: label of voxels that take no part in any sum.
+        annotated: `b k` bool, the classes that were labelled in each case; None: all.
+        **options: of `dice_bce`.
+    Returns:
+        Scalar, float32; NaN if a label is neither a class nor `ignore`.
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
+    k = logits.shape[-1]
+    labels = labels.astype(jnp.int32)
+    valid = labels != ignore
+    if annotated is not None:
+        annotated = annotated.astype(bool)
+        annotated = annotated.at[:, 0].set(jnp.all(annotated[:, 1:], axis=1))
+    targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
+    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
+    return jnp.where(jnp.any(valid & ((labels < 0) | (labels >= k))), jnp.nan, loss)
+
+
+LABEL_LOSSES = {"dice_ce": dice_ce, "dice_bce": dice_bce_labels}  # what `config.loss` may name
+
+
+def _sums(p: jax.Array, true: jax.Array, valid: jax.Array, squared: bool) -> tuple[jax.Array, ...]:
+    """Sums over the valid voxels of p t, of p (or p^2), and of t; each `b k`, from `b v k` and `b v`.
+
+    They are products with the vector of valid voxels, which on CPU is twice as fast as masking and summing, and
+    adds in blocks, so that a million small float32 terms keep their accuracy.
+    """
+    valid = valid.astype(jnp.float32)
+    both = jnp.einsum("bv,bvk->bk", valid, jnp.where(true, p, 0.0))
+    predicted = jnp.einsum("bv,bvk->bk", valid, p * p if squared else p)
+    present = jnp.einsum("bv,bvk->bk", valid, true.astype(jnp.float32))
+    return both, predicted, present
+
+
+def _dice(
+    sums: tuple[jax.Array, ...],
+    annotated: jax.Array | None,
+    weight: Sequence[float] | None,
+    include_background: bool,
+    jaccard: bool,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+) -> jax.Array:
+    """Mean Dice loss over the classes (and cases) that take part, from the sums of `_sums`."""
+    part = jnp.ones(sums[0].shape, bool) if annotated is None else annotated.astype(bool)  # b k
+    if batch:
+        sums = [jnp.sum(jnp.where(part, s, 0.0), axis=0, keepdims=True) for s in sums]
+        part = jnp.any(part, axis=0, keepdims=True)
+    if not include_background:
+        part = part.at[:, 0].set(False)
+    both, predicted, present = sums
+    denominator = predicted + present
+    if jaccard:
+        denominator = 2.0 * (denominator - both)
+    terms = 1.0 - (2.0 * both + smooth_nr) / (denominator + smooth_dr)
+    if weight is not None:
+        terms *= jnp.asarray(weight, jnp.float32).reshape(1, -1)
+    return jnp.sum(jnp.where(part, terms, 0.0)) / jnp.maximum(jnp.sum(part), 1)
+
+
+def _merge_into_background(
+    z: jax.Array, labels: jax.Array, annotated: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Logits `b v k` and labels `b v` in which a case's unannotated classes (`b k` False) are background."""
+    b, _, k = z.shape
+    kept = annotated.reshape(b, 1, k)
+    is_background = (jnp.arange(k) == 0).reshape(1, 1, k)
+    nowhere = jnp.float32(-1e30)  # exp(nowhere) is 0, and unlike -inf its differences are finite
+    background = jax.nn.logsumexp(jnp.where(is_background | ~kept, z, nowhere), axis=-1, keepdims=True)
+    z = jnp.where(is_background, background, jnp.where(kept, z, nowhere))
+    was_labelled = jnp.take_along_axis(annotated, jnp.clip(labels, 0, k - 1), axis=1)
+    return z, jnp.where(was_labelled, labels, 0)
+
+
+def _check_shapes(name: str, found: tuple[int, ...], wanted: tuple[int, ...], logits: jax.Array) -> None:
+    if tuple(found) != tuple(wanted):
+        raise ValueError(f"{name} has shape {found}, but logits {logits.shape} (b x y z k) need {wanted}.")
