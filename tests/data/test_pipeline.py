@@ -1,0 +1,230 @@
+"""The stream of batches: its order, what is in it, and what it refuses."""
+
+import collections
+import itertools
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.conftest import SHAPE, image_of, label_of
+from ukbob_jax.data.pipeline import batches
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.store.reader import Store
+from ukbob_jax.volumes import intensity
+
+TRAIN = ("s0", "s1", "s2", "s3", "s4")
+ALL = (*TRAIN, "s5")
+
+
+def take(store: Store, number: int, **changes) -> list[dict[str, np.ndarray]]:
+    given = {
+        "subjects": TRAIN,
+        "label": "auto",
+        "crop": (8, 8, 8),
+        "batch_size": 4,
+        "seed": 3,
+        "threads": 2,
+        **changes,
+    }
+    stream = batches(store, **given)
+    found = list(itertools.islice(stream, number))
+    stream.close()
+    return found
+
+
+def equal(one: list[dict], two: list[dict]) -> bool:
+    return len(one) == len(two) and all(
+        a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a) for a, b in zip(one, two)
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    step=st.integers(0, 15),
+    processes=st.sampled_from([1, 2, 4]),
+    threads=st.sampled_from([1, 3]),
+)
+def test_batch_is_a_function_of_seed_and_step_alone(store, seed, step, processes, threads):
+    whole = take(store, step + 3, seed=seed)[step:]
+    shares = [
+        take(store, 3, seed=seed, start_step=step, process=process, processes=processes, threads=threads)
+        for process in range(processes)
+    ]
+    joined = [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in zip(*shares)
+    ]
+    assert equal(joined, whole)
+
+
+@pytest.mark.slow
+def test_reader_processes_give_the_same_batches(store):
+    assert equal(take(store, 6, start_step=5, workers=2), take(store, 11)[5:])
+
+
+def test_other_seeds_and_later_steps_differ(store):
+    first = take(store, 2)
+    assert not equal(first[:1], first[1:]) and not equal(first, take(store, 2, seed=4))
+
+
+def test_every_epoch_visits_each_subject_once_in_a_new_order(store):
+    found = np.concatenate([batch["subject"] for batch in take(store, 20, batch_size=5)]).reshape(20, 5)
+    assert (np.sort(found, axis=1) == np.arange(5)).all()
+    assert len(np.unique(found, axis=0)) > 10
+
+
+def test_crops_hold_the_voxels_of_their_place_normalised(store):
+    batch = take(store, 1, batch_size=20)[0]
+    assert batch["image"].dtype == np.float32 and batch["image"].shape == (20, 8, 8, 8, 3)
+    assert batch["label"].dtype == np.uint8 and batch["subject"].dtype == np.int32
+    for image, label, subject in zip(batch["image"], batch["label"], batch["subject"]):
+        stats = intensity.Statistics(**store.rows[TRAIN[subject]]["intensity"])
+        raw = np.rint(image * np.array(stats.std)[None, None, None] + np.array(stats.mean)[None, None, None])
+        start = raw[0, 0, 0].astype(int) - [100 * (subject + 1), 1, 1]
+        window = tuple(slice(low, low + 8) for low in start)
+        np.testing.assert_array_equal(raw, image_of(subject)[window])
+        np.testing.assert_array_equal(label, label_of(subject)[window])
+
+
+def test_foreground_crops_draw_classes_equally_whatever_their_size(store):
+    found = collections.Counter()
+    for batch in take(store, 50, batch_size=6, foreground=1.0, crop=(2, 2, 2), subjects=("s1", "s3")):
+        found.update(batch["label"][:, 1, 1, 1].tolist())  # size // 2: the centre
+    assert set(found) == {5, 7, 9}
+    assert all(abs(count - 100) < 40 for count in found.values()), (
+        found
+    )  # 300 draws: 5 sigma of a binomial is 41
+
+
+def test_share_of_foreground_crops_is_as_asked(store):
+    centres = [
+        batch["label"][:, 1, 1, 1] for batch in take(store, 50, batch_size=10, foreground=0.6, crop=(2, 2, 2))
+    ]
+    uniform = (label_of(0) > 0).mean()  # chance of a uniform crop to hit
+    expected = 0.6 + 0.4 * uniform
+    assert np.mean(np.concatenate(centres) > 0) == pytest.approx(
+        expected, abs=0.1
+    )  # 500 draws: 5 sigma is 0.11
+
+
+def test_uniform_crops_reach_every_corner(store):
+    starts = [
+        batch["image"][:, 0, 0, 0]
+        for batch in take(store, 40, batch_size=10, foreground=0.0, crop=(20, 18, 24))
+    ]
+    assert len(np.unique(np.concatenate(starts)[:, 1:], axis=0)) == 3 * 5  # y 0..2, z 0..4
+
+
+def test_small_volumes_are_padded_evenly_and_ignored_there(store):
+    batch = take(store, 1, crop=(32, 20, 31), batch_size=5)[0]
+    inside = (slice(4, 28), slice(None), slice(1, 29))  # 4 + 4 and 1 + 2 voxels added
+    for image, label, subject in zip(batch["image"], batch["label"], batch["subject"]):
+        np.testing.assert_array_equal(label[inside], label_of(subject))
+        outside = np.ones(label.shape, bool)
+        outside[inside] = False
+        assert (label[outside] == 255).all() and (image[outside] == 0).all() and (image[inside] != 0).any()
+
+
+@pytest.mark.parametrize("action, value", [("ignore", 255), ("background", 0)])
+def test_flagged_organs_take_no_part(store, action, value):
+    flagged = {"s1": {5}, "s2": set()}
+    batch = take(store, 1, crop=SHAPE, batch_size=5, flagged=flagged, flagged_action=action)[0]
+    for label, subject in zip(batch["label"], batch["subject"]):
+        expected = label_of(subject)
+        if subject == 1:
+            expected[expected == 5] = value
+        np.testing.assert_array_equal(label, expected)
+
+
+def test_flagged_organs_are_no_crop_centres(store):
+    everywhere = {subject: {5} for subject in TRAIN}
+    for batch in take(store, 10, crop=(2, 2, 2), foreground=1.0, flagged=everywhere):
+        assert set(batch["label"][:, 1, 1, 1].tolist()) <= {7, 9}
+
+
+def test_dropped_subjects_never_come(store):
+    found = take(store, 10, flagged={"s1": {5}, "s4": {9}, "s0": set()}, flagged_action="drop")
+    assert {int(subject) for batch in found for subject in batch["subject"]} == {0, 2, 3}
+
+
+def test_label_map_merges_and_ignores(store):
+    lookup = np.zeros(256, np.uint8)
+    lookup[[5, 7, 9]] = 1, 1, 255
+    batch = take(store, 1, crop=SHAPE, batch_size=5, label_map=lookup)[0]
+    for label, subject in zip(batch["label"], batch["subject"]):
+        np.testing.assert_array_equal(label, lookup[label_of(subject)])
+    for batch in take(store, 10, crop=(2, 2, 2), foreground=1.0, label_map=lookup):
+        assert (batch["label"][:, 1, 1, 1] == 1).all()
+
+
+def test_contrasts_are_fed_in_the_order_asked_for(store):
+    one, two = (take(store, 1, contrasts=names)[0]["image"] for names in (("other", "fat"), None))
+    np.testing.assert_array_equal(one, two[..., [2, 0]])
+
+
+def test_partial_annotation_is_told_per_class_and_only_then(store):
+    assert "annotated" not in take(store, 1)[0]
+    batch = take(store, 1, batch_size=6, subjects=ALL, num_classes=10)[0]
+    rows = dict(zip(batch["subject"].tolist(), batch["annotated"]))
+    assert np.flatnonzero(rows[5]).tolist() == [0, 5, 9] and all(rows[number].all() for number in range(5))
+    lookup = np.zeros(256, np.uint8)
+    lookup[[5, 7, 9]] = 1, 1, 2
+    batch = take(store, 1, batch_size=6, subjects=ALL, num_classes=3, label_map=lookup)[0]
+    assert dict(zip(batch["subject"].tolist(), batch["annotated"].tolist()))[5] == [True, False, True]
+
+
+def test_classes_that_were_not_looked_for_are_no_crop_centres(store):
+    for batch in take(store, 10, subjects=("s5",), crop=(2, 2, 2), foreground=1.0):
+        assert set(batch["label"][:, 1, 1, 1].tolist()) <= {5, 9}
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"batch_size": 3, "processes": 2}, ConfigError, "batch_size 3 must be a positive multiple of the 2"),
+        ({"crop": (8, 8)}, ConfigError, "three positive numbers"),
+        ({"normalize": "minmax"}, ConfigError, "normalize='minmax'"),
+        ({"subjects": ()}, ConfigError, "the list is empty"),
+        ({"subjects": ("s9",)}, ConfigError, "no subject 's9'"),
+        ({"label": "manual"}, ConfigError, "no label set 'manual'; it has auto"),
+        ({"flagged_action": "erase"}, ConfigError, "expected one of ignore, drop, background"),
+        (
+            {"flagged": {s: {5} for s in TRAIN}, "flagged_action": "drop"},
+            ConfigError,
+            "every subject has a flagged",
+        ),
+        ({"contrasts": ("fat", "t2")}, MismatchError, r"s0 has contrasts .* not \['t2'\]"),
+    ],
+)
+def test_unusable_settings_are_told_at_the_call(store, changes, error, message):
+    given = {"subjects": TRAIN, "label": "auto", "crop": (8, 8, 8), "batch_size": 4, "seed": 3, **changes}
+    with pytest.raises(error, match=message):
+        batches(store, **given)
+
+
+def test_damaged_shard_stops_the_stream_and_names_the_subject(store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "copy")
+    copy = Store.open(tmp_path / "copy")
+    shard = next(path for path in (tmp_path / "copy/subjects/s2/0001/image/c").rglob("*") if path.is_file())
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 1
+    shard.write_bytes(bytes(data))
+    with pytest.raises(FileError, match="subject s2, image: damaged"):
+        take(copy, 5, batch_size=5)
+
+
+def test_closing_stops_the_reading_threads(store):
+    before = threading.active_count()
+    stream = batches(store, subjects=TRAIN, label="auto", crop=(8, 8, 8), batch_size=2, seed=0, threads=4)
+    next(stream)
+    assert threading.active_count() > before
+    stream.close()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before

@@ -1,0 +1,137 @@
+"""A store as a Grain source: element i is what is known of subject i before any voxel is read."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.errors import ConfigError, MismatchError
+from ukbob_jax.store.reader import Store
+from ukbob_jax.volumes.intensity import Statistics
+
+ACTIONS = ("ignore", "drop", "background")
+
+
+class Scan(NamedTuple):
+    """One subject as training sees it.
+
+    Attributes:
+        index: place in the list of subjects that was asked for.
+        shape: voxels, x y z.
+        channels: indices of the contrasts to feed, into the stored image.
+        statistics: of those channels.
+        lookup: uint8[256], stored label -> label of training (255: ignore).
+        classes: label of training -> the stored ids that become it, for those a crop may be centred on.
+        annotated: bool `k`, per label of training; None where every class was looked for.
+    """
+
+    subject: str
+    index: int
+    shape: tuple[int, int, int]
+    channels: tuple[int, ...]
+    statistics: Statistics
+    lookup: np.ndarray
+    classes: dict[int, tuple[int, ...]]
+    annotated: np.ndarray | None
+
+
+class ScanSource:
+    """The subjects of a store with label set `label`, in the order given."""
+
+    def __init__(
+        self,
+        store: Store,
+        subjects: Sequence[str],
+        label: str,
+        *,
+        contrasts: Sequence[str] | None = None,
+        flagged: Mapping[str, set[int]] | None = None,
+        flagged_action: str = "ignore",
+        label_map: np.ndarray | None = None,
+        num_classes: int = 73,
+    ) -> None:
+        """Check every subject's row, so that what is missing is told before training starts.
+
+        Raises:
+            ConfigError: no subjects are left, an unknown subject, label set or action.
+            MismatchError: a subject lacks a contrast.
+        """
+        if flagged_action not in ACTIONS:
+            raise ConfigError(f"flagged_action={flagged_action!r}: expected one of {', '.join(ACTIONS)}.")
+        self.store = store
+        self.label = label
+        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]]["contrasts"])
+        self.num_classes = num_classes
+        self._flagged = {subject: frozenset(organs) for subject, organs in (flagged or {}).items() if organs}
+        self._replacement = IGNORE if flagged_action == "ignore" else 0
+        self._lookup = (
+            np.arange(256, dtype=np.uint8) if label_map is None else np.asarray(label_map, np.uint8)
+        )
+        drop = self._flagged if flagged_action == "drop" else {}
+        self._subjects = [(index, name) for index, name in enumerate(subjects) if name not in drop]
+        if not self._subjects:
+            what = "every subject has a flagged organ and flagged=drop" if drop else "the list is empty"
+            raise ConfigError(
+                f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
+            )
+        self.partial = False  # whether some subject was annotated for some classes only
+        for _, subject in self._subjects:
+            self.partial |= self._check(subject)
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    def __getitem__(self, position: int) -> Scan:
+        index, subject = self._subjects[position]
+        row = self.store.rows[subject]
+        channels = tuple(row["contrasts"].index(name) for name in self.contrasts)
+        statistics = Statistics(**row["intensity"])
+        lookup = self._lookup.copy()
+        lookup[list(self._flagged.get(subject, ()))] = self._replacement
+        return Scan(
+            subject=subject,
+            index=index,
+            shape=tuple(row["shape"]),
+            channels=channels,
+            statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),
+            lookup=lookup,
+            classes=centred(row["present"][self.label], row["annotated"], lookup),
+            annotated=annotated(row["annotated"], self._lookup, self.num_classes) if self.partial else None,
+        )
+
+    def _check(self, subject: str) -> bool:
+        row = self.store.rows[subject]
+        self.store.present(subject, self.label)
+        missing = [name for name in self.contrasts if name not in row["contrasts"]]
+        if missing:
+            raise MismatchError(
+                f"{self.store.path}: {subject} has contrasts {row['contrasts']}, not {missing}. "
+                "Set --config.data.contrasts to those all subjects have."
+            )
+        return row["annotated"] is not None
+
+
+def centred(
+    present: list[int], looked_for: list[int] | None, lookup: np.ndarray
+) -> dict[int, tuple[int, ...]]:
+    """Label of training -> the stored ids in `present` that become it; no background, ignored or stray classes."""
+    classes: dict[int, list[int]] = {}
+    for stored in present:
+        target = int(lookup[stored])
+        if target not in (0, IGNORE) and (looked_for is None or stored in looked_for):
+            classes.setdefault(target, []).append(stored)
+    return {target: tuple(ids) for target, ids in classes.items()}
+
+
+def annotated(looked_for: list[int] | None, lookup: np.ndarray, num_classes: int) -> np.ndarray:
+    """Which labels of training a subject's labels speak of, bool `num_classes`; background always.
+
+    A label that several stored classes become counts only where all of them were looked for.
+    """
+    known = np.ones(num_classes, bool)
+    if looked_for is not None:
+        missing = np.setdiff1d(np.arange(1, IGNORE), looked_for)
+        targets = lookup[missing]
+        known[targets[(targets > 0) & (targets < num_classes)]] = False
+    return known
