@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.training import optimizer
+
+PARAMS = {
+    "encoder": {"norm1": {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}},
+    "attention": {
+        "kernel": np.full((3, 2), 2, np.float32),
+        "relative_position_bias_table": np.ones((7, 2), np.float32),
+    },
+    "normal_head": {"kernel": np.ones((2, 2), np.float32)},
+}
+
+
+def rates(**options):
+    schedule = optimizer.build(learning_rate=0.1, steps=100, **options).learning_rate
+    return np.array([schedule(n) for n in range(100)])
+
+
+def test_the_rate_rises_linearly_then_falls_as_a_cosine():
+    rate = rates(warmup_steps=10)
+    np.testing.assert_allclose(rate[:10], 0.01 * np.arange(1, 11), rtol=1e-6)
+    np.testing.assert_allclose(
+        rate[10:], 0.05 * (1 + np.cos(np.pi * np.arange(90) / 90)), rtol=1e-5, atol=1e-9
+    )
+
+
+def test_the_cosine_may_end_above_zero_and_the_rate_may_stay_constant():
+    floor = 0.2 + 0.8 * (1 + np.cos(np.pi * 0.99)) / 2
+    np.testing.assert_allclose(rates(final_fraction=0.2)[-1], 0.1 * floor, rtol=1e-5)
+    np.testing.assert_allclose(rates(schedule="constant", warmup_steps=5)[4:], 0.1, rtol=1e-6)
+
+
+def test_only_kernels_decay():
+    expected = {
+        "encoder": {"norm1": {"scale": False, "bias": False}},
+        "attention": {"kernel": True, "relative_position_bias_table": False},
+        "normal_head": {"kernel": True},
+    }
+    assert optimizer.decay_mask(PARAMS) == expected
+
+
+def test_the_first_update_is_the_one_worked_out_by_hand():
+    # Adam's first step is the sign of the gradient times the rate; decay adds rate * weight_decay * parameter.
+    tx = optimizer.build(learning_rate=0.1, steps=10, weight_decay=0.5, schedule="constant")
+    grads = jax.tree.map(lambda p: -3.0 * jnp.ones_like(p), PARAMS)
+    updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["attention"]["kernel"], 0.1 - 0.1 * 0.5 * 2, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(updates["encoder"]["norm1"]["scale"], 0.1, rtol=1e-5)
+
+
+def test_clipping_bounds_the_global_norm_and_keeps_directions():
+    tx = optimizer.build(learning_rate=1.0, steps=10, clip_norm=0.5, weight_decay=0.0)
+    grads = jax.tree.map(lambda p: 3.0 * jnp.ones_like(p), PARAMS)
+    _, after = tx.update(grads, tx.init(PARAMS), PARAMS)
+    first_moment = optax.tree.get(after, "mu")
+    np.testing.assert_allclose(optax.global_norm(first_moment), 0.1 * 0.5, rtol=1e-5)
+
+
+def test_frozen_parameters_stay_and_cost_no_memory():
+    tx = optimizer.build(learning_rate=0.1, steps=10, trainable=r"(^|/)[a-z_]*norm[0-9]*/(scale|bias)$")
+    state = tx.init(PARAMS)
+    updates, state = tx.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS)
+    assert all(np.any(u) for u in updates["encoder"]["norm1"].values())
+    assert not any(np.any(u) for u in jax.tree.leaves([updates["attention"], updates["normal_head"]]))
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert sum(leaf.size for leaf in moments) == 2 * 6
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"schedule": "linear"}, "optimizer.schedule: 'linear' is unknown"),
+        ({"warmup_steps": 10}, r"optimizer.warmup_steps: 10 is not in 0..9"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, named):
+    with pytest.raises(ConfigError, match=named):
+        optimizer.build(learning_rate=0.1, steps=10, **options)
+
+
+def test_a_selection_that_matches_nothing_is_refused_with_an_example_of_a_name():
+    with pytest.raises(ConfigError, match="'nrom' matches no parameter; one is named 'attention/kernel'"):
+        optimizer.build(learning_rate=0.1, steps=10, trainable="nrom").init(PARAMS)

@@ -1,0 +1,69 @@
+import jax
+import numpy as np
+import pytest
+
+from tests.training import toy
+from ukbob_jax.training import sharding
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return sharding.make_mesh(data=1, batch_size=8)
+
+
+def test_the_loss_falls_and_the_rate_follows_the_schedule(mesh):
+    state, metrics = toy.run(mesh, steps=20)
+    losses = [m["loss"] for m in metrics]
+    assert losses[-1] < 0.6 * losses[0]
+    assert state.step == 20 and state.skipped == 0
+    np.testing.assert_allclose([m["learning_rate"] for m in metrics[:2]], [0.01, 0.02], rtol=1e-6)
+
+
+def test_the_same_key_draws_the_same_and_another_draws_otherwise(mesh):
+    model = toy.Net(dropout=0.5)
+    runs = [toy.run(mesh, model=model, seed=seed)[1][-1]["loss"] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_augmentation_gets_another_key_at_every_step(mesh):
+    def augment(key, batch):
+        shift = jax.random.normal(key)
+        return {**batch, "image": batch["image"] + 10 * shift}
+
+    plain = toy.run(mesh, learning_rate=0.0)[1]
+    moved = toy.run(mesh, learning_rate=0.0, augment=augment)[1]
+    changes = {round(float(a["loss"] - b["loss"]), 5) for a, b in zip(plain, moved)}
+    assert len(changes) == 3 and 0 not in changes
+
+
+def test_running_statistics_are_part_of_the_state(mesh):
+    state, _ = toy.run(mesh, model=toy.Net(batch_norm=True))
+    assert set(state.model_state) == {"batch_stats"}
+    assert np.any(state.model_state["batch_stats"]["batch_norm"]["mean"])
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(mesh, poison):
+    init, step = toy.parts(toy.Net(batch_norm=True))
+    step, key = jax.jit(step), jax.random.key(0)
+    before, _ = step(init(key), toy.batch(0), key)
+    bad = toy.batch(1)
+    bad["image"][0, 0, 0, 0, 0] = poison
+    after, metrics = step(before, bad, key)
+    for name in ("params", "model_state", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert (after.step, after.skipped, after.skipped_in_row) == (2, 1, 1)
+    assert metrics["skipped"] == 1 and not np.isfinite(metrics["grad_norm"])
+    again, metrics = step(after, toy.batch(2), key)
+    assert (again.skipped, again.skipped_in_row, metrics["skipped"]) == (1, 0, 0)
+    assert np.any(again.params["head"]["kernel"] != before.params["head"]["kernel"])
+
+
+def test_partly_annotated_cases_reach_the_loss(mesh):
+    init, step = toy.parts()
+    key = jax.random.key(0)
+    annotated = np.ones((8, toy.CLASSES), bool)
+    whole = jax.jit(step)(init(key), {**toy.batch(0), "annotated": annotated}, key)[1]["loss"]
+    annotated[:, 2] = False
+    part = jax.jit(step)(init(key), {**toy.batch(0), "annotated": annotated}, key)[1]["loss"]
+    assert part < whole

@@ -1,0 +1,76 @@
+"""A model, batches and a step small enough to train in milliseconds, shared by the tests of this room."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from ukbob_jax.training import losses, optimizer, sharding
+from ukbob_jax.training import state as states
+from ukbob_jax.training.step import train_step
+
+CLASSES = 4
+SHAPE = (6, 5, 4)  # x y z
+
+
+class Net(nn.Module):
+    """Two dense layers over the channels, with what real networks have: a norm, dropout, running statistics."""
+
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Dense(8, name="inner")(x)
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train, name="batch_norm")(x)
+        else:
+            x = nn.LayerNorm(name="norm1")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(nn.gelu(x))
+        return nn.Dense(CLASSES, name="head")(x)
+
+
+def batch(seed, size=8):
+    """Images in which the label can be seen, with some noise."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, CLASSES, (size, *SHAPE))
+    image = np.stack([label == 1, label >= 2], axis=-1) + rng.normal(0, 0.3, (size, *SHAPE, 2))
+    subject = rng.integers(0, 100, size)
+    return {
+        "image": image.astype(np.float32),
+        "label": label.astype(np.uint8),
+        "subject": subject.astype(np.int32),
+    }
+
+
+def batches(start_step, size=8):
+    """An endless stream that is a function of the step alone."""
+    step = start_step
+    while True:
+        yield batch(step, size)
+        step += 1
+
+
+def parts(model=None, steps=20, learning_rate=0.02, **options):
+    """`init(key) -> state` and `step(state, batch, key)`, not yet compiled."""
+    model = Net() if model is None else model
+    tx = optimizer.build(learning_rate=learning_rate, steps=steps, warmup_steps=2, clip_norm=1.0)
+    init = functools.partial(states.init, model=model, optimizer=tx, image_shape=(1, *SHAPE, 2))
+    step = functools.partial(
+        train_step, model=model, optimizer=tx, **{"loss_fn": losses.dice_ce, "augment": None, **options}
+    )
+    return init, step
+
+
+def run(mesh, steps=3, model=None, seed=0, **options):
+    """The state and the metrics of every step after training on a mesh."""
+    init, step = parts(model, **options)
+    place = sharding.place(jax.eval_shape(init, jax.random.key(seed)), mesh)
+    state = jax.jit(init, out_shardings=place)(jax.random.key(seed))
+    compiled = sharding.compile_step(step, place, mesh)
+    metrics = []
+    for number in range(steps):
+        state, out = compiled(state, sharding.put_batch(batch(number), mesh), jax.random.key(seed))
+        metrics.append(out)
+    return state, jax.device_get(metrics)
