@@ -65,6 +65,8 @@ def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, why: str) -> None:
     if not wrong.any():
         return
     ids, counts = np.unique(array[wrong], return_counts=True)
-    shown = ", ".join(f"{i:g} ({n} voxels)" for i, n in list(zip(ids.tolist(), counts.tolist()))[:SHOWN])
+    shown = ", ".join(
+        f"{i:g} ({n} voxel{'s' * (n > 1)})" for i, n in list(zip(ids.tolist(), counts.tolist()))[:SHOWN]
+    )
     more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     raise ValuesError(f"{name}: label values {shown}{more} {why}. Map or repair them first.")

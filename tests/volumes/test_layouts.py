@@ -1,0 +1,268 @@
+import json
+import pathlib
+
+import pytest
+
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.volumes import dataset_json, layouts
+
+
+def touch(root: pathlib.Path, *names: str) -> pathlib.Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def dataset(root: pathlib.Path, **fields) -> pathlib.Path:
+    (root / "dataset.json").write_text(json.dumps(fields))
+    return root
+
+
+def entry(name: str) -> dict:
+    return {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+
+
+def table(cases: list) -> list[tuple]:
+    """Subject, image names, label names by set, split."""
+    return [
+        (c.subject, [p.name for p in c.images], {k: p.name for k, p in c.labels.items()}, c.split)
+        for c in cases
+    ]
+
+
+def test_the_layouts_are_the_modules_of_the_folder():
+    assert layouts.names() == ["bids", "decathlon", "folders", "nnunet", "organ_masks"]
+
+
+def test_an_unknown_layout_or_option_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="'msd' is not known; expected one of bids, decathlon"):
+        layouts.find("msd", tmp_path)
+    with pytest.raises(ConfigError, match="'decathlon' takes root: missing"):
+        layouts.find("decathlon", images=tmp_path)
+
+
+# -- folders
+
+
+def test_images_and_labels_of_two_folders_are_matched_by_name(tmp_path):
+    touch(
+        tmp_path, "i/b.nii", "i/a.nii.gz", "i/.hidden.nii.gz", "i/notes.txt", "l/a.nii.gz", "l/b_seg.nii.gz"
+    )
+    assert table(layouts.find("folders", tmp_path / "i", tmp_path / "l")) == [
+        ("a", ["a.nii.gz"], {"manual": "a.nii.gz"}, ""),
+        ("b", ["b.nii"], {"manual": "b_seg.nii.gz"}, ""),
+    ]
+    assert table(layouts.find("folders", images=str(tmp_path / "i")))[0] == ("a", ["a.nii.gz"], {}, "")
+
+
+def test_images_and_labels_may_share_a_folder(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a_seg.nii.gz", "b.nii.gz", "b_seg.nii.gz")
+    assert table(layouts.find("folders", tmp_path, tmp_path)) == [
+        ("a", ["a.nii.gz"], {"manual": "a_seg.nii.gz"}, ""),
+        ("b", ["b.nii.gz"], {"manual": "b_seg.nii.gz"}, ""),
+    ]
+
+
+def test_one_image_and_one_label_belong_together_whatever_their_names(tmp_path):
+    touch(tmp_path, "scan.nii.gz", "organs.nii.gz")
+    found = layouts.find("folders", tmp_path / "scan.nii.gz", tmp_path / "organs.nii.gz")
+    assert table(found) == [("scan", ["scan.nii.gz"], {"manual": "organs.nii.gz"}, "")]
+
+
+@pytest.mark.parametrize(
+    "files, error, message",
+    [
+        (["l/a.nii.gz"], FileError, "no such file or folder"),
+        (["i/a.txt", "l/a.nii.gz"], FileError, "no .nii or .nii.gz file"),
+        (["i/a.nii.gz", "i/b.nii.gz", "l/a.nii.gz"], MismatchError, r"1 of 2 images have no label.*\(b\)"),
+        (
+            ["i/a.nii.gz", "l/a.nii.gz", "l/b.nii.gz"],
+            MismatchError,
+            r"1 label maps have no image \(b\.nii\.gz\)",
+        ),
+        (["i/a.nii.gz", "i/a.nii", "l/a.nii.gz"], MismatchError, "two files for a"),
+        (["i/a.nii.gz", "l/a.nii.gz", "l/a_seg.nii.gz"], MismatchError, r"or several \(a\)"),
+    ],
+)
+def test_folders_that_do_not_match_are_refused(files, error, message, tmp_path):
+    touch(tmp_path, *files)
+    with pytest.raises(error, match=message):
+        layouts.find("folders", tmp_path / "i", tmp_path / "l")
+
+
+# -- decathlon
+
+
+def test_the_decathlon_lists_training_validation_and_test(tmp_path):
+    names = [f"{f}/{n}.nii.gz" for n in "ab" for f in ("imagesTr", "labelsTr")]
+    touch(tmp_path, *names, "imagesTs/c.nii.gz")
+    dataset(tmp_path, training=[entry("b")], validation=[entry("a")], test=["./imagesTs/c.nii.gz"])
+    want = [
+        ("b", ["b.nii.gz"], {"manual": "b.nii.gz"}, "train"),
+        ("a", ["a.nii.gz"], {"manual": "a.nii.gz"}, "val"),
+        ("c", ["c.nii.gz"], {}, "test"),
+    ]
+    assert table(layouts.find("decathlon", tmp_path)) == want
+    assert table(layouts.find("decathlon", tmp_path / "dataset.json")) == want
+
+
+@pytest.mark.parametrize(
+    "fields, contrasts, labels",
+    [
+        (
+            {"modality": {"0": "T1w", "1": "T2w"}, "labels": {"0": "background", "1": "liver"}},
+            ("T1w", "T2w"),
+            "liver",
+        ),
+        (
+            {"channel_names": {"1": "fat", "0": "water"}, "labels": {"background": 0, "a": 1}},
+            ("water", "fat"),
+            "a",
+        ),
+    ],
+)
+def test_names_of_channels_and_labels_are_read_in_both_spellings(fields, contrasts, labels, tmp_path):
+    found = dataset_json.read(dataset(tmp_path, **fields))
+    assert found.contrasts == contrasts
+    assert found.labels == {0: "background", 1: labels}
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd.nii.gz", "/etc/passwd.nii.gz", "imagesTr/../../x.nii.gz"])
+def test_a_path_out_of_the_dataset_is_refused(name, tmp_path):
+    with pytest.raises(FileError, match="leads out of the dataset's folder"):
+        layouts.find("decathlon", dataset(tmp_path, training=[{"image": name}]))
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        ({}, FileError, "training.* missing or empty"),
+        ({"training": []}, FileError, "training.* missing or empty"),
+        ({"training": {"a": 1}}, FileError, "expected a list"),
+        ({"training": [{"label": "a.nii.gz"}]}, FileError, "entry 0"),
+        ({"training": [{"image": []}]}, FileError, "empty image list"),
+        ({"training": [{"image": 3}]}, FileError, "expected a file name, found 3"),
+        ({"training": [entry(n) for n in "abcdef"]}, FileError, "10 of 12 files are missing: .* and 7 more"),
+        ({"training": [entry("a"), entry("a")]}, MismatchError, "more than once: a"),
+        ({"training": [entry("a")], "labels": {"liver": [1, 2]}}, FileError, "regions"),
+        ({"training": [entry("a")], "modality": ["MR"]}, FileError, "channel names"),
+    ],
+)
+def test_a_dataset_json_that_cannot_be_used_is_refused(fields, error, message, tmp_path):
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    with pytest.raises(error, match=message):
+        layouts.find("decathlon", dataset(tmp_path, **fields))
+
+
+def test_a_missing_or_broken_dataset_json_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"dataset\.json: no such file"):
+        layouts.find("decathlon", tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(FileError, match=r"dataset\.json: not readable as JSON"):
+        layouts.find("decathlon", tmp_path)
+
+
+# -- nnU-Net
+
+
+def test_nnunet_channels_are_separate_files(tmp_path):
+    touch(tmp_path, *[f"imagesTr/{n}_000{c}.nii.gz" for n in ("a", "b_1") for c in (0, 1)])
+    touch(
+        tmp_path,
+        "labelsTr/a.nii.gz",
+        "labelsTr/b_1.nii.gz",
+        "imagesTs/c_0000.nii.gz",
+        "imagesTs/c_0001.nii.gz",
+    )
+    assert table(layouts.find("nnunet", tmp_path)) == [
+        ("a", ["a_0000.nii.gz", "a_0001.nii.gz"], {"manual": "a.nii.gz"}, "train"),
+        ("b_1", ["b_1_0000.nii.gz", "b_1_0001.nii.gz"], {"manual": "b_1.nii.gz"}, "train"),
+        ("c", ["c_0000.nii.gz", "c_0001.nii.gz"], {}, "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "files, error, message",
+    [
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
+        (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, "do not match for a, b"),
+        (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
+        (["labelsTr/a.nii.gz"], FileError, "imagesTr: no such folder"),
+        (
+            [
+                *(f"imagesTr/{n}_0000.nii.gz" for n in "ab"),
+                "imagesTr/a_0001.nii.gz",
+                "labelsTr/a.nii",
+                "labelsTr/b.nii",
+            ],
+            MismatchError,
+            "fewer than 2 channels for b",
+        ),
+    ],
+)
+def test_an_nnunet_folder_that_does_not_match_is_refused(files, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        layouts.find("nnunet", touch(tmp_path, *files))
+
+
+# -- one mask per organ
+
+
+def test_subjects_with_masks_take_their_split_from_the_table(tmp_path):
+    touch(tmp_path, *[f"{s}/{f}" for s in ("s1", "s2") for f in ("segmentations/liver.nii.gz", "notes.txt")])
+    touch(tmp_path, "s1/ct.nii.gz", "s2/mri.nii.gz")
+    (tmp_path / "meta.csv").write_text("\ufeffimage_id;age;split\ns1;50;train\ns2;60;test\n")
+    assert table(layouts.find("organ_masks", tmp_path)) == [
+        ("s1", ["ct.nii.gz"], {"manual": "segmentations"}, "train"),
+        ("s2", ["mri.nii.gz"], {"manual": "segmentations"}, "test"),
+    ]
+
+
+def test_subjects_without_scan_or_masks_are_refused(tmp_path):
+    with pytest.raises(FileError, match="no subject folder"):
+        layouts.find("organ_masks", tmp_path)
+    with pytest.raises(FileError, match=r"1 of 1 files are missing: .*segmentations"):
+        layouts.find("organ_masks", touch(tmp_path, "s1/ct.nii.gz"))
+
+
+# -- BIDS
+
+
+def test_bids_contrasts_are_channels_and_pipelines_are_label_sets(tmp_path):
+    anat = "sub-01/ses-1/anat/sub-01_ses-1"
+    touch(tmp_path, f"{anat}_acq-water_T1w.nii.gz", f"{anat}_acq-fat_T1w.nii.gz", f"{anat}_T2w.nii.gz")
+    touch(tmp_path, *[f"derivatives/{p}/{anat}_dseg.nii.gz" for p in ("manual", "model")])
+    found = layouts.find("bids", tmp_path, contrasts=("acq-water_T1w", "acq-fat_T1w"))
+    name = "sub-01_ses-1"
+    assert table(found) == [
+        (
+            name,
+            [f"{name}_acq-water_T1w.nii.gz", f"{name}_acq-fat_T1w.nii.gz"],
+            {"manual": f"{name}_dseg.nii.gz", "model": f"{name}_dseg.nii.gz"},
+            "",
+        )
+    ]
+
+
+def test_bids_labels_go_to_the_run_they_name(tmp_path):
+    touch(tmp_path, *[f"sub-1/anat/sub-1{run}_T1w.nii.gz" for run in ("", "_run-2")])
+    touch(tmp_path, *[f"derivatives/m/sub-1/anat/sub-1{run}_dseg.nii.gz" for run in ("", "_run-2")])
+    assert [(c.subject, c.labels["m"].name) for c in layouts.find("bids", tmp_path)] == [
+        ("sub-1", "sub-1_dseg.nii.gz"),
+        ("sub-1_run-2", "sub-1_run-2_dseg.nii.gz"),
+    ]
+
+
+def test_a_bids_folder_that_does_not_match_is_refused(tmp_path):
+    with pytest.raises(FileError, match="no such folder"):
+        layouts.find("bids", tmp_path / "none")
+    with pytest.raises(FileError, match="ends in T1w"):
+        layouts.find("bids", tmp_path)
+    touch(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
+    with pytest.raises(MismatchError, match="not all of T1w, T2w for sub-1"):
+        layouts.find("bids", tmp_path, contrasts=("T1w", "T2w"))
+    touch(tmp_path, *[f"derivatives/m/sub-1/anat/sub-1{s}_dseg.nii.gz" for s in ("", "_desc-b")])
+    with pytest.raises(MismatchError, match="two files for m"):
+        layouts.find("bids", tmp_path)

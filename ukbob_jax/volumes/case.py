@@ -1,0 +1,84 @@
+"""One subject as it lies in somebody's folders, before any voxel is read."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ukbob_jax.errors import FileError, MismatchError
+
+ENDINGS = (".nii.gz", ".nii")
+LABEL_SET = "manual"  # name of the label set where a layout has only one
+SHOWN = 3  # names listed in a message
+
+
+class Case(NamedTuple):
+    """Where one subject's files are.
+
+    Attributes:
+        subject: unique within the dataset; the name under which it is stored.
+        images: one file per channel, or one file that holds all channels.
+        labels: label-set name to a label map, or to a folder of one mask per organ.
+        split: "train", "val", "test", or "" where the layout does not say.
+    """
+
+    subject: str
+    images: tuple[pathlib.Path, ...]
+    labels: dict[str, pathlib.Path]
+    split: str = ""
+
+
+def stem(path: pathlib.Path) -> str:
+    """The file name without .nii or .nii.gz."""
+    return path.name[: -len(ending)] if (ending := _ending(path)) else path.name
+
+
+def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The NIfTI files directly in `folder` by stem, sorted; files hidden by a leading dot are left out.
+
+    Raises:
+        FileError: no such folder, or no NIfTI file in it.
+        MismatchError: the same stem as .nii and as .nii.gz.
+    """
+    if not folder.is_dir():
+        raise FileError(f"{folder}: no such folder.")
+    paths = [path for path in sorted(folder.iterdir()) if _ending(path) and not path.name.startswith(".")]
+    if not paths:
+        raise FileError(f"{folder}: no .nii or .nii.gz file in this folder.")
+    return unique(((stem(path), path) for path in paths), folder)
+
+
+def unique(named: Iterable[tuple[str, pathlib.Path]], where: pathlib.Path) -> dict[str, pathlib.Path]:
+    """A dict of the pairs.
+
+    Raises:
+        MismatchError: two files under one name.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for name, path in named:
+        if name in found:
+            raise MismatchError(
+                f"{where}: two files for {name}: {found[name].name} and {path.name}; keep one."
+            )
+        found[name] = path
+    return found
+
+
+def check_present(paths: Sequence[pathlib.Path], where: pathlib.Path) -> None:
+    """Refuse a list that names files which are not there.
+
+    Raises:
+        FileError: with how many are missing, and the first few.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise FileError(f"{where}: {len(missing)} of {len(paths)} files are missing: {listed(missing)}.")
+
+
+def listed(names: Iterable) -> str:
+    """The first few names, and how many more there are."""
+    names = [str(name) for name in names]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _ending(path: pathlib.Path) -> str:
+    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")

@@ -1,0 +1,81 @@
+"""The `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net: what channels and labels are called."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+from ukbob_jax import files
+from ukbob_jax.errors import FileError
+
+NAME = "dataset.json"
+
+
+class Dataset(NamedTuple):
+    """What a dataset.json says.
+
+    Attributes:
+        folder: where the paths in the file start.
+        fields: the whole file.
+        contrasts: channel names in channel order; empty where the file names none.
+        labels: label id to name; empty where the file names none.
+    """
+
+    folder: pathlib.Path
+    fields: dict
+    contrasts: tuple[str, ...]
+    labels: dict[int, str]
+
+
+def read(root: str | os.PathLike) -> Dataset:
+    """The description of a dataset.
+
+    Args:
+        root: the dataset's folder, or its dataset.json.
+    Raises:
+        FileError: missing, not JSON, or fields of another shape.
+    """
+    path = pathlib.Path(root)
+    path = path / NAME if path.is_dir() else path
+    fields = files.read_json(path)
+    if not isinstance(fields, dict):
+        raise FileError(
+            f"{path}: expected a JSON object with a training list, found {type(fields).__name__}."
+        )
+    return Dataset(path.parent, fields, _contrasts(path, fields), _labels(path, fields))
+
+
+def inside(dataset: Dataset, name: str) -> pathlib.Path:
+    """The file called `name` in the dataset.
+
+    Raises:
+        FileError: not a name, or one that leads out of the dataset's folder.
+    """
+    where = dataset.folder / NAME
+    if not isinstance(name, str) or not name:
+        raise FileError(f"{where}: expected a file name, found {name!r}.")
+    path = os.path.normpath(dataset.folder / name)
+    if os.path.commonpath([path, os.path.normpath(dataset.folder)]) != os.path.normpath(dataset.folder):
+        raise FileError(f"{where}: {name!r} leads out of the dataset's folder; use paths below it.")
+    return pathlib.Path(path)
+
+
+def _contrasts(path: pathlib.Path, fields: dict) -> tuple[str, ...]:
+    """From {"0": "water", "1": "fat"}, under nnU-Net's key or the decathlon's."""
+    named = fields.get("channel_names", fields.get("modality", {}))
+    try:
+        return tuple(str(named[key]) for key in sorted(named, key=int))
+    except (TypeError, ValueError, KeyError) as error:
+        raise FileError(f'{path}: channel names {named!r}; expected {{"0": "water", "1": "fat"}}.') from error
+
+
+def _labels(path: pathlib.Path, fields: dict) -> dict[int, str]:
+    """From {"1": "liver"} (decathlon) or {"liver": 1} (nnU-Net)."""
+    named = fields.get("labels", {})
+    try:
+        if all(isinstance(value, int) for value in named.values()):
+            return {value: str(key) for key, value in named.items()}
+        return {int(key): str(value) for key, value in named.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FileError(
+            f'{path}: labels {named!r}; expected {{"1": "liver"}} or {{"liver": 1}} (regions are not supported).'
+        ) from error

@@ -1,0 +1,106 @@
+"""One normalisation of image intensities, the same at ingest, in training and at inference."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError, ValuesError
+
+LIMIT = 5.0  # standard deviations; keeps a bright vessel or a metal artefact from ruling the scale
+LOW, HIGH = 0.5, 99.5  # percentiles
+
+
+class Statistics(NamedTuple):
+    """Per channel, over the non-zero voxels of one scan: air around the body would rule the numbers otherwise.
+
+    Attributes:
+        mean, std: of the non-zero voxels; 0 where a channel has none.
+        low, high: their 0.5 and 99.5 percentiles.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def statistics(image: np.ndarray) -> Statistics:
+    """Intensity statistics of a scan.
+
+    Args:
+        image: x y z c, any real dtype, finite.
+    Raises:
+        ValuesError: not 4-D, or NaN or infinite voxels.
+    """
+    if image.ndim != 4:
+        raise ValuesError(f"Statistics need an image of x y z c; got shape {image.shape}.")
+    rows = [_channel(image[..., c]) for c in range(image.shape[-1])]
+    if not np.isfinite(rows).all():
+        raise ValuesError(f"Statistics need finite voxels; mean, std and percentiles are {rows}.")
+    return Statistics(*(tuple(column) for column in zip(*rows)))
+
+
+def _channel(channel: np.ndarray) -> tuple[float, float, float, float]:
+    inside = channel[channel != 0]
+    if not inside.size:
+        return 0.0, 0.0, 0.0, 0.0
+    mean = float(inside.mean(dtype=np.float64))
+    std = float(inside.std(dtype=np.float64))
+    low, high = np.percentile(inside, (LOW, HIGH))
+    return mean, std, float(low), float(high)
+
+
+def normalize(image: Any, stats: Statistics, method: str) -> Any:
+    """Bring intensities to a common scale; a constant channel becomes zeros, never NaN.
+
+    Args:
+        image: ... c, a numpy or JAX array, with any number of axes before the channels.
+        stats: of the whole scan, also when `image` is a crop of it.
+        method: "zscore": (image - mean) / std, clipped to [-5, 5];
+            "percentile": the 0.5 to 99.5 percentiles to 0..1, clipped;
+            "window:LOW:HIGH": LOW to HIGH to 0..1, clipped, such as "window:-160:240" for CT in HU.
+    Returns:
+        float32, the kind and shape of `image`.
+    Raises:
+        ConfigError: another method, or a window that is not two ascending numbers.
+        ValuesError: the number of channels is not that of `stats`.
+    """
+    if image.shape[-1] != len(stats.mean):
+        raise ValuesError(f"An image of {image.shape[-1]} channels, but statistics of {len(stats.mean)}.")
+    offset, scale, low, high = _mapping(stats, method)
+    shape = (1,) * (image.ndim - 1) + (-1,)
+    offset, scale = (np.asarray(v, np.float32).reshape(shape) for v in (offset, scale))
+    return ((image.astype(np.float32) - offset) / scale).clip(low, high)
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown normalisation before any work is done.
+
+    Raises:
+        ConfigError: as `normalize`.
+    """
+    _mapping(Statistics((0.0,), (1.0,), (0.0,), (1.0,)), method)
+
+
+def _mapping(stats: Statistics, method: str) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Per channel what to subtract and to divide by, and the range that results are clipped to."""
+    mean, std, low, high = (np.asarray(column, np.float64) for column in stats)
+    if method == "zscore":
+        return mean, _scale(std, mean), -LIMIT, LIMIT
+    if method == "percentile":
+        return low, _scale(high - low, low), 0.0, 1.0
+    try:
+        word, *ends = method.split(":")
+        bottom, top = (float(end) for end in ends)
+    except ValueError:
+        word, bottom, top = "", 0.0, 0.0
+    if word != "window" or not -np.inf < bottom < top < np.inf:
+        raise ConfigError(
+            f'normalize={method!r} is not known; expected "zscore", "percentile" or "window:LOW:HIGH" with LOW < HIGH.'
+        )
+    return np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0
+
+
+def _scale(spread: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """`spread`, or 1 where it is no more than rounding at this intensity level."""
+    return np.where(spread > 1e-6 * np.abs(level), spread, 1.0)

@@ -1,0 +1,38 @@
+"""How datasets lie on disk: one module per layout, each with `find(...) -> list[Case]`.
+
+A new layout is a new module here; nothing else changes.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.volumes.case import Case
+
+
+def names() -> list[str]:
+    """The layouts there are."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(layout: str, *args: Any, **options: Any) -> list[Case]:
+    """The subjects of a dataset, sorted by split as the layout lists them and then by name.
+
+    Args:
+        layout: one of `names()`; the other arguments are those of that module's `find`.
+    Raises:
+        ConfigError: no such layout, or arguments that it does not take.
+        FileError: missing or empty folders, missing files.
+        MismatchError: images and labels that do not match, or two files for one subject.
+    """
+    if layout not in names():
+        raise ConfigError(f"layout={layout!r} is not known; expected one of {', '.join(names())}.")
+    finder = importlib.import_module(f"{__name__}.{layout}").find
+    takes = inspect.signature(finder)
+    try:
+        takes.bind(*args, **options)
+    except TypeError as error:
+        raise ConfigError(f"layout={layout!r} takes {', '.join(takes.parameters)}: {error}.") from error
+    return finder(*args, **options)

@@ -1,0 +1,54 @@
+"""nnU-Net's raw datasets: imagesTr/CASE_0000.nii.gz, one file per channel, and labelsTr/CASE.nii.gz."""
+
+import os
+import pathlib
+import re
+
+from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans, stem
+
+FOLDERS = {"Tr": "train", "Ts": "test"}
+
+
+def find(root: str | os.PathLike) -> list[Case]:
+    """One case per subject of imagesTr, and of imagesTs where there is one.
+
+    Args:
+        root: the folder `DatasetNNN_Name`.
+    Raises:
+        FileError: missing or empty folders.
+        MismatchError: names without a channel number, missing channels, images without label or the reverse.
+    """
+    root = pathlib.Path(root)
+    cases = [
+        case
+        for ending, split in FOLDERS.items()
+        if ending == "Tr" or (root / "imagesTs").is_dir()
+        for case in _cases(root, ending, split)
+    ]
+    numbers = {len(case.images) for case in cases}
+    if len(numbers) > 1:
+        odd = [case.subject for case in cases if len(case.images) < max(numbers)]
+        raise MismatchError(f"{root}: fewer than {max(numbers)} channels for {listed(odd)}.")
+    return cases
+
+
+def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
+    channels: dict[str, list[pathlib.Path]] = {}
+    for path in scans(root / f"images{ending}").values():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
+        if not match:
+            raise FileError(f"{path}: the name does not end in a channel number such as _0000.")
+        found = channels.setdefault(match[1], [])
+        if int(match[2]) != len(found):
+            raise MismatchError(f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing.")
+        found.append(path)
+    folder = root / f"labels{ending}"
+    labels = scans(folder) if split == "train" or folder.is_dir() else dict.fromkeys(channels)
+    if labels.keys() != channels.keys():
+        differ = sorted(labels.keys() ^ channels.keys())
+        raise MismatchError(f"{folder}: images and labels do not match for {listed(differ)}.")
+    return [
+        Case(name, tuple(paths), {LABEL_SET: labels[name]} if labels[name] else {}, split)
+        for name, paths in channels.items()
+    ]

@@ -1,0 +1,42 @@
+"""TotalSegmentator's dataset: a folder per subject with the scan and one mask per organ in segmentations/."""
+
+import csv
+import os
+import pathlib
+
+from ukbob_jax.errors import FileError
+from ukbob_jax.volumes.case import LABEL_SET, Case, check_present
+
+SCANS = ("ct.nii.gz", "mri.nii.gz")
+MASKS = "segmentations"
+
+
+def find(root: str | os.PathLike) -> list[Case]:
+    """One case per subject folder; its label is the folder of masks, which `read_case` merges into one map.
+
+    The split comes from meta.csv where there is one.
+
+    Raises:
+        FileError: no subject folders, or one without its masks.
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise FileError(f"{root}: no such folder.")
+    image_of = {path.parent.name: path for name in SCANS for path in root.glob(f"*/{name}")}
+    if not image_of:
+        raise FileError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
+    check_present([path.parent / MASKS for path in image_of.values()], root)
+    split = _splits(root / "meta.csv")
+    return [
+        Case(name, (path,), {LABEL_SET: path.parent / MASKS}, split.get(name, ""))
+        for name, path in sorted(image_of.items())
+    ]
+
+
+def _splits(path: pathlib.Path) -> dict[str, str]:
+    """Subject to split from the columns image_id and split; empty without the file."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    return {row["image_id"]: row["split"] for row in rows if row.get("image_id") and row.get("split")}

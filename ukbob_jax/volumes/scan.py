@@ -1,0 +1,104 @@
+"""A case read into memory: its channels as one image, its labels as one map each, all in RAS."""
+
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
+from ukbob_jax.volumes.case import Case, scans
+from ukbob_jax.volumes.nifti import check_same_space, read_volume
+from ukbob_jax.volumes.volume import Volume
+
+
+class Scan(NamedTuple):
+    """One subject, in RAS.
+
+    Attributes:
+        image: x y z c.
+        labels: label-set name to x y z, on the image's grid.
+        annotated: label-set name to the ids that were annotated; None where all were.
+    """
+
+    image: Volume
+    labels: dict[str, Volume]
+    annotated: dict[str, tuple[int, ...] | None]
+
+
+def read_case(
+    case: Case, *, num_classes: int | None = None, organs: Mapping[str, int] | None = None, **options: Any
+) -> Scan:
+    """Read and check all files of a case.
+
+    Args:
+        case: from a layout.
+        num_classes: as `read_volume`, for labels.
+        organs: mask name to id, for labels that are a folder of one mask per organ; masks it does not name are left
+            out, several masks may share an id.
+        options: `nan` and `assume_ras` of `read_volume`, for images.
+    Raises:
+        MismatchError: the files do not cover the same points in space.
+        ConfigError: a folder of masks without `organs`.
+        FileError, GeometryError, ValuesError: as `read_volume`.
+    """
+    channels = [read_volume(path, channels=True, **options).to_ras() for path in case.images]
+    for path, volume in zip(case.images[1:], channels[1:]):
+        check_same_space(channels[0], volume, str(case.images[0]), str(path))
+    image = channels[0]
+    if len(channels) > 1:
+        array = np.concatenate([volume.array for volume in channels], axis=-1)
+        image = Volume(array, image.affine, image.codes)
+    labels, annotated = {}, {}
+    for name, path in case.labels.items():
+        if path.is_dir():
+            labels[name], annotated[name] = merge_masks(path, organs)
+        else:
+            labels[name] = read_volume(path, kind="label", num_classes=num_classes).to_ras()
+            annotated[name] = None
+        check_same_space(image, labels[name], str(case.images[0]), str(path))
+    return Scan(image, labels, annotated)
+
+
+def merge_masks(folder: pathlib.Path, organs: Mapping[str, int] | None) -> tuple[Volume, tuple[int, ...]]:
+    """One label map from a folder of masks, in RAS, and the ids all of whose masks are there.
+
+    Where masks overlap, the one whose name comes last in `organs` wins and a warning says how many voxels.
+
+    Args:
+        folder: holds NAME.nii.gz with 0 and one other value.
+        organs: NAME to id, 1 to 254.
+    Raises:
+        ConfigError: no `organs`.
+        MismatchError: none of the masks is named in `organs`, or they differ in grid.
+        ValuesError: a mask with several ids.
+    """
+    if not organs:
+        raise ConfigError(f"{folder}: a folder of one mask per organ; pass organs, mask name to label id.")
+    masks = scans(folder)
+    known = {name: i for name, i in organs.items() if name in masks}
+    if not known:
+        raise MismatchError(
+            f"{folder}: none of its {len(masks)} masks is named in organs, such as {next(iter(organs))}."
+        )
+    merged: Volume | None = None
+    overlap = 0
+    for name, i in known.items():
+        mask = read_volume(masks[name], kind="label").to_ras()
+        inside = mask.array != 0
+        if (mask.array[inside] != mask.array.max()).any():
+            raise ValuesError(
+                f"{masks[name]}: a label map of several ids; expected a mask, one value beside 0."
+            )
+        if merged is None:
+            merged = Volume(np.zeros(mask.shape, np.uint8, order="F"), mask.affine, mask.codes)
+        check_same_space(merged, mask, str(folder), str(masks[name]))
+        overlap += int(((merged.array != 0) & (merged.array != i) & inside).sum())
+        merged.array[inside] = i
+    if overlap:
+        warnings.warn(
+            f"{folder}: {overlap} voxels lie in several masks; the later organ was taken.", stacklevel=3
+        )
+    partial = {i for name, i in organs.items() if name not in masks}
+    return merged, tuple(sorted(set(known.values()) - partial))
