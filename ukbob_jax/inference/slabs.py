@@ -16,6 +16,7 @@ from jax import lax
 
 from ukbob_jax.inference import grid as grids
 from ukbob_jax.inference import sliding
+from ukbob_jax.inference.entropy import barred, voxel_entropy
 
 
 class Segmentation(NamedTuple):
@@ -56,13 +57,12 @@ def segment(
 
 def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentation:
     """Label, entropy and confidence of each voxel: `... k` float32 -> three of `...`."""
-    if exclude:
-        barred = np.isin(np.arange(logits.shape[-1]), exclude)
-        logits = jnp.where(jnp.broadcast_to(barred, logits.shape), -jnp.inf, logits)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    p = jnp.exp(log_p)
-    entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1)
-    return Segmentation(jnp.argmax(logits, axis=-1).astype(jnp.uint8), entropy, jnp.max(p, axis=-1))
+    logits = barred(logits, exclude)
+    return Segmentation(
+        jnp.argmax(logits, axis=-1).astype(jnp.uint8),
+        voxel_entropy(logits),
+        jnp.exp(jnp.max(jax.nn.log_softmax(logits, axis=-1), axis=-1)),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "settings", "exclude"))

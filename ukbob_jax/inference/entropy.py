@@ -1,0 +1,65 @@
+"""How undecided a prediction is, voxel by voxel, and which classes it holds; from logits, in float32.
+
+`softmax`: one class a voxel, channel 0 background. `sigmoid`: regions that may overlap, no background channel.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ACTIVATIONS = ("softmax", "sigmoid")
+
+
+def barred(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
+    """Logits with minus infinity for the classes in `exclude`: they get no probability."""
+    if not exclude:
+        return logits
+    mask = np.isin(np.arange(logits.shape[-1]), exclude)
+    return jnp.where(jnp.broadcast_to(mask, logits.shape), -jnp.inf, logits)
+
+
+def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()) -> jax.Array:
+    """Entropy of each voxel's prediction, nats.
+
+    softmax: -sum_c p_c log p_c, with log p from log-softmax, so that no probability underflows into log 0.
+    sigmoid: the sum over channels of -p log p - (1 - p) log(1 - p).
+
+    Args:
+        logits: `... k`, float32.
+        activation: "softmax" or "sigmoid".
+        exclude: classes that get no probability.
+
+    Returns:
+        `...`, float32, never below 0.
+    """
+    logits = barred(logits, exclude)
+    if activation == "softmax":
+        return -jnp.sum(_p_log_p(jax.nn.log_softmax(logits, axis=-1)), axis=-1)
+    return -jnp.sum(_p_log_p(jax.nn.log_sigmoid(logits)) + _p_log_p(jax.nn.log_sigmoid(-logits)), axis=-1)
+
+
+def _p_log_p(log_p: jax.Array) -> jax.Array:
+    """p log p, and 0 with gradient 0 where p is 0, also for a logit of minus infinity."""
+    log_p = jnp.maximum(log_p, -1e3)
+    return jnp.exp(log_p) * log_p
+
+
+def background(logits: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()) -> jax.Array:
+    """Probability that a voxel belongs to nothing: `... k` -> `...`. softmax: class 0; sigmoid: no channel."""
+    logits = barred(logits, exclude)
+    if activation == "softmax":
+        return jax.nn.softmax(logits, axis=-1)[..., 0]
+    return jnp.exp(jnp.sum(jax.nn.log_sigmoid(-logits), axis=-1))
+
+
+def class_counts(
+    logits: jax.Array, weight: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()
+) -> jax.Array:
+    """Weighted number of voxels predicted as each class: `b x y z k`, `b x y z` -> `k`, float32."""
+    logits = barred(logits, exclude)
+    if activation == "softmax":
+        winner = jnp.argmax(logits, axis=-1)[..., None]
+        chosen = winner == jnp.arange(logits.shape[-1])[(None,) * (logits.ndim - 1)]
+    else:
+        chosen = logits > 0
+    return jnp.sum(jnp.where(chosen, weight[..., None], 0.0), axis=tuple(range(logits.ndim - 1)))
