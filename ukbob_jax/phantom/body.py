@@ -163,7 +163,9 @@ class Outline:
         belly = self.belly[:, :, where]
         a, b, cy = a * self.width[:, :, where] + belly * 0.5, b + belly / 2, cy + belly / 2
         depth = _depth(x, y - cy, a, b)
-        depth -= np.clip(372 - z, 0, None).astype(np.float32)[None, None] * 1.6
+        depth -= (np.clip(402 - z, 0, None) ** 2).astype(np.float32)[
+            None, None
+        ] * 0.03  # rounds the trunk off below
         self._paint(where, depth, self._fat(where, y))
 
     def _limb(self, table: np.ndarray, side: int, low: float, high: float, fat_share: float) -> None:

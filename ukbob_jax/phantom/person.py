@@ -72,7 +72,7 @@ def draw(seed: int, sex: str | None = None) -> Person:
         visceral_mm=float(max(0.0, 12.0 + (14.0 if sex == "M" else 9.0) * weight)),
         muscle=float(_MUSCLE[sex] * np.exp(0.05 * z[7])),
         liver_fat=float(np.clip(0.06 * np.exp(0.6 * weight), 0.02, 0.35)),
-        bladder=float(np.exp(0.14 * z[8])),
+        bladder=float(np.exp(0.10 * z[8])),
         breath_mm=float(7.0 * z[9]),
     )
 

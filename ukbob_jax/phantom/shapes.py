@@ -68,13 +68,14 @@ def _capsule(a: np.ndarray, b: np.ndarray, radius_a: float, radius_b: float) -> 
 def tube(points: Sequence[Point], radii: Sequence[float], spacing_mm: Point) -> list[Shape]:
     """A tube along a polyline, as one capsule per piece.
 
-    A tube thinner than the grid would fall into pieces, so a radius is at least 0.6 of the voxel seen end on.
+    A tube thinner than the grid would fall into pieces, so a radius is at least 0.55 of the widest voxel edge
+    across it.
     """
     points = np.asarray(points, float)
     pieces = []
     for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:]):
-        across = 1 - ((b - a) / np.linalg.norm(b - a)) ** 2
-        least = 0.6 * np.sqrt((np.square(spacing_mm) * across).sum() / 2)
+        across = np.sqrt(1 - ((b - a) / np.linalg.norm(b - a)) ** 2)
+        least = 0.55 * (spacing_mm * across).max()
         pieces.append(_capsule(a, b, max(ra, least), max(rb, least)))
     return pieces
 

@@ -42,7 +42,9 @@ def draw_spine(canvas: Canvas) -> None:
     behind = y - cy[i]  # mm in front of the body's middle
     body = ((x / rx[i]) ** 2 + (behind / ry[i]) ** 2 < 1) & inside
     canal_y = behind + ry[i] + 9
-    canal = x * x * np.float32(1 / 10.5**2) + canal_y * canal_y * np.float32(1 / 9.0**2)
+    cord_radius = max(5.0, 0.6 * max(canvas.spacing_mm[:2]))
+    grow = cord_radius - 5.0  # on a coarse grid cord and canal stay in one piece
+    canal = (x / np.float32(10.5 + grow)) ** 2 + (canal_y / np.float32(9.0 + grow)) ** 2
     ring = x * x * np.float32(1 / 19.0**2) + canal_y * canal_y * np.float32(1 / 17.0**2) < 1
     thick = max(4.5, 0.55 * canvas.spacing_mm[0])
     spine = (np.abs(x) < thick) & (canal_y < 0) & (canal_y > -34) & (share[i] > 0.14)
@@ -51,7 +53,6 @@ def draw_spine(canvas: Canvas) -> None:
     view[arch] = anatomy.IDS["vertebra_posterior_elements"]
     view[body] = np.where(share[i] < half_disc[i], anatomy.IDS["IVD"], anatomy.IDS["vertebra_body"])[body]
     view[(canal < 1) & inside] = anatomy.IDS["spinal_channel"]
-    cord_radius = max(5.0, 0.6 * max(canvas.spacing_mm[:2]))
     cord = (x * x + canal_y * canal_y < cord_radius**2) & (z > 700) & (z < _LEVELS[-1])
     view[cord] = anatomy.IDS["spinal_cord"]
     sacrum = [(388, 0, -66, 9, 7), (420, 0, -80, 22, 10), (460, 0, -76, 38, 15), (500, 0, -60, 47, 20)]

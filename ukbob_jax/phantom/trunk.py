@@ -65,12 +65,13 @@ def _liver(above: Inside) -> Shape:
 
 
 def _bowel() -> Shape:
-    """Loops of small bowel: a rounded mass with furrows."""
+    """Loops of small bowel: a rounded mass cut by a gyroid, a surface that leaves one connected winding body."""
     mass = ellipsoid((0, 44, 540), (84, 46, 84))
 
     def inside(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        furrow = np.sin(x / 8.5) * np.sin(y / 8.5 + 1) * np.sin(z / 10.0 + 2)
-        return mass.inside(x, y, z) & (furrow > -0.42)
+        u, v, w = x / 11, y / 11 + 1, z / 13 + 2
+        gyroid = np.sin(u) * np.cos(v) + np.sin(v) * np.cos(w) + np.sin(w) * np.cos(u)
+        return mass.inside(x, y, z) & (gyroid > -0.75)
 
     return Shape(mass.low, mass.high, inside)
 
@@ -83,7 +84,7 @@ def draw_belly(canvas: Canvas, person: Person) -> None:
     fat = ("inner_fat",)
     belly_shift = 0.25 * person.visceral_mm
     canvas.draw("liver", _liver(above), over=fat)
-    canvas.draw("spleen", clipped(ellipsoid((-97, -34, 712), (21, 37, 54), (20, -12, -18)), under), over=fat)
+    canvas.draw("spleen", clipped(ellipsoid((-95, -32, 710), (26, 44, 60), (20, -12, -18)), under), over=fat)
     canvas.draw("intestine", _bowel(), over=fat)
     colon = [(90, 12, 500), (96, 6, 560), (92, 20, 615), (55, 56, 600), (0, 66, 585), (-50, 58, 605)]
     colon += [(-88, 30, 645), (-100, 2, 610), (-98, 2, 520), (-70, 18, 485), (-30, 22, 470)]

@@ -12,17 +12,21 @@ _VESSELS = (
         [(20, -2, 580), (24, 2, 650), (24, 0, 715), (20, 4, 765), (17, 10, 790)],
         (11, 12, 13, 13, 12),
     ),
-    ("portal_vein_and_splenic_vein", [(16, 16, 652), (32, 12, 682), (52, 12, 706)], (8, 8, 7)),
-    ("portal_vein_and_splenic_vein", [(20, 14, 664), (-30, -2, 690), (-82, -32, 710)], (7, 6, 6)),
     (
         "aorta",
-        [(-4, 16, 842), (12, 24, 880), (2, 8, 914), (-16, -18, 908), (-20, -30, 880)],
+        [(-4, 16, 842), (12, 24, 880), (2, 8, 914), (-16, -18, 908), (-22, -30, 880)],
         (15, 15, 14, 13, 12),
     ),
     (
         "aorta",
-        [(-20, -30, 880), (-18, -28, 800), (-12, -16, 740), (-9, -2, 680), (-6, 3, 625), (-3, 2, 580)],
+        [(-22, -30, 880), (-22, -29, 800), (-14, -16, 740), (-9, -2, 680), (-6, 3, 625), (-3, 2, 580)],
         (12, 12, 12, 11, 10, 10),
+    ),
+    ("portal_vein_and_splenic_vein", [(14, 18, 652), (30, 14, 682), (52, 12, 706)], (8, 8, 7)),
+    (
+        "portal_vein_and_splenic_vein",
+        [(20, 18, 664), (-14, 22, 680), (-42, 4, 694), (-82, -30, 710)],
+        (7, 6, 6, 6),
     ),
     (
         "iliac_artery_right",
@@ -36,7 +40,7 @@ _VESSELS = (
     ),
     (
         "iliac_vena_right",
-        [(20, -6, 576), (38, -16, 540), (52, -8, 500), (54, 26, 455), (58, 54, 405)],
+        [(21, -6, 576), (38, -16, 540), (52, -8, 500), (54, 26, 455), (58, 54, 405)],
         (9, 8, 8, 7, 7),
     ),
     (
@@ -59,6 +63,6 @@ _VESSELS = (
 
 
 def draw_vessels(canvas: Canvas) -> None:
-    """All sixteen vessel classes, veins of the chest first so that arteries stay whole."""
+    """All sixteen vessel classes, large trunks first so that thin branches stay whole."""
     for organ, points, radii in _VESSELS:
         canvas.draw(organ, tube(points, radii, canvas.spacing_mm))
