@@ -120,6 +120,19 @@ def test_parallel_grids_take_the_same_values_as_map_coordinates(seed, spacing, c
 
 
 @few
+@given(st.tuples(*[st.integers(-9, 9)] * 3), st.tuples(*[st.sampled_from([-1, 1])] * 3), st.integers(0, 1))
+def test_a_shift_by_whole_voxels_copies_voxels(shift, signs, order):
+    source = bob.Volume(noise((6, 5, 4)), straight())
+    index = [np.clip(s + d * np.arange(n), 0, n - 1) for s, d, n in zip(shift, signs, source.shape)]
+    step = np.diag([*signs, 1.0])
+    step[:3, 3] = shift
+    target = bob.Volume(source.array, source.affine @ step)
+    np.testing.assert_allclose(
+        source.resample_like(target, order).array, source.array[np.ix_(*index)], atol=1e-3
+    )
+
+
+@few
 @given(st.integers(0, 1000), st.sampled_from([1.0, 2.0, 0.5]))
 def test_labels_come_home_through_resampling_and_back(seed, factor):
     grid = bob.Volume(np.zeros((8, 7, 6), np.uint8), oblique(seed))

@@ -19,7 +19,7 @@ from ukbob_jax.volumes.volume import Volume
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
 _SLACK = 2**20  # bytes that may follow the voxels
-_COMPRESSION = 4  # zlib level
+_IMAGE_LEVEL, _LABEL_LEVEL = 1, 6  # zlib: effort halves a label map, and gains 3 % on noise
 
 
 def read_volume(
@@ -128,7 +128,8 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
         image.header.extensions.append(label_names.extension(names))
     data = image.to_bytes()
     if path.name.lower().endswith(".gz"):
-        data = gzip.compress(data, _COMPRESSION, mtime=0)
+        level = _LABEL_LEVEL if image.get_data_dtype() == np.uint8 else _IMAGE_LEVEL
+        data = gzip.compress(data, level, mtime=0)
     files.write_bytes(path, data)
 
 
