@@ -1,0 +1,186 @@
+"""Size and shape of every organ of a label map, from one pass over its voxels."""
+
+from types import ModuleType
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
+from ukbob_jax.quality.surface import area_table
+from ukbob_jax.quality.tally import OUTSIDE, Tally, tally
+
+Array = np.ndarray | jax.Array
+FEATURES = ("body_fraction", "sphericity", "eccentricity")  # SOLF's three
+_FEWEST_VOXELS = 4  # fewer have no shape
+
+
+class OrganMeasures(NamedTuple):
+    """Arrays over classes, (num_classes,), or (n, num_classes) when stacked over subjects.
+
+    A class that is absent has 0 in all six; an eccentricity that is not defined is NaN.
+    """
+
+    voxels: Array
+    volume_mm3: Array
+    surface_mm2: Array  # marching cubes, closed at the border of the volume
+    body_fraction: Array  # volume / volume of the body
+    sphericity: Array  # 1 for a ball; masks of a few voxels may pass 1
+    eccentricity: Array  # sqrt(1 - least / greatest principal variance): 0 for a ball, towards 1 for a needle
+    centroid_mm: Array | None = (
+        None  # (..., 3): index * spacing, the first voxel's centre being 0; NaN if absent
+    )
+    first: Array | None = None  # (..., 3): bounding box in voxels, both ends inside it; -1 if absent
+    last: Array | None = None
+    touches_border: Array | None = (
+        None  # bool: some voxel lies in the volume's first or last plane of an axis
+    )
+
+
+def measure(
+    labels: Array,
+    spacing_mm: tuple[float, float, float] | Array,
+    num_classes: int = 73,
+    body: Array | None = None,
+) -> OrganMeasures:
+    """Measure all classes of a label map at once; 255 belongs to no class.
+
+    On arrays the counts are finished in float64 and returned as numpy arrays. Inside jit or vmap (over subjects, also
+    over spacings) they are finished in float32; the counts themselves are exact integers either way.
+
+    Args:
+        labels: `x y z`, integers or bool.
+        spacing_mm: 3, size of a voxel.
+        num_classes: labels are 0 to `num_classes` - 1 (at most 255 classes); 0, the background, is measured like the rest.
+        body: `x y z`, nonzero inside the body; by default the union of all labels but background and 255.
+    Raises:
+        GeometryError: the shape or the spacing cannot be measured.
+        ValuesError: labels are not integers, or one is not a class (not noticed inside jit).
+        MismatchError: `body` has another shape.
+    """
+    if not 0 < num_classes <= OUTSIDE:
+        raise ValuesError(
+            f"num_classes={num_classes}: must be 1 to {OUTSIDE}; {OUTSIDE} itself means ignore."
+        )
+    if body is not None and body.shape != labels.shape:
+        raise MismatchError(
+            f"body mask of shape {body.shape} for labels of shape {labels.shape}: use one grid."
+        )
+    traced = any(isinstance(a, jax.core.Tracer) for a in (labels, spacing_mm, body))
+    labels = _as_bytes(labels, num_classes)
+    counts = tally(labels, num_classes)
+    body_voxels = None if body is None else (body != 0).sum()
+    if traced:
+        return finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
+    counts = jax.tree.map(np.asarray, counts)
+    if counts.unknown:
+        raise ValuesError(
+            f"{counts.unknown} voxels carry labels that are not in 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            "Map them in anatomy.py, or pass a larger num_classes."
+        )
+    spacing = np.asarray(spacing_mm, np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
+    return finish(counts, spacing, body_voxels, np)
+
+
+def stack(measures: list[OrganMeasures]) -> OrganMeasures:
+    """The measures of several subjects, each field (n, ...)."""
+    return OrganMeasures(*(None if a[0] is None else np.stack(a) for a in zip(*measures)))
+
+
+def _as_bytes(labels: Array, num_classes: int) -> Array:
+    """`labels` as uint8, whatever does not fit having been refused (inside jit: ignored)."""
+    if labels.dtype == bool:
+        return labels.astype(np.uint8)
+    if labels.dtype == np.uint8:
+        return labels
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValuesError(
+            f"labels are {labels.dtype}: need integers. Round them, or read them with kind='label'."
+        )
+    if isinstance(labels, jax.core.Tracer):
+        return jnp.where((labels >= 0) & (labels < num_classes), labels, OUTSIDE).astype(jnp.uint8)
+    if labels.size and (labels.min() < 0 or labels.max() > OUTSIDE):
+        raise ValuesError(
+            f"labels run from {labels.min()} to {labels.max()}: need 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            "Map them in anatomy.py."
+        )
+    return labels.astype(np.uint8)
+
+
+def finish(
+    counts: Tally, spacing_mm: Array, body_voxels: Array | int | None, xp: ModuleType = np
+) -> OrganMeasures:
+    """Measures from counts, in the precision of `spacing_mm` (3,); `xp` is numpy or jax.numpy."""
+    planes = (counts.along_x, counts.along_y, counts.along_z)
+    voxels = counts.along_x.sum(1)
+    present = voxels > 0
+    if body_voxels is None:
+        body_voxels = voxels[1:].sum()
+    dtype = spacing_mm.dtype
+    volume = voxels.astype(dtype) * spacing_mm.prod()
+    surface = xp.sum(counts.cells.astype(dtype) * area_table(spacing_mm, xp)[None, :], 1)
+    body = xp.maximum(xp.asarray(body_voxels).astype(dtype), 1)
+    centre, covariance = _moments(counts, voxels, dtype, xp)
+    inside = [a > 0 for a in planes]
+    first = xp.stack([a.argmax(1) for a in inside], -1)
+    last = xp.stack([a.shape[1] - 1 - a[:, ::-1].argmax(1) for a in inside], -1)
+    absent = ~present[:, None]
+    return OrganMeasures(
+        voxels=voxels,
+        volume_mm3=volume,
+        surface_mm2=surface,
+        body_fraction=voxels.astype(dtype) / body,
+        sphericity=_sphericity(volume, surface, xp),
+        eccentricity=_eccentricity(
+            covariance * spacing_mm[None, :, None] * spacing_mm[None, None, :], voxels, xp
+        ),
+        centroid_mm=xp.where(absent, xp.nan, centre * spacing_mm[None, :]),
+        first=xp.where(absent, -1, first),
+        last=xp.where(absent, -1, last),
+        touches_border=xp.stack([a[:, 0] | a[:, -1] for a in inside]).any(0),
+    )
+
+
+def _moments(counts: Tally, voxels: Array, dtype: np.dtype, xp: ModuleType) -> tuple[Array, Array]:
+    """Mean (k, 3) and covariance (k, 3, 3, divided by n) of voxel positions, in voxels.
+
+    Positions are taken from an integer near the mean, so that float32 sums do not cancel.
+    """
+    n = xp.maximum(voxels, 1).astype(dtype)
+    planes = (counts.along_x, counts.along_y, counts.along_z)
+    positions = [xp.arange(a.shape[1], dtype=np.int32)[None, :] for a in planes]
+    near = [(xp.sum((a * p).astype(dtype), 1) / n).astype(np.int32) for a, p in zip(planes, positions)]
+    offset = [p - c[:, None] for p, c in zip(positions, near)]
+    shift = [xp.sum((a * o).astype(dtype), 1) / n for a, o in zip(planes, offset)]
+
+    def about_mean(
+        a: int, b: int, sums: Array
+    ) -> Array:  # sums: k planes of axis a, of positions b from near[b]
+        return xp.sum(offset[a].astype(dtype) * sums.astype(dtype), 1) / n - shift[a] * shift[b]
+
+    xx, yy, zz = (about_mean(a, a, planes[a] * offset[a]) for a in range(3))
+    xy = about_mean(0, 1, counts.y_by_x - near[1][:, None] * counts.along_x)
+    xz = about_mean(0, 2, counts.z_by_x - near[2][:, None] * counts.along_x)
+    yz = about_mean(1, 2, counts.z_by_y - near[2][:, None] * counts.along_y)
+    rows = (xp.stack(row, -1) for row in ((xx, xy, xz), (xy, yy, yz), (xz, yz, zz)))
+    return xp.stack([c + s for c, s in zip(near, shift)], -1), xp.stack(list(rows), -2)
+
+
+def _sphericity(volume: Array, surface: Array, xp: ModuleType) -> Array:
+    """pi**(1/3) (6 V)**(2/3) / A (Wadell 1935); 0 where there is no surface."""
+    some = surface > 0
+    ratio = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / xp.where(some, surface, 1)
+    return xp.where(some, ratio, 0)
+
+
+def _eccentricity(covariance: Array, voxels: Array, xp: ModuleType) -> Array:
+    """sqrt(1 - least / greatest eigenvalue); 0 for no voxel, NaN for one to three or no extent."""
+    values = xp.maximum(xp.linalg.eigvalsh(covariance), 0)
+    least, greatest = values[:, 0], values[:, 2]
+    defined = (voxels >= _FEWEST_VOXELS) & (greatest > 0)
+    ratio = least / xp.where(defined, greatest, 1)
+    value = xp.sqrt(xp.maximum(1 - ratio, 0))
+    return xp.where(defined, value, xp.where(voxels > 0, xp.nan, 0))

@@ -1,0 +1,173 @@
+"""One pass over a label map that counts, for all classes at once, what every measure is computed from.
+
+Everything counted is an integer, so the result is exact whatever the order of work. The pass looks at the 2x2x2 cells
+between voxel centres. A cell whose eight corners carry one label holds no surface and no end of a run of voxels along
+z, so it is skipped; memory is linear in voxels, and time hardly depends on the number of classes.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ukbob_jax.errors import GeometryError
+
+OUTSIDE = 255  # what surrounds the volume: no class, like ignored voxels
+LONGEST_AXIS = 1024  # voxels; beyond it a 32-bit sum could overflow
+_BUCKET = 64  # cells; axes are rounded up to multiples, so that a cohort compiles a handful of programs
+_GROUP = 4  # neighbouring cells along z that are kept or skipped together
+# Planes of cells in a step, and groups in a chunk: what a processor's cache holds, or what fills an accelerator.
+_WORK = {"cpu": (4, 2048)}
+_WORK_ELSEWHERE = (32, 131072)
+
+
+class Tally(NamedTuple):
+    """Counts per class k; x, y, z are planes of voxels."""
+
+    cells: jax.Array  # k 256: cells showing each corner pattern of the class, uniform cells left out
+    along_x: jax.Array  # k x: voxels in each plane
+    along_y: jax.Array  # k y
+    along_z: jax.Array  # k z
+    y_by_x: jax.Array  # k x: sum of the y positions of each plane's voxels
+    z_by_x: jax.Array  # k x
+    z_by_y: jax.Array  # k y
+    unknown: jax.Array  # voxels that are neither a class nor `OUTSIDE`
+
+
+def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
+    """Count `labels`, `x y z` uint8, class by class; works on arrays and inside jit and vmap.
+
+    Raises:
+        GeometryError: not three axes, an empty axis, or one longer than `LONGEST_AXIS`.
+    """
+    if labels.ndim != 3 or not all(0 < n <= LONGEST_AXIS for n in labels.shape):
+        raise GeometryError(
+            f"label map of shape {tuple(labels.shape)}: need x y z with 1 to {LONGEST_AXIS} voxels each. "
+            "Split or resample it."
+        )
+    x, y, z = labels.shape
+    slab, chunk = _WORK.get(jax.default_backend(), _WORK_ELSEWHERE)
+    counts = _tally(_frame(labels), num_classes, slab, chunk)
+    return Tally(
+        cells=counts.cells,
+        along_x=counts.along_x[:, :x],
+        along_y=counts.along_y[:, :y],
+        along_z=counts.along_z[:, :z],
+        y_by_x=counts.y_by_x[:, :x],
+        z_by_x=counts.z_by_x[:, :x],
+        z_by_y=counts.z_by_y[:, :y],
+        unknown=counts.unknown,
+    )
+
+
+def _frame(labels: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """Surround the volume by at least one voxel of `OUTSIDE` and round its cells up to whole buckets."""
+    after = [-(n + 1) % _BUCKET + 1 for n in labels.shape]
+    xp = jnp if isinstance(labels, jax.Array) else np
+    return xp.pad(labels, [(1, n) for n in after], constant_values=OUTSIDE)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
+    """`Tally` of a framed volume: cell (x, y, z) has the voxel (x, y, z) as its last corner."""
+    cells_x, cells_y, cells_z = (n - 1 for n in framed.shape)
+    rows = num_classes + 1  # the last one takes what belongs to no class
+
+    def step(carry: tuple, i: jax.Array) -> tuple[tuple, tuple]:
+        cells, along_z, along_y, z_by_y = carry
+        planes = lax.dynamic_slice_in_dim(framed, i * slab, slab + 1, 0)
+        cells, along_z, count, z_sum = _count_slab(planes, cells, along_z, rows, chunk)
+        count, z_sum = (a.reshape(rows, slab, cells_y) for a in (count, z_sum))  # k x y
+        y_sum = jnp.sum(count * jnp.arange(cells_y, dtype=jnp.int32)[None, None, :], 2)
+        carry = cells, along_z, along_y + count.sum(1), z_by_y + z_sum.sum(1)
+        return carry, (count.sum(2), y_sum, z_sum.sum(2))
+
+    zeros = functools.partial(jnp.zeros, dtype=jnp.int32)
+    start = (zeros(rows * 256), zeros(rows * cells_z), zeros((rows, cells_y)), zeros((rows, cells_y)))
+    steps = jnp.arange(cells_x // slab, dtype=jnp.int32)
+    (cells, along_z, along_y, z_by_y), by_x = lax.scan(step, start, steps)
+    along_x, y_by_x, z_by_x = (jnp.moveaxis(a, 0, 1).reshape(rows, cells_x) for a in by_x)
+    result = Tally(
+        cells=cells.reshape(rows, 256),
+        along_x=along_x,
+        along_y=along_y,
+        along_z=jnp.cumsum(along_z.reshape(rows, cells_z), 1),
+        y_by_x=y_by_x,
+        z_by_x=z_by_x,
+        z_by_y=z_by_y,
+        unknown=0,
+    )
+    result = Tally(*(a[:num_classes] for a in result[:-1]), unknown=0)
+    return result._replace(unknown=jnp.sum((framed >= num_classes) & (framed != OUTSIDE), dtype=jnp.int32))
+
+
+def _count_slab(
+    planes: jax.Array, cells: jax.Array, along_z: jax.Array, rows: int, chunk: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Add one slab's cells to the counts; also its voxels and their z, each by class, x and y, flat.
+
+    Voxels are counted by the ends of their runs along z: a run over [first, end) holds `end - first` voxels whose
+    z sum to `T(end) - T(first)`, T(z) = z (z - 1) / 2. `along_z` gets the differences; a cumulative sum undoes them.
+    """
+    slab, size_y, size_z = planes.shape[0] - 1, planes.shape[1], planes.shape[2]
+    cells_y, cells_z = size_y - 1, size_z - 1
+    kept, number = _kept_groups(planes, chunk)
+    flat = planes.reshape(-1)
+    corners = [(dx * size_y + dy) * size_z + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
+
+    def add(i: jax.Array, counts: tuple) -> tuple:
+        cells, along_z, count, z_sum = counts
+        group = lax.dynamic_slice_in_dim(kept, i * chunk, chunk)
+        cell = (group[:, None] * _GROUP + jnp.arange(_GROUP, dtype=jnp.int32)[None, :]).reshape(-1)
+        inside = cell < slab * cells_y * cells_z
+        row, z = cell // cells_z, cell % cells_z
+        first = jnp.where(inside, (row // cells_y * size_y + row % cells_y) * size_z + z, 0)
+        label = jnp.stack([flat.at[first + c].get(mode="promise_in_bounds") for c in corners])  # 8 cells
+        label = jnp.minimum(jnp.where(inside[None, :], label, OUTSIDE), rows - 1)
+        cells = cells.at[_pattern_keys(label, rows).reshape(-1)].add(1, mode="promise_in_bounds")
+        before, after = label[6].astype(jnp.int32), label[7].astype(jnp.int32)  # along z, at the last x and y
+        row = jnp.where(inside, row, 0)
+        for which, sign in ((before, 1), (after, -1)):
+            which = jnp.where(before != after, which, rows - 1)
+            at = which * (slab * cells_y) + row
+            count = count.at[at].add(sign * z, mode="promise_in_bounds")
+            z_sum = z_sum.at[at].add(sign * (z * (z - 1) // 2), mode="promise_in_bounds")
+            along_z = along_z.at[which * cells_z + z].add(-sign, mode="promise_in_bounds")
+        return cells, along_z, count, z_sum
+
+    empty = jnp.zeros(rows * slab * cells_y, jnp.int32)
+    return lax.fori_loop(0, -(-number // chunk), add, (cells, along_z, empty, empty))
+
+
+def _kept_groups(planes: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """Indices of the groups of cells that are not uniform, first in a padded list, and how many there are."""
+    mixed = False
+    for axis in range(3):
+        first, last = (lax.slice_in_dim(planes, a, planes.shape[axis] - 1 + a, axis=axis) for a in (0, 1))
+        differ = first != last
+        for other in {0, 1, 2} - {axis}:
+            end = differ.shape[other] - 1
+            differ = lax.slice_in_dim(differ, 0, end, axis=other) | lax.slice_in_dim(
+                differ, 1, end + 1, axis=other
+            )
+        mixed = mixed | differ
+    mixed = mixed.reshape(-1, _GROUP).any(1)
+    groups = mixed.shape[0]
+    place = jnp.cumsum(mixed.astype(jnp.int32))
+    size = -(-groups // chunk) * chunk
+    kept = jnp.full(size, groups, jnp.int32)
+    kept = kept.at[jnp.where(mixed, place - 1, size)].set(jnp.arange(groups, dtype=jnp.int32), mode="drop")
+    return kept, place[-1]
+
+
+def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
+    """Where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
+    bits = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
+    same = label[:, None, :] == label[None, :, :]
+    pattern = jnp.sum(jnp.where(same, bits[None, :, None], jnp.uint8(0)), axis=1, dtype=jnp.uint8)
+    lowest = pattern & (~pattern + jnp.uint8(1))
+    which = jnp.where(lowest == bits[:, None], label, jnp.uint8(rows - 1))
+    return which.astype(jnp.int32) * 256 + pattern.astype(jnp.int32)
