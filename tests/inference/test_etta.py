@@ -219,7 +219,8 @@ def test_scans_of_one_shape_compile_once(networks, pointwise):
     count = len(traces)
     assert count > 0
     other = jax.tree.map(lambda p: p * 1.1, params)
-    etta(model, other, volume(seed=3), roi=ROI, steps=2, learning_rate=0.3, max_drift=None)
+    for shape in ((8, 4, 8), (7, 4, 5)):  # of one bucket
+        etta(model, other, volume(shape, seed=3), roi=ROI, steps=2, learning_rate=0.3, max_drift=None)
     assert len(traces) == count
 
 

@@ -185,6 +185,8 @@ def test_windows_cover_every_voxel_and_stay_inside(shape, roi, overlap):
     ends = grid.starts + np.array(grid.roi)
     assert (grid.starts >= 0).all() and (ends <= np.array(grid.padded)).all()
     assert len(set(map(tuple, grid.starts.tolist()))) == len(grid.starts)
+    assert all(b >= p for b, p in zip(grid.bucket, grid.padded))
+    assert len(grids.windows(grid.bucket, roi, overlap).starts) == len(grid.starts)
     for axis in range(3):
         covered = np.zeros(grid.padded[axis], bool)
         for start in set(grid.starts[:, axis].tolist()):
@@ -193,12 +195,33 @@ def test_windows_cover_every_voxel_and_stay_inside(shape, roi, overlap):
     assert (np.diff(grid.starts[:, grid.axis]) >= 0).all()  # slab by slab
 
 
-def test_coverage_counts_the_windows():
+def test_shares_of_a_voxel_add_up_to_one():
     grid = grids.windows((11, 7, 5), (4, 4, 8), 0.5)
-    count = np.zeros(grid.padded)
-    for x, y, z in grid.starts:
-        count[x : x + 4, y : y + 4, z : z + 8] += 1
-    np.testing.assert_array_equal(grids.coverage(grid), count)
+    x, y, z = grids.shares(grid)
+    share = x[:, None, None] * y[:, None] * z
+    total = np.zeros(grid.bucket)
+    for i, j, k in grid.starts:
+        window = (slice(i, i + 4), slice(j, j + 4), slice(k, k + 8))
+        total[window] += share[window]
+    expected = np.zeros(grid.bucket)
+    expected[:11, :7, 1:6] = 1
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_shapes_of_one_bucket_share_a_program():
+    traces = []
+
+    def apply(_, x):
+        traces.append(x.shape)
+        return conv(x)
+
+    segment(apply, None, random_volume((10, 9, 12, 1)), (6, 6, 6))
+    count = len(traces)
+    for shape in ((12, 9, 11), (11, 7, 10)):
+        volume = random_volume((*shape, 1))
+        labels = segment(apply, None, volume, (6, 6, 6)).labels
+        assert labels.shape == shape and len(traces) == count
+        np.testing.assert_array_equal(labels, jnp.argmax(sliding_window(conv, volume, (6, 6, 6)), -1))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ norms only, then predicts. Every scan starts from the source parameters with a f
 
 All windows of the scan are visited in one `lax.scan` and their gradients added, so a step follows the exact
 gradient of the whole scan's entropy at the memory of one batch of windows. Steps, guards and the final measurement
-are one compiled program, kept per (model, volume shape, settings): a cohort of one bucket shape compiles once.
+are one compiled program, kept per (model, bucket, settings): scans with as many windows along each axis share one.
 
 Entropy alone is lowest where everything is background, so what came out is checked, and refused if it is not
 finite, not lower, or not the same anatomy any more; each check can be switched off.
@@ -60,6 +60,16 @@ class Settings:
     exclude: tuple[int, ...]
     skip_nonfinite: bool
     must_fall: bool
+
+
+class _Scan(NamedTuple):
+    """A scan padded to its bucket: shapes with as many windows share a program."""
+
+    volume: jax.Array  # x y z c
+    mask: jax.Array | None  # x y z
+    shares: list[jax.Array]  # per axis; see `grid.shares`
+    starts: jax.Array  # m batch 3
+    counts: jax.Array  # m batch
 
 
 class _Sums(NamedTuple):
@@ -137,9 +147,12 @@ def etta(
     Raises:
         ConfigError: nothing is selected, or a setting cannot be used. It is a ValueError.
     """
+    volume = sliding.check_volume(volume)
+    mask = _checked_mask(mask, np.shape(volume)[:3])
     window = sliding.make_settings(roi, overlap, "constant", batch)
+    grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
     static = Settings(
-        window,
+        dataclasses.replace(window, roi=grid.roi),
         steps,
         optimizer,
         activation,
@@ -148,12 +161,16 @@ def etta(
         skip_nonfinite,
         must_fall,
     )
-    volume = sliding.check_volume(volume)
-    mask = _checked_mask(mask, np.shape(volume)[:3])
     _check(static)
     chosen, others = selection.split(params, select)
+    scan = _Scan(
+        sliding.pad_volume(volume, grid, grid.bucket, window.pad),
+        None if mask is None else sliding.pad_volume(mask, grid, grid.bucket, 0.0),
+        grids.shares(grid),
+        *grids.batches(grid.starts, batch),
+    )
     state = {} if model_state is None else dict(model_state)
-    outcome = jax.device_get(_adapt(model, chosen, others, state, volume, mask, learning_rate, static))
+    outcome = jax.device_get(_adapt(model, chosen, others, state, scan, learning_rate, static))
     return _judged(outcome, params, others, static, max_drift)
 
 
@@ -169,10 +186,12 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"etta: {what} {value!r} is not known. Use one of {', '.join(known)}.")
 
 
-def _checked_mask(mask: jax.Array | np.ndarray | None, shape: tuple[int, ...]) -> jax.Array | np.ndarray:
-    """The mask as float32 of the volume's shape; a ConfigError if it is another shape or empty."""
+def _checked_mask(
+    mask: jax.Array | np.ndarray | None, shape: tuple[int, ...]
+) -> jax.Array | np.ndarray | None:
+    """The mask as float32; a ConfigError if it is not of the volume's shape, or empty."""
     if mask is None:
-        return np.ones(shape, np.float32)
+        return None
     if np.shape(mask) != shape:
         raise ConfigError(f"etta: mask of shape {np.shape(mask)} for a volume of {shape}.")
     if not mask.any():
@@ -211,12 +230,15 @@ def _judged(
     )
 
 
-def _voxel_weights(mask: jax.Array, grid: grids.Grid) -> jax.Array:
-    """What each voxel counts in each window that sees it: `x y z` of the padded volume, 0 in the padding.
+def _voxel_weights(scan: _Scan) -> jax.Array:
+    """What each voxel counts in each window that sees it: `x y z`, 0 outside the scan.
 
     Over all windows the weights add up to 1, so that weighted sums are means over the scan.
     """
-    return sliding.pad_volume(mask / jnp.sum(mask), grid, 0.0) / jnp.asarray(grids.coverage(grid))
+    x, y, z = scan.shares
+    weights = x[:, None, None] * y[None, :, None] * z[None, None, :]
+    mask = (weights > 0) if scan.mask is None else scan.mask
+    return weights * (mask / jnp.sum(mask))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
@@ -225,20 +247,16 @@ def _adapt(
     chosen: dict,
     others: dict,
     state: dict,
-    volume: jax.Array,
-    mask: jax.Array,
+    scan: _Scan,
     learning_rate: jax.Array,
     settings: Settings,
 ) -> _Outcome:
-    grid = grids.windows(volume.shape[:3], settings.window.roi, settings.window.overlap)
-    starts, counts = grids.batches(grid.starts, settings.window.batch)
-    padded = sliding.pad_volume(jnp.asarray(volume), grid, settings.window.pad)
-    weights = _voxel_weights(jnp.asarray(mask), grid)
+    roi, weights = settings.window.roi, _voxel_weights(scan)
 
     def window_sums(chosen: dict, start: jax.Array, count: jax.Array) -> tuple[jax.Array, _Sums]:
-        x = sliding.cut(padded, start, grid.roi)  # b x y z c
+        x = sliding.cut(scan.volume, start, roi)  # b x y z c
         logits = model.apply({"params": selection.join(chosen, others), **state}, x).astype(jnp.float32)
-        w = sliding.cut(weights, start, grid.roi) * count[:, None, None, None]
+        w = sliding.cut(weights, start, roi) * count[:, None, None, None]
         shares = class_counts(logits, w, settings.activation, settings.exclude)
         if settings.background_weight != 1:
             surely = lax.stop_gradient(background(logits, settings.activation, settings.exclude))
@@ -248,7 +266,7 @@ def _adapt(
 
     def sweep(visit: Any, chosen: dict) -> Any:
         """Add what `visit` gives over all windows."""
-        batches = (jnp.asarray(starts), jnp.asarray(counts))
+        batches = (scan.starts, scan.counts)
         like = jax.eval_shape(visit, chosen, *jax.tree.map(lambda a: a[0], batches))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         return lax.scan(lambda s, xs: (jax.tree.map(jnp.add, s, visit(chosen, *xs)), None), zeros, batches)[0]

@@ -17,9 +17,11 @@ FLOOR = 1e-3  # smallest blending weight: the corners of a window still count
 class Grid(NamedTuple):
     """The windows of one volume shape; `axis` is the slowest axis of `starts`, so windows come slab by slab."""
 
+    shape: tuple[int, int, int]  # of the volume, voxels, x y z
     roi: tuple[int, int, int]  # voxels, x y z; no axis longer than the padded volume
     before: tuple[int, int, int]  # voxels of padding in front of each axis
     padded: tuple[int, int, int]  # shape with padding
+    bucket: tuple[int, int, int]  # the largest shape with as many windows along each axis
     starts: np.ndarray  # n 3, int32, corners of the windows in the padded volume
     axis: int  # the axis with most windows; of equals, the first
 
@@ -49,20 +51,28 @@ def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[
     padded = tuple(max(r, int(s)) for r, s in zip(size, shape))
     before = tuple((p - int(s)) // 2 for p, s in zip(padded, shape))
     corners = [axis_starts(p, r, share) for p, r, share in zip(padded, size, overlaps)]
+    bucket = tuple(
+        r + (len(c) - 1) * axis_step(p, r, share) for p, r, share, c in zip(padded, size, overlaps, corners)
+    )
     axis = int(np.argmax([len(c) for c in corners]))
     order = (axis, *(a for a in range(3) if a != axis))
     mesh = np.meshgrid(*(corners[a] for a in order), indexing="ij")
     starts = np.empty((mesh[0].size, 3), np.int32)
     for a, grid in zip(order, mesh):
         starts[:, a] = grid.ravel()
-    return Grid(size, before, padded, starts, axis)
+    return Grid(tuple(int(s) for s in shape), size, before, padded, bucket, starts, axis)
 
 
 def axis_starts(length: int, roi: int, overlap: float) -> np.ndarray:
     """First voxels of the windows along one axis of `length` >= `roi` voxels; int32, ascending."""
-    step = roi if roi == length else max(int(roi * (1 - overlap)), 1)
+    step = axis_step(length, roi, overlap)
     count = -(-(length - roi) // step) + 1
     return np.minimum(np.arange(count) * step, length - roi).astype(np.int32)
+
+
+def axis_step(length: int, roi: int, overlap: float) -> int:
+    """Voxels from one window to the next along one axis."""
+    return roi if roi == length else max(int(roi * (1 - overlap)), 1)
 
 
 def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,12 +113,18 @@ def blend_weights(roi: Sequence[int], blend: str, sigma_scale: float = 0.125) ->
     return np.maximum(x[:, None, None] * y[None, :, None] * z[None, None, :], np.float32(FLOOR))
 
 
-def coverage(grid: Grid) -> np.ndarray:
-    """How many windows see each voxel of the padded volume: `x y z`, float32, at least 1."""
-    counts = []
+def shares(grid: Grid) -> list[np.ndarray]:
+    """What a voxel counts in each window that sees it, so that it counts once in all: three factors, one per axis.
+
+    Each has the length of the bucket: 1 / (windows that see the plane), and 0 for planes outside the volume.
+    """
+    factors = []
     for axis in range(3):
-        count = np.zeros(grid.padded[axis], np.float32)
+        count = np.zeros(grid.bucket[axis], np.float32)
         for start in np.unique(grid.starts[:, axis]):
             count[start : start + grid.roi[axis]] += 1
-        counts.append(count)
-    return counts[0][:, None, None] * counts[1][None, :, None] * counts[2][None, None, :]
+        factor = np.zeros_like(count)
+        inside = slice(grid.before[axis], grid.before[axis] + grid.shape[axis])
+        factor[inside] = 1 / count[inside]
+        factors.append(factor)
+    return factors

@@ -109,13 +109,17 @@ def check_volume(volume: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     return volume
 
 
-def pad_volume(volume: jax.Array, grid: grids.Grid, pad: float | str) -> jax.Array:
-    """Grow `volume`, `x y z` or `x y z c`, to the shape its windows need."""
-    width = [(b, p - s - b) for b, p, s in zip(grid.before, grid.padded, volume.shape)]
+def pad_volume(
+    volume: jax.Array | np.ndarray, grid: grids.Grid, shape: tuple[int, int, int], pad: float | str
+) -> jax.Array | np.ndarray:
+    """Put a volume, `x y z` or `x y z c`, where its windows expect it in a volume of `shape`.
+
+    numpy arrays are padded on the host, where a new shape compiles nothing.
+    """
+    xp = np if isinstance(volume, np.ndarray) else jnp
+    width = [(b, p - s - b) for b, p, s in zip(grid.before, shape, volume.shape)]
     width += [(0, 0)] * (volume.ndim - 3)
-    return (
-        jnp.pad(volume, width, mode="edge") if pad == "edge" else jnp.pad(volume, width, constant_values=pad)
-    )
+    return xp.pad(volume, width, mode="edge") if pad == "edge" else xp.pad(volume, width, constant_values=pad)
 
 
 def cut(volume: jax.Array, starts: jax.Array, roi: tuple[int, ...]) -> jax.Array:
@@ -153,7 +157,7 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings)
     grid = grids.windows(shape, settings.roi, settings.overlap)
     starts, counts = grids.batches(grid.starts, settings.batch)
     weight = jnp.asarray(grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale))[..., None]
-    padded = pad_volume(volume, grid, settings.pad)
+    padded = pad_volume(volume, grid, grid.padded, settings.pad)
     k = num_outputs(apply, variables, settings.batch, grid.roi, volume.shape[3], volume.dtype)
 
     def add_window(sums: tuple, window: tuple) -> tuple[tuple, None]:
