@@ -26,6 +26,15 @@ def test_statistics_are_those_of_the_voxels_that_are_not_zero():
         assert (stats.low[c], stats.high[c]) == pytest.approx(tuple(np.percentile(body, (0.5, 99.5))))
 
 
+def test_percentiles_of_a_large_scan_come_from_a_sample_that_is_close_enough(monkeypatch):
+    image = np.random.default_rng(0).gamma(3.0, 100.0, (64, 64, 64, 1)).astype(np.float32)
+    exact = intensity.statistics(image)
+    monkeypatch.setattr(intensity, "SAMPLE", 2**15)  # one voxel in eight
+    sampled = intensity.statistics(image)
+    assert (sampled.mean, sampled.std) == (exact.mean, exact.std)
+    assert (*sampled.low, *sampled.high) == pytest.approx((*exact.low, *exact.high), rel=0.1)
+
+
 def test_the_body_of_a_scan_gets_mean_zero_and_spread_one():
     image = scan()
     body = intensity.normalize(image, intensity.statistics(image), "zscore")[2:6, 2:6, 2:6]

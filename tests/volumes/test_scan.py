@@ -3,7 +3,7 @@ import pytest
 
 import ukbob_jax as bob
 from tests.volumes.test_volume import noise, straight
-from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
+from ukbob_jax.errors import ConfigError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.volumes.case import Case
 from ukbob_jax.volumes.scan import merge_masks, read_case
 
@@ -41,6 +41,20 @@ def test_one_file_may_hold_all_channels(tmp_path):
     scan = read_case(Case("a", (save(tmp_path / "a.nii.gz", array),), {}))
     np.testing.assert_array_equal(scan.image.array, array)
     assert scan.labels == {}
+
+
+def test_files_without_orientation_are_read_only_when_asked(tmp_path):
+    def unknown(name, array):
+        bob.write_volume(tmp_path / name, bob.Volume(array, np.diag([2.0, 2, 2, 1]), (0, 0)))
+        return tmp_path / name
+
+    case = Case(
+        "a", (unknown("a.nii", noise(SHAPE)),), {"manual": unknown("s.nii", np.ones(SHAPE, np.uint8))}
+    )
+    with pytest.raises(GeometryError, match="orientation unknown"):
+        read_case(case)
+    with pytest.warns(UserWarning, match="taken as RAS"):
+        assert read_case(case, assume_ras=True).labels["manual"].orientation == "RAS"
 
 
 def test_files_on_different_grids_are_refused(tmp_path):

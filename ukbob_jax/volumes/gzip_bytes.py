@@ -24,8 +24,8 @@ def read(path: pathlib.Path) -> bytes:
         raise FileError(
             f"{path}: a folder; expected one .nii or .nii.gz file. DICOM needs converting first."
         ) from error
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise FileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if not data:
         raise FileError(f"{path}: the file is empty; copy it again.")
     return data

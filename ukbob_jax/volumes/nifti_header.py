@@ -50,6 +50,7 @@ class Header(NamedTuple):
         return self.offset + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
+@np.errstate(all="ignore")  # NaN and overflow in a broken header are found below, by their results
 def parse(path: pathlib.Path, block: bytes, assume_ras: bool) -> Header:
     """The header in the first bytes of a file.
 
@@ -141,8 +142,8 @@ def _affine(
         affine = raw.get_sform().astype(np.float64)
         affines.check(affine, str(path))
         _compare_pixdim(path, affines.spacing(affine), pixdim)
-        if codes[1] > 0 and (pixdim > 0).all():
-            _compare_qform(path, affine, _qform(path, raw), shape)
+        if codes[1] > 0:
+            _compare_qform(path, affine, raw, shape)
     elif not (np.isfinite(pixdim) & (pixdim > 0)).all():
         raise GeometryError(
             f"{path}: spacing (pixdim) is {pixdim.tolist()}; every axis needs a positive one."
@@ -173,9 +174,11 @@ def _qform(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
     fixed = raw.copy()
     fixed.check_fix(_SILENT, error_level=100)  # mends pixdim[0], the handedness flag
     try:
-        return np.asarray(fixed.get_qform(), np.float64)
+        affine = np.asarray(fixed.get_qform(), np.float64)
     except (HeaderDataError, ValueError) as error:
         raise GeometryError(f"{path}: the qform is no rotation ({error}); repair the header.") from error
+    affines.check(affine, str(path))
+    return affine
 
 
 def _compare_pixdim(path: pathlib.Path, spacing: np.ndarray, pixdim: np.ndarray) -> None:
@@ -186,10 +189,16 @@ def _compare_pixdim(path: pathlib.Path, spacing: np.ndarray, pixdim: np.ndarray)
         )
 
 
-def _compare_qform(path: pathlib.Path, sform: np.ndarray, qform: np.ndarray, shape: tuple[int, ...]) -> None:
+def _compare_qform(
+    path: pathlib.Path, sform: np.ndarray, raw: nib.Nifti1Header, shape: tuple[int, ...]
+) -> None:
     """Refuse two forms that disagree on where an axis points: one of them swaps left and right."""
-    directions = [m[:3, :3] / affines.spacing(m) for m in (sform, qform)]
-    cosines = (directions[0] * directions[1]).sum(axis=0)
+    try:
+        qform = _qform(path, raw)
+    except GeometryError as error:
+        warnings.warn(f"{error} The sform is used.", stacklevel=5)
+        return
+    cosines = (sform[:3, :3] / affines.spacing(sform) * qform[:3, :3] / affines.spacing(qform)).sum(axis=0)
     if cosines.min() < 0.5:
         axes = ["".join(nib.aff2axcodes(m)) for m in (sform, qform)]
         raise GeometryError(

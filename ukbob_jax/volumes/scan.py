@@ -3,7 +3,7 @@
 import pathlib
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,12 @@ class Scan(NamedTuple):
 
 
 def read_case(
-    case: Case, *, num_classes: int | None = None, organs: Mapping[str, int] | None = None, **options: Any
+    case: Case,
+    *,
+    num_classes: int | None = None,
+    organs: Mapping[str, int] | None = None,
+    nan: Literal["refuse", "zero"] = "refuse",
+    assume_ras: bool = False,
 ) -> Scan:
     """Read and check all files of a case.
 
@@ -37,13 +42,16 @@ def read_case(
         num_classes: as `read_volume`, for labels.
         organs: mask name to id, for labels that are a folder of one mask per organ; masks it does not name are left
             out, several masks may share an id.
-        options: `nan` and `assume_ras` of `read_volume`, for images.
+        nan: as `read_volume`, for images.
+        assume_ras: as `read_volume`, for all files.
     Raises:
         MismatchError: the files do not cover the same points in space.
         ConfigError: a folder of masks without `organs`.
         FileError, GeometryError, ValuesError: as `read_volume`.
     """
-    channels = [read_volume(path, channels=True, **options).to_ras() for path in case.images]
+    channels = [
+        read_volume(path, channels=True, nan=nan, assume_ras=assume_ras).to_ras() for path in case.images
+    ]
     for path, volume in zip(case.images[1:], channels[1:]):
         check_same_space(channels[0], volume, str(case.images[0]), str(path))
     image = channels[0]
@@ -53,15 +61,17 @@ def read_case(
     labels, annotated = {}, {}
     for name, path in case.labels.items():
         if path.is_dir():
-            labels[name], annotated[name] = merge_masks(path, organs)
+            labels[name], annotated[name] = merge_masks(path, organs, assume_ras=assume_ras)
         else:
-            labels[name] = read_volume(path, kind="label", num_classes=num_classes).to_ras()
-            annotated[name] = None
+            label = read_volume(path, kind="label", num_classes=num_classes, assume_ras=assume_ras)
+            labels[name], annotated[name] = label.to_ras(), None
         check_same_space(image, labels[name], str(case.images[0]), str(path))
     return Scan(image, labels, annotated)
 
 
-def merge_masks(folder: pathlib.Path, organs: Mapping[str, int] | None) -> tuple[Volume, tuple[int, ...]]:
+def merge_masks(
+    folder: pathlib.Path, organs: Mapping[str, int] | None, *, assume_ras: bool = False
+) -> tuple[Volume, tuple[int, ...]]:
     """One label map from a folder of masks, in RAS, and the ids all of whose masks are there.
 
     Where masks overlap, the one whose name comes last in `organs` wins and a warning says how many voxels.
@@ -69,6 +79,7 @@ def merge_masks(folder: pathlib.Path, organs: Mapping[str, int] | None) -> tuple
     Args:
         folder: holds NAME.nii.gz with 0 and one other value.
         organs: NAME to id, 1 to 254.
+        assume_ras: as `read_volume`.
     Raises:
         ConfigError: no `organs`.
         MismatchError: none of the masks is named in `organs`, or they differ in grid.
@@ -85,7 +96,7 @@ def merge_masks(folder: pathlib.Path, organs: Mapping[str, int] | None) -> tuple
     merged: Volume | None = None
     overlap = 0
     for name, i in known.items():
-        mask = read_volume(masks[name], kind="label").to_ras()
+        mask = read_volume(masks[name], kind="label", assume_ras=assume_ras).to_ras()
         inside = mask.array != 0
         if (mask.array[inside] != mask.array.max()).any():
             raise ValuesError(
