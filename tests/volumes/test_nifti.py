@@ -36,7 +36,7 @@ def test_a_written_file_reads_back_as_it_was_in_all_48_orientations(codes, tmp_p
     np.testing.assert_array_equal(again.affine, back.affine)
 
 
-@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1), (4, 3)])
+@pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1), (4, 3), (5, 9)])
 def test_header_codes_are_repeated_and_other_readers_agree(codes, tmp_path):
     volume = bob.Volume(noise((5, 4, 3)), oblique(1), codes)
     bob.write_volume(tmp_path / "a.nii", volume)

@@ -121,8 +121,12 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
         )
     sform, qform = volume.codes
     image = nib.Nifti1Image(_storable(path, volume.array), volume.affine)
-    image.set_sform(volume.affine, sform)
-    image.set_qform(volume.affine, qform)
+    image.set_sform(volume.affine, int(sform > 0))
+    image.set_qform(volume.affine, int(qform > 0))
+    image.header["sform_code"], image.header["qform_code"] = (
+        sform,
+        qform,
+    )  # also codes that nibabel does not know
     image.header.set_xyzt_units("mm")
     if names:
         image.header.extensions.append(label_names.extension(names))
