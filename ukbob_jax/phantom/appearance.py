@@ -3,6 +3,7 @@
 import numpy as np
 
 from ukbob_jax import anatomy
+from ukbob_jax.phantom.grid import FIELD_OF_VIEW_MM
 from ukbob_jax.phantom.person import Person
 from ukbob_jax.phantom.warp import smooth_field
 
@@ -121,10 +122,10 @@ def _shading(rng: np.random.Generator, axes_mm: list[np.ndarray]) -> np.ndarray:
     Stations meet at seams where the gain steps, and each falls off a little towards its ends.
     """
     z = axes_mm[2]
-    length = float(z[-1]) / STATIONS
-    seams = length * np.arange(1, STATIONS) + rng.uniform(-25, 25, STATIONS - 1)
+    top = FIELD_OF_VIEW_MM[2]
+    seams = top / STATIONS * np.arange(1, STATIONS) + rng.uniform(-25, 25, STATIONS - 1)
     station = np.searchsorted(seams, z)
-    edges = np.concatenate([[float(z[0])], seams, [float(z[-1])]])
+    edges = np.concatenate([[0.0], seams, [top]])
     within = (z - edges[station]) / (edges[station + 1] - edges[station]) * 2 - 1  # -1 to 1 through a station
     gain = np.exp(rng.normal(0.0, 0.06, STATIONS))[station] * (1.04 - 0.1 * within**4)
     field = smooth_field(rng, axes_mm, 220.0)

@@ -4,6 +4,8 @@ import numpy as np
 
 FIELD_OF_VIEW_MM = (500.0, 300.0, 1100.0)  # x y z: across the body, front to back, knee to neck
 
+LOW_CORNER_MM = (-250.0, -150.0, 0.0)
+
 Shape3 = tuple[int, int, int]
 
 
@@ -14,10 +16,9 @@ def spacing_mm(shape: Shape3) -> tuple[float, float, float]:
 
 def axes_mm(shape: Shape3) -> list[np.ndarray]:
     """World coordinates of the voxel centres along x, y and z, float32: x = 0 is the midline, z = 0 the lower edge."""
-    starts = (-FIELD_OF_VIEW_MM[0] / 2, -FIELD_OF_VIEW_MM[1] / 2, 0.0)
     return [
         (start + step * (np.arange(n) + 0.5)).astype(np.float32)
-        for start, step, n in zip(starts, spacing_mm(shape), shape)
+        for start, step, n in zip(LOW_CORNER_MM, spacing_mm(shape), shape)
     ]
 
 

@@ -1,9 +1,10 @@
 """The same anatomy as another scanner would show it: contrast, shading, noise or resolution changed."""
 
 import numpy as np
-from scipy import ndimage
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.phantom import grid
+from ukbob_jax.phantom.grid import FIELD_OF_VIEW_MM
 from ukbob_jax.phantom.person import stream
 from ukbob_jax.phantom.warp import smooth_field
 
@@ -24,19 +25,19 @@ def _top(image: np.ndarray) -> np.ndarray:
 
 def _contrast(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     top = _top(image)
-    mixing = np.eye(image.shape[-1]) + strength * rng.uniform(0.08, 0.2, (image.shape[-1],) * 2)
-    bend = np.exp(strength * rng.choice((-1, 1), image.shape[-1]) * rng.uniform(0.35, 0.6, image.shape[-1]))
+    mixing = np.eye(image.shape[-1]) + strength * rng.uniform(0.1, 0.25, (image.shape[-1],) * 2)
+    bend = np.exp(strength * rng.choice((-1, 1), image.shape[-1]) * rng.uniform(0.45, 0.7, image.shape[-1]))
     mixed = (image / top) @ (mixing / mixing.sum(axis=1, keepdims=True)).T.astype(np.float32)
     return np.clip(mixed, 0, None) ** bend.astype(np.float32) * top
 
 
 def _bias(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    axes = [np.linspace(0, 1, n, dtype=np.float32) for n in image.shape[:3]]
-    field = 0.45 * smooth_field(rng, axes, 0.45)
-    slope = rng.uniform(0.6, 1.0) * rng.choice((-1, 1)) * (axes[2] - 0.5) + rng.uniform(-0.6, 0.6) * (
-        axes[0][:, None, None] - 0.5
-    )
-    return image * np.exp(np.float32(strength) * (field + slope))[..., None].astype(np.float32)
+    axes = grid.axes_mm(image.shape[:3])
+    field = 0.5 * smooth_field(rng, axes, 400.0)
+    field += rng.uniform(0.6, 1.2) * rng.choice((-1, 1)) * (axes[2] / FIELD_OF_VIEW_MM[2] - 0.5)
+    field += (rng.uniform(-0.8, 0.8) * axes[0] / FIELD_OF_VIEW_MM[0])[:, None, None]
+    field = 0.45 * (field - field.mean()) / field.std()  # as strong for every seed
+    return image * np.exp(strength * field)[..., None].astype(np.float32)
 
 
 def _noise(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
@@ -45,21 +46,34 @@ def _noise(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -
     return np.hypot(real, sigma * rng.standard_normal(image.shape, np.float32))
 
 
+def _through_coarse(n: int, m: int) -> np.ndarray:
+    """(n, n) matrix that averages n voxels into m thick ones and interpolates linearly back."""
+    edges = np.linspace(0, n, m + 1)
+    overlap = np.minimum(edges[1:, None], np.arange(1, n + 1)) - np.maximum(edges[:-1, None], np.arange(n))
+    down = np.clip(overlap, 0, None) * (m / n)  # m n
+    centers = (np.arange(n) + 0.5) * m / n - 0.5
+    low = np.clip(np.floor(centers), 0, m - 2).astype(int)
+    weight = np.clip(centers - low, 0, 1)
+    up = np.zeros((n, m))
+    up[np.arange(n), low] = 1 - weight
+    up[np.arange(n), low + 1] += weight
+    return (up @ down).astype(np.float32)
+
+
 def _low_resolution(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
     factors = 1 + strength * np.array((0.8, 0.8, 1.2)) * rng.uniform(0.85, 1.15, 3)
-    small = [max(2, round(n / f)) for n, f in zip(image.shape[:3], factors)]
-    zoom = [*(m / n for m, n in zip(small, image.shape[:3])), 1]
-    blurred = ndimage.gaussian_filter(image, [*(0.4 * f for f in factors), 0], mode="nearest", truncate=2.5)
-    coarse = ndimage.zoom(blurred, zoom, order=1, mode="nearest", grid_mode=True)
-    back = [*(n / m for m, n in zip(coarse.shape[:3], image.shape[:3])), 1]
-    return ndimage.zoom(coarse, back, order=1, mode="nearest", grid_mode=True)
+    for axis, factor in enumerate(factors):
+        n = image.shape[axis]
+        matrix = _through_coarse(n, max(2, round(n / factor)))
+        image = np.moveaxis(np.tensordot(matrix, image, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(image)
 
 
 def render(image: np.ndarray, name: str, seed: int) -> np.ndarray:
     """The image as the named scanner shows it.
 
     Args:
-        image: `x y z c`, magnitudes.
+        image: `x y z c`, magnitudes over the phantom's field of view.
         name: a key of `SCANNERS`.
         seed: draws the details; the same seed gives the same image.
     Returns:

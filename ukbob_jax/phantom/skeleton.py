@@ -73,10 +73,10 @@ def _right(s: tuple[float, float, float]) -> list[tuple[str, list[Shape]]]:
     """Bones of the right side; the left one is their mirror image."""
     femur = tube([(90, 2, 424), (128, -8, 396)], (18, 16), s)
     femur += tube(
-        [(134, -8, 392), (116, 6, 300), (98, 8, 170), (80, 4, 40), (74, 0, 5)], (18, 15, 14, 15, 22), s
+        [(134, -8, 392), (116, 6, 300), (99, 8, 170), (88, 4, 40), (86, 0, 5)], (18, 15, 14, 15, 22), s
     )
     femur += [ellipsoid((89, 2, 425), (24, 24, 24)), ellipsoid((138, -14, 402), (15, 19, 25))]
-    femur += [ellipsoid((72, 0, -8), (40, 30, 26))]
+    femur += [ellipsoid((85, 0, -8), (40, 30, 26))]
     scapula = [
         ellipsoid((106, -68, 890), (48, 8, 66), (0, 12, 24)),
         *tube([(78, -84, 924), (156, -50, 966)], (9, 9), s),
@@ -85,7 +85,7 @@ def _right(s: tuple[float, float, float]) -> list[tuple[str, list[Shape]]]:
     humerus = tube([(180, -18, 935), (204, -16, 800), (214, -10, 690)], (14, 12, 12), s)
     humerus += [ellipsoid((172, -18, 946), (23, 23, 23)), ellipsoid((214, -8, 678), (27, 15, 15))]
     clavicle = tube([(16, 44, 948), (62, 46, 962), (112, 22, 974), (156, -14, 982)], (8, 7, 7, 7), s)
-    shin = tube([(70, -5, -48), (66, -8, -200)], (32, 18), s)
+    shin = tube([(82, -5, -48), (76, -8, -200)], (32, 18), s)
     return [
         ("hip", _hip(s)),
         ("femur", femur),

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from ukbob_jax.phantom.grid import FIELD_OF_VIEW_MM, LOW_CORNER_MM
 from ukbob_jax.phantom.person import Person
 
 HIP_Z_MM = 400.0  # below it the legs have a length of their own
-_TOP_Z_MM = 1100.0
+_TOP_Z_MM = FIELD_OF_VIEW_MM[2]
 
 
 def _bspline_basis(positions: np.ndarray, knots: int) -> np.ndarray:
@@ -22,12 +23,14 @@ def _bspline_basis(positions: np.ndarray, knots: int) -> np.ndarray:
 
 
 def smooth_field(rng: np.random.Generator, axes_mm: list[np.ndarray], step_mm: float) -> np.ndarray:
-    """A random field, `x y z` float32, about zero mean and unit spread, that varies over `step_mm`."""
-    spans = [float(axis[-1] - axis[0]) for axis in axes_mm]
-    knots = [max(4, int(span / step_mm) + 4) for span in spans]
+    """A random field, `x y z` float32, about zero mean and unit spread, that varies over `step_mm`.
+
+    It is a function of the place in the field of view: the same draw on another grid is the same field.
+    """
+    knots = [max(4, int(length / step_mm) + 4) for length in FIELD_OF_VIEW_MM]
     field = rng.standard_normal(knots, np.float32)
-    for axis, count, span in zip(axes_mm, knots, spans):
-        basis = _bspline_basis((axis - axis[0]) / max(span, 1e-6), count)
+    for axis, low, length, count in zip(axes_mm, LOW_CORNER_MM, FIELD_OF_VIEW_MM, knots):
+        basis = _bspline_basis((axis - low) / length, count)
         field = np.tensordot(field, basis, axes=(0, 1))  # moves the axis just done to the end
     return field / np.float32(0.69**3)  # spread of a cubic B-spline sum of unit numbers, per axis
 
@@ -45,7 +48,7 @@ def reference_coordinates(
         Rigid axes: three vectors, mm, without the deformation; and three fields `x y z`, mm, float32, with it.
     """
     x, y, z = axes_mm
-    shift = rng.normal(0.0, (4.0, 4.0, 8.0))
+    shift = rng.normal((0.0, 5.0, 0.0), (4.0, 4.0, 8.0))
     up = (z - _TOP_Z_MM + np.float32(shift[2])) / np.float32(person.tallness) + np.float32(_TOP_Z_MM)
     up = np.where(up < HIP_Z_MM, HIP_Z_MM + (up - HIP_Z_MM) / person.legs, up)
     rigid = [
