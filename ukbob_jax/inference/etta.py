@@ -170,8 +170,19 @@ def etta(
         *grids.batches(grid.starts, batch),
     )
     state = {} if model_state is None else dict(model_state)
-    outcome = jax.device_get(_adapt(model, chosen, others, state, scan, learning_rate, static))
+    outcome = jax.device_get(_adapt(_hashable(model), chosen, others, state, scan, learning_rate, static))
     return _judged(outcome, params, others, static, max_drift)
+
+
+def _hashable(model: nn.Module) -> nn.Module:
+    """The module with tuples in place of lists, so that its programs can be kept."""
+    fields = {
+        name: getattr(model, name)
+        for name in type(model).__dataclass_fields__
+        if name not in ("parent", "name")
+    }
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return model.clone(**lists) if lists else model
 
 
 def _check(settings: Settings) -> None:

@@ -45,7 +45,7 @@ def segment(
     Labels equal the argmax of `sliding.sliding_window_params`: both add windows in the same order.
 
     Args:
-        apply: `(variables, b *roi c)` -> `b *roi k`, k at most 256; for a Flax module `model.apply`.
+        apply: `(variables, b *roi c)` -> `b *roi k`, k at most 256; for a Flax module `sliding.ModuleApply(module)`.
         variables: pytree of arrays; new values compile nothing. For a Flax module `{"params": params}`.
         volume: `x y z c`.
         roi: window, voxels, x y z; 0 or less takes the whole axis.

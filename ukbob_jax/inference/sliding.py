@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import lax
 
 from ukbob_jax.errors import ConfigError
@@ -76,7 +77,7 @@ def sliding_window_params(
     """`sliding_window` with `predict(x) = apply(variables, x)`; new values in `variables` compile nothing.
 
     Args:
-        apply: `(variables, b *roi c)` -> `b *roi k`; for a Flax module `model.apply`.
+        apply: `(variables, b *roi c)` -> `b *roi k`; for a Flax module `ModuleApply(module)`.
         variables: any pytree of arrays; for a Flax module `{"params": params, **model_state}`.
         volume: `x y z c`.
         roi: window, voxels, x y z.
@@ -126,6 +127,20 @@ def cut(volume: jax.Array, starts: jax.Array, roi: tuple[int, ...]) -> jax.Array
     """Windows of a volume, `x y z ...` -> `b *roi ...`, with corners `starts`, `b 3`."""
     rest = volume.shape[3:]
     return jax.vmap(lambda s: lax.dynamic_slice(volume, (*s, *(0,) * len(rest)), (*roi, *rest)))(starts)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleApply:
+    """`module.apply` that is equal for equal modules, so that they share compiled programs.
+
+    `module.apply` itself is equal for the same object only.
+    """
+
+    module: nn.Module
+
+    def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
+        """Logits `b x y z k` of windows `b x y z c`."""
+        return self.module.apply(variables, x)
 
 
 @dataclasses.dataclass(frozen=True)
