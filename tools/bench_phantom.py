@@ -9,6 +9,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 
 import statistics
 import time
+from collections.abc import Callable
 
 from absl import app, flags
 
@@ -18,13 +19,13 @@ _SUBJECTS = flags.DEFINE_integer("subjects", 8, "How many subjects to time.", lo
 _SHAPES = flags.DEFINE_multi_string("shape", ["96,96,96", "64,32,128"], "Voxels along x,y,z.")
 
 
-def _seconds(function, *arguments) -> float:
+def _seconds(function: Callable, *arguments: object) -> float:
     start = time.process_time()
     function(*arguments)
     return time.process_time() - start
 
 
-def main(_):
+def main(_: list[str]) -> None:
     phantom.subject(0, (16, 16, 16))
     for text in _SHAPES.value:
         shape = tuple(int(n) for n in text.split(","))

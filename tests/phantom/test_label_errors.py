@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ukbob_jax import anatomy, phantom
+from ukbob_jax import anatomy
 from ukbob_jax.anatomy import IDS
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.phantom import label_errors
@@ -134,5 +134,8 @@ def test_wrong_settings_are_named(cohort):
         label_errors.plant(cohort[0], 0, share=1.5)
 
 
-def test_the_whole_phantom_is_at_hand():
-    assert phantom.label_errors is label_errors
+def test_ignored_voxels_stay_ignored(cohort):
+    label = cohort[0].copy()
+    label[:, :16][label[:, :16] == IDS["inner_fat"]] = anatomy.IGNORE
+    noisy, _ = label_errors.plant(label, 2, share=0.5)
+    assert np.array_equal(noisy == anatomy.IGNORE, label == anatomy.IGNORE)

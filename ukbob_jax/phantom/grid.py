@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ukbob_jax.errors import ConfigError
+
 FIELD_OF_VIEW_MM = (500.0, 300.0, 1100.0)  # x y z: across the body, front to back, knee to neck
 
 LOW_CORNER_MM = (-250.0, -150.0, 0.0)
@@ -10,7 +12,13 @@ Shape3 = tuple[int, int, int]
 
 
 def spacing_mm(shape: Shape3) -> tuple[float, float, float]:
-    """Edge lengths of a voxel, mm, when `shape` voxels fill the field of view."""
+    """Edge lengths of a voxel, mm, when `shape` voxels fill the field of view.
+
+    Raises:
+        ConfigError: `shape` is not three positive counts.
+    """
+    if len(shape) != 3 or min(shape) < 1:
+        raise ConfigError(f"phantom shape {tuple(shape)} is not three voxel counts from 1; give x, y, z.")
     return tuple(length / n for length, n in zip(FIELD_OF_VIEW_MM, shape))
 
 

@@ -222,6 +222,7 @@ def plant(
     eligible = [i for i in organs if sizes[i] >= MIN_VOXELS]
     wanted = round(share * len(eligible)) if count is None else min(count, len(eligible))
     spare = np.floor(MAX_TAKEN * sizes)  # voxels that each class may still lose to others
+    spare[anatomy.IGNORE] = 0
     spare[[0, *anatomy.GROUPS["tissues"]]] = sizes.sum()
     taken: dict[int, str] = {}
     for organ in rng.permutation(eligible).tolist():

@@ -68,7 +68,7 @@ def subject(seed: int, shape: grid.Shape3, *, sex: str | None = None) -> tuple[n
     Returns:
         Image `x y z c`, float32 whole numbers, in the order of `CONTRASTS`; label `x y z`, uint8.
     Raises:
-        ConfigError: the sex is not known or the seed is negative.
+        ConfigError: the sex is not known, the seed is negative, or the shape is not three positive counts.
     """
     person = draw(seed, sex)
     label = _label(person, seed, shape)

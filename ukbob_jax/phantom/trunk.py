@@ -50,6 +50,10 @@ def _below(above: Inside) -> Inside:
     return lambda x, y, z: above(x, y, z) < -_GAP_MM
 
 
+def _over(above: Inside) -> Inside:
+    return lambda x, y, z: above(x, y, z) > -_GAP_MM
+
+
 def _liver(above: Inside) -> Shape:
     """Everything under the diaphragm and over a lower face that rises towards the left."""
 
@@ -116,9 +120,8 @@ def draw_chest(canvas: Canvas, person: Person) -> None:
     """Heart, its appendage, airways, gullet and thyroid."""
     s = canvas.spacing_mm
     above = diaphragm(person)
-    over_diaphragm = lambda x, y, z: above(x, y, z) > -_GAP_MM  # noqa: E731
     heart = ellipsoid((-20, 28, 806), (50, 40, 62), (0, 35, 20))
-    canvas.draw("heart", clipped(heart, over_diaphragm))
+    canvas.draw("heart", clipped(heart, _over(above)))
     canvas.draw("atrial_appendage_left", ellipsoid((-46, 22, 856), (14, 11, 14)))
     gullet = [
         (-3, -12, 1100),
