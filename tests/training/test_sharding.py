@@ -36,7 +36,7 @@ def test_parameters_and_their_moments_are_split_and_the_batch_too():
     kernels = [leaf for leaf in kernels if leaf.ndim == 2]
     assert len(kernels) == 3  # the parameter and Adam's two moments
     assert all(leaf.addressable_shards[0].data.shape == (2, 2) for leaf in kernels)
-    batch = sharding.put_batch(toy.batch(0), mesh)
+    batch = jax.device_put(toy.batch(0), sharding.batch(mesh))
     assert {array.addressable_shards[0].data.shape[0] for array in batch.values()} == {1}
 
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ukbob_jax.training import losses, optimizer, sharding
+from ukbob_jax.training import loop, losses, optimizer, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.step import train_step
 
@@ -71,6 +71,27 @@ def run(mesh, steps=3, model=None, seed=0, **options):
     compiled = sharding.compile_step(step, place, mesh)
     metrics = []
     for number in range(steps):
-        state, out = compiled(state, sharding.put_batch(batch(number), mesh), jax.random.key(seed))
+        state, out = compiled(
+            state, jax.device_put(batch(number), sharding.batch(mesh)), jax.random.key(seed)
+        )
         metrics.append(out)
     return state, jax.device_get(metrics)
+
+
+def evaluation(state):
+    """Accuracy on one fixed batch."""
+    held_out = batch(10_000, 2)
+    logits = Net().apply({"params": state.params}, held_out["image"])
+    accuracy = float((logits.argmax(axis=-1) == held_out["label"]).mean())
+    return {"val/dice": accuracy}, {"look": np.zeros((4, 5, 3), np.uint8)}
+
+
+def fit(workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, **plan):
+    """A whole training of the toy, into `workdir`."""
+    init, step = parts(Net(dropout=0.2), steps=40)
+    return loop.fit(
+        init=init, step=step, batches=stream, evaluate=evaluate, workdir=workdir, seed=3, batch_size=8,
+        mesh=sharding.make_mesh(data=1, batch_size=8), meta={"architecture": 1},
+        recipe={"seed": 3} if recipe is None else recipe, subjects=[f"s{n}" for n in range(100)],
+        plan=loop.Plan(steps=steps, **{"log_every": 5, "eval_every": every, "checkpoint_every": every, **plan}),
+    )  # fmt: skip

@@ -41,8 +41,12 @@ class Checkpoints:
         self._failed = 0
         self._saving: int | None = None
 
-    def save(self, state: TrainState, meta: dict[str, Any], score: float | None = None) -> None:
-        """Start saving; training may go on. `score` ranks it for "best", larger is better; None: unranked.
+    def save(
+        self, state: TrainState, meta: dict[str, Any], score: float | None = None, *, again: bool = False
+    ) -> None:
+        """Start saving; training may go on. A step that is saved already is passed over, or replaced if `again`.
+
+        `score` ranks it for "best", larger is better; None: unranked.
 
         Raises:
             FileError: this and the save before it failed; what was saved earlier still loads.
@@ -50,7 +54,9 @@ class Checkpoints:
         self.wait()
         step, items = int(state.step), _items(state)
         if step in self._manager.all_steps():
-            return
+            if not again:
+                return
+            self._manager.delete(step)
         arrays = {
             name: [*_form(leaf), digest] for (name, leaf), digest in zip(_named(items), _digests(items))
         }

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ukbob_jax.errors import ConfigError
@@ -76,10 +75,9 @@ def place(shapes: Any, mesh: Mesh) -> Any:
     )
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's part of a batch (all arrays `b ...`) as arrays over the whole mesh."""
-    sharding = NamedSharding(mesh, BATCH)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+def batch(mesh: Mesh) -> NamedSharding:
+    """Of every array of a batch, `b ...`: cases over all devices."""
+    return NamedSharding(mesh, BATCH)
 
 
 def compile_step(step: Callable, state_sharding: Any, mesh: Mesh) -> Callable:
@@ -87,7 +85,7 @@ def compile_step(step: Callable, state_sharding: Any, mesh: Mesh) -> Callable:
     one = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(state_sharding, NamedSharding(mesh, BATCH), one),
+        in_shardings=(state_sharding, batch(mesh), one),
         out_shardings=(state_sharding, one),
         donate_argnums=0,
     )

@@ -1,0 +1,180 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import toy
+from tools import kill_test
+from ukbob_jax.errors import ConfigError, FileError, Preempted
+from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.training.window import NonFinite
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """A run of 12 steps that nothing disturbed: its folder and its last state."""
+    workdir = tmp_path_factory.mktemp("calm")
+    return workdir, toy.fit(workdir)
+
+
+def metrics(workdir):
+    return (workdir / "metrics.jsonl").read_text()
+
+
+def same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def stopping_after(step):
+    """A stream that asks this process to stop while the batch of a step is fetched."""
+
+    def stream(start_step):
+        for number, batch in enumerate(toy.batches(start_step), start_step + 1):
+            if number == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    return stream
+
+
+def test_a_run_writes_what_a_reader_needs(calm):
+    workdir, state = calm
+    rows = [json.loads(line) for line in metrics(workdir).splitlines()]
+    assert [row["step"] for row in rows] == [4, 5, 8, 10, 12, 12]
+    assert set(rows[1]) == {"step", "train/loss", "train/grad_norm", "train/learning_rate", "train/skipped"}
+    assert set(rows[0]) == {"step", "val/dice"}
+    timing = [json.loads(line) for line in (workdir / "timing.jsonl").read_text().splitlines()]
+    shares = [value for name, value in timing[-1].items() if name not in ("step", "time/seconds")]
+    assert sum(shares) == pytest.approx(1, abs=1e-6)
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert restore_params(workdir / "checkpoints", "latest")[2]["step"] == state.step == 12
+    start = json.loads((workdir / "starts.jsonl").read_text())
+    assert start["step"] == 0 and start["packages"]["jax"] == jax.__version__ and "cpu" in start["devices"]
+
+
+def test_the_same_run_gives_the_same_numbers(calm, tmp_path):
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+
+
+@pytest.mark.parametrize("step", [3, 6, 7])
+def test_a_run_told_to_stop_saves_and_ends_as_if_it_never_had(calm, tmp_path, step):
+    # The stream runs ahead of the training by the two batches held on the device, and one in hand.
+    with pytest.raises(Preempted, match=f"stopped at step {step - 2}, which is saved"):
+        toy.fit(tmp_path, stream=stopping_after(step))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+    assert (
+        restore_params(tmp_path / "checkpoints")[2]["step"]
+        == restore_params(calm[0] / "checkpoints")[2]["step"]
+    )
+
+
+def test_a_finished_run_started_again_does_nothing(calm, tmp_path):
+    workdir, state = calm
+    before = metrics(workdir)
+
+    def stream(start_step):
+        raise AssertionError("no batch is needed")
+
+    same(toy.fit(workdir, stream=stream), state)
+    assert metrics(workdir) == before
+
+
+def test_more_steps_may_be_asked_for_later(calm, tmp_path):
+    toy.fit(tmp_path, steps=8)
+    same(toy.fit(tmp_path, steps=12), calm[1])
+
+
+def test_another_recipe_is_refused_by_field_and_value(calm):
+    with pytest.raises(ConfigError, match=r"data\.batch_size was None, is 4; seed was 3, is 4"):
+        toy.fit(calm[0], recipe={"seed": 4, "data.batch_size": 4})
+
+
+def test_lines_after_the_checkpoint_are_dropped_and_a_broken_last_line_too(calm, tmp_path):
+    toy.fit(tmp_path, steps=8)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 10, "train/loss": 5}\n{"step": 12, "tra')
+    toy.fit(tmp_path)
+    lines = metrics(tmp_path).splitlines()
+    assert [json.loads(line)["step"] for line in lines].count(10) == 1
+    assert lines[-1] == metrics(calm[0]).splitlines()[-1]
+
+
+def poisoned(*steps):
+    def stream(start_step):
+        for number, batch in enumerate(toy.batches(start_step), start_step + 1):
+            if number in steps:
+                batch["image"][0] = np.nan
+            yield batch
+
+    return stream
+
+
+def test_a_poisoned_batch_is_skipped_counted_and_named(tmp_path, capfd):
+    state = toy.fit(tmp_path, stream=poisoned(2, 7))
+    assert state.skipped == 2
+    rows = [json.loads(line) for line in metrics(tmp_path).splitlines()]
+    assert [row["train/skipped"] for row in rows if "train/loss" in row] == [1, 1, 0]
+    assert all(np.isfinite(row["train/loss"]) for row in rows if "train/loss" in row)
+    listed = [json.loads(line) for line in (tmp_path / "nonfinite.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in listed] == [2, 7]
+    assert listed[0]["subjects"] == [f"s{n}" for n in dict.fromkeys(toy.batch(1)["subject"].tolist())]
+    assert "step 2 (s" in capfd.readouterr().err
+
+
+def test_too_many_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(NonFinite, match=r"step 8 \(s.*not finite in 3 steps in a row") as caught:
+        toy.fit(tmp_path, stream=poisoned(6, 7, 8, 9), stop_after_nonfinite=3)
+    assert caught.value.exit_code == 1
+    params, _, meta = restore_params(tmp_path / "checkpoints", "latest")
+    assert meta["step"] == 4 and all(np.all(np.isfinite(p)) for p in jax.tree.leaves(params))
+
+
+def test_an_evaluation_that_is_not_a_number_is_never_the_best(tmp_path):
+    scores = iter([0.5, float("nan"), 0.4])
+    toy.fit(tmp_path, evaluate=lambda state: ({"val/dice": next(scores)}, {}))
+    assert restore_params(tmp_path / "checkpoints")[2]["step"] == 4
+    assert json.loads(metrics(tmp_path).splitlines()[2]) == {"step": 8, "val/dice": None}
+
+
+def test_a_damaged_subject_ends_the_run_with_its_own_message(tmp_path):
+    def stream(start_step):
+        yield from [toy.batch(step) for step in range(start_step, 6)]
+        raise FileError("subject s7, image: damaged")
+
+    with pytest.raises(FileError, match="s7"):
+        toy.fit(tmp_path, stream=stream)
+    assert restore_params(tmp_path / "checkpoints", "latest")[2]["step"] == 4
+
+
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, capfd):
+    command = [*kill_test.TOY, "150"]
+    assert kill_test.start(command, tmp_path / "calm").wait() == 0
+    rng = kill_test.random.Random(os.getpid())  # other moments in every test run
+    assert kill_test.kill_often(command, tmp_path / "killed", 2, 0.5, rng) == 2
+    assert kill_test.start(command, tmp_path / "killed").wait() == 0
+    assert kill_test.compare(tmp_path / "calm", tmp_path / "killed") == []
+
+
+def test_sigterm_to_the_process_ends_it_with_code_75_within_seconds(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.toy_run", str(tmp_path), "100000"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not (tmp_path / "starts.jsonl").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.terminate()
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "Traceback" not in messages
+    step = restore_params(tmp_path / "checkpoints", "latest")[2]["step"]
+    assert f"stopped at step {step}, which is saved" in messages

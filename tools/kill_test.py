@@ -1,0 +1,99 @@
+"""Kill a training again and again, and show that it ends with the same numbers as one left alone.
+
+    python tools/kill_test.py --kills 20                       a toy, two to three minutes
+    python tools/kill_test.py --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
+
+Each start is killed with signal 9 at a random moment of its training. Compared are the digest of every array of the
+last checkpoint, bit for bit, and `metrics.jsonl`, byte for byte. Run it from the root of a checkout.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+TOY = [sys.executable, "-m", "tests.training.toy_run", "{workdir}"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="longest time a start may train before it is killed"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("command", nargs="*", help="after --; default: a toy model")
+    options = parser.parse_args(argv)
+    command = options.command or [*TOY, str(80 * options.kills)]
+    with tempfile.TemporaryDirectory() as folder:
+        calm, killed = pathlib.Path(folder) / "calm", pathlib.Path(folder) / "killed"
+        start(command, calm).wait()
+        count = kill_often(command, killed, options.kills, options.seconds, random.Random(options.seed))
+        code = start(command, killed).wait()
+        different = compare(calm, killed)
+    print(
+        f"{count} kills, last start ended with {code}; "
+        + (f"DIFFERENT: {different}" if different else "identical")
+    )
+    return int(bool(different) or count < options.kills or code != 0)
+
+
+def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [word.replace("{workdir}", str(workdir)) for word in command], stderr=subprocess.DEVNULL
+    )
+
+
+def kill_often(
+    command: list[str], workdir: pathlib.Path, kills: int, seconds: float, rng: random.Random
+) -> int:
+    """Start and kill; how often it was killed before it ended by itself."""
+    for count in range(kills):
+        started = starts(workdir)
+        process = start(command, workdir)
+        while process.poll() is None and starts(workdir) == started:  # until it has read its checkpoint
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, seconds))
+        if process.poll() is not None:
+            return count
+        process.kill()
+        process.wait()
+        print(f"kill {count + 1}: after checkpoint {newest(workdir)}", flush=True)
+    return kills
+
+
+def starts(workdir: pathlib.Path) -> int:
+    """How many starts have come as far as training."""
+    path = workdir / "starts.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def newest(workdir: pathlib.Path) -> str:
+    """Name of the newest complete checkpoint."""
+    names = [path.name for path in (workdir / "checkpoints").glob("step_*") if not path.name.endswith("-tmp")]
+    return max(names, default="none")
+
+
+def compare(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """What differs between two finished runs."""
+    different = []
+    if newest(one) != newest(other):
+        return [f"last checkpoint: {newest(one)}, {newest(other)}"]
+    arrays = [
+        json.loads((folder / "checkpoints" / newest(folder) / "meta" / "metadata").read_text())["arrays"]
+        for folder in (one, other)
+    ]
+    different += [name for name in arrays[0] if arrays[0][name] != arrays[1].get(name)]
+    if (one / "metrics.jsonl").read_bytes() != (other / "metrics.jsonl").read_bytes():
+        different.append("metrics.jsonl")
+    return different
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Notice that this job is about to be stopped, in time to save."""
+
+import signal
+import threading
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preemption:
+    """A context in which SIGTERM sets a flag instead of ending the process.
+
+    One process handles the signal itself. With several, JAX's own handler lets all agree on one step to stop at; a
+    Python handler would replace it and the agreement would never come.
+    """
+
+    def __enter__(self) -> "Preemption":
+        self._asked = threading.Event()
+        self._agreed = jax.distributed.is_initialized()
+        self._ours = not self._agreed and threading.current_thread() is threading.main_thread()
+        if self._ours:
+            self._former = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGTERM, self._former)
+
+    def requested(self, step: int) -> bool:
+        """Whether to save and stop after `step`; call it at every step, on every process."""
+        if self._agreed:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked.is_set()
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self._asked.set()

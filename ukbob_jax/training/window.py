@@ -1,0 +1,86 @@
+"""The steps since the last line of the log: their metrics stay on the device until somebody asks."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ukbob_jax.errors import UkbobError
+
+
+class NonFinite(UkbobError):
+    """Loss or gradient was not finite in too many steps in a row."""
+
+
+class Window:
+    """Metrics of the latest steps, read back all at once, so that no step waits for the host."""
+
+    def __init__(
+        self, workdir: str | os.PathLike, rows: Sequence[dict], subjects: Sequence[str], stop_after: int
+    ) -> None:
+        """Start with the `rows` that a checkpoint held; non-finite steps are listed in `workdir`."""
+        self._rows = list(rows)  # on the host
+        self._waiting: list[tuple[dict[str, jax.Array], jax.Array | None]] = []  # on the device
+        self._list = pathlib.Path(workdir) / "nonfinite.jsonl"
+        self._subjects = subjects
+        self._stop_after = stop_after
+
+    def add(self, metrics: dict[str, jax.Array], subject: jax.Array | None) -> None:
+        """Metrics of one more step, and the numbers of the subjects it saw."""
+        self._waiting.append((metrics, subject))
+
+    def wait_for_all_but(self, steps: int) -> None:
+        """Wait until no more than the last `steps` are unfinished; their numbers stay on the device."""
+        if len(self._waiting) > steps:
+            jax.block_until_ready(self._waiting[-1 - steps][0])
+
+    def rows(self, step: int) -> list[dict[str, float]]:
+        """Metrics of each step since the last summary, on the host; the last one is `step`.
+
+        Raises:
+            NonFinite: as many steps in a row as allowed were skipped.
+        """
+        found = jax.device_get([metrics for metrics, _ in self._waiting])
+        fresh = [{name: value.item() for name, value in row.items()} for row in found]
+        for number, (row, (_, subject)) in enumerate(zip(fresh, self._waiting), step + 1 - len(fresh)):
+            if row["skipped"]:
+                self._note(number, row, subject)
+        self._rows += [{name: v if np.isfinite(v) else None for name, v in row.items()} for row in fresh]
+        self._waiting = []
+        return self._rows
+
+    def summary(self, step: int) -> dict[str, float | None]:
+        """Means of loss and gradient norm over the finite steps, the last learning rate; then starts afresh.
+
+        Raises:
+            NonFinite: as many steps in a row as allowed were skipped.
+        """
+        rows = self.rows(step)
+        self._rows = []
+        finite = [row for row in rows if not row["skipped"]]
+        mean = {
+            n: float(np.mean([row[n] for row in finite])) if finite else None for n in ("loss", "grad_norm")
+        }
+        skipped = sum(row["skipped"] for row in rows)
+        return {**mean, "learning_rate": rows[-1]["learning_rate"], "skipped": skipped}
+
+    def _note(self, step: int, row: dict[str, Any], subject: jax.Array | None) -> None:
+        numbers = (
+            [] if subject is None else [int(n) for s in subject.addressable_shards for n in np.ravel(s.data)]
+        )
+        names = [self._subjects[n] if n < len(self._subjects) else str(n) for n in dict.fromkeys(numbers)]
+        where = f"step {step} ({', '.join(names) or 'subjects not known'})"
+        with open(self._list, "a") as file:
+            file.write(json.dumps({"step": step, "subjects": names}) + "\n")
+        if row["skipped_in_row"] >= self._stop_after:
+            raise NonFinite(
+                f"{where}: loss or gradient was not finite in {row['skipped_in_row']} steps in a row; the last "
+                f"checkpoint is from before. All such steps are in {self._list}. Look at these subjects, or lower "
+                "optimizer.learning_rate."
+            )
+        print(f"warning: {where}: loss or gradient is not finite; skipped.", file=sys.stderr)
