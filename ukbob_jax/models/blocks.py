@@ -4,6 +4,8 @@ Axes: b batch, x y z voxels, c channels. Parameters are float32; `dtype` is that
 float32 at least.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,9 +17,32 @@ EPSILON = 1e-5  # of every normalisation, as PyTorch's
 SLOPE = 0.01  # of the leaky ReLU
 BATCH_MOMENTUM = 0.1  # weight of the new statistics, PyTorch's convention
 
-kernel_init = nn.initializers.variance_scaling(
-    1 / 3, "fan_in", "uniform"
-)  # PyTorch's for linear and convolution
+
+def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Uniform within 1 / sqrt(inputs per output), PyTorch's default for linear layers and convolutions.
+
+    Drawn flat: XLA takes seconds to compile a draw with five axes on CPU.
+    """
+    bound = math.prod(shape[:-1]) ** -0.5
+    return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+
+class Dropout(nn.Module):
+    """Zeroes a share `rate` of the values, or of the samples of a batch, and scales up the rest (rng "dropout")."""
+
+    rate: float
+    whole_samples: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`x` (b ...); unchanged without `train`."""
+        if not train or self.rate == 0:
+            return x
+        shape = x.shape[:1] + (1,) * (x.ndim - 1) if self.whole_samples else x.shape
+        keep = jax.random.bernoulli(
+            self.make_rng("dropout"), 1 - self.rate, (math.prod(shape),)
+        )  # flat, see above
+        return jnp.where(keep.reshape(shape), x / max(1 - self.rate, EPSILON), 0).astype(x.dtype)
 
 
 def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -57,7 +82,8 @@ class Norm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # b ... c
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """`x` (b ... c), normalised; `train` takes and updates the batch's own statistics in "batch"."""
         channels = x.shape[-1]
         space = tuple(range(1, x.ndim - 1))
         y = x.astype(wide(self.dtype))
@@ -106,7 +132,8 @@ class Conv(nn.Module):
     accumulate: Any = None  # type of the result, where it is not `dtype`
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # b x y z i -> b x y z o
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """b x y z i to b x y z o."""
         shape = (self.size,) * 3 + (x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
@@ -127,7 +154,8 @@ class PatchEmbed(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # b 2x 2y 2z i -> b x y z o
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """b 2x 2y 2z i to b x y z o."""
         b, *size, channels = x.shape
         kernel = self.param("kernel", kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -144,7 +172,8 @@ class Upsample(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # b x y z i -> b 2x 2y 2z o
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """b x y z i to b 2x 2y 2z o."""
         b, *size, channels = x.shape
         kernel = self.param("kernel", kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
         x = jnp.einsum("bxyzi,uvwio->bxuyvzwo", x.astype(self.dtype), kernel.astype(self.dtype))
@@ -159,7 +188,9 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # b x y z i -> b x y z o
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """b x y z i to b x y z o."""
+
         def conv_norm(y: jax.Array, index: int, size: int) -> jax.Array:
             y = Conv(self.features, size, dtype=self.dtype, name=f"conv{index}")(y)
             return Norm(**self.norm, dtype=self.dtype, name=f"norm{index}")(y, train)
@@ -181,6 +212,7 @@ class UpBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool = False) -> jax.Array:
+        """`x` b x y z i and `skip` b 2x 2y 2z o to b 2x 2y 2z o."""
         x = Upsample(self.features, self.dtype, name="upsample")(x)  # b 2x 2y 2z o
         x = jnp.concatenate((x, skip.astype(self.dtype)), axis=-1)
         return ResidualBlock(self.features, self.norm, self.dtype, name="conv_block")(x, train)

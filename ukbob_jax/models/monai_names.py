@@ -4,6 +4,7 @@ MONAI stores linear weights (out, in), convolutions (out, in, x, y, z) and trans
 ours are (in, out) and (x, y, z, in, out), the transposed ones neither flipped nor exchanged.
 """
 
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -65,17 +66,19 @@ def _axes(path: Path, ndim: int) -> tuple[int, ...]:
     return (2, 3, 4, 0, 1) if path[-2] == "upsample" else (2, 3, 4, 1, 0)
 
 
+@functools.lru_cache(maxsize=16)
 def variables(model: SwinUNETR) -> dict[str, Any]:
     """Shapes of the model's variables, by collection; nothing is computed."""
     x = jax.ShapeDtypeStruct((1, *(MULTIPLE,) * 3, model.in_channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), x)
 
 
-def tensors(model: SwinUNETR, collection: str = "params") -> list[Tensor]:
+@functools.lru_cache(maxsize=16)
+def tensors(model: SwinUNETR, collection: str = "params") -> tuple[Tensor, ...]:
     """Every tensor of one collection ("params" or "batch_stats"), in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(variables(model).get(collection, {}))
     paths = [(tuple(key.key for key in keys), leaf.shape) for keys, leaf in leaves]
-    return [Tensor(path, monai_name(path), shape, _axes(path, len(shape))) for path, shape in paths]
+    return tuple(Tensor(path, monai_name(path), shape, _axes(path, len(shape))) for path, shape in paths)
 
 
 def index_buffers(model: SwinUNETR) -> dict[str, np.ndarray]:

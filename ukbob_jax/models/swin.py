@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.models import windows
-from ukbob_jax.models.blocks import Norm, PatchEmbed, ResidualBlock, kernel_init, standardize, wide
+from ukbob_jax.models.blocks import Dropout, Norm, PatchEmbed, ResidualBlock, kernel_init, standardize, wide
 from ukbob_jax.models.windows import Size
 
 # Added to the logits between tokens of different regions. Not -inf: public weights were trained with this value.
@@ -47,9 +47,8 @@ class WindowAttention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, regions: np.ndarray | None, train: bool
-    ) -> jax.Array:  # x: b n t c, regions: n t
+    def __call__(self, x: jax.Array, regions: np.ndarray | None, train: bool) -> jax.Array:
+        """`x` b n t c; `regions` n t, int32: tokens of one window attend to each other where their regions are equal."""
         b, n, t, c = x.shape
         dense = {"kernel_init": kernel_init, "dtype": self.dtype}
         qkv = nn.Dense(3 * c, use_bias=self.qkv_bias, name="qkv", **dense)(x)
@@ -62,10 +61,10 @@ class WindowAttention(nn.Module):
             apart = ids[:, None, :, None] != ids[:, None, None, :]  # n 1 q k
             logits = jnp.where(apart[None], logits + MASKED, logits)
         share = nn.softmax(logits, axis=-1).astype(self.dtype)
-        share = nn.Dropout(self.attn_drop_rate)(share, deterministic=not train)
+        share = Dropout(self.attn_drop_rate)(share, train)
         x = jnp.einsum("bnhqk,bnkhd->bnqhd", share, v).reshape(b, n, t, c)
         x = nn.Dense(c, name="proj", **dense)(x)
-        return nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        return Dropout(self.drop_rate)(x, train)
 
     def _bias(self, tokens: int) -> jax.Array:  # h q k
         """Bias per head and pair of tokens.
@@ -88,13 +87,14 @@ class Mlp(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:  # ... c
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """... c to ... c."""
         dense = {"kernel_init": kernel_init, "dtype": self.dtype}
         channels = x.shape[-1]
         x = nn.gelu(nn.Dense(self.hidden, name="linear1", **dense)(x), approximate=False)
-        x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        x = Dropout(self.drop_rate)(x, train)
         x = nn.Dense(channels, name="linear2", **dense)(x)
-        return nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        return Dropout(self.drop_rate)(x, train)
 
 
 class SwinBlock(nn.Module):
@@ -111,16 +111,13 @@ class SwinBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:  # b x y z c
-        def drop_path(y: jax.Array, name: str) -> jax.Array:  # one draw per sample of the batch
-            drop = nn.Dropout(self.drop_path_rate, broadcast_dims=(1, 2, 3, 4), name=name)
-            return drop(y, deterministic=not train)
-
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """b x y z c to b x y z c."""
         y = Norm("layer", dtype=self.dtype, name="norm1")(x)
-        x = x + drop_path(self._attend(y, train), "drop_path1")
+        x = x + Dropout(self.drop_path_rate, whole_samples=True)(self._attend(y, train), train)
         y = Norm("layer", dtype=self.dtype, name="norm2")(x)
         y = Mlp(int(x.shape[-1] * self.mlp_ratio), self.drop_rate, self.dtype, name="mlp")(y, train)
-        return x + drop_path(y, "drop_path2")
+        return x + Dropout(self.drop_path_rate, whole_samples=True)(y, train)
 
     def _attend(self, x: jax.Array, train: bool) -> jax.Array:  # b x y z c
         size = x.shape[1:4]
@@ -152,7 +149,8 @@ class PatchMerging(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # b x y z c -> b x/2 y/2 z/2 2c, odd sizes rounded up
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """b x y z c to b x/2 y/2 z/2 2c, odd sizes rounded up."""
         channels = x.shape[-1]
         x = windows.pad_to(x, tuple(s + s % 2 for s in x.shape[1:4]))
         x = jnp.concatenate([x[:, i::2, j::2, k::2] for i, j, k in self.offsets], axis=-1)
@@ -190,7 +188,7 @@ class Encoder(nn.Module):
         x = PatchEmbed(self.features, self.dtype, name="patch_embed")(x)
         if self.patch_norm:
             x = Norm("layer", dtype=self.dtype, name="patch_norm")(x)
-        x = nn.Dropout(self.block["drop_rate"])(x, deterministic=not train)
+        x = Dropout(self.block["drop_rate"])(x, train)
         hidden, done = [self._output(x)], 0
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads), 1):
             if self.conv_blocks:  # always with plain instance norm, whatever the decoder has

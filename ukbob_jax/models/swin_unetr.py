@@ -4,6 +4,7 @@ The numbers equal `monai.networks.nets.SwinUNETR`'s with the same weights, see `
 x y z voxels, c channels, k classes.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,12 +73,10 @@ class SwinUNETR(nn.Module):
     norm_groups: int = 4
     norm_affine: bool = True
 
-    def setup(self) -> None:
+    def setup(self) -> None:  # noqa: D102 - Flax calls it
         self._check_fields()
-        f, norm = (
-            self.feature_size,
-            {"kind": self.norm, "groups": self.norm_groups, "affine": self.norm_affine},
-        )
+        f = self.feature_size
+        norm = {"kind": self.norm, "groups": self.norm_groups, "affine": self.norm_affine}
         # static_argnums counts self
         res = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
         up = nn.remat(UpBlock, static_argnums=(3,)) if self.remat else UpBlock
@@ -137,6 +136,11 @@ class SwinUNETR(nn.Module):
         y = self.decoder2(y, skip2, train)
         y = self.decoder1(y, skip1, train)
         return windows.crop_to(self.head(y), size)
+
+    @nn.nowrap
+    def init(self, rngs: Any, x: jax.Array, **options: Any) -> dict[str, Any]:
+        """Variables {"params": ...} and, for norm="batch", "batch_stats". Compiled whole: only draws, no forward pass."""
+        return jax.jit(functools.partial(super().init, **options))(rngs, x)
 
     def hidden(self, x: jax.Array, *, train: bool = False) -> list[jax.Array]:
         """The encoder's five maps (b x y z c, size halving, channels doubling) without padding `x` to a multiple.
