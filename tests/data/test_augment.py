@@ -1,0 +1,279 @@
+"""What every augmentation keeps, and what it does to an image one can compute by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from ukbob_jax import anatomy
+from ukbob_jax.data import augment
+from ukbob_jax.errors import ConfigError
+
+SHAPE = (10, 10, 12)
+CHAIN = ("gamma", "intensity", "bias_field", "noise")
+
+
+def batch(size: int = 3, seed: int = 0, channels: int = 2) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 73, (size, *SHAPE)).astype(np.uint8)
+    label[:, 0, 0, :5] = 255
+    return {
+        "image": jnp.asarray(rng.normal(size=(size, *SHAPE, channels)), jnp.float32),
+        "label": jnp.asarray(label),
+        "subject": jnp.arange(size, dtype=jnp.int32),
+    }
+
+
+@functools.cache
+def always(name: str):
+    return jax.jit(augment.compose(functools.partial(augment.AUGMENTATIONS[name], probability=1.0)))
+
+
+@functools.cache
+def never(name: str):
+    return jax.jit(augment.compose(functools.partial(augment.AUGMENTATIONS[name], probability=0.0)))
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_keeps_shapes_dtypes_other_fields_and_is_finite(name):
+    given = batch()
+    found = always(name)(jax.random.key(0), given)
+    assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
+        k: (v.shape, v.dtype) for k, v in given.items()
+    }
+    assert np.isfinite(found["image"]).all()
+    np.testing.assert_array_equal(found["subject"], given["subject"])
+    assert not np.array_equal(found["image"], given["image"])
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_probability_zero_changes_nothing(name):
+    given = batch()
+    found = never(name)(jax.random.key(0), given)
+    for field in given:
+        np.testing.assert_array_equal(found[field], given[field])
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_same_key_same_change_other_key_another(name):
+    given = batch()
+    one, two, other = (always(name)(jax.random.key(seed), given)["image"] for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one, two)
+    if name != "flip":  # which has no more than one change to make
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", augment.INTENSITY)
+def test_intensity_changes_leave_labels_alone(name):
+    given = batch()
+    np.testing.assert_array_equal(always(name)(jax.random.key(1), given)["label"], given["label"])
+
+
+@pytest.mark.parametrize("name", augment.INTENSITY)
+def test_constant_image_stays_finite(name):
+    given = {**batch(), "image": jnp.zeros((3, *SHAPE, 2))}
+    assert np.isfinite(always(name)(jax.random.key(1), given)["image"]).all()
+
+
+def test_samples_change_apart_and_do_not_depend_on_their_neighbours():
+    given = batch(4)
+    same = {**given, "image": jnp.broadcast_to(given["image"][:1], given["image"].shape)}
+    run = jax.jit(
+        augment.compose(*(functools.partial(augment.INTENSITY[name], probability=1.0) for name in CHAIN))
+    )
+    found = run(jax.random.key(3), same)["image"]
+    assert all(not np.array_equal(found[0], found[row]) for row in range(1, 4))
+    fewer = run(jax.random.key(3), {name: value[:2] for name, value in same.items()})["image"]
+    # 1e-5: XLA may fuse another batch size in another order
+    np.testing.assert_allclose(fewer, found[:2], rtol=1e-5, atol=1e-5)
+
+
+def test_chance_is_as_asked():
+    given = {"image": jnp.zeros((400, 2, 2, 2, 1)), "label": jnp.zeros((400, 2, 2, 2), jnp.uint8)}
+    run = augment.compose(functools.partial(augment.noise, probability=0.3))
+    changed = (np.asarray(jax.jit(run)(jax.random.key(0), given)["image"]) != 0).any(axis=(1, 2, 3, 4))
+    assert changed.mean() == pytest.approx(0.3, abs=0.115)  # 5 sigma of 400 draws
+
+
+def test_gamma_keeps_order_and_ends():
+    given = batch()
+    found = np.asarray(always("gamma")(jax.random.key(2), given)["image"])
+    image = np.asarray(given["image"])
+    for one, two in zip(image.reshape(3, -1, 2), found.reshape(3, -1, 2)):
+        for channel in range(2):
+            order = np.argsort(one[:, channel])
+            assert (np.diff(two[order, channel]) >= -1e-5).all()
+            np.testing.assert_allclose(
+                [two[:, channel].min(), two[:, channel].max()],
+                [one[:, channel].min(), one[:, channel].max()],
+                atol=1e-5,
+            )
+
+
+def test_intensity_is_affine_per_channel_within_its_limits():
+    given = batch(8)
+    found = np.asarray(always("intensity")(jax.random.key(2), given)["image"]).reshape(8, -1, 2)
+    image = np.asarray(given["image"]).reshape(8, -1, 2)
+    for row in range(8):
+        for channel in range(2):
+            slope, offset = np.polyfit(image[row, :, channel], found[row, :, channel], 1)
+            assert abs(slope - 1) <= 0.1501 and abs(offset) <= 0.1501
+            np.testing.assert_allclose(
+                image[row, :, channel] * slope + offset, found[row, :, channel], atol=1e-5
+            )
+
+
+def test_bias_field_is_smooth_positive_and_shared_by_the_channels():
+    x = jnp.linspace(0, 1, SHAPE[0])[:, None, None, None]
+    image = jnp.broadcast_to(jnp.concatenate([x, 2 * x], axis=-1), (*SHAPE, 2)) + 0.0
+    image = image.at[0].set(0.0)
+    given = {"image": image[None], "label": jnp.zeros((1, *SHAPE), jnp.uint8)}
+    found = np.asarray(always("bias_field")(jax.random.key(0), given)["image"])[0]
+    field = found[1:] / np.asarray(image[1:])
+    np.testing.assert_allclose(field[..., 0], field[..., 1], rtol=1e-5)
+    assert (field > 0).all() and field.std() > 0.01
+    assert max(np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)) < 0.6
+
+
+def test_contrast_dropout_leaves_at_least_one_channel():
+    given = batch(64, channels=4)
+    found = np.asarray(always("contrast_dropout")(jax.random.key(0), given)["image"])
+    image = np.asarray(given["image"])
+    kept = (found == image).all(axis=(1, 2, 3))
+    assert (kept | (found == 0).all(axis=(1, 2, 3))).all()
+    assert kept.any(axis=1).all() and set(kept.sum(axis=1).tolist()) >= {1, 2, 3}
+
+
+def test_low_resolution_keeps_constants_and_means_and_lowers_detail():
+    constant = {"image": jnp.full((1, *SHAPE, 1), 3.0), "label": jnp.zeros((1, *SHAPE), jnp.uint8)}
+    np.testing.assert_allclose(always("low_resolution")(jax.random.key(0), constant)["image"], 3.0, rtol=1e-5)
+    given = batch(16)
+    found = np.asarray(always("low_resolution")(jax.random.key(1), given)["image"])
+    assert found.std() < 0.6 * np.asarray(given["image"]).std()
+
+
+@pytest.mark.parametrize("n", [8, 10, 32])
+def test_coarsening_rows_average(n):
+    stack = augment._coarsening(n)
+    np.testing.assert_allclose(stack.sum(axis=-1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(stack[0], np.eye(n))
+    if n % 2 == 0:  # a slice of two voxels: their mean, halfway between neighbours three quarters to one
+        ramp = stack[1] @ np.arange(n, dtype=np.float32)
+        np.testing.assert_allclose(ramp[2:-2], np.arange(2, n - 2), atol=1e-4)
+
+
+def sphere(centre, radius=3.0) -> np.ndarray:
+    grid = np.indices(SHAPE)
+    return (sum((g - c) ** 2 for g, c in zip(grid, centre)) < radius**2).astype(np.float32)
+
+
+def test_affine_moves_image_and_label_alike_and_ignores_what_comes_from_outside():
+    ball = sphere((4.5, 4.5, 5.5))
+    given = {
+        "image": jnp.asarray(np.repeat(ball[None, ..., None], 8, axis=0)),
+        "label": jnp.asarray(np.repeat(ball[None].astype(np.uint8) * 7, 8, axis=0)),
+    }
+    run = augment.compose(functools.partial(augment.affine, probability=1.0, shift=0.2, degrees=30.0))
+    found = jax.jit(run)(jax.random.key(0), given)
+    image, label = np.asarray(found["image"])[..., 0], np.asarray(found["label"])
+    assert set(np.unique(label).tolist()) == {0, 7, 255}
+    for row in range(8):
+        overlap = (image[row] > 0.5) == (label[row] == 7)
+        assert overlap.mean() > 0.97
+        assert (image[row][label[row] == 255] < 0.6).all()
+        one = np.array(ndimage.center_of_mass(image[row]))
+        assert (np.abs(one - [4.5, 4.5, 5.5]) < [3.0, 3.0, 3.5]).all()
+
+
+def test_affine_equals_scipy_for_the_same_matrix():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=SHAPE).astype(np.float32)
+    spacing = (2.0, 1.0, 3.0)
+    draws = jax.random.uniform(jax.random.key(9), (augment.DRAWS,))
+    angles, zoom, shifts = np.split(np.asarray(draws[1:8], np.float64), [3, 4])
+    turn = np.asarray(augment._rotation(jnp.deg2rad(jnp.asarray(20 * angles - 10))))
+    zoom = 0.9 + 0.2 * zoom[0]
+    move = np.array(SHAPE) * (0.1 * shifts - 0.05)
+    matrix = np.diag(1 / np.array(spacing)) @ turn @ np.diag(spacing) / zoom
+    centre = (np.array(SHAPE) - 1) / 2
+    expected = ndimage.affine_transform(
+        image, matrix, centre + move - matrix @ centre, order=1, mode="constant"
+    )
+    found, _ = augment.affine(
+        None,
+        draws,
+        jnp.asarray(image)[..., None],
+        jnp.zeros(SHAPE, jnp.uint8),
+        probability=1.0,
+        spacing_mm=spacing,
+    )
+    inside = ndimage.binary_erosion(np.ones(SHAPE), iterations=3)  # scipy cuts at the border where JAX fades
+    np.testing.assert_allclose(np.asarray(found)[..., 0][inside], expected[inside], atol=1e-4)
+
+
+def test_rotation_is_a_rotation_and_turns_x_to_y_about_z():
+    turn = np.asarray(augment._rotation(jnp.array([0.1, -0.2, 0.3])))
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-6)
+    assert np.linalg.det(turn) == pytest.approx(1.0, abs=1e-6)
+    quarter = np.asarray(augment._rotation(jnp.array([0.0, 0.0, np.pi / 2])))
+    np.testing.assert_allclose(quarter @ [1, 0, 0], [0, 1, 0], atol=1e-6)
+
+
+def test_rot90_turns_image_and_label_together():
+    given = batch(12)
+    found = always("rot90")(jax.random.key(0), given)
+    seen = set()
+    for row in range(12):
+        turns = [
+            k
+            for k in range(1, 4)
+            if np.array_equal(found["image"][row], np.rot90(given["image"][row], k, (0, 1)))
+        ]
+        assert len(turns) == 1
+        np.testing.assert_array_equal(found["label"][row], np.rot90(given["label"][row], turns[0], (0, 1)))
+        seen.add(turns[0])
+    assert seen == {1, 2, 3}
+
+
+def test_rot90_of_an_oblong_plane_is_refused():
+    with pytest.raises(ConfigError, match=r"rot90: crop \(10, 10, 12\) is not square in axes \(0, 2\)"):
+        augment.rot90(
+            None, jnp.zeros(augment.DRAWS), jnp.zeros((*SHAPE, 1)), jnp.zeros(SHAPE, jnp.uint8), axes=(0, 2)
+        )
+
+
+def test_flip_swaps_the_ids_of_the_two_sides_and_keeps_ignore():
+    given = batch()
+    found = always("flip")(jax.random.key(0), given)
+    np.testing.assert_array_equal(found["image"], given["image"][:, ::-1])
+    np.testing.assert_array_equal(found["label"], anatomy.MIRROR[np.asarray(given["label"])[:, ::-1]])
+    assert (np.asarray(found["label"]) == 255).sum() == 15
+    left, right = anatomy.IDS["kidney_left"], anatomy.IDS["kidney_right"]
+    twice = always("flip")(jax.random.key(1), found)
+    np.testing.assert_array_equal(twice["label"], given["label"])
+    assert ((np.asarray(given["label"]) == left).sum(), left) != (
+        (np.asarray(found["label"]) == left).sum(),
+        right,
+    )
+
+
+def test_unknown_name_lists_what_there_is():
+    with pytest.raises(ConfigError, match="augmentation 'blur' is not known; choose from gamma, intensity"):
+        augment.compose("gamma", "blur")
+
+
+def test_default_chain_is_traced_once_and_works_split_over_devices():
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    given = batch(8)
+    run = jax.jit(augment.compose(*CHAIN))
+    whole = run(jax.random.key(4), given)["image"]
+    split = jax.device_put(given, NamedSharding(mesh, PartitionSpec("data")))
+    # 1e-5: the compiler orders sums otherwise on a split batch
+    np.testing.assert_allclose(run(jax.random.key(4), split)["image"], whole, rtol=1e-5, atol=1e-5)
+    run(jax.random.key(5), given)
+    assert run._cache_size() == 2

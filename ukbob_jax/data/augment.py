@@ -1,0 +1,242 @@
+"""Random changes of a batch, on the device: `compose("gamma", "noise")` gives `(key, batch) -> batch`.
+
+Every augmentation is a function of one sample, `(key, draws, image x y z c, label x y z) -> (image, label)`, applied
+with its own probability; `compose` chains them and maps them over the batch. `draws` are `DRAWS` numbers uniform in
+[0, 1), all made at once since every call of a random generator costs a second of compile time; `key` is for more.
+Images are normalised ones. Those named in `INTENSITY` never touch the label.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+
+from ukbob_jax import anatomy
+from ukbob_jax.errors import ConfigError
+
+Sample = tuple[jax.Array, jax.Array]
+Augmentation = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Sample]
+Batch = dict[str, jax.Array]
+
+BIAS_KNOTS = 4  # control points of the bias field, per axis
+DRAWS = 1 + BIAS_KNOTS**3  # the first decides whether to apply
+MAX_THICKNESS = 4  # voxels that one slice of a low-resolution scan may cover
+
+
+def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
+    """The chain of `steps`, names in `AUGMENTATIONS` or functions of one sample, as a function of a batch.
+
+    A sample's change depends on the key and on its row, not on the other rows. Jit it, alone or within the step.
+    Put noise last: XLA works its input out anew for every minimum and maximum that a later step takes.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    for step in steps:
+        if isinstance(step, str) and step not in AUGMENTATIONS:
+            raise ConfigError(f"augmentation {step!r} is not known; choose from {', '.join(AUGMENTATIONS)}.")
+    chain = [AUGMENTATIONS[step] if isinstance(step, str) else step for step in steps]
+
+    def one(key: jax.Array, row: jax.Array, image: jax.Array, label: jax.Array) -> Sample:
+        key = jax.random.fold_in(key, row)
+        draws = jax.random.uniform(key, (len(chain), DRAWS))
+        for number, step in enumerate(chain):
+            image, label = step(jax.random.fold_in(key, number), draws[number], image, label)
+        return image, label
+
+    def augment(key: jax.Array, batch: Batch) -> Batch:
+        rows = jnp.arange(batch["image"].shape[0])
+        image, label = jax.vmap(one, in_axes=(None, 0, 0, 0))(key, rows, batch["image"], batch["label"])
+        return {**batch, "image": image, "label": label}
+
+    return augment
+
+
+def gamma(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.3,
+    low: float = 0.7, high: float = 1.5,
+) -> Sample:  # fmt: skip
+    """Bend the intensities of all channels by one power, between each channel's own minimum and maximum."""
+    power = jnp.exp(_between(draws[1], np.log(low), np.log(high)))
+    bottom, reach = _range(image)
+    bent = bottom + reach * ((image - bottom) / jnp.where(reach > 0, reach, 1)) ** power
+    return _maybe(draws, probability, bent, image), label
+
+
+def intensity(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.3,
+    scale: float = 0.15, shift: float = 0.15,
+) -> Sample:  # fmt: skip
+    """Multiply each channel by up to 1 +- `scale` and add up to +- `shift` (standard deviations)."""
+    numbers = draws[1 : 1 + 2 * image.shape[-1]].reshape(2, 1, 1, 1, -1)
+    factor, offset = _between(numbers[0], 1 - scale, 1 + scale), _between(numbers[1], -shift, shift)
+    return _maybe(draws, probability, image * factor + offset, image), label
+
+
+def noise(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    sigma: float = 0.15,
+) -> Sample:  # fmt: skip
+    """Add Gaussian noise of up to `sigma` standard deviations."""
+    noisy = image + sigma * draws[1] * jax.random.normal(key, image.shape, image.dtype)
+    return _maybe(draws, probability, noisy, image), label
+
+
+def bias_field(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    strength: float = 0.3,
+) -> Sample:  # fmt: skip
+    """Shade all channels by one smooth field, as a receive coil does: the exponential of a coarse random grid.
+
+    The field multiplies intensities counted from each channel's minimum; `strength` is the grid's standard deviation.
+    """
+    limit = strength * np.sqrt(3.0)  # a uniform number between +- this has that standard deviation
+    knots = _between(draws[1:], -limit, limit).reshape((BIAS_KNOTS,) * 3)
+    spread = [jnp.asarray(_interpolation(BIAS_KNOTS, n)) for n in image.shape[:3]]
+    field = jnp.exp(jnp.einsum("xi,yj,zk,ijk->xyz", *spread, knots))[..., None]
+    bottom, _ = _range(image)
+    return _maybe(draws, probability, bottom + (image - bottom) * field, image), label
+
+
+def contrast_dropout(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    share: float = 0.5,
+) -> Sample:  # fmt: skip
+    """Set channels to 0, each with chance `share`, but never all of them."""
+    channels = image.shape[-1]
+    spare = jnp.arange(channels) == jnp.floor(draws[1] * channels).astype(jnp.int32)
+    kept = (draws[2 : 2 + channels] >= share) | spare
+    return _maybe(draws, probability, image * kept[None, None, None].astype(image.dtype), image), label
+
+
+def low_resolution(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2
+) -> Sample:
+    """Average 1 to `MAX_THICKNESS` voxels along each axis into one slice and interpolate back."""
+    thickness = jnp.floor(draws[1:4] * MAX_THICKNESS).astype(jnp.int32)
+    x, y, z = (
+        jnp.asarray(_coarsening(n))[thickness[axis]] for axis, n in enumerate(image.shape[:3])
+    )  # n n each
+    coarse = jnp.einsum("xi,yj,zk,ijkc->xyzc", x, y, z, image, optimize="optimal")
+    return _maybe(draws, probability, coarse, image), label
+
+
+def affine(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    degrees: float = 10.0, scale: float = 0.1, shift: float = 0.05,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Sample:  # fmt: skip
+    """Rotate, scale and move a little about the centre: linear for the image, nearest for the label.
+
+    What comes from outside is 0 in the image and ignore in the label. Angles are true in mm; `shift` is a share of
+    the crop's length.
+    """
+    turn = _rotation(jnp.deg2rad(_between(draws[1:4], -degrees, degrees)))
+    zoom = _between(draws[4], 1 - scale, 1 + scale)
+    size = np.array(label.shape, np.float32)
+    move = size * _between(draws[5:8], -shift, shift)
+    spacing = np.array(spacing_mm, np.float32)
+    matrix = turn * spacing[None, :] / spacing[:, None] / zoom  # voxels of the result -> voxels of the source
+    centre = (size - 1) / 2
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in label.shape), indexing="ij"))
+    offset = (centre + move)[:, None, None, None]
+    places = jnp.einsum("ab,bxyz->axyz", matrix, grid - centre[:, None, None, None]) + offset
+    resample = functools.partial(map_coordinates, coordinates=list(places), mode="constant")
+    moved = jax.vmap(functools.partial(resample, order=1, cval=0.0), in_axes=-1, out_axes=-1)(image)
+    moved_label = resample(label.astype(jnp.int32), order=0, cval=anatomy.IGNORE).astype(label.dtype)
+    return _maybe(draws, probability, moved, image), _maybe(draws, probability, moved_label, label)
+
+
+def rot90(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.5,
+    axes: tuple[int, int] = (0, 1),
+) -> Sample:  # fmt: skip
+    """Turn by 90, 180 or 270 degrees in the plane of `axes`; sides stay sides, for a turn mirrors nothing.
+
+    Raises:
+        ConfigError: the crop is not square in that plane, so the shape would change.
+    """
+    if label.shape[axes[0]] != label.shape[axes[1]]:
+        raise ConfigError(
+            f"augmentation rot90: crop {label.shape} is not square in axes {axes}. Leave it out."
+        )
+    turns = jnp.floor(draws[1] * 3).astype(jnp.int32)
+    turned = [functools.partial(jnp.rot90, k=k, axes=axes) for k in (1, 2, 3)]
+    image_turned, label_turned = (jax.lax.switch(turns, turned, array) for array in (image, label))
+    return _maybe(draws, probability, image_turned, image), _maybe(draws, probability, label_turned, label)
+
+
+def flip(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.5,
+    mirror: np.ndarray = anatomy.MIRROR,
+) -> Sample:  # fmt: skip
+    """Mirror left and right, and swap the ids of paired organs with them.
+
+    Not for bodies as a rule: a mirrored one has its liver on the left. With ids other than the taxonomy's give their
+    own `mirror`, uint8[256]. There is no flip of another axis: it would be the same mirror image, turned.
+    """
+    swapped = jnp.asarray(mirror)[label[::-1].astype(jnp.int32)]
+    return _maybe(draws, probability, image[::-1], image), _maybe(draws, probability, swapped, label)
+
+
+INTENSITY: dict[str, Augmentation] = {
+    "gamma": gamma,
+    "intensity": intensity,
+    "noise": noise,
+    "bias_field": bias_field,
+    "contrast_dropout": contrast_dropout,
+    "low_resolution": low_resolution,
+}
+AUGMENTATIONS: dict[str, Augmentation] = {**INTENSITY, "affine": affine, "rot90": rot90, "flip": flip}
+
+
+def _maybe(draws: jax.Array, probability: float, changed: jax.Array, same: jax.Array) -> jax.Array:
+    return jnp.where(draws[0] < probability, changed, same)
+
+
+def _between(numbers: jax.Array, low: float, high: float) -> jax.Array:
+    return low + (high - low) * numbers
+
+
+def _range(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Minimum and extent of each channel, `1 1 1 c`."""
+    bottom = image.min(axis=(0, 1, 2), keepdims=True)
+    return bottom, image.max(axis=(0, 1, 2), keepdims=True) - bottom
+
+
+def _interpolation(few: int, many: int) -> np.ndarray:
+    """Linear interpolation of `few` cells on `many` cells of the same extent, `many few`; constant at the ends."""
+    place = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
+    low = np.minimum(place.astype(int), max(few - 2, 0))
+    weights = np.zeros((many, few), np.float32)
+    weights[np.arange(many), low] = 1 - (place - low)
+    if few > 1:
+        weights[np.arange(many), low + 1] += place - low
+    return weights
+
+
+def _coarsening(n: int) -> np.ndarray:
+    """For 1, 2, ... `MAX_THICKNESS` voxels a slice: average into slices and interpolate back, `f n n`."""
+    stack = [np.eye(n, dtype=np.float32)]
+    for thickness in range(2, MAX_THICKNESS + 1):
+        few = max(1, round(n / thickness))
+        edges = np.linspace(0, n, few + 1)
+        inside = np.minimum(edges[1:, None], np.arange(1, n + 1)[None]) - np.maximum(
+            edges[:-1, None], np.arange(n)[None]
+        )
+        average = np.clip(inside, 0, None) * few / n  # few n: share of each voxel in each slice
+        stack.append((_interpolation(few, n) @ average).astype(np.float32))
+    return np.stack(stack)
+
+
+def _rotation(angles: jax.Array) -> jax.Array:
+    """Turn about x, then y, then z by `angles`, radians; `3 3`."""
+    (a, b, c), (p, q, r) = jnp.cos(angles), jnp.sin(angles)
+    one, zero = jnp.ones_like(a), jnp.zeros_like(a)
+    about_x = jnp.array([[one, zero, zero], [zero, a, -p], [zero, p, a]])
+    about_y = jnp.array([[b, zero, q], [zero, one, zero], [-q, zero, b]])
+    about_z = jnp.array([[c, -r, zero], [r, c, zero], [zero, zero, one]])
+    return about_z @ about_y @ about_x
