@@ -18,6 +18,8 @@ from ukbob_jax.errors import GeometryError
 OUTSIDE = 255  # what surrounds the volume: no class, like ignored voxels
 LONGEST_AXIS = 1024  # voxels; beyond it a 32-bit sum could overflow
 _BUCKET = 64  # cells; axes are rounded up to multiples, so that a cohort compiles a handful of programs
+_PACK = 2048  # above the voxels of one line; times the sum of their z it still fits 32 bits
+_UNIFORM = 0x01010101  # times a label: the word of four neighbours that all carry it
 _GROUP = 4  # neighbouring cells along z that are kept or skipped together
 # Planes of cells in a step, and groups in a chunk: what a processor's cache holds, or what fills an accelerator.
 _WORK = {"cpu": (4, 2048)}
@@ -79,8 +81,8 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
     def step(carry: tuple, i: jax.Array) -> tuple[tuple, tuple]:
         cells, along_z, along_y, z_by_y = carry
         planes = lax.dynamic_slice_in_dim(framed, i * slab, slab + 1, 0)
-        cells, along_z, count, z_sum = _count_slab(planes, cells, along_z, rows, chunk)
-        count, z_sum = (a.reshape(rows, slab, cells_y) for a in (count, z_sum))  # k x y
+        cells, along_z, both = _count_slab(planes, cells, along_z, rows, chunk)
+        count, z_sum = (a.reshape(rows, slab, cells_y) for a in (both % _PACK, both // _PACK))  # k x y
         y_sum = jnp.sum(count * jnp.arange(cells_y, dtype=jnp.int32)[None, None, :], 2)
         carry = cells, along_z, along_y + count.sum(1), z_by_y + z_sum.sum(1)
         return carry, (count.sum(2), y_sum, z_sum.sum(2))
@@ -106,54 +108,59 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
 
 def _count_slab(
     planes: jax.Array, cells: jax.Array, along_z: jax.Array, rows: int, chunk: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Add one slab's cells to the counts; also its voxels and their z, each by class, x and y, flat.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Add one slab's cells to the counts; also its voxels + `_PACK` * their z, summed by class, x and y, flat.
 
     Voxels are counted by the ends of their runs along z: a run over [first, end) holds `end - first` voxels whose
     z sum to `T(end) - T(first)`, T(z) = z (z - 1) / 2. `along_z` gets the differences; a cumulative sum undoes them.
     """
-    slab, size_y, size_z = planes.shape[0] - 1, planes.shape[1], planes.shape[2]
-    cells_y, cells_z = size_y - 1, size_z - 1
-    kept, number = _kept_groups(planes, chunk)
-    flat = planes.reshape(-1)
-    corners = [(dx * size_y + dy) * size_z + dz for dx in (0, 1) for dy in (0, 1) for dz in (0, 1)]
+    words = _words(planes)
+    slab, cells_y, size_z = words.shape
+    cells_z = size_z - 1
+    in_row = cells_z // _GROUP
+    kept, number = _kept_groups(words, chunk)
+    words = words.reshape(-1)
 
     def add(i: jax.Array, counts: tuple) -> tuple:
-        cells, along_z, count, z_sum = counts
+        cells, along_z, both = counts
         group = lax.dynamic_slice_in_dim(kept, i * chunk, chunk)
-        cell = (group[:, None] * _GROUP + jnp.arange(_GROUP, dtype=jnp.int32)[None, :]).reshape(-1)
-        inside = cell < slab * cells_y * cells_z
-        row, z = cell // cells_z, cell % cells_z
-        first = jnp.where(inside, (row // cells_y * size_y + row % cells_y) * size_z + z, 0)
-        label = jnp.stack([flat.at[first + c].get(mode="promise_in_bounds") for c in corners])  # 8 cells
-        label = jnp.minimum(jnp.where(inside[None, :], label, OUTSIDE), rows - 1)
+        row = group // in_row
+        z = (group % in_row * _GROUP)[:, None] + jnp.arange(_GROUP + 1, dtype=jnp.int32)[None, :]
+        edge = words.at[row[:, None] * size_z + z].get(mode="fill", fill_value=_UNIFORM * OUTSIDE)
+        label = jnp.minimum(_corners(edge), rows - 1)  # 8 n
         cells = cells.at[_pattern_keys(label, rows).reshape(-1)].add(1, mode="promise_in_bounds")
+        z = z[:, :_GROUP].reshape(-1)
+        row = jnp.repeat(jnp.minimum(row, slab * cells_y - 1), _GROUP)
         before, after = label[6].astype(jnp.int32), label[7].astype(jnp.int32)  # along z, at the last x and y
-        row = jnp.where(inside, row, 0)
         for which, sign in ((before, 1), (after, -1)):
             which = jnp.where(before != after, which, rows - 1)
-            at = which * (slab * cells_y) + row
-            count = count.at[at].add(sign * z, mode="promise_in_bounds")
-            z_sum = z_sum.at[at].add(sign * (z * (z - 1) // 2), mode="promise_in_bounds")
+            upto = z + _PACK * (z * (z - 1) // 2)
+            both = both.at[which * (slab * cells_y) + row].add(sign * upto, mode="promise_in_bounds")
             along_z = along_z.at[which * cells_z + z].add(-sign, mode="promise_in_bounds")
-        return cells, along_z, count, z_sum
+        return cells, along_z, both
 
     empty = jnp.zeros(rows * slab * cells_y, jnp.int32)
-    return lax.fori_loop(0, -(-number // chunk), add, (cells, along_z, empty, empty))
+    return lax.fori_loop(0, -(-number // chunk), add, (cells, along_z, empty))
 
 
-def _kept_groups(planes: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
+def _words(planes: jax.Array) -> jax.Array:
+    """The four neighbours in x and y at each z, one byte each, `x y z` uint32: half a cell in one read."""
+    planes = planes.astype(jnp.uint32)
+    return (
+        planes[:-1, :-1] | planes[:-1, 1:] << 8 | planes[1:, :-1] << 16 | planes[1:, 1:] << 24
+    )  # byte 2 dx + dy
+
+
+def _corners(words: jax.Array) -> jax.Array:
+    """Labels of the eight corners of the cells between neighbouring words, `n z` -> `8 n`, corner 4 dx + 2 dy + dz."""
+    ends = words[:, :-1].reshape(-1), words[:, 1:].reshape(-1)
+    return jnp.stack([(ends[i % 2] >> (8 * (i // 2))).astype(jnp.uint8) for i in range(8)])
+
+
+def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
     """Indices of the groups of cells that are not uniform, first in a padded list, and how many there are."""
-    mixed = False
-    for axis in range(3):
-        first, last = (lax.slice_in_dim(planes, a, planes.shape[axis] - 1 + a, axis=axis) for a in (0, 1))
-        differ = first != last
-        for other in {0, 1, 2} - {axis}:
-            end = differ.shape[other] - 1
-            differ = lax.slice_in_dim(differ, 0, end, axis=other) | lax.slice_in_dim(
-                differ, 1, end + 1, axis=other
-            )
-        mixed = mixed | differ
+    first, last = words[..., :-1], words[..., 1:]
+    mixed = (first != last) | (first != (first & 255) * _UNIFORM)
     mixed = mixed.reshape(-1, _GROUP).any(1)
     groups = mixed.shape[0]
     place = jnp.cumsum(mixed.astype(jnp.int32))
