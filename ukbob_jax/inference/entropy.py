@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+LOWEST = -1e3  # a log-probability whose exponential is 0 in float32, for those of minus infinity
 ACTIVATIONS = ("softmax", "sigmoid")
 
 
@@ -40,7 +41,7 @@ def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: tuple
 
 def _p_log_p(log_p: jax.Array) -> jax.Array:
     """p log p, and 0 with gradient 0 where p is 0, also for a logit of minus infinity."""
-    log_p = jnp.maximum(log_p, -1e3)
+    log_p = jnp.maximum(log_p, LOWEST)
     return jnp.exp(log_p) * log_p
 
 

@@ -20,7 +20,7 @@ from jax import lax
 
 from ukbob_jax.inference import grid as grids
 from ukbob_jax.inference import sliding
-from ukbob_jax.inference.entropy import barred, voxel_entropy
+from ukbob_jax.inference.entropy import LOWEST, barred
 
 
 class Segmentation(NamedTuple):
@@ -70,11 +70,12 @@ def segment(
 def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentation:
     """Label, entropy and confidence of each voxel: `... k` float32 -> three of `...`."""
     logits = barred(logits, exclude)
-    return Segmentation(
-        jnp.argmax(logits, axis=-1).astype(jnp.uint8),
-        voxel_entropy(logits),
-        jnp.exp(jnp.max(jax.nn.log_softmax(logits, axis=-1), axis=-1)),
-    )
+    label = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+    # with z = logits - max: H = log sum e^z - (sum z e^z) / sum e^z, and the largest p is 1 / sum e^z
+    z = jnp.maximum(logits - jnp.max(logits, axis=-1, keepdims=True), LOWEST)
+    e = jnp.exp(z)
+    total = jnp.sum(e, axis=-1)
+    return Segmentation(label, jnp.log(total) - jnp.sum(z * e, axis=-1) / total, 1 / total)
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude"))
@@ -93,29 +94,31 @@ def _segment(
     weight = jnp.asarray(grids.blend_weights(roi, settings.blend, settings.sigma_scale))[..., None]
     k = sliding.num_outputs(apply, variables, settings.batch, roi, volume.shape[3], volume.dtype)
 
-    def flush(plane: jax.Array, state: tuple) -> tuple:
-        (total, weights), out = state
-        at = plane % depth
-        logits = lax.dynamic_index_in_dim(total, at, axis) / lax.dynamic_index_in_dim(weights, at, axis)
-        out = tuple(
-            lax.dynamic_update_index_in_dim(whole, part, plane, axis)
-            for whole, part in zip(out, reduce_logits(logits, exclude))
-        )
-        cleared = tuple(
-            lax.dynamic_update_index_in_dim(ring, jnp.zeros_like(lax.index_in_dim(ring, 0, axis)), at, axis)
-            for ring in (total, weights)
-        )
-        return cleared, out
+    def finish(first: jax.Array, last: jax.Array, rings: tuple, out: tuple) -> tuple[jax.Array, tuple]:
+        """Labels of the planes from `first` to before `last`; returns `last`, and the outputs."""
+
+        def plane(at: jax.Array, out: tuple) -> tuple:
+            total, weights = (lax.dynamic_index_in_dim(ring, at % depth, axis) for ring in rings)
+            parts = reduce_logits(total / weights, exclude)
+            return tuple(lax.dynamic_update_index_in_dim(o, part, at, axis) for o, part in zip(out, parts))
+
+        return lax.while_loop(lambda c: c[0] < last, lambda c: (c[0] + 1, plane(*c)), (first, out))
+
+    def clear(at: jax.Array, rings: tuple) -> tuple:
+        nothing = (jnp.zeros_like(lax.index_in_dim(ring, 0, axis)) for ring in rings)
+        return tuple(lax.dynamic_update_index_in_dim(r, n, at % depth, axis) for r, n in zip(rings, nothing))
 
     def add_window(state: tuple, window: tuple) -> tuple[tuple, None]:
-        first, rings, out = state  # first: the plane the ring starts at
+        first, rings, out = state  # first: the plane the rings start at
         start, count, logits = window  # 3, scalar, *roi k
-        rings, out = lax.fori_loop(first, start[axis], flush, (rings, out))
+        # The planes are cleared up to where labels got: this order lets XLA work in place, without copies of the rings.
+        done, out = finish(first, start[axis], rings, out)
+        rings = lax.fori_loop(first, done, clear, rings)
         w = weight * count
         corner = (*start.at[axis].set(0), 0)
         turned = (jnp.roll(part, start[axis] % depth, axis) for part in (logits * w, w))
         rings = tuple(sliding.add_at(ring, part, corner) for ring, part in zip(rings, turned))
-        return (start[axis], rings, out), None
+        return (done, rings, out), None
 
     def add_batch(state: tuple, xs: tuple) -> tuple[tuple, None]:
         logits = apply(variables, sliding.cut(volume, xs[0], roi)).astype(jnp.float32)
@@ -125,4 +128,4 @@ def _segment(
     rings = (jnp.zeros((*ring, k), jnp.float32), jnp.zeros((*ring, 1), jnp.float32))
     out = tuple(jnp.zeros(shape, dtype) for dtype in (jnp.uint8, jnp.float32, jnp.float32))
     first, rings, out = lax.scan(add_batch, (jnp.int32(0), rings, out), (starts, counts))[0]
-    return Segmentation(*lax.fori_loop(first, first + depth, flush, (rings, out))[1])
+    return Segmentation(*finish(first, first + depth, rings, out)[1])
