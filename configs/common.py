@@ -76,5 +76,20 @@ def base() -> ml_collections.ConfigDict:
     config.etta = ml_collections.ConfigDict()
     config.etta.steps = 1
     config.etta.learning_rate = 1e-3
+    config.evaluate = ml_collections.ConfigDict()
+    config.evaluate.name = "test"  # of the files in {workdir}/evaluation
+    config.evaluate.split = "test"
+    config.evaluate.label = "manual"
+    config.evaluate.adapt = ("off", "etta")
+    config.evaluate.surface = True  # HD95 and surface Dice too
+    config.evaluate.pictures = 1  # subjects whose label maps are kept
+    config.evaluate.scanners = ()  # of the phantom, for the demo
+
+    config.predict = ml_collections.ConfigDict()
+    config.predict.inputs = ""  # a scan or a folder of scans
+    config.predict.output = "{workdir}/predictions"
+    config.predict.adapt = False
+    config.predict.existing = "refuse"  # or "skip", "overwrite"
+
     config.organs = ()  # names that are scored; empty: all in the label set
     return config

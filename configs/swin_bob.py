@@ -13,6 +13,12 @@ import ml_collections
 from configs import common
 
 VARIANTS = {"paper": {}, "demo": {}, "pod": {}}
+DEMO_ORGANS = (  # structures that 8 mm voxels carry; scored in the demo, while all 71 are trained
+    "liver", "spleen", "kidney_right", "kidney_left", "stomach", "heart", "aorta", "urinary_bladder",
+    "lung_upper_lobe_left", "lung_lower_lobe_left", "lung_upper_lobe_right", "lung_lower_lobe_right",
+    "femur_left", "femur_right", "hip_left", "hip_right", "gluteus_maximus_left", "gluteus_maximus_right",
+    "autochthon_left", "autochthon_right", "vertebra_body", "subcutaneous_fat", "muscle",
+)  # fmt: skip
 
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
@@ -41,10 +47,15 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.source.kind = "phantom"
     config.source.shape = (64, 32, 128)  # voxels of about 7.8 x 9.4 x 8.6 mm, neck to knee
     config.source.count = 240  # subjects; SOLF is fitted on all their labels
+    config.source.first = 0  # number of the first in the endless cohort
     config.source.splits = {"val": 4, "test": 4}  # the rest trains
     config.source.errors = 0.1  # share of large organs' labels that are spoilt in training subjects
     config.source.scanner = ""
     config.source.seed = 0
+
+    config.evaluate.scanners = ("contrast", "bias", "noise", "low_resolution", "low_field")
+    config.evaluate.subjects = 4  # held-out bodies, the same for every scanner
+    config.organs = DEMO_ORGANS
 
     config.data.crop = (64, 32, 32)
     config.data.batch_size = 2

@@ -1,0 +1,156 @@
+"""What SOLF found: which labels were flagged, how they look, and, where errors were planted, whether it was right."""
+
+import numpy as np
+from scipy import ndimage
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation.report import Picture, Section, Table
+from ukbob_jax.quality import verdicts
+from ukbob_jax.store.reader import Store
+
+SCATTERED = (
+    "liver",
+    "spleen",
+    "kidney_right",
+    "lung_lower_lobe_left",
+    "heart",
+    "femur_left",
+    "gluteus_maximus_right",
+    "hip_left",
+)
+WORST = 4  # flagged labels that are shown beside a typical one
+
+
+def section(store: Store, label: str, epsilon: float) -> Section:
+    """Counts, scatter plots, the worst flagged labels, and precision and recall where the truth is known."""
+    folder = verdicts.folder(store.path, label)
+    rows = files.read_jsonl(folder / verdicts.VERDICTS)
+    planted = planted_errors(store)
+    flagged = sum(row["flagged"] for row in rows)
+    text = (
+        f"{flagged} of {len(rows)} labels ({100 * flagged / max(len(rows), 1):.1f} %) leave their organ's range in two or "
+        "three of three measures: share of the body, sphericity, eccentricity. Training ignores their voxels."
+    )
+    tables, pictures = [], [
+        Picture("solf_scatter", scatter(rows, planted), "A dot per subject; flagged labels should stand apart."),
+    ]  # fmt: skip
+    pictures += worst(store, label, rows)
+    truth = folder / "precision_recall.json"
+    if truth.exists():
+        found = files.read_json(truth)
+        tables.append(sweep_table(found["rows"]))
+        pictures.insert(0, Picture("solf_precision_recall", sweep_curve(found["rows"], epsilon), PR_CAPTION))
+        chosen = found["chosen"]
+        text += (
+            f" {found['planted']} errors were planted: at ε = {epsilon:g} precision is {ratio(chosen['precision'])} and "
+            f"recall {ratio(chosen['recall'])}. Percentiles flag a fixed share of every cohort, so precision falls where "
+            "ε takes more than there is to find."
+        )
+    return Section("Label filter (SOLF)", text, tables, pictures)
+
+
+PR_CAPTION = "Precision and recall of planted errors over ε (percentiles) or k (median ± k MAD); numbers mark each rule's best F1."
+
+
+def ratio(value: float | None) -> str:
+    """Two decimals, or a dash where nothing was flagged."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+def planted_errors(store: Store) -> set[tuple[str, int]]:
+    """(subject, organ) of every error that is known to have been planted."""
+    return {
+        (subject, error["organ"])
+        for subject in store.subjects
+        for error in (store.rows[subject].get("quality") or {}).get("planted", ())
+    }
+
+
+def sweep_table(rows: list[dict]) -> Table:
+    """Rule, setting, share flagged, precision, recall."""
+    cells = [
+        (
+            row["rule"],
+            f"{row['setting']:g}",
+            f"{100 * row['flagged_share']:.2f} %",
+            row["precision"],
+            row["recall"],
+        )
+        for row in rows
+    ]
+    return Table(
+        ("rule", "ε % or k", "flagged", "precision", "recall"), cells, "Every setting of either rule."
+    )
+
+
+def sweep_curve(rows: list[dict], epsilon: float) -> bytes:
+    """The same as curves; settings that flag nothing are left out."""
+    lines = {}
+    for name in dict.fromkeys(row["rule"] for row in rows):
+        known = [row for row in rows if row["rule"] == name and row["precision"] is not None]
+        lines[name] = tuple(
+            np.array([row[key] for row in known]) for key in ("setting", "precision", "recall")
+        )
+    return figures.precision_recall(lines, epsilon)
+
+
+def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
+    """Sphericity over body share, a panel per well-known organ."""
+    panels = []
+    for organ in (anatomy.IDS[name] for name in SCATTERED):
+        own = [row for row in rows if row["organ"] == organ and row["sphericity"] is not None]
+        panels.append(
+            (
+                anatomy.NAMES[organ],
+                np.array([100 * row["body_fraction"] for row in own]),
+                np.array([row["sphericity"] for row in own]),
+                np.array([row["flagged"] for row in own], bool),
+                np.array([(row["subject"], organ) in planted for row in own], bool),
+            )
+        )
+    return figures.scatter(panels, "share of the body, %", "sphericity")
+
+
+def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
+    """The flagged labels farthest from their organ's median, each above a typical label of the same organ."""
+    pictures, seen = [], set()
+    large = {organ for name, organ in anatomy.IDS.items() if name in SCATTERED}
+    ranked = sorted(
+        (row for row in rows if row["flagged"] and row["organ"] in large), key=lambda r: -strangeness(r, rows)
+    )
+    for row in ranked:
+        if row["organ"] in seen or len(seen) == WORST:
+            continue
+        seen.add(row["organ"])
+        own = [other for other in rows if other["organ"] == row["organ"] and not other["flagged"]]
+        typical = min(own, key=lambda other: strangeness(other, rows))
+        name = anatomy.NAMES[row["organ"]]
+        caption = f"{name}: flagged for {', '.join(row['outside'])} (above), and a typical one (below)."
+        pictures.append(Picture(f"solf_{name}", pair(store, label, (row, typical)), caption))
+    return pictures
+
+
+def strangeness(row: dict, rows: list[dict]) -> float:
+    """How far the body share is from the organ's median, as |log ratio|."""
+    own = [other["body_fraction"] for other in rows if other["organ"] == row["organ"]]
+    return abs(float(np.log(row["body_fraction"] / np.median(own))))
+
+
+def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
+    """Three planes through the organ of each row."""
+    shown, centers = [], []
+    for row in chosen:
+        image = np.asarray(store.read(row["subject"], "image")[..., -2:][..., 0], np.float32)
+        mask = store.read(row["subject"], f"label/{label}") == row["organ"]
+        shown.append(
+            (
+                f"{'flagged' if row['flagged'] else 'typical'}: {row['subject']}",
+                image,
+                mask.astype(np.uint8) * row["organ"],
+            )
+        )
+        centers.append(np.round(ndimage.center_of_mass(mask)).astype(int))
+    return figures.three_planes(
+        shown, centers, store.rows[chosen[0]["subject"]]["spacing_mm"], anatomy.COLORS
+    )

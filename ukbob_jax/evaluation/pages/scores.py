@@ -1,0 +1,128 @@
+"""Dice on held-out scans: per organ, with and without the filter, and per scanner, with and without adaptation."""
+
+import pathlib
+
+import numpy as np
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.errors import FileError
+from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation.metrics import bootstrap_interval
+from ukbob_jax.evaluation.report import Picture, Section, Table
+from ukbob_jax.store.reader import Store
+from ukbob_jax.volumes.nifti import read_volume
+
+OFF, ETTA = "off", "etta"
+
+
+def rows_of(workdir: pathlib.Path, name: str) -> list[dict]:
+    """The rows that `evaluate` wrote for the test set `name`."""
+    return files.read_jsonl(workdir / "evaluation" / f"{name}.jsonl")
+
+
+def organ_means(rows: list[dict], way: str) -> dict[str, float]:
+    """Organ -> mean Dice over the subjects that have it."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["adapt"] == way and row["dice"] is not None:
+            values.setdefault(row["organ"], []).append(row["dice"])
+    return {organ: float(np.mean(dice)) for organ, dice in values.items()}
+
+
+def subject_means(rows: list[dict], way: str) -> dict[str, float]:
+    """Subject -> mean Dice over its organs."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["adapt"] == way and row["dice"] is not None:
+            values.setdefault(row["subject"], []).append(row["dice"])
+    return {subject: float(np.mean(dice)) for subject, dice in values.items()}
+
+
+def clean_section(variants: dict[str, list[dict]], ways: dict[str, str]) -> Section:
+    """Per-organ Dice of several variants on the scanner of training.
+
+    Args:
+        variants: title -> rows.
+        ways: title -> "off" or "etta", which of its rows are meant.
+    """
+    means = {title: organ_means(rows, ways[title]) for title, rows in variants.items()}
+    organs = list(next(iter(means.values())))
+    groups = {organ: {title: of.get(organ, np.nan) for title, of in means.items()} for organ in organs}
+    cells = [(organ, *groups[organ].values()) for organ in organs]
+    cells.append(("mean", *(float(np.nanmean(list(of.values()))) for of in means.values())))
+    surface = [surface_row(title, rows, ways[title]) for title, rows in variants.items()]
+    return Section(
+        "Held-out scans",
+        "Dice of every scored organ on bodies the network never saw, against their true labels.",
+        tables=[
+            Table(("organ", *means), cells),
+            Table(
+                ("variant", "mean Dice", "95 % interval", "HD95 mm", "surface Dice"), surface, "Over scans."
+            ),
+        ],
+        pictures=[Picture("organ_dice", figures.bars(groups, "Dice"), "Dice per organ; longer is better.")],
+    )
+
+
+def surface_row(title: str, rows: list[dict], way: str) -> tuple[str | float | None, ...]:
+    """Mean Dice with its bootstrap interval over scans, and mean distances where they were measured."""
+    scans = np.array(list(subject_means(rows, way).values()))
+    low, high = bootstrap_interval(scans)
+    own = [row for row in rows if row["adapt"] == way]
+    distances = [mean([row.get(name) for row in own]) for name in ("hd95", "nsd")]
+    return title, float(scans.mean()), f"{low:.3f} to {high:.3f}", *distances
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Of the values there are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def scanners_section(
+    workdir: pathlib.Path, names: list[str], stores: dict[str, Store], label: str
+) -> Section:
+    """Mean Dice per scanner without and with adaptation, and one scan of each."""
+    cells, pictures = [], []
+    for name in names:
+        rows = rows_of(workdir, name)
+        scans = [
+            row
+            for row in files.read_jsonl(workdir / "evaluation" / f"{name}.scans.jsonl")
+            if row["adapt"] == ETTA
+        ]
+        off, on = subject_means(rows, OFF), subject_means(rows, ETTA)
+        change = np.array([on[subject] - off[subject] for subject in off])
+        accepted = f"{sum(row['accepted'] for row in scans)} of {len(scans)}"
+        means = [float(np.mean(list(of.values()))) for of in (off, on)]
+        cells.append((name, *means, f"{change.mean():+.3f}", f"{change.min():+.3f}", accepted))
+        picture = compared(workdir, name, stores[name], label)
+        pictures.append(
+            Picture(f"scanner_{name}", picture, f"{name}: image, truth, prediction without and with ETTA.")
+        )
+    header = ("scanner", "Dice, off", "Dice, ETTA", "mean change", "worst change", "accepted")
+    return Section(
+        "Other scanners",
+        "The same bodies as another scanner would show them. The network was trained on none of these; ETTA adapts its "
+        "norms to each scan before labelling it, and falls back to the trained ones where the result looks wrong.",
+        tables=[Table(header, cells, "Over scans; the change is ETTA minus off, scan by scan.")],
+        pictures=pictures,
+    )
+
+
+def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> bytes:
+    """The first test scan beside its truth and its predictions.
+
+    Raises:
+        FileError: `evaluate` kept no label map of this test set.
+    """
+    folder = workdir / "evaluation" / name
+    kept = sorted(folder.glob(f"*_{OFF}.nii.gz"))
+    if not kept:
+        raise FileError(f"{folder}: no label maps. Run evaluate with --config.evaluate.pictures=1.")
+    subject = kept[0].name.removesuffix(f"_{OFF}.nii.gz")
+    image = np.asarray(store.read(subject, "image")[..., -2:][..., 0], np.float32)
+    labels = [("truth", store.read(subject, f"label/{label}"))]
+    for way in (OFF, ETTA):
+        labels.append((way, read_volume(folder / f"{subject}_{way}.nii.gz", kind="label").array))
+    return figures.comparison(image, labels, store.rows[subject]["spacing_mm"], anatomy.COLORS)

@@ -1,0 +1,50 @@
+"""The whole loop on the embedded cohort: noisy labels filtered, networks trained, other scanners met, pictures made."""
+
+import pathlib
+
+import ml_collections
+
+from ukbob_jax.jobs import evaluate, ingest, report, solf, train
+
+WITHOUT_SOLF = "without_solf"
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Run every stage in order; a stage that is done is passed over, so the same command resumes."""
+    ingest.run(config, workdir)
+    solf.run(config, workdir)
+    train.run(config, workdir)
+    train.run(changed(config, {"data.flagged": "off"}), str(pathlib.Path(workdir) / WITHOUT_SOLF))
+    for name, scanner in tests(config).items():
+        here = changed(config, {**scanner, "store": f"{workdir}/stores/{name}", "evaluate.name": name})
+        ingest.run(here, workdir)
+        evaluate.run(here, workdir)
+    unfiltered = {"store": f"{workdir}/stores/clean", "evaluate.name": "clean", "evaluate.adapt": ("off",)}
+    evaluate.run(changed(config, unfiltered), str(pathlib.Path(workdir) / WITHOUT_SOLF))
+    report.run(config, workdir)
+
+
+def tests(config: ml_collections.ConfigDict) -> dict[str, dict[str, object]]:
+    """Store name -> changes of the recipe: the same held-out bodies, on the scanner of training and on each other."""
+    held_out = {
+        "source.count": config.evaluate.subjects,
+        "source.first": config.source.first + config.source.count,  # bodies no training subject has
+        "source.errors": 0.0,
+        "source.splits": {"test": config.evaluate.subjects},
+    }
+    return {
+        scanner or "clean": {**held_out, "source.scanner": scanner}
+        for scanner in ("", *config.evaluate.scanners)
+    }
+
+
+def changed(config: ml_collections.ConfigDict, values: dict[str, object]) -> ml_collections.ConfigDict:
+    """A copy of `config` with some fields, named by their dotted paths, set to other values."""
+    copy = ml_collections.ConfigDict(config.to_dict())
+    for path, value in values.items():
+        *sections, field = path.split(".")
+        section = copy
+        for name in sections:
+            section = section[name]
+        section[field] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+    return copy

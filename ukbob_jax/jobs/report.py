@@ -1,0 +1,59 @@
+"""One page from what the other jobs left in the workdir: `report/index.html` with its pictures."""
+
+import pathlib
+import sys
+
+import ml_collections
+
+from ukbob_jax.evaluation import report
+from ukbob_jax.evaluation.pages import cohort, labels, scores, training
+from ukbob_jax.evaluation.report import Section
+from ukbob_jax.quality import verdicts
+from ukbob_jax.store.reader import Store
+
+CLEAN, WITHOUT_SOLF = "clean", "without_solf"
+LEAD = (
+    "Noisy labels filtered, a Swin-UNETR trained on what is left, and scans from other scanners adapted to. "
+    "Everything below was computed by this run."
+)
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Write a section for every stage that has left results.
+
+    Raises:
+        FileError: there is no store, or a result is damaged.
+    """
+    folder = pathlib.Path(workdir)
+    store = Store.open(config.store)
+    sections = [cohort.section(store, config.label)]
+    if (verdicts.folder(store.path, config.label) / verdicts.VERDICTS).exists():
+        sections.append(labels.section(store, config.label, config.solf.epsilon))
+    runs = {"with SOLF": folder, "without SOLF": folder / WITHOUT_SOLF}
+    runs = {title: path for title, path in runs.items() if (path / "metrics.jsonl").exists()}
+    if runs:
+        sections.append(training.section(runs))
+    sections += score_sections(config, folder)
+    page = report.write(folder / "report", "ukbob_jax", LEAD, sections)
+    print(f"report: {page}", file=sys.stderr)
+
+
+def score_sections(config: ml_collections.ConfigDict, folder: pathlib.Path) -> list[Section]:
+    """Held-out scans and other scanners, where they were scored."""
+    names = [
+        name
+        for name in (CLEAN, *config.evaluate.scanners)
+        if (folder / "evaluation" / f"{name}.jsonl").exists()
+    ]
+    sections = []
+    if CLEAN in names:
+        rows = scores.rows_of(folder, CLEAN)
+        variants, ways = {"SOLF": rows, "SOLF + ETTA": rows}, {"SOLF": scores.OFF, "SOLF + ETTA": scores.ETTA}
+        if (folder / WITHOUT_SOLF / "evaluation" / f"{CLEAN}.jsonl").exists():
+            variants = {"no filter": scores.rows_of(folder / WITHOUT_SOLF, CLEAN), **variants}
+            ways["no filter"] = scores.OFF
+        sections.append(scores.clean_section(variants, ways))
+    if names:
+        stores = {name: Store.open(pathlib.Path(config.store).parent / name) for name in names}
+        sections.append(scores.scanners_section(folder, names, stores, config.evaluate.label))
+    return sections
