@@ -188,6 +188,7 @@ def test_classes_that_were_not_looked_for_are_no_crop_centres(store):
     [
         ({"batch_size": 3, "processes": 2}, ConfigError, "batch_size 3 must be a positive multiple of the 2"),
         ({"crop": (8, 8)}, ConfigError, "three positive numbers"),
+        ({"seed": -1}, ConfigError, "seed -1, start_step 0: expected whole numbers from 0"),
         ({"normalize": "minmax"}, ConfigError, "normalize='minmax'"),
         ({"subjects": ()}, ConfigError, "the list is empty"),
         ({"subjects": ("s9",)}, ConfigError, "no subject 's9'"),

@@ -69,6 +69,8 @@ def batches(
         raise ConfigError(
             f"batch_size {batch_size} must be a positive multiple of the {processes} processes."
         )
+    if seed < 0 or start_step < 0:
+        raise ConfigError(f"seed {seed}, start_step {start_step}: expected whole numbers from 0.")
     if len(crop) != 3 or min(crop) < 1:
         raise ConfigError(f"crop {tuple(crop)}: expected three positive numbers of voxels.")
     intensity.check_method(normalize)
