@@ -1,0 +1,70 @@
+"""How well the rules find errors that are known: precision and recall over the rules' whole range."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax.quality.measures import OrganMeasures
+from ukbob_jax.quality.solf import fit, fit_robust, flag
+
+EPSILONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)  # percent
+DEVIATIONS = (10.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5)
+
+
+def truth(
+    subjects: Sequence[str], planted: Sequence[Mapping[str, Any]], num_classes: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which kind of error every label has, (n, num_classes): an index into the returned kinds, -1 for none.
+
+    Args:
+        planted: rows with "subject", "organ" and "kind".
+    """
+    kinds = tuple(sorted({row["kind"] for row in planted}))
+    index = {subject: i for i, subject in enumerate(subjects)}
+    kind = np.full((len(subjects), num_classes), -1)
+    for row in planted:
+        kind[index[row["subject"]], row["organ"]] = kinds.index(row["kind"])
+    return kind, kinds
+
+
+def sweep(
+    measures: OrganMeasures, kind: np.ndarray, kinds: Sequence[str], min_outside: int = 2
+) -> list[dict[str, Any]]:
+    """One row per rule and setting: what it flags of all organs present, and what it finds of the errors.
+
+    A label that was emptied cannot be flagged; it still counts as missed. Precision is None where nothing is flagged.
+    """
+    rules = [("percentile", value, fit) for value in EPSILONS]
+    rules += [("robust", value, fit_robust) for value in DEVIATIONS]
+    return [
+        {
+            "rule": name,
+            "setting": value,
+            **scores(measures, flag(measures, rule(measures, value), min_outside), kind, kinds),
+        }
+        for name, value, rule in rules
+    ]
+
+
+def scores(
+    measures: OrganMeasures, flagged: np.ndarray, kind: np.ndarray, kinds: Sequence[str]
+) -> dict[str, Any]:
+    """Share flagged, precision, recall, and recall per kind of error; background takes no part."""
+    present, flagged, kind = (a[:, 1:] for a in (np.asarray(measures.voxels) > 0, flagged, kind))
+    wrong = kind >= 0
+    hits = int((flagged & wrong).sum())
+    return {
+        "flagged": int(flagged.sum()),
+        "flagged_share": _share(int(flagged.sum()), int(present.sum())),
+        "precision": _share(hits, int(flagged.sum())),
+        "recall": _share(hits, int(wrong.sum())),
+        "recall_by_kind": {
+            name: _share(int((flagged & (kind == i)).sum()), int((kind == i).sum()))
+            for i, name in enumerate(kinds)
+        },
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,61 @@
+"""SOLF's verdicts as rows of a file beside the labels, and read back for training."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ukbob_jax import files
+from ukbob_jax.errors import FileError
+from ukbob_jax.quality.measures import FEATURES, OrganMeasures
+from ukbob_jax.quality.solf import features
+
+VERDICTS = "solf.jsonl"
+
+
+def folder(store_path: str | os.PathLike, label: str) -> pathlib.Path:
+    """Where the findings about label set `label` lie: `quality/<label>` inside the store."""
+    return pathlib.Path(store_path) / "quality" / label
+
+
+def rows(
+    subjects: Sequence[str], measures: OrganMeasures, out: np.ndarray, flagged: np.ndarray
+) -> Iterator[dict]:
+    """One row per organ that is present, background left out; an undefined measure is null.
+
+    Args:
+        subjects: n names.
+        measures: fields (n, num_classes).
+        out: bool (n, num_classes, 3), which measures leave their range.
+        flagged: bool (n, num_classes).
+    """
+    values = features(measures)
+    for i, organ in np.argwhere(np.asarray(measures.voxels)[:, 1:] > 0):
+        organ = int(organ) + 1
+        found = [float(v) if np.isfinite(v) else None for v in values[i, organ]]
+        yield {
+            "subject": subjects[i],
+            "organ": organ,
+            **dict(zip(FEATURES, found)),
+            "outside": [name for name, is_out in zip(FEATURES, out[i, organ]) if is_out],
+            "flagged": bool(flagged[i, organ]),
+        }
+
+
+def flagged_organs(store_path: str | os.PathLike, label: str) -> dict[str, set[int]]:
+    """Ids of the organs whose label is not to be trusted, by subject; subjects without any are left out.
+
+    Raises:
+        FileError: the solf job has not been run on this label set, or its file is damaged.
+    """
+    path = folder(store_path, label) / VERDICTS
+    if not path.is_file():
+        raise FileError(
+            f"{path}: no verdicts on label set {label!r}. Run --config.job=solf, or set flagged to 'off'."
+        )
+    found: dict[str, set[int]] = {}
+    for row in files.read_jsonl(path):
+        if row["flagged"]:
+            found.setdefault(row["subject"], set()).add(row["organ"])
+    return found
