@@ -1,4 +1,4 @@
-"""A fingerprint of every array of a tree, the same however the arrays are sharded.
+"""A fingerprint of every array of a tree, the same however the arrays are spread over devices and processes.
 
 Orbax restores a file with a flipped bit without an error; a digest beside the state finds it.
 """
@@ -6,39 +6,59 @@ Orbax restores a file with a flipped bit without an error; a digest beside the s
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import lax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from ukbob_jax.training.optimizer import path_name
 
+CHUNK = 2**16  # elements hashed at a time, so that the work stays in the processor's cache
+
 
 def digests(tree: Any) -> dict[str, str]:
-    """Path -> eight hexadecimal digits for every array of `tree`."""
-    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree))
-    found = jax.device_get([_digest(leaf) for leaf in leaves])
-    return {path_name(path): f"{int(value):08x}" for path, value in zip(paths, found)}
+    """Path -> eight hexadecimal digits for every array of `tree`; each process looks at its own shards.
 
-
-@jax.jit
-def _digest(x: jax.Array) -> jax.Array:
-    """Sum modulo 2**32 of a hash of each element's bits and position.
-
-    The sum does not depend on the order of its terms, hence not on the mesh. A hash is one-to-one in the bits, so
-    one changed element always shows; several changed ones go unseen with a chance of 2**-32.
+    A digest is the sum modulo 2**32 of a hash of each element's bits and position: the order of the sum, hence the
+    mesh, does not matter. The hash is one-to-one in the bits, so one changed element always shows; several changed
+    ones go unseen with a chance of 2**-32.
     """
-    bits = x.astype(jnp.uint8) if x.dtype == bool else _bits(x)
-    place = jnp.zeros(x.shape, jnp.uint32)
-    for axis, size in enumerate(x.shape):
-        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    return jnp.sum(_mix(bits.astype(jnp.uint32) ^ _mix(place + jnp.uint32(1))), dtype=jnp.uint32)
+    paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree))
+    sums = np.array([sum(_digest(*block) for block in _blocks(leaf)) % 2**32 for leaf in leaves], np.uint32)
+    if jax.process_count() > 1:
+        sums = multihost_utils.process_allgather(sums).sum(axis=0, dtype=np.uint32)
+    return {path_name(path): f"{value:08x}" for path, value in zip(paths, sums)}
 
 
-def _bits(x: jax.Array) -> jax.Array:
-    return lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+def _blocks(leaf: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """This process's part of an array: values and their positions in the whole, each element once over all."""
+    if not isinstance(leaf, jax.Array):
+        leaf = np.asarray(leaf)
+        return [(leaf, _positions(leaf.shape, (slice(None),) * leaf.ndim))]
+    shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
+    return [(np.asarray(shard.data), _positions(leaf.shape, shard.index)) for shard in shards]
 
 
-def _mix(h: jax.Array) -> jax.Array:
-    """The finalizer of MurmurHash3, a permutation of the 32-bit integers."""
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return h ^ (h >> 16)
+def _positions(shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
+    """C-order positions, modulo 2**32, of the elements of `array[index]`."""
+    place = np.zeros((), np.uint32)
+    for size, part in zip(shape, index):
+        place = place[..., None] * np.uint32(size) + np.arange(size, dtype=np.uint32)[part]
+    return place
+
+
+def _digest(values: np.ndarray, positions: np.ndarray) -> int:
+    bits = np.ravel(values).view(f"uint{8 * values.dtype.itemsize}")
+    positions, total = np.ravel(positions), 0
+    for start in range(0, bits.size, CHUNK):
+        place = _mix(positions[start : start + CHUNK] + np.uint32(1))
+        total += int(_mix(place ^ bits[start : start + CHUNK].astype(np.uint32)).sum(dtype=np.uint32))
+    return total
+
+
+def _mix(h: np.ndarray) -> np.ndarray:
+    """The finalizer of MurmurHash3, a permutation of the 32-bit integers; changes `h` itself."""
+    h ^= h >> 16
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> 13
+    h *= np.uint32(0xC2B2AE35)
+    h ^= h >> 16
+    return h

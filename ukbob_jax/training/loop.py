@@ -220,6 +220,8 @@ class _Run:
         again: bool = False,
     ) -> None:
         """Start saving a checkpoint of `state`; `again` replaces the one of this step."""
+        with self.clock.part("step"):
+            jax.block_until_ready(state)
         with self.clock.part("checkpoint"):
             self.log.flush()
             window = self.window.rows(self.done)

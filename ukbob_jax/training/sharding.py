@@ -80,6 +80,12 @@ def batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """The whole of every array on this process's first device, for work that each process does by itself."""
+    whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda array: array.addressable_data(0), whole)
+
+
 def compile_step(step: Callable, state_sharding: Any, mesh: Mesh) -> Callable:
     """(state, batch, key) -> (state, metrics), compiled for the mesh; the old state's memory is reused."""
     one = replicated(mesh)

@@ -1,0 +1,155 @@
+"""Train Swin-UNETR on a store's labels, without those that SOLF rejects, and score it on held-out subjects.
+
+The same command resumes: an interrupted training goes on from its last checkpoint, a finished one is passed over.
+"""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.data import augment, pipeline
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.jobs.validation import validator
+from ukbob_jax.models import weights
+from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
+from ukbob_jax.store.reader import Store
+from ukbob_jax.training import loop, losses, optimizer, provenance, sharding
+from ukbob_jax.training import state as states
+from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.step import train_step
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Train to `config.train.steps`; everything is written into `workdir`.
+
+    Raises:
+        ConfigError: a field cannot be used, or `workdir` was made with others.
+        FileError: no store, no SOLF verdicts, damaged data or weights, or a disk that is full.
+        Preempted: asked to stop; the same command goes on.
+    """
+    data = config.data
+    store = Store.open(data.store)
+    subjects = store.split(data.train_split)
+    flagged = rejected(config)
+    names = class_names(config)
+    contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
+    check(config, store, subjects, contrasts)
+
+    model = SwinUNETR.from_config(config.model.to_dict())
+    tx = optimizer.build(**config.optimizer, steps=config.train.steps)
+    mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size)
+    fingerprint = provenance.fingerprint(
+        [[s, store.rows[s]["source"], store.rows[s]["version"], sorted(flagged.get(s, ()))] for s in subjects]
+    )
+    meta = weights.describe(
+        model, labels={str(i): name for i, name in names.items()}, spacing_mm=common_spacing(store, subjects),
+        normalize=data.normalize, contrasts=list(contrasts), roi=list(data.crop),
+        provenance={"store": store.path, "label": data.label, "flagged": data.flagged, "data": fingerprint},
+    )  # fmt: skip
+    files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+    print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
+    loop.fit(
+        init=functools.partial(
+            states.init, model=model, optimizer=tx, image_shape=(1, *(MULTIPLE,) * 3, len(contrasts))
+        ),
+        step=functools.partial(
+            train_step, model=model, optimizer=tx, loss_fn=loss(config.loss),
+            augment=augment.compose(*config.augment) if config.augment else None,
+        ),
+        batches=functools.partial(batches, config, store, subjects, flagged, contrasts),
+        evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
+        replace=functools.partial(load, config.init, model) if config.init else None,
+        recipe=provenance.recipe(config.to_dict(), fingerprint),
+        workdir=workdir, mesh=mesh, plan=loop.Plan(**config.train), seed=config.seed,
+        batch_size=data.batch_size, meta=meta, subjects=subjects,
+    )  # fmt: skip
+
+
+def rejected(config: ml_collections.ConfigDict) -> Mapping[str, set[int]]:
+    """Subject -> ids of the organs whose labels are not to be trusted."""
+    from ukbob_jax.quality.solf import flagged_organs
+
+    return {} if config.data.flagged == "off" else flagged_organs(config.data.store, config.data.label)
+
+
+def batches(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], flagged: Mapping[str, set[int]],
+    contrasts: tuple[str, ...], start_step: int,
+) -> Any:  # fmt: skip
+    """This process's share of the endless stream of batches."""
+    data = config.data
+    return pipeline.batches(
+        store, subjects=subjects, label=data.label, crop=tuple(data.crop), batch_size=data.batch_size,
+        seed=config.seed, start_step=start_step, foreground=data.foreground, normalize=data.normalize,
+        contrasts=contrasts, flagged=flagged, flagged_action="ignore" if data.flagged == "off" else data.flagged,
+        num_classes=config.model.out_channels, process=jax.process_index(), processes=jax.process_count(),
+        threads=data.threads, workers=data.workers,
+    )  # fmt: skip
+
+
+def loss(name: str) -> Callable[..., jax.Array]:
+    """The function `config.loss` names."""
+    if name not in losses.LABEL_LOSSES:
+        raise ConfigError(
+            f"config.loss: {name!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."
+        )
+    return losses.LABEL_LOSSES[name]
+
+
+def load(path: str, model: SwinUNETR, state: TrainState) -> TrainState:
+    """`state` with the weights in a file or checkpoint folder."""
+    loaded = weights.read(path, model)
+    return state.replace(params=loaded.params, model_state=loaded.model_state or state.model_state)
+
+
+def class_names(config: ml_collections.ConfigDict) -> dict[int, str]:
+    """Id -> name of the network's classes: of the label set `config.data.names`, by default ours."""
+    chosen, k = config.data.get("names", ""), config.model.out_channels
+    if chosen and chosen not in anatomy.DATASETS:
+        raise ConfigError(
+            f"config.data.names: {chosen!r} is unknown; choose from {', '.join(anatomy.DATASETS)}."
+        )
+    known = anatomy.DATASETS[chosen] if chosen else anatomy.NAMES
+    if not chosen and k != anatomy.NUM_CLASSES:
+        return {0: "background", **{i: f"class_{i}" for i in range(1, k)}}
+    if len(known) != k:
+        raise ConfigError(
+            f"config.model.out_channels is {k}, but {chosen or 'our label set'} has {len(known)} classes."
+        )
+    return dict(known)
+
+
+def check(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...]
+) -> None:
+    """Refuse a network that does not fit the store, before anything is compiled.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if len(contrasts) != config.model.in_channels:
+        raise ConfigError(
+            f"config.model.in_channels is {config.model.in_channels}, but the store has {len(contrasts)} contrasts "
+            f"({', '.join(contrasts)}). Change it, or choose some with config.data.contrasts."
+        )
+    for subject in subjects:
+        largest = max(store.present(subject, config.data.label), default=0)
+        if largest >= config.model.out_channels:
+            raise ConfigError(
+                f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
+                f"{config.model.out_channels}."
+            )
+
+
+def common_spacing(store: Store, subjects: tuple[str, ...]) -> list[float] | None:
+    """Spacing in mm that all subjects share to 1 %, for inference to resample to; None: they differ."""
+    spacings = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
+    middle = np.median(spacings, axis=0)
+    return middle.tolist() if np.all(np.abs(spacings - middle) <= 0.01 * middle) else None

@@ -1,0 +1,84 @@
+"""What training looks at now and then: Dice on whole held-out volumes, and a picture of the first."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ukbob_jax import anatomy
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.evaluation import figures, metrics
+from ukbob_jax.inference.slabs import segment
+from ukbob_jax.inference.sliding import ModuleApply
+from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.store.reader import Store
+from ukbob_jax.training import loop, sharding
+from ukbob_jax.training.state import TrainState
+from ukbob_jax.volumes import intensity
+
+
+def validator(
+    config: ml_collections.ConfigDict, store: Store, model: SwinUNETR, mesh: Any, names: dict[int, str],
+    contrasts: tuple[str, ...],
+) -> Callable[[TrainState], loop.Evaluation]:  # fmt: skip
+    """state -> mean and per-organ Dice over whole validation volumes, and a picture of the first.
+
+    Raises:
+        ConfigError: no such split or organ.
+    """
+    subjects = store.split(config.data.val_split)[: config.data.get("val_subjects", None)]
+    ids = {name: i for i, name in names.items() if i and name != names.get(anatomy.UNUSED)}
+    unknown = [name for name in config.organs if name not in ids]
+    if unknown:
+        raise ConfigError(f"config.organs: {unknown[0]!r} is not among the network's classes.")
+    organs = {name: ids[name] for name in config.organs or ids}
+    exclude = tuple(i for i, name in names.items() if name == anatomy.NAMES[anatomy.UNUSED])
+
+    def evaluate(state: TrainState) -> loop.Evaluation:
+        variables = sharding.local_copy({"params": state.params, **state.model_state}, mesh)
+        scores, looks = [], {}
+        for subject in subjects:
+            image = read_image(store, subject, contrasts, config.data.normalize)
+            true = store.read(subject, f"label/{config.data.val_label}")
+            found = segment(
+                ModuleApply(model),
+                variables,
+                image,
+                tuple(config.data.crop),
+                exclude=exclude,
+                **config.inference,
+            )
+            found = np.asarray(found.labels)
+            scores.append(metrics.dice(found, true, len(names)))
+            looks = looks or {"look/truth_and_prediction": look(image[..., 0], true, found)}
+        return dice_numbers(np.array(scores), organs), looks
+
+    return evaluate
+
+
+def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize: str) -> np.ndarray:
+    """A whole image as the network takes it: `x y z c`, float32."""
+    row = store.rows[subject]
+    channels = [row["contrasts"].index(name) for name in contrasts]
+    stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row["intensity"].items()})
+    return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
+
+
+def dice_numbers(scores: np.ndarray, organs: dict[str, int]) -> dict[str, float]:
+    """Means over subjects that have the organ (NaN: none has), and the mean of those means; scores: `n k`."""
+    seen = np.isfinite(scores)
+    means = np.where(seen, scores, 0).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
+    of = {name: float(means[organ]) for name, organ in organs.items()}
+    known = [value for value in of.values() if np.isfinite(value)]
+    mean = float(np.mean(known)) if known else float("nan")
+    return {"val/dice": mean, **{f"val/dice/{name}": value for name, value in of.items()}}
+
+
+def look(image: np.ndarray, true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The middle coronal slice under the true labels and, beside it, under those found: `h w 3` uint8."""
+    colors = np.resize(anatomy.COLORS, (255, 3))  # label sets longer than ours see colours again
+    middle = image.shape[1] // 2
+    grey = figures.cut(figures.tone(image), "coronal", middle)
+    pair = [figures.overlay(grey, figures.cut(label, "coronal", middle), colors) for label in (true, found)]
+    return np.round(255 * np.concatenate(pair, axis=1)).astype(np.uint8)
