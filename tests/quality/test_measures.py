@@ -194,6 +194,14 @@ def test_absent_and_tiny_organs_get_the_documented_values():
     assert found.eccentricity[3] == 1  # a line of 4
 
 
+def test_sums_do_not_overflow_on_the_longest_axis():
+    labels = np.zeros((3, 5, 1024), np.uint8)
+    labels[:, :, 1:] = 1  # the largest sums of z there can be, in rows that do not cancel
+    found = measure(labels, (1, 1, 1), CLASSES)
+    np.testing.assert_allclose(found.centroid_mm[1], [1, 2, 512], rtol=1e-12)
+    np.testing.assert_allclose(found.eccentricity[1], np.sqrt(1 - (3**2 - 1) / (1023**2 - 1)), rtol=1e-12)
+
+
 def test_ignored_voxels_belong_to_nothing():
     labels = random_map(3)
     ignored = np.where(labels == 2, 255, labels).astype(np.uint8)
@@ -218,6 +226,7 @@ def test_a_body_mask_replaces_the_union_of_labels():
         (np.full((3, 3, 3), -1), ANISO, ValuesError, "run from -1"),
         (np.ones((3, 3, 3)), ANISO, ValuesError, "float64"),
         (np.ones((3, 3), np.uint8), ANISO, GeometryError, "x y z"),
+        (np.ones((3, 3, 1025), np.uint8), ANISO, GeometryError, "1 to 1024"),
         (np.ones((3, 3, 3), np.uint8), (1, 0, 1), GeometryError, "positive"),
         (np.ones((3, 3, 3), np.uint8), (1, 1), GeometryError, "three"),
     ],

@@ -8,7 +8,25 @@ import numpy as np
 from ukbob_jax.quality.measures import OrganMeasures
 from ukbob_jax.quality.solf import fit, fit_robust, flag
 
-EPSILONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)  # percent
+EPSILONS = (
+    0.25,
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+    3.5,
+    4.0,
+    4.25,
+    4.5,
+    5.0,
+    6.0,
+    7.0,
+    10.0,
+    15.0,
+    20.0,
+)  # percent
 DEVIATIONS = (10.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5)
 
 
