@@ -71,8 +71,12 @@ class Normalize(grain.transforms.Map):
 
     def map(self, example: dict[str, Any]) -> dict[str, Any]:
         """Image `x y z c` -> float32."""
-        image = intensity.normalize(example["image"], example["scan"].statistics, self.method)
-        return {**example, "image": image}
+        image = example["image"]
+        x, y, z, _ = image.shape
+        # z and c as one axis: numpy's inner loop is then z times as long, twice as fast in all
+        statistics = intensity.Statistics(*(values * z for values in example["scan"].statistics))
+        normal = intensity.normalize(image.reshape(x, y, -1), statistics, self.method)
+        return {**example, "image": normal.reshape(image.shape)}
 
 
 class Pad(grain.transforms.Map):
