@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 from ukbob_jax.data import transforms
-from ukbob_jax.data.source import ScanSource
+from ukbob_jax.data.source import Epochs, ScanSource
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
@@ -78,7 +78,7 @@ def batches(
         store, subjects, label, contrasts=contrasts, flagged=flagged, flagged_action=flagged_action,
         label_map=label_map, num_classes=num_classes,
     )  # fmt: skip
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(Epochs(source, seed)).seed(seed)
     for step in steps(store, label, tuple(crop), foreground, normalize):
         random = isinstance(step, grain.transforms.RandomMap)
         dataset = dataset.random_map(step) if random else dataset.map(step)

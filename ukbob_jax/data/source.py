@@ -1,5 +1,6 @@
 """A store as a Grain source: element i is what is known of subject i before any voxel is read."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -110,6 +111,30 @@ class ScanSource:
                 "Set --config.data.contrasts to those all subjects have."
             )
         return row["annotated"] is not None
+
+
+class Epochs:
+    """A source without end: its subjects again and again, in a new order every epoch.
+
+    Element i is a pure function of the seed and i. (Grain's own shuffle walks through a domain of many thousand
+    indices for every element of a source of a few: 12 ms for each crop from two scans.)
+    """
+
+    def __init__(self, source: ScanSource, seed: int) -> None:
+        self.source, self.seed = source, seed
+
+    def __len__(self) -> int:
+        return 2**62  # Grain takes lengths up to 2**63 - 1
+
+    def __getitem__(self, index: int) -> Scan:
+        epoch, place = divmod(int(index), len(self.source))
+        return self.source[int(shuffled(len(self.source), self.seed, epoch)[place])]
+
+
+@functools.lru_cache(maxsize=4)  # epochs that threads of one process read at a time
+def shuffled(number: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `number` subjects in one epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(number)
 
 
 def centred(
