@@ -74,10 +74,10 @@ def measure(
     if traced:
         return finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
     counts = jax.tree.map(np.asarray, counts)
-    if counts.unknown:
+    if counts.highest >= num_classes:
         raise ValuesError(
-            f"{counts.unknown} voxels carry labels that are not in 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
-            "Map them in anatomy.py, or pass a larger num_classes."
+            f"label {counts.highest} is not in 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            "Map it in anatomy.py, or pass a larger num_classes."
         )
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():

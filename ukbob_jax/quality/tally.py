@@ -18,7 +18,7 @@ from ukbob_jax.errors import GeometryError
 OUTSIDE = 255  # what surrounds the volume: no class, like ignored voxels
 LONGEST_AXIS = 1024  # voxels; beyond it a 32-bit sum could overflow
 _BUCKET = 64  # cells; axes are rounded up to multiples, so that a cohort compiles a handful of programs
-_PACK = 2048  # above the voxels of one line; times the sum of their z it still fits 32 bits
+_COUNT_BITS = 11  # hold the voxels of one line; the sum of their z, above them, still fits 32 bits
 _UNIFORM = 0x01010101  # times a label: the word of four neighbours that all carry it
 _GROUP = 4  # neighbouring cells along z that are kept or skipped together
 # Planes of cells in a step, and groups in a chunk: what a processor's cache holds, or what fills an accelerator.
@@ -36,7 +36,7 @@ class Tally(NamedTuple):
     y_by_x: jax.Array  # k x: sum of the y positions of each plane's voxels
     z_by_x: jax.Array  # k x
     z_by_y: jax.Array  # k y
-    unknown: jax.Array  # voxels that are neither a class nor `OUTSIDE`
+    highest: jax.Array  # greatest label there is, `OUTSIDE` apart
 
 
 def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
@@ -61,7 +61,7 @@ def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
         y_by_x=counts.y_by_x[:, :x],
         z_by_x=counts.z_by_x[:, :x],
         z_by_y=counts.z_by_y[:, :y],
-        unknown=counts.unknown,
+        highest=counts.highest,
     )
 
 
@@ -82,7 +82,8 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
         cells, along_z, along_y, z_by_y = carry
         planes = lax.dynamic_slice_in_dim(framed, i * slab, slab + 1, 0)
         cells, along_z, both = _count_slab(planes, cells, along_z, rows, chunk)
-        count, z_sum = (a.reshape(rows, slab, cells_y) for a in (both % _PACK, both // _PACK))  # k x y
+        both = both.reshape(rows, slab, cells_y)  # k x y
+        count, z_sum = both & (1 << _COUNT_BITS) - 1, both >> _COUNT_BITS
         y_sum = jnp.sum(count * jnp.arange(cells_y, dtype=jnp.int32)[None, None, :], 2)
         carry = cells, along_z, along_y + count.sum(1), z_by_y + z_sum.sum(1)
         return carry, (count.sum(2), y_sum, z_sum.sum(2))
@@ -92,24 +93,16 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
     steps = jnp.arange(cells_x // slab, dtype=jnp.int32)
     (cells, along_z, along_y, z_by_y), by_x = lax.scan(step, start, steps)
     along_x, y_by_x, z_by_x = (jnp.moveaxis(a, 0, 1).reshape(rows, cells_x) for a in by_x)
-    result = Tally(
-        cells=cells.reshape(rows, 256),
-        along_x=along_x,
-        along_y=along_y,
-        along_z=jnp.cumsum(along_z.reshape(rows, cells_z), 1),
-        y_by_x=y_by_x,
-        z_by_x=z_by_x,
-        z_by_y=z_by_y,
-        unknown=0,
-    )
-    result = Tally(*(a[:num_classes] for a in result[:-1]), unknown=0)
-    return result._replace(unknown=jnp.sum((framed >= num_classes) & (framed != OUTSIDE), dtype=jnp.int32))
+    along_z = jnp.cumsum(along_z.reshape(rows, cells_z), 1)
+    by_class = (cells.reshape(rows, 256), along_x, along_y, along_z, y_by_x, z_by_x, z_by_y)
+    highest = jnp.max(jnp.where(framed == OUTSIDE, 0, framed))
+    return Tally(*(a[:num_classes] for a in by_class), highest)
 
 
 def _count_slab(
     planes: jax.Array, cells: jax.Array, along_z: jax.Array, rows: int, chunk: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Add one slab's cells to the counts; also its voxels + `_PACK` * their z, summed by class, x and y, flat.
+    """Add one slab's cells to the counts; also its voxels and, `_COUNT_BITS` higher, the sum of their z, by class, x and y.
 
     Voxels are counted by the ends of their runs along z: a run over [first, end) holds `end - first` voxels whose
     z sum to `T(end) - T(first)`, T(z) = z (z - 1) / 2. `along_z` gets the differences; a cumulative sum undoes them.
@@ -134,7 +127,7 @@ def _count_slab(
         before, after = label[6].astype(jnp.int32), label[7].astype(jnp.int32)  # along z, at the last x and y
         for which, sign in ((before, 1), (after, -1)):
             which = jnp.where(before != after, which, rows - 1)
-            upto = z + _PACK * (z * (z - 1) // 2)
+            upto = z + (z * (z - 1) >> 1 << _COUNT_BITS)
             both = both.at[which * (slab * cells_y) + row].add(sign * upto, mode="promise_in_bounds")
             along_z = along_z.at[which * cells_z + z].add(-sign, mode="promise_in_bounds")
         return cells, along_z, both

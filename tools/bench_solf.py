@@ -1,0 +1,123 @@
+"""Time of measuring one label map: ours beside the per-organ pipeline, whole and cropped to each organ's box.
+
+    python tools/bench_solf.py [--shape 224 174 370] [--repeats 3] [--fast]    --fast: without the whole-volume peer
+
+Two peers: (a) what the published filter does, ndimage.label and marching cubes on the whole volume for every organ;
+(b) the same with each organ cropped to its box, the fair one. Both also compute the covariance. Needs scikit-image.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from scipy import ndimage
+
+from ukbob_jax import phantom
+from ukbob_jax.quality import measure
+
+SPACING = (2.232, 2.232, 3.0)
+
+
+def cells(shape: tuple[int, ...], classes: int, seed: int = 0) -> np.ndarray:
+    """A body of `classes` regions, each a few Voronoi cells of random sites."""
+    rng = np.random.default_rng(seed)
+    sites = 3 * classes
+    middle = np.array(shape) / 2
+    points = rng.uniform(0.12, 0.88, (sites, 3)) * shape
+    small = [-(-n // 2) for n in shape]
+    grid = [2.0 * np.arange(n) for n in small]
+    nearest, best = np.zeros(small, np.uint8), np.full(small, np.inf, np.float32)
+    for i, point in enumerate(points):
+        distance = sum(
+            ((g - c) ** 2).reshape([-1 if a == b else 1 for b in range(3)])
+            for a, (g, c) in enumerate(zip(grid, point))
+        )
+        closer = distance < best
+        nearest[closer], best[closer] = i % classes + 1, np.broadcast_to(distance, small)[closer]
+    labels = nearest.repeat(2, 0).repeat(2, 1).repeat(2, 2)[: shape[0], : shape[1], : shape[2]]
+    x, y, _ = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    body = ((x - middle[0]) / (0.42 * shape[0])) ** 2 + ((y - middle[1]) / (0.4 * shape[1])) ** 2 < 1
+    return np.where(body, labels, 0).astype(np.uint8)
+
+
+def organ_by_organ(labels: np.ndarray, crop: bool) -> dict[int, tuple[float, ...]]:
+    """Volume, area, sphericity and eccentricity of every organ, one after another."""
+    from skimage.measure import marching_cubes, mesh_surface_area
+
+    found = {}
+    boxes = ndimage.find_objects(labels)
+    for organ, box in enumerate(boxes, 1):
+        if box is None:
+            continue
+        mask = (labels[box] if crop else labels) == organ
+        ndimage.label(mask)
+        vertices, faces, _, _ = marching_cubes(np.pad(mask, 1).astype(np.float32), 0.5, spacing=SPACING)
+        area, volume = mesh_surface_area(vertices, faces), mask.sum() * np.prod(SPACING)
+        values = np.linalg.eigvalsh(np.cov((np.argwhere(mask) * SPACING).T, bias=True))
+        sphericity = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area
+        found[organ] = volume, area, sphericity, np.sqrt(max(0, 1 - values[0] / values[2]))
+    return found
+
+
+def seconds(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Least wall and processor time of `repeats` runs."""
+    best = [np.inf, np.inf]
+    for _ in range(repeats):
+        start = time.perf_counter(), time.process_time()
+        run()
+        best = [min(best[0], time.perf_counter() - start[0]), min(best[1], time.process_time() - start[1])]
+    return best[0], best[1]
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", type=int, nargs=3, default=(224, 174, 370))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--fast", action="store_true", help="without the whole-volume peer (about a minute)")
+    options = parser.parse_args(argv)
+    shape = tuple(options.shape)
+    maps = {f"voronoi_{k}": cells(shape, k) for k in (10, 30, 72, 100)}
+    maps["phantom"] = phantom.label_map(0, shape)
+    maps["empty"] = np.zeros(shape, np.uint8)
+    rows = {"device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "shape": shape, "ours": {}}
+    for name, labels in maps.items():
+        run = lambda labels=labels: measure(labels, SPACING, 128)  # noqa: E731
+        start = time.perf_counter()
+        run()
+        first = time.perf_counter() - start
+        wall, processor = seconds(run, options.repeats)
+        rows["ours"][name] = {
+            "classes": len(np.unique(labels)) - 1, "seconds": wall, "processor_seconds": processor, "first_call": first,
+        }  # fmt: skip
+    for name in ("voronoi_72", "phantom"):
+        ours = rows["ours"][name]["seconds"]
+        for peer, crop in (("cropped", True), ("whole", False)):
+            if not crop and options.fast:
+                continue
+            wall, processor = seconds(lambda m=maps[name], c=crop: organ_by_organ(m, c), 1)
+            rows.setdefault(peer, {})[name] = {
+                "seconds": wall,
+                "processor_seconds": processor,
+                "ratio": wall / ours,
+            }
+    rows["agreement"] = agreement(maps["phantom"])
+    print(json.dumps(rows, indent=1))
+
+
+def agreement(labels: np.ndarray) -> dict[str, float]:
+    """Largest relative difference from the peer over all organs."""
+    ours, theirs = measure(labels, SPACING, 128), organ_by_organ(labels, crop=True)
+    names = ("volume_mm3", "surface_mm2", "sphericity", "eccentricity")
+    return {
+        name: max(abs(float(getattr(ours, name)[organ]) / value[i] - 1) for organ, value in theirs.items())
+        for i, name in enumerate(names)
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
