@@ -21,7 +21,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.label = config.get_ref("label")
     config.data.train_split = "train"
     config.data.val_split = "val"
-    config.data.val_label = config.get_ref("label")  # label set that validation compares with
+    config.data.val_label = "manual"  # label set that validation compares with
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
     config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally

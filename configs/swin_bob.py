@@ -48,8 +48,9 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.source.shape = (64, 32, 128)  # voxels of about 7.8 x 9.4 x 8.6 mm, neck to knee
     config.source.count = 240  # subjects; SOLF is fitted on all their labels
     config.source.first = 0  # number of the first in the endless cohort
-    config.source.splits = {"val": 4, "test": 4}  # the rest trains
-    config.source.errors = 0.1  # share of large organs' labels that are spoilt in training subjects
+    config.source.splits = {"val": 3}  # the rest trains
+    config.source.spoilt = 0.4  # share of training subjects with label errors
+    config.source.errors = 0.1  # share of such a subject's large organs that get one
     config.source.scanner = ""
     config.source.seed = 0
 
@@ -59,7 +60,6 @@ def demo(config: ml_collections.ConfigDict) -> None:
 
     config.data.crop = (64, 32, 32)
     config.data.batch_size = 2
-    config.data.val_label = "manual"
     config.model.feature_size = 12
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 20

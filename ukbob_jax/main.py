@@ -7,6 +7,7 @@ ended (`errors.py`); one line on stderr says what to do. `--debug` shows the tra
 import pathlib
 import sys
 import traceback
+import warnings
 
 from absl import flags, logging
 
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nJobs: {', '.join(jobs.JOBS)}.\nRecipes: {', '.join(recipes())}.")
         return 0
     logging.set_verbosity(logging.ERROR)
+    warnings.showwarning = warn
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
     return guard(run, argv)
@@ -55,6 +57,12 @@ def guard(function, argv: list[str]) -> int:
         what = f"internal error: {type(error).__name__}: {error}"
         return fail(f"{what} Run again with --debug for the traceback.", 1, debug)
     return 0
+
+
+def warn(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """Print our own warnings on one line; those of libraries are for developers."""
+    if category is UserWarning:
+        print("ukbob: warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int, debug: bool) -> int:

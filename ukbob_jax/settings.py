@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import pathlib
+import sys
 
 import ml_collections
 from absl import flags
@@ -55,6 +56,9 @@ def read_recipe(argv: list[str], usage: str) -> ml_collections.ConfigDict:
 def check_recipe(path: str) -> None:
     """Refuse a missing recipe or variant with the ones there are, before absl's longer answer."""
     file, _, variant = path.partition(":")
+    root = str(pathlib.Path(file).resolve().parents[1])  # recipes share `from configs import common`
+    if root not in sys.path:
+        sys.path.insert(0, root)
     if not pathlib.Path(file).is_file():
         near = sorted(str(recipe) for recipe in pathlib.Path(file).parent.glob("*.py"))
         raise ConfigError(

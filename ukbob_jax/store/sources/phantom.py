@@ -65,20 +65,24 @@ def find(
     """A cohort of `count` subjects, numbers `first` onwards of the endless cohort that `seed` names.
 
     Args:
-        errors: share of spoilt organ labels, in the training subjects only.
+        errors: share of a spoilt subject's large organs that get an error.
+        spoilt: share of the training subjects that are spoilt; the others' labels are true.
         splits: number of subjects per split; the rest trains.
     Raises:
         ConfigError: more subjects in splits than there are, or no such scanner.
     """
     names = {f"phantom-{number:05d}": number for number in range(first, first + count)}
     split_of = assign_splits(list(names), splits or {}, seed)
+    training = [name for name in names if split_of[name] == "train"]
+    drawn = sorted(training, key=lambda name: digest({"spoilt": seed, "subject": name}))
+    wrong = set(drawn[: round(spoilt * len(drawn))])
     return [
         Phantom(
             subject=name,
             split=split_of[name],
             seed=seed * 1_000_000 + number,
             shape=tuple(shape),
-            errors=errors if split_of[name] == "train" else 0.0,
+            errors=errors if name in wrong else 0.0,
             scanner=scanner,
         )
         for name, number in names.items()
