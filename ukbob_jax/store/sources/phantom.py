@@ -59,9 +59,16 @@ class Phantom:
 
 
 def find(
-    *, count: int, shape: tuple[int, int, int], seed: int, first: int = 0, errors: float = 0.0, scanner: str = "",
+    *,
+    count: int,
+    shape: tuple[int, int, int],
+    seed: int,
+    first: int = 0,
+    errors: float = 0.0,
+    spoilt: float = 1.0,
+    scanner: str = "",
     splits: dict[str, int] | None = None,
-) -> list[Phantom]:  # fmt: skip
+) -> list[Phantom]:
     """A cohort of `count` subjects, numbers `first` onwards of the endless cohort that `seed` names.
 
     Args:
