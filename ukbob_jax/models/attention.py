@@ -1,0 +1,187 @@
+"""Attention inside windows, with a bias per head and pair of tokens; written so that a CPU keeps it in its cache.
+
+With 7 x 7 x 7 windows the 343 x 343 scores of all windows are far larger than anything else in the network. On a CPU
+they are therefore never held together: a step computes one window (or a few small ones) of one head, and the backward
+pass computes the scores again from the softmax's normaliser (as Dao et al. 2022, FlashAttention, do). On GPU and TPU
+it is the plain product, softmax, product, which XLA fuses, also recomputed in the backward pass.
+
+Axes: `b` batch, `n` windows, `t` tokens of a window (`q` query, `k` key), `h` heads, `d` width of a head; inside a
+step `c` windows at a time, in `m` steps.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Added to the score of tokens in different regions. Not -inf: public weights were trained with this value.
+MASKED = -100.0
+_STEP = 120_000  # scores of one step on a CPU: with a few copies they stay in a core's second level cache
+
+Dropout = Callable[[jax.Array], jax.Array]
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array,
+    regions: np.ndarray | None,
+    dropout: Dropout | None = None,
+) -> jax.Array:
+    """`softmax(q k' + bias + mask) v` inside each window and head; `q` is scaled already.
+
+    Args:
+        q, k, v: `b n t h d`, one float type.
+        bias: `h t t` (query, key), float32, or float64 with float64 arithmetic.
+        regions: `n t` integers, the same for the whole batch: tokens of a window see each other where these are
+            equal. None: all do.
+        dropout: applied to the softmax's output, `b n h t t`. With it the scores of all windows are held at once.
+    Returns:
+        `b n t h d`, of the type of `v`. Scores and softmax are at least float32.
+    """
+    if dropout is not None:
+        return _plain(q, k, v, bias, regions, dropout)[0]
+
+    @jax.custom_vjp
+    def run(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
+        return run_forward(q, k, v, bias)[0]
+
+    def run_forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        out, normaliser = lax.platform_dependent(
+            *inputs, cpu=lambda *a: _forward_cpu(*a, regions), default=lambda *a: _plain(*a, regions)
+        )
+        return out, (*inputs, out, normaliser)
+
+    def run_backward(residuals: tuple[jax.Array, ...], dout: jax.Array) -> tuple[jax.Array, ...]:
+        return lax.platform_dependent(
+            *residuals,
+            dout,
+            cpu=lambda *a: _backward_cpu(*a, regions),
+            default=lambda q, k, v, bias, out, normaliser, dout: jax.vjp(
+                lambda *a: _plain(*a, regions)[0], q, k, v, bias
+            )[1](dout),
+        )
+
+    run.defvjp(run_forward, run_backward)
+    return run(q, k, v, bias)
+
+
+def _plain(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array,
+    regions: np.ndarray | None,
+    dropout: Dropout = lambda share: share,
+) -> tuple[jax.Array, jax.Array]:
+    """The result and the logarithm of the softmax's normaliser, `b n t h 1`."""
+    scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=bias.dtype) + bias[None, None]
+    if regions is not None:
+        ids = jnp.asarray(regions)
+        apart = ids[:, None, :, None] != ids[:, None, None, :]  # n 1 q k
+        scores = jnp.where(apart[None], scores + MASKED, scores)
+    share = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype))
+    normaliser = jnp.moveaxis(jax.nn.logsumexp(scores, axis=-1, keepdims=True), 2, 3)
+    return jnp.einsum("bnhqk,bnkhd->bnqhd", share, v), normaliser
+
+
+def _forward_cpu(
+    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, regions: np.ndarray | None
+) -> tuple[jax.Array, jax.Array]:
+    """As `_plain`."""
+    kind, shape = v.dtype, v.shape
+    q, k, v = (x.astype(bias.dtype) for x in (q, k, v))
+    q, k = _with_mask(q, k, regions)
+
+    def step(qkv: tuple[jax.Array, ...], bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+        q, k, v = qkv  # b c t d
+        scores = jnp.einsum("bcqd,bckd->bcqk", q, k) + bias[None, None]
+        top = scores.max(-1, keepdims=True)
+        share = jnp.exp(scores - top)
+        total = share.sum(-1, keepdims=True)
+        return jnp.einsum("bcqk,bckd->bcqd", share, v) / total, top + jnp.log(total)
+
+    def head(inputs: tuple) -> tuple[jax.Array, jax.Array]:
+        qkv, bias = inputs
+        return lax.map(lambda one: step(one, bias), qkv)
+
+    out, normaliser = lax.map(head, (tuple(map(_to_steps, (q, k, v))), bias))
+    return _from_steps(out, shape).astype(kind), _from_steps(normaliser, shape)
+
+
+def _backward_cpu(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array,
+    out: jax.Array,
+    normaliser: jax.Array,
+    dout: jax.Array,
+    regions: np.ndarray | None,
+) -> tuple[jax.Array, ...]:
+    """Gradients of q, k, v and bias. Scores are kept key by query, so that two of three products read them in order."""
+    kinds, shape = (q.dtype, k.dtype, v.dtype), v.shape
+    width, batch = shape[-1], shape[0]
+    q, k, v, out, dout = (x.astype(bias.dtype) for x in (q, k, v, out, dout))
+    along = (dout * out).sum(-1, keepdims=True)  # b n t h 1
+    q, k = _with_mask(q, k, regions)
+
+    def step(total: jax.Array, inputs: tuple, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        q, k, v, dout, along, normaliser = inputs  # b c t d
+        share = jnp.einsum("bckd,bcqd->bckq", k, q) + bias[None, None] - jnp.swapaxes(normaliser, 2, 3)
+        share = jnp.exp(share)
+        dscores = share * (jnp.einsum("bckd,bcqd->bckq", v, dout) - jnp.swapaxes(along, 2, 3))
+        dq = jnp.einsum("bckq,bckd->bcqd", dscores, k[..., :width])
+        dk = jnp.einsum("bckq,bcqd->bckd", dscores, q[..., :width])
+        dv = jnp.einsum("bckq,bcqd->bckd", share, dout)
+        return total + dscores.sum(1), (dq, dk, dv)
+
+    def head(inputs: tuple) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        arrays, bias = inputs
+        total = jnp.zeros(
+            (batch, *bias.shape), bias.dtype
+        )  # one sum per scan: nothing crosses devices in the loop
+        total, gradients = lax.scan(lambda total, one: step(total, one, bias), total, arrays)
+        return total.sum(0), gradients
+
+    arrays = tuple(map(_to_steps, (q, k, v, dout, along, normaliser)))
+    dbias, gradients = lax.map(head, (arrays, jnp.swapaxes(bias, 1, 2)))
+    gradients = (_from_steps(x, shape).astype(kind) for x, kind in zip(gradients, kinds))
+    return (*gradients, jnp.swapaxes(dbias, 1, 2))
+
+
+def _with_mask(q: jax.Array, k: jax.Array, regions: np.ndarray | None) -> tuple[jax.Array, jax.Array]:
+    """The mask as more channels of q and k: their product is exactly 0 in the same region and MASKED elsewhere."""
+    if regions is None:
+        return q, k
+    local = np.stack([np.unique(row, return_inverse=True)[1] for row in regions])  # at most 8 per window
+    member = np.eye(local.max() + 1)[local]  # n t r
+
+    def widen(x: jax.Array, extra: np.ndarray) -> jax.Array:
+        extra = jnp.asarray(extra, x.dtype)[None, :, :, None, :]
+        return jnp.concatenate((x, jnp.broadcast_to(extra, (*x.shape[:-1], extra.shape[-1]))), -1)
+
+    return widen(q, MASKED * member), widen(k, 1 - member)
+
+
+def _windows_per_step(shape: tuple[int, ...]) -> int:
+    batch, count, tokens = shape[:3]
+    return min(count, max(1, _STEP // (batch * tokens * tokens)))
+
+
+def _to_steps(x: jax.Array) -> jax.Array:
+    """`b n t h d` to `h m b c t d`, windows of zeros appended."""
+    batch, count, tokens, heads, width = x.shape
+    c = _windows_per_step(x.shape)
+    x = jnp.pad(x, ((0, 0), (0, -count % c), (0, 0), (0, 0), (0, 0)))
+    return jnp.transpose(x.reshape(batch, -1, c, tokens, heads, width), (4, 1, 0, 2, 3, 5))
+
+
+def _from_steps(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`h m b c t d` back to `b n t h d`, the appended windows dropped."""
+    batch, count, tokens, heads, _ = shape
+    x = jnp.transpose(x, (2, 1, 3, 4, 0, 5)).reshape(batch, -1, tokens, heads, x.shape[-1])
+    return x[:, :count]
