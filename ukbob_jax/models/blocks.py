@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ukbob_jax.models.conv import conv3d
+
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 EPSILON = 1e-5  # of every normalisation, as PyTorch's
 SLOPE = 0.01  # of the leaky ReLU
@@ -43,13 +45,6 @@ class Dropout(nn.Module):
             self.make_rng("dropout"), 1 - self.rate, (math.prod(shape),)
         )  # flat, see above
         return jnp.where(keep.reshape(shape), x / max(1 - self.rate, EPSILON), 0).astype(x.dtype)
-
-
-def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x` (b x y z i) with `kernel` (kx ky kz i o), stride 1, zero padding that keeps the size."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-    )
 
 
 def wide(dtype: Any) -> Any:

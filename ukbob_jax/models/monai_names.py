@@ -86,4 +86,4 @@ def index_buffers(model: SwinUNETR) -> dict[str, np.ndarray]:
     ending = "relative_position_bias_table"
     names = [tensor.name for tensor in tensors(model) if tensor.name.endswith(ending)]
     index = windows.relative_index(model.window)
-    return {name.replace(ending, "relative_position_index"): index for name in names}
+    return {name.replace(ending, "relative_position_index"): index.copy() for name in names}

@@ -149,19 +149,8 @@ def read(
             f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, or "
             "head=, stem= for other classes or input channels."
         )
-    state = {"params": init} if init is not None else {}
-    if report.new:
-        x = jnp.zeros((1, *(MULTIPLE,) * 3, model.in_channels))
-        state = {**model.init(jax.random.key(seed), x), **state}
-    trees = {}
-    for collection in ("params", "batch_stats"):
-        wanted = monai_names.tensors(model, collection)
-        fresh = [tensor for tensor in wanted if tensor.name in report.new]
-        own = _named(state[collection], wanted) if fresh else {}
-        values = {
-            tensor.name: own[tensor.name] if tensor in fresh else tensors[tensor.name] for tensor in wanted
-        }
-        trees[collection] = _tree(values, wanted)
+    values = {**tensors, **_fresh(report.new, model, init, seed)}
+    trees = {name: _tree(values, monai_names.tensors(model, name)) for name in ("params", "batch_stats")}
     model_state = {"batch_stats": trees["batch_stats"]} if trees["batch_stats"] else {}
     return Loaded(trees["params"], model_state, report, description)
 
@@ -255,6 +244,20 @@ def _check_description(
         )
 
 
+def _fresh(names: Sequence[str], model: SwinUNETR, init: Params | None, seed: int) -> dict[str, np.ndarray]:
+    """The tensors `names` of `init`, or of the model's own initialisation where it has none."""
+    if not names:
+        return {}
+    params = monai_names.tensors(model)
+    given = _named(init, params) if init is not None else {}
+    if any(name not in given for name in names):
+        variables = dict(
+            model.init(jax.random.key(seed), jnp.zeros((1, *(MULTIPLE,) * 3, model.in_channels)))
+        )
+        given = {**to_monai(variables.pop("params"), model, variables), **given}
+    return {name: given[name] for name in names}
+
+
 def _tree(values: Mapping[str, np.ndarray], tensors: Sequence[monai_names.Tensor]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for tensor in tensors:
@@ -282,6 +285,6 @@ def _named(tree: Mapping[str, Any], tensors: Sequence[monai_names.Tensor]) -> di
     if wrong:
         raise MismatchError(f"parameters do not fit the model: {', '.join(wrong)}.")
     return {
-        tensor.name: np.ascontiguousarray(np.asarray(given[tensor.path]).transpose(np.argsort(tensor.axes)))
+        tensor.name: np.array(np.asarray(given[tensor.path]).transpose(np.argsort(tensor.axes)), order="C")
         for tensor in tensors
     }

@@ -82,12 +82,8 @@ def regions(size: Size, window: Size, shift: Size) -> np.ndarray | None:
         ids = 3 * ids + part.reshape([-1 if i == axis + 1 else 1 for i in range(5)])
     counts = [length // w for length, w in zip(size, window)]
     pairs = [length for pair in zip(counts, window) for length in pair]
-    return (
-        ids.reshape(pairs)
-        .transpose(0, 2, 4, 1, 3, 5)
-        .reshape(np.prod(counts), np.prod(window))
-        .astype(np.int32)
-    )
+    ids = ids.reshape(pairs).transpose(0, 2, 4, 1, 3, 5).reshape(np.prod(counts), np.prod(window))
+    return _kept(ids.astype(np.int32))
 
 
 @functools.lru_cache(maxsize=64)
@@ -96,4 +92,10 @@ def relative_index(window: Size) -> np.ndarray:
     places = np.indices(window).reshape(3, -1)  # 3 t
     steps = places[:, :, None] - places[:, None, :] + np.array(window).reshape(3, 1, 1) - 1  # 3 t t, from 0
     widths = 2 * np.array(window) - 1
-    return (steps[0] * widths[1] + steps[1]) * widths[2] + steps[2]
+    return _kept((steps[0] * widths[1] + steps[1]) * widths[2] + steps[2])
+
+
+def _kept(array: np.ndarray) -> np.ndarray:
+    """`array`, which is shared from now on, made read-only."""
+    array.setflags(write=False)
+    return array
