@@ -77,6 +77,17 @@ def test_what_is_restored_is_what_was_saved(tmp_path, state):
     assert meta["step"] == 7 and meta["roi"] == [4, 4, 4]
 
 
+def test_training_may_go_on_in_the_same_memory_while_a_save_is_under_way(tmp_path, state):
+    big = state.replace(params={"kernel": jax.random.normal(jax.random.key(0), (2000, 2000))})
+    expected = np.array(big.params["kernel"])
+    advance = jax.jit(lambda s: s.replace(params=jax.tree.map(lambda p: p + 1, s.params)), donate_argnums=0)
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(big, META)
+        for _ in range(3):
+            big = advance(big)
+    np.testing.assert_array_equal(restore_params(tmp_path)[0]["kernel"], expected)
+
+
 def test_an_empty_folder_means_a_fresh_start(tmp_path, state):
     assert restore(tmp_path / "new", state) is None
 

@@ -72,3 +72,18 @@ def test_by_default_a_mesh_takes_the_devices_that_share_the_batch_evenly():
 def test_a_mesh_that_cannot_be_is_refused(sizes, named):
     with pytest.raises(ConfigError, match=named):
         sharding.make_mesh(**sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data, fsdp", MESHES[1:])
+def test_swin_unetr_trains_the_same_on_every_mesh(data, fsdp):
+    from ukbob_jax.models.swin_unetr import SwinUNETR
+
+    model = SwinUNETR(
+        in_channels=2, out_channels=4, feature_size=12, depths=(1, 1, 1, 1), norm="instance_affine"
+    )
+    crops = [toy.batch(step, shape=(32, 32, 32)) for step in range(2)]
+    options = {"model": model, "steps": 2, "batches": crops, "learning_rate": 1e-3}
+    expected = toy.run(sharding.make_mesh(data=1, batch_size=8), **options)[1]
+    found = toy.run(sharding.make_mesh(data=data, fsdp=fsdp, batch_size=8), **options)[1]
+    np.testing.assert_allclose([m["loss"] for m in found], [m["loss"] for m in expected], rtol=1e-4)

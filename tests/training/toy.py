@@ -31,11 +31,11 @@ class Net(nn.Module):
         return nn.Dense(CLASSES, name="head")(x)
 
 
-def batch(seed, size=8):
+def batch(seed, size=8, shape=SHAPE):
     """Images in which the label can be seen, with some noise."""
     rng = np.random.default_rng(seed)
-    label = rng.integers(0, CLASSES, (size, *SHAPE))
-    image = np.stack([label == 1, label >= 2], axis=-1) + rng.normal(0, 0.3, (size, *SHAPE, 2))
+    label = rng.integers(0, CLASSES, (size, *shape))
+    image = np.stack([label == 1, label >= 2], axis=-1) + rng.normal(0, 0.3, (size, *shape, 2))
     subject = rng.integers(0, 100, size)
     return {
         "image": image.astype(np.float32),
@@ -52,28 +52,27 @@ def batches(start_step, size=8):
         step += 1
 
 
-def parts(model=None, steps=20, learning_rate=0.02, **options):
+def parts(model=None, steps=20, learning_rate=0.02, shape=SHAPE, **options):
     """`init(key) -> state` and `step(state, batch, key)`, not yet compiled."""
     model = Net() if model is None else model
     tx = optimizer.build(learning_rate=learning_rate, steps=steps, warmup_steps=2, clip_norm=1.0)
-    init = functools.partial(states.init, model=model, optimizer=tx, image_shape=(1, *SHAPE, 2))
+    init = functools.partial(states.init, model=model, optimizer=tx, image_shape=(1, *shape, 2))
     step = functools.partial(
         train_step, model=model, optimizer=tx, **{"loss_fn": losses.dice_ce, "augment": None, **options}
     )
     return init, step
 
 
-def run(mesh, steps=3, model=None, seed=0, **options):
+def run(mesh, steps=3, model=None, seed=0, batches=None, **options):
     """The state and the metrics of every step after training on a mesh."""
-    init, step = parts(model, **options)
+    batches = [batch(number) for number in range(steps)] if batches is None else batches
+    init, step = parts(model, shape=batches[0]["label"].shape[1:], **options)
     place = sharding.place(jax.eval_shape(init, jax.random.key(seed)), mesh)
     state = jax.jit(init, out_shardings=place)(jax.random.key(seed))
     compiled = sharding.compile_step(step, place, mesh)
     metrics = []
-    for number in range(steps):
-        state, out = compiled(
-            state, jax.device_put(batch(number), sharding.batch(mesh)), jax.random.key(seed)
-        )
+    for one in batches:
+        state, out = compiled(state, jax.device_put(one, sharding.batch(mesh)), jax.random.key(seed))
         metrics.append(out)
     return state, jax.device_get(metrics)
 

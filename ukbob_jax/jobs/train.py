@@ -19,6 +19,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.validation import validator
 from ukbob_jax.models import weights
 from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
+from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, losses, optimizer, provenance, sharding
 from ukbob_jax.training import state as states
@@ -37,46 +38,48 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     data = config.data
     store = Store.open(data.store)
     subjects = store.split(data.train_split)
-    flagged = rejected(config)
-    names = class_names(config)
+    flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label)
     contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
+    names = class_names(config)
     check(config, store, subjects, contrasts)
-
     model = SwinUNETR.from_config(config.model.to_dict())
     tx = optimizer.build(**config.optimizer, steps=config.train.steps)
     mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size)
-    fingerprint = provenance.fingerprint(
-        [[s, store.rows[s]["source"], store.rows[s]["version"], sorted(flagged.get(s, ()))] for s in subjects]
-    )
-    meta = weights.describe(
-        model, labels={str(i): name for i, name in names.items()}, spacing_mm=common_spacing(store, subjects),
-        normalize=data.normalize, contrasts=list(contrasts), roi=list(data.crop),
-        provenance={"store": store.path, "label": data.label, "flagged": data.flagged, "data": fingerprint},
-    )  # fmt: skip
+    content = fingerprint(store, subjects, data.label, flagged)
+
     files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
     loop.fit(
         init=functools.partial(
             states.init, model=model, optimizer=tx, image_shape=(1, *(MULTIPLE,) * 3, len(contrasts))
         ),
+        replace=functools.partial(load, config.init, model) if config.init else None,
         step=functools.partial(
-            train_step, model=model, optimizer=tx, loss_fn=loss(config.loss),
+            train_step,
+            model=model,
+            optimizer=tx,
+            loss_fn=loss(config.loss),
             augment=augment.compose(*config.augment) if config.augment else None,
         ),
         batches=functools.partial(batches, config, store, subjects, flagged, contrasts),
         evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
-        replace=functools.partial(load, config.init, model) if config.init else None,
-        recipe=provenance.recipe(config.to_dict(), fingerprint),
-        workdir=workdir, mesh=mesh, plan=loop.Plan(**config.train), seed=config.seed,
-        batch_size=data.batch_size, meta=meta, subjects=subjects,
-    )  # fmt: skip
-
-
-def rejected(config: ml_collections.ConfigDict) -> Mapping[str, set[int]]:
-    """Subject -> ids of the organs whose labels are not to be trusted."""
-    from ukbob_jax.quality.solf import flagged_organs
-
-    return {} if config.data.flagged == "off" else flagged_organs(config.data.store, config.data.label)
+        plan=loop.Plan(**config.train),
+        mesh=mesh,
+        seed=config.seed,
+        workdir=workdir,
+        recipe=provenance.recipe(config.to_dict(), content),
+        meta=weights.describe(
+            model,
+            labels={str(i): name for i, name in names.items()},
+            spacing_mm=common_spacing(store, subjects),
+            normalize=data.normalize,
+            contrasts=list(contrasts),
+            roi=list(data.crop),
+            provenance={"store": store.path, "label": data.label, "flagged": data.flagged, "data": content},
+        ),
+        subjects=subjects,
+        batch_size=data.batch_size,
+    )
 
 
 def batches(
@@ -146,6 +149,18 @@ def check(
                 f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
                 f"{config.model.out_channels}."
             )
+
+
+def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Mapping[str, set[int]]) -> str:
+    """Of what is learnt from: sources, versions of the arrays, organs left out. Other label sets do not count."""
+    rows = ((subject, store.rows[subject]) for subject in subjects)
+    return provenance.fingerprint(
+        [
+            [subject, row["source"], row["folders"]["image"], row["folders"][f"label/{label}"]]
+            + sorted(flagged.get(subject, ()))
+            for subject, row in rows
+        ]
+    )
 
 
 def common_spacing(store: Store, subjects: tuple[str, ...]) -> list[float] | None:

@@ -47,7 +47,9 @@ def validator(
                 image,
                 tuple(config.data.crop),
                 exclude=exclude,
-                **config.inference,
+                overlap=config.inference.overlap,
+                blend=config.inference.blend,
+                batch=config.inference.batch,
             )
             found = np.asarray(found.labels)
             scores.append(metrics.dice(found, true, len(names)))

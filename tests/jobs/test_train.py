@@ -1,0 +1,149 @@
+"""From a store to a trained network that a Segmenter can load; the network is a real but very small Swin-UNETR."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import common
+from ukbob_jax import phantom
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.jobs import train, validation
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.training.checkpoints import restore_params
+
+SHAPE = (32, 24, 64)
+ORGANS = ("liver", "muscle")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Programs here run for a moment but are compiled for a minute; without optimization it is half of that."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("train") / "store"
+    with StoreWriter(path) as writer:
+        for seed in range(4):
+            image, label = phantom.subject(seed, SHAPE)
+            writer.write(
+                f"p{seed}", image, phantom.affine(SHAPE), {"manual": label}, source=str(seed),
+                split="val" if seed == 3 else "train", contrasts=phantom.CONTRASTS,
+            )  # fmt: skip
+    return path
+
+
+def recipe(store, **changes):
+    config = common.base().copy_and_resolve_references()
+    config.unlock()
+    given = {
+        "store": str(store), "data.store": str(store), "data.label": "manual", "data.val_label": "manual",
+        "data.crop": (32, 32, 32), "data.batch_size": 2, "data.flagged": "off", "data.threads": 2,
+        "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "augment": ("intensity",), "mesh.data": 1,
+        "optimizer.warmup_steps": 1, "train.steps": 2, "train.log_every": 1, "train.eval_every": 2,
+        "train.checkpoint_every": 1, "organs": ORGANS, "inference.overlap": 0.0,
+    }  # fmt: skip
+    for name, value in {**given, **changes}.items():
+        *sections, field = name.split(".")
+        section = config
+        for part in sections:
+            section = section[part]
+        with section.ignore_type():
+            section[field] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    train.run(recipe(store), str(workdir))
+    return workdir
+
+
+def test_a_run_leaves_numbers_a_network_and_what_it_was_made_of(trained, store):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 2]
+    assert rows[1]["train/loss"] < rows[0]["train/loss"]
+    assert set(rows[2]) == {"step", "val/dice", "val/dice/liver", "val/dice/muscle"}
+    meta = restore_params(trained / "checkpoints")[2]
+    assert meta["contrasts"] == list(phantom.CONTRASTS) and meta["roi"] == [32, 32, 32]
+    assert meta["labels"]["5"] == "liver" and meta["architecture"] == 1 and meta["axes"] == "x y z c, RAS+"
+    np.testing.assert_allclose(meta["spacing_mm"], phantom.spacing_mm(SHAPE))
+    assert json.loads((trained / "config.json").read_text())["model"]["feature_size"] == 12
+
+
+def test_the_network_loads_for_inference(trained):
+    segmenter = Segmenter.load(trained)
+    assert segmenter.model.feature_size == 12 and len(segmenter.names) == 73
+
+
+def test_the_same_command_again_passes_a_finished_run_over(trained, store):
+    before = (trained / "metrics.jsonl").read_bytes()
+    train.run(recipe(store), str(trained))
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_resume_with_another_recipe_names_the_fields(trained, store):
+    changed = recipe(store, **{"data.batch_size": 1, "optimizer.learning_rate": 0.5, "data.threads": 7})
+    with pytest.raises(ConfigError) as caught:
+        train.run(changed, str(trained))
+    message = str(caught.value)
+    assert (
+        "data.batch_size was 2, is 1" in message and "optimizer.learning_rate was 0.0001, is 0.5" in message
+    )
+    assert "threads" not in message
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"model.in_channels": 1}, "config.model.in_channels is 1, but the store has 4 contrasts"),
+        ({"model.out_channels": 60}, r"label 7\d needs config.model.out_channels of at least 7\d; it is 60"),
+        ({"loss": "focal"}, "config.loss: 'focal' is unknown"),
+        ({"organs": ("livre",)}, "config.organs: 'livre' is not among"),
+        ({"data.train_split": "training"}, "no split 'training'; it has"),
+        ({"data.label": "expert"}, "no label set 'expert'; it has manual"),
+        ({"augment": ("gama",)}, "augmentation 'gama' is not known"),
+        ({"train.steps": 1}, "optimizer.warmup_steps: 1 is not in 0..0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(store, tmp_path, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        train.run(recipe(store, **changes), str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_labels_are_not_trusted_unseen(store, tmp_path):
+    with pytest.raises(FileError, match="no verdicts on label set 'manual'"):
+        train.run(recipe(store, **{"data.flagged": "ignore"}), str(tmp_path))
+
+
+def test_dice_is_averaged_over_subjects_then_over_organs():
+    nan = float("nan")
+    scores = np.array([[1.0, 0.5, 0.2, nan], [1.0, nan, 0.4, nan]])
+    found = validation.dice_numbers(scores, {"a": 1, "b": 2, "c": 3})
+    assert found["val/dice/a"] == 0.5 and found["val/dice/b"] == pytest.approx(0.3)
+    assert np.isnan(found["val/dice/c"]) and found["val/dice"] == pytest.approx(0.4)
+
+
+def test_the_fingerprint_follows_what_is_learnt_from(store):
+    opened = Store.open(store)
+    subjects = opened.split("train")
+    plain = train.fingerprint(opened, subjects, "manual", {})
+    assert plain == train.fingerprint(Store.open(store), subjects, "manual", {})
+    assert plain != train.fingerprint(opened, subjects, "manual", {"p0": {5}})
+    assert plain != train.fingerprint(opened, subjects[:2], "manual", {})
+
+
+def test_a_look_shows_truth_and_prediction_side_by_side():
+    image, label = phantom.subject(0, SHAPE)
+    picture = validation.look(image[..., 0], label, np.zeros_like(label))
+    assert picture.shape == (64, 2 * 32, 3) and picture.dtype == np.uint8
+    left, right = picture[:, :32].astype(int), picture[:, 32:]
+    assert np.ptp(left, axis=-1).max() > 50 and np.ptp(right, axis=-1).max() == 0  # colours, and plain grey
