@@ -115,7 +115,8 @@ def score(
     found: Volume, truth: Volume, organs: dict[int, str], surface: bool
 ) -> dict[str, dict[str, float | None]]:
     """Dice and, when asked for, distances (mm) of every organ; None where it is in neither map."""
-    num_classes = max(organs) + 1
+    largest = max(found.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
+    num_classes = int(largest) + 1
     values = {"dice": metrics.dice(found.array, truth.array, num_classes)}
     if surface:
         distances = metrics.surface(found.array, truth.array, truth.spacing_mm, num_classes)

@@ -1,0 +1,95 @@
+"""The whole loop, small: every stage on the real path, twice with the same numbers."""
+
+import json
+import pathlib
+
+import pytest
+
+from tests.conftest import ROOT
+from ukbob_jax import jobs, settings
+from ukbob_jax.jobs import demo, evaluate
+
+SMALL = {
+    "source.shape": (32, 32, 64),
+    "source.count": 14,
+    "source.splits": {"val": 1},
+    "source.spoilt": 1.0,
+    "data.crop": (32, 32, 32),
+    "data.batch_size": 1,
+    "data.threads": 2,
+    "model.depths": (1, 1, 1, 1),
+    "model.window_size": (2, 2, 2),
+    "optimizer.warmup_steps": 1,
+    "train.steps": 4,
+    "train.log_every": 2,
+    "train.eval_every": 4,
+    "train.checkpoint_every": 2,
+    "mesh.data": 1,
+    "evaluate.subjects": 1,
+    "evaluate.scanners": ("noise",),
+    "inference.overlap": 0.25,
+    "inference.batch": 2,
+}
+
+
+def recipe(workdir: pathlib.Path):
+    arguments = [f"--config={ROOT}/configs/swin_bob.py:demo", f"--workdir={workdir}"]
+    config, _ = settings.parse(arguments, usage="")
+    return settings.resolve(demo.changed(config, SMALL), workdir)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("demo")
+    demo.run(recipe(workdir), str(workdir))
+    return workdir
+
+
+def test_writes_a_report_with_every_section_and_picture(finished):
+    page = (finished / "report" / "index.html").read_text()
+    for title in ("Cohort", "Label filter (SOLF)", "Training", "Held-out scans", "Other scanners"):
+        assert f">{title}</h2>" in page
+    assert "http://" not in page and "https://" not in page  # opens without a network
+    pictures = {path.name for path in (finished / "report").glob("*.png")}
+    expected = {"cohort", "solf_scatter", "solf_precision_recall", "curves", "organ_dice", "scanner_clean", "scanner_noise"}
+    assert {f"{name}.png" for name in expected} <= pictures
+    assert page.count("data:image/png;base64,") == len(pictures)
+
+
+def test_trains_the_same_number_of_steps_with_and_without_the_filter(finished):
+    for folder in (finished, finished / demo.WITHOUT_SOLF):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert max(row["step"] for row in rows) == SMALL["train.steps"]
+
+
+def test_scores_every_scanner_with_and_without_adaptation(finished):
+    for name in ("clean", "noise"):
+        rows = [json.loads(line) for line in (finished / "evaluation" / f"{name}.jsonl").read_text().splitlines()]
+        assert {row["adapt"] for row in rows} == {"off", "etta"}
+        assert all(row["dice"] is None or 0 <= row["dice"] <= 1 for row in rows)
+        assert (finished / "evaluation" / name).glob("*_off.nii.gz")
+
+
+def test_tests_on_bodies_that_no_training_subject_has(finished):
+    config = recipe(finished)
+    training = range(config.source.first, config.source.first + config.source.count)
+    for scanner in demo.tests(config).values():
+        assert scanner["source.first"] not in training
+
+
+def test_running_again_changes_no_number_and_trains_nothing(finished):
+    before = (finished / "metrics.jsonl").read_bytes(), (finished / "evaluation" / "clean.jsonl").read_bytes()
+    stamps = {path: path.stat().st_mtime_ns for path in (finished / "stores").rglob("done.json")}
+    demo.run(recipe(finished), str(finished))
+    assert before == ((finished / "metrics.jsonl").read_bytes(), (finished / "evaluation" / "clean.jsonl").read_bytes())
+    assert stamps == {path: path.stat().st_mtime_ns for path in (finished / "stores").rglob("done.json")}
+
+
+def test_finds_every_job_by_name():
+    for name in jobs.JOBS:
+        assert callable(jobs.find(name).run)
+
+
+def test_evaluate_refuses_a_way_of_adapting_there_is_not():
+    with pytest.raises(ValueError, match="'magic' is not one of off, etta"):
+        evaluate.check(("off", "magic"))
