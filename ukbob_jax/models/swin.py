@@ -3,6 +3,7 @@
 Axes: b batch, x y z voxels, c channels, n windows, t tokens of a window (q query, k key), h heads, d width of a head.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,9 @@ import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.models import windows
+from ukbob_jax.models.attention import attend
 from ukbob_jax.models.blocks import Dropout, Norm, PatchEmbed, ResidualBlock, kernel_init, standardize, wide
 from ukbob_jax.models.windows import Size
-
-# Added to the logits between tokens of different regions. Not -inf: public weights were trained with this value.
-MASKED = -100.0
 
 # Offsets (x, y, z) of the eight interleaved grids in the order they are concatenated.
 MERGINGS = {
@@ -54,15 +53,10 @@ class WindowAttention(nn.Module):
         qkv = nn.Dense(3 * c, use_bias=self.qkv_bias, name="qkv", **dense)(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, n, t, 3, self.heads, c // self.heads), 3, 0)  # b n t h d
         q = q * (c // self.heads) ** -0.5
-        logits = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=wide(self.dtype))
-        logits = logits + self._bias(t)[None, None]
-        if regions is not None:
-            ids = jnp.asarray(regions)
-            apart = ids[:, None, :, None] != ids[:, None, None, :]  # n 1 q k
-            logits = jnp.where(apart[None], logits + MASKED, logits)
-        share = nn.softmax(logits, axis=-1).astype(self.dtype)
-        share = Dropout(self.attn_drop_rate)(share, train)
-        x = jnp.einsum("bnhqk,bnkhd->bnqhd", share, v).reshape(b, n, t, c)
+        dropout = None
+        if train and self.attn_drop_rate:
+            dropout = functools.partial(Dropout(self.attn_drop_rate), train=True)
+        x = attend(q, k, v, self._bias(t), regions, dropout).reshape(b, n, t, c)
         x = nn.Dense(c, name="proj", **dense)(x)
         return Dropout(self.drop_rate)(x, train)
 

@@ -140,7 +140,7 @@ def read(
         MismatchError: names everything missing, unexpected or reshaped, or says which setting differs.
         ConfigError: an option is none of those above.
     """
-    tensors, description, left_out = _read_any(pathlib.Path(path), which)
+    tensors, description, left_out = contents(path, which)
     _check_description(path, description, model, labels if head != "new" else None)
     report, tensors = _report(tensors, model, new, head, stem)
     report = report._replace(left_out=left_out)
@@ -155,6 +155,32 @@ def read(
     return Loaded(trees["params"], model_state, report, description)
 
 
+def contents(
+    path: str | os.PathLike, which: str = "best"
+) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, tuple[str, ...]]:
+    """What a checkpoint holds, for no model in particular.
+
+    Args:
+        path: as for `read`; a workdir stands for its `checkpoints` folder.
+        which: "best" or "latest", for a folder.
+    Returns:
+        Tensors under MONAI's names; our description or None; names left out as heads of pre-training tasks.
+    Raises:
+        FileError: the file is damaged or of no known kind.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        file = checkpoint_files.read(path)
+        tensors, left_out = layouts.rename(file.tensors, str(path))
+        return tensors, file.description, left_out
+    # Rooms import from those above them; checkpoints lie below, and only this call needs them.
+    from ukbob_jax.training.checkpoints import restore_params
+
+    folder = path / "checkpoints"
+    params, model_state, description = restore_params(folder if folder.is_dir() else path, which)
+    return to_monai(params, SwinUNETR.from_config(description["model"]), model_state), description, ()
+
+
 def load_report(
     path: str | os.PathLike, model: SwinUNETR, *, new: str = "", head: str = "match", stem: str = "match"
 ) -> Report:
@@ -163,7 +189,7 @@ def load_report(
     Raises:
         FileError: the file is damaged or of no known kind.
     """
-    tensors, _, left_out = _read_any(pathlib.Path(path), "best")
+    tensors, _, left_out = contents(path)
     return _report(tensors, model, new, head, stem)[0]._replace(left_out=left_out)
 
 
@@ -196,20 +222,6 @@ def describe(model: SwinUNETR, **facts: Any) -> dict[str, Any]:
     if unknown := set(facts) - set(known):
         raise ConfigError(f"describe: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}.")
     return {"model": model.config(), "architecture": ARCHITECTURE, "axes": AXES, **facts}
-
-
-def _read_any(
-    path: pathlib.Path, which: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, tuple[str, ...]]:
-    if not path.is_dir():
-        file = checkpoint_files.read(path)
-        tensors, left_out = layouts.rename(file.tensors, str(path))
-        return tensors, file.description, left_out
-    # Rooms import from those above them; checkpoints lie below, and only this call needs them.
-    from ukbob_jax.training.checkpoints import restore_params
-
-    params, model_state, description = restore_params(path, which)
-    return to_monai(params, SwinUNETR.from_config(description["model"]), model_state), description, ()
 
 
 def _report(
