@@ -5,7 +5,7 @@ The same step runs on any mesh, one device included.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,17 +26,20 @@ PARAM_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1, batch_size: int) -> Mesh:
+def make_mesh(
+    *, data: int = -1, fsdp: int = 1, batch_size: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
     """The mesh of the configuration's section `mesh`.
 
     Args:
         data: devices along `data`. -1: all that are left, but on one host no more than share the batch evenly.
         fsdp: devices along `fsdp`.
         batch_size: global, cases.
+        devices: to choose from; None: all there are.
     Raises:
         ConfigError: more devices than there are, or a batch they cannot share evenly.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     several_hosts = jax.process_count() > 1
     if data == -1:
         data = len(devices) // fsdp

@@ -1,0 +1,400 @@
+"""Compiles the real training step for a TPU slice, without having one, and says what each chip would do.
+
+    python tools/compile_for_pod.py                                                        # v5e:2x2, full width
+    python tools/compile_for_pod.py --topology v5e:16x16 --out pod.json                    # data = 256
+    python tools/compile_for_pod.py --topology v5e:16x16 --data 32 --fsdp 8 --remat
+
+Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu`.
+Nothing is run, so times are what follows from the published figures in `CHIPS`, not measurements.
+"""
+
+import argparse
+import collections
+import functools
+import importlib.metadata
+import importlib.util
+import math
+import os
+import re
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from ukbob_jax import files
+from ukbob_jax.data import augment
+from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
+from ukbob_jax.training import losses, optimizer, sharding
+from ukbob_jax.training import state as states
+from ukbob_jax.training.step import train_step
+
+# As in configs/common.py: contrasts, norm, augmentations and optimizer of the paper's training.
+CHANNELS = 4
+NORM = "instance_affine"
+AUGMENT = ("gamma", "intensity", "noise", "bias_field")
+OPTIMIZER = {
+    "learning_rate": 1e-4,
+    "warmup_steps": 500,
+    "weight_decay": 1e-5,
+    "clip_norm": 1.0,
+    "steps": 100_000,
+}
+
+HOP_S = 1e-6  # latency of one link, jax-ml.github.io/scaling-book, "How to Think About TPUs"
+BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of types whose name does not end in their width
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+class Chip(NamedTuple):
+    """Published figures of one chip, cloud.google.com/tpu/docs/v5e and /v5p."""
+
+    accelerator: str  # prefix of the accelerator type
+    numbers_per_chip: int  # by which the accelerator type counts
+    flops: float  # per second, bfloat16
+    memory: float  # bytes
+    memory_rate: float  # bytes per second
+    link_rate: float  # bytes per second that one link sends: the chip's figure / 8 / links
+    axes: int  # of the full torus, two links each
+    full: int  # a side that is a multiple of this closes into a ring
+
+
+CHIPS = {
+    "v5e": Chip("v5litepod", 1, 197e12, 16e9, 819e9, 1600e9 / 8 / 4, 2, 16),
+    "v5p": Chip("v5p", 2, 459e12, 95 * 2**30, 2765e9, 4800e9 / 8 / 6, 3, 4),
+}
+
+
+class Collective(NamedTuple):
+    """One exchange in the compiled program."""
+
+    kind: str
+    bytes: int  # of the whole array: summed, gathered, or scattered
+    sent: float  # bytes that each chip sends, in a ring
+    group: int  # devices that exchange
+    times: int  # per step
+
+
+def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
+    """The chip, the sides and the devices of a slice such as `v5e:16x16`."""
+    family, _, size = name.partition(":")
+    sides = tuple(int(side) for side in size.split("x"))
+    chip = CHIPS[family]
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # ask no metadata server: there is no TPU
+    os.environ["TPU_ACCELERATOR_TYPE"] = f"{chip.accelerator}-{math.prod(sides) * chip.numbers_per_chip}"
+    os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+    return chip, sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+
+
+def lower(args: argparse.Namespace, devices: list[jax.Device]) -> tuple[Any, Any, jax.sharding.Mesh]:
+    """(the step lowered for the devices, shapes of its state, mesh)."""
+    data = len(devices) // args.fsdp if args.data == -1 else args.data
+    batch_size = args.batch_per_device * data * args.fsdp
+    mesh = sharding.make_mesh(data=data, fsdp=args.fsdp, batch_size=batch_size, devices=devices)
+    model = SwinUNETR(
+        CHANNELS, args.classes, feature_size=args.feature_size, norm=NORM, dtype=jnp.dtype(args.dtype),
+        remat=args.remat,
+    )  # fmt: skip
+    tx = optimizer.build(**OPTIMIZER)
+    init = functools.partial(
+        states.init, model=model, optimizer=tx, image_shape=(1, *(MULTIPLE,) * 3, CHANNELS)
+    )
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(init, key)
+    size = (batch_size, *(args.crop,) * 3)
+    batch = {
+        "image": jax.ShapeDtypeStruct((*size, CHANNELS), jnp.float32),
+        "label": jax.ShapeDtypeStruct(size, jnp.uint8),
+    }
+    step = functools.partial(
+        train_step, model=model, optimizer=tx, loss_fn=losses.dice_ce, augment=augment.compose(*AUGMENT)
+    )
+    compiled = sharding.compile_step(step, sharding.place(state, mesh), mesh)
+    return compiled.lower(state, batch, key), state, mesh
+
+
+def convolutions(stablehlo: str) -> collections.Counter:
+    """How many convolutions of each number of spatial axes a lowered program has."""
+    layouts = re.findall(r"stablehlo\.convolution\(.*?dim_numbers = \[([^\]]*)\]", stablehlo)
+    return collections.Counter(layout.count(",") - 1 for layout in layouts)
+
+
+def matmul_flops(stablehlo: str) -> float:
+    """FLOPs of all products and convolutions of a lowered program, before it is split over devices.
+
+    Products with the zeros of a padding are not counted. Convolutions must have stride 1 and no dilation.
+    """
+    types = r"\(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>"
+    total = 0.0
+    for line in stablehlo.splitlines():
+        if "stablehlo.dot_general" in line:
+            left, _, out = (_dims(t) for t in re.search(types, line).groups())
+            axes = re.search(r"contracting_dims = \[([\d, ]*)\]", line)[1]
+            total += (
+                2 * math.prod(out) * math.prod(left[int(axis)] for axis in axes.split(",") if axis.strip())
+            )
+        elif "stablehlo.convolution" in line:
+            total += _convolution_flops(line, *(_dims(t) for t in re.search(types, line).groups()))
+    return total
+
+
+def _convolution_flops(line: str, image: list[int], kernel: list[int], out: list[int]) -> float:
+    layout = re.search(r"dim_numbers = \[(.*?)\]x\[(.*?)\]->\[(.*?)\]", line)
+    of_image, of_kernel, of_out = (group.split(", ") for group in layout.groups())
+    pads = re.search(r"pad = \[(\[.*?\])\]", line)
+    pads = (
+        [[int(n) for n in pair.split(",")] for pair in re.findall(r"\[([^\[\]]*)\]", pads[1])] if pads else []
+    )
+    flops = 2.0 * out[of_out.index("b")] * out[of_out.index("f")] * kernel[of_kernel.index("i")]
+    for axis in range(len(of_out) - 2):
+        length, window, count = (
+            sizes[names.index(str(axis))]
+            for sizes, names in ((image, of_image), (kernel, of_kernel), (out, of_out))
+        )
+        low = pads[axis][0] if pads else 0
+        flops *= sum(max(0, min(length, o - low + window) - max(0, o - low)) for o in range(count))
+    return flops
+
+
+def _dims(tensor: str) -> list[int]:
+    """`4x8xf32` to [4, 8]."""
+    return [int(size) for size in tensor.split("x")[:-1]]
+
+
+def collectives(hlo: str, devices: int) -> list[Collective]:
+    """The exchanges of an optimized program; an asynchronous pair counts once, a loop's as often as it turns."""
+    types, found, calls, entry, inside = {}, [], [], "", ""
+    for line in hlo.splitlines():
+        opening = re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line)
+        if opening:
+            inside = opening[2]
+            entry = inside if opening[1] else entry
+            continue
+        parts = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)", line)
+        if not parts:
+            continue
+        name, types[name], op, rest = parts[1], parts[2], parts[3], parts[4]
+        trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest) if op == "while" else None
+        for called in re.findall(r"(?:calls|body|to_apply|computations?)=\{?%?([\w.-]+)", rest):
+            calls.append((inside, called, int(trips[1]) if trips else 1))
+        if (kind := op.removesuffix("-start")) in KINDS:
+            found.append((inside, kind, rest))
+    times = _times(entry, calls)
+    return [
+        _collective(kind, [types[o] for o in _operands(rest)], rest, devices, times[where])
+        for where, kind, rest in found
+    ]
+
+
+def _times(entry: str, calls: list[tuple[str, str, int]]) -> dict[str, int]:
+    """How often each computation runs: callees come before their callers in the text, so in reverse order."""
+    times = collections.defaultdict(int, {entry: 1})
+    for caller, called, trips in reversed(calls):
+        times[called] += times[caller] * trips
+    return times
+
+
+def _operands(rest: str) -> list[str]:
+    return re.findall(r"%([\w.-]+)", rest.partition(")")[0])
+
+
+def _collective(kind: str, operands: list[str], rest: str, devices: int, times: int) -> Collective:
+    size, n = sum(type_bytes(operand) for operand in operands), _group(rest, devices)
+    if kind == "all-gather":
+        return Collective(kind, size * n, size * (n - 1), n, times)
+    share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1}.get(kind, (n - 1) / n)
+    return Collective(kind, size, size * share, n, times)
+
+
+def _group(rest: str, devices: int) -> int:
+    """Size of the replica groups, in any of the three forms XLA writes."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):  # {{0,1},{2,3}}
+        return listed[1].count(",") + 1
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):  # [2,2]<=[4]
+        return int(counted[1])
+    if named := re.search(r"replica_groups=mesh\[(.*?)\].*? \{(.*?)\}", rest):  # mesh['a'=2,'b'=2] {'a'}
+        sides = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sides[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    return devices
+
+
+def type_bytes(shape: str) -> int:
+    """Bytes of an HLO type such as `f32[3,4]{1,0}` or of a tuple of them."""
+    total = 0
+    for kind, sizes in re.findall(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]", shape):
+        bits = BITS.get(kind) or int(re.search(r"\d+", kind)[0])
+        total += math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
+    return total
+
+
+def report(args: argparse.Namespace) -> dict[str, Any]:
+    """Compiles; everything that is printed, as JSON values. Bytes and FLOPs are per chip and step."""
+    chip, sides, devices = topology(args.topology)
+    lowered, state, mesh = lower(args, devices)
+    text = lowered.as_text()
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    cost, stats = compiled.cost_analysis(), compiled.memory_analysis()
+    exchanges = collectives(compiled.as_text(), mesh.size)
+    placed = jax.tree.leaves(jax.tree.map(_shard_bytes, state.params, sharding.place(state.params, mesh)))
+    leaves = jax.tree.leaves(state.params)
+    memory = {
+        "arguments": stats.argument_size_in_bytes,
+        "results that are not arguments": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "temporary": stats.temp_size_in_bytes,
+        "program": stats.generated_code_size_in_bytes,
+    }
+    expected = matmul_flops(text) / mesh.size
+    return {
+        "settings": vars(args),
+        "versions": {
+            "jax": jax.__version__,
+            "libtpu": importlib.metadata.version("libtpu"),
+            "chip": devices[0].device_kind,
+        },
+        "mesh": dict(mesh.shape),
+        "batch_size": args.batch_per_device * mesh.size,
+        "compile_s": round(seconds, 1),
+        "convolutions_by_spatial_axes": dict(convolutions(text)),
+        "parameters": sum(leaf.size for leaf in leaves),
+        "parameter_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        "parameter_bytes_here": sum(placed),
+        "memory": memory,
+        "memory_share": sum(memory.values()) / chip.memory,
+        "flops": cost["flops"],
+        "matmul_flops_of_all": expected * mesh.size,
+        "flops_over_share": cost["flops"] / expected,
+        "collectives": by_kind(exchanges),
+        "prediction": predict(chip, sides, mesh.size, cost["flops"], cost["bytes accessed"], exchanges),
+    }
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct, placed: jax.sharding.NamedSharding) -> int:
+    return math.prod(placed.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def by_kind(exchanges: list[Collective]) -> dict[str, dict[str, float]]:
+    """Sums per kind: `number`, `bytes`, `sent`, per step."""
+    sums = {}
+    for one in exchanges:
+        row = sums.setdefault(one.kind, {"number": 0, "bytes": 0, "sent": 0})
+        row["number"] += one.times
+        row["bytes"] += one.times * one.bytes
+        row["sent"] += one.times * one.sent
+    return sums
+
+
+def predict(
+    chip: Chip,
+    sides: tuple[int, ...],
+    devices: int,
+    flops: float,
+    accessed: float,
+    exchanges: list[Collective],
+) -> dict[str, float]:
+    """Share of its speed alone that a chip keeps in the slice, if nothing overlaps; seconds are per step.
+
+    A side that closes into a ring has two links per chip, another one. An exchange of all devices uses all links, one
+    of some of them a single link. Its latency is a message there and back along every side.
+    """
+    links = sum(2 if side % chip.full == 0 else 1 for side in sides if side > 1)
+    latency = 2 * sum(side - 1 for side in sides) * HOP_S
+    rate = chip.link_rate * links
+    exchange = sum(
+        one.times * (one.sent / (rate if one.group == devices else chip.link_rate) + latency)
+        for one in exchanges
+        if one.group > 1
+    )
+    compute, memory = flops / chip.flops, accessed / chip.memory_rate
+    alone = max(compute, memory)
+    return {
+        "link_bytes_per_s": rate,
+        "latency_s": latency,
+        "compute_s": compute,
+        "memory_s": memory,
+        "exchange_s": exchange,
+        "efficiency_at_peak": compute / (compute + exchange),
+        "efficiency_at_roofline": alone / (alone + exchange),
+    }
+
+
+def show(found: dict[str, Any]) -> str:
+    """The report as text, with the arithmetic."""
+    chip, guess = CHIPS[found["settings"]["topology"].partition(":")[0]], found["prediction"]
+    theory = 2 * found["parameter_bytes"]
+    number = sum(row["number"] for row in found["collectives"].values())
+    lines = [
+        f"{found['settings']['topology']}, mesh {found['mesh']}, global batch {found['batch_size']}, "
+        f"compiled in {found['compile_s']} s, {found['versions']}",
+        f"parameters      {found['parameters']:,}: {_gb(found['parameter_bytes'])}, "
+        f"{_gb(found['parameter_bytes_here'])} on a chip",
+        *(f"memory          {_gb(size)} {name}" for name, size in found["memory"].items()),
+        f"memory in all   {found['memory_share']:.0%} of {_gb(chip.memory)}",
+        f"FLOPs           {found['flops'] / 1e12:.3f} T; products and convolutions of the whole step / devices: "
+        f"{found['matmul_flops_of_all'] / 1e12 / math.prod(found['mesh'].values()):.3f} T "
+        f"(ratio {found['flops_over_share']:.3f})",
+        *(
+            f"collectives     {row['number']} {kind} of {_gb(row['bytes'])}, {_gb(row['sent'])} sent"
+            for kind, row in found["collectives"].items()
+        ),
+        f"in theory       2 x parameter bytes = {_gb(theory)} in float32, {_gb(theory / 2)} in bfloat16",
+        f"compute         {found['flops'] / 1e12:.3f} T / {chip.flops / 1e12:.0f} T/s = {_ms(guess['compute_s'])}",
+        f"memory traffic  {_ms(guess['memory_s'])} at {_gb(chip.memory_rate)}/s",
+        f"exchange        bytes sent / {_gb(guess['link_bytes_per_s'])}/s + {number} x {_ms(guess['latency_s'])} = "
+        f"{_ms(guess['exchange_s'])}",
+        f"efficiency      {guess['efficiency_at_peak']:.3f} if all arithmetic ran at its peak, "
+        f"{guess['efficiency_at_roofline']:.3f} if at the roofline; nothing overlapped",
+    ]
+    return "\n".join(lines)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.3f} GB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--topology", default="v5e:2x2", help="such as v5e:16x16 or v5p:2x2x1")
+    parser.add_argument("--data", type=int, default=-1, help="devices along `data`; -1: all that are left")
+    parser.add_argument("--fsdp", type=int, default=1, help="devices along `fsdp`")
+    parser.add_argument("--feature_size", type=int, default=48)
+    parser.add_argument("--classes", type=int, default=73)
+    parser.add_argument("--crop", type=int, default=96, help="edge, voxels")
+    parser.add_argument("--batch_per_device", type=int, default=1)
+    parser.add_argument("--dtype", default="bfloat16", help="of the network's arithmetic")
+    parser.add_argument("--remat", action="store_true", help="recompute each block in the backward pass")
+    parser.add_argument("--out", help="JSON file of the same numbers")
+    args = parser.parse_args(argv)
+    if not re.fullmatch(rf"({'|'.join(CHIPS)}):\d+(x\d+)+", args.topology):
+        parser.error(f"--topology: {args.topology!r} is not like v5e:2x2; chips: {', '.join(CHIPS)}.")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    jax.config.update("jax_platforms", "cpu")  # arrays of the host; the slice is only compiled for
+    if importlib.util.find_spec("libtpu") is None:
+        sys.exit("The compiler for TPUs is not installed: pip install libtpu")
+    try:
+        found = report(args)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        sys.exit(f"The step does not fit a chip ({reason}). Try --remat, more --fsdp or a smaller batch.")
+    print(show(found))
+    if args.out:
+        files.write_json(args.out, found)
+
+
+if __name__ == "__main__":
+    main()
