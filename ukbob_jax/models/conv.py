@@ -13,13 +13,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
 _DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
-_SPATIAL = (1, 2, 3)
+_MANY = 48  # channels in from which a plain 2D convolution is the faster one (measured, tools/bench_conv.py)
+_SMALL = 1024  # voxels up to which one matrix product is
 
 
 def conv3d(
@@ -97,6 +99,14 @@ def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
+def _plain_2d(
+    x: jax.Array, kernel: jax.Array, padding: Padding, dilation: tuple[int, int] = (1, 1)
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=_DIMENSIONS_2D
+    )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _dense(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """A convolution with stride 1."""
@@ -143,29 +153,47 @@ def _backward_cpu(
 
 
 def _forward_cpu(x: jax.Array, kernel: jax.Array, *, padding: Padding) -> jax.Array:
-    """A stride 1 convolution as one 2D convolution over x and y, `run` neighbours along z at a time.
-
-    With few channels a convolution cannot fill the vector units. So `run` outputs along z are computed together as
-    `run * o` channels, from the `run + kz - 1` inputs they see as that many times `i` channels. The zeros in the
-    widened kernel cost (run + kz - 1) / kz times the arithmetic and return more than that in speed.
-    """
-    kind, (outputs, depth) = x.dtype, (kernel.shape[-1], kernel.shape[2])
+    kind, window = x.dtype, kernel.shape[:3]
     x, kernel = _at_least_float32(x), _at_least_float32(kernel)
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), padding[2], (0, 0)))
-    length = x.shape[3] - depth + 1  # outputs along z
-    run = _run(outputs, length)
-    x = jnp.moveaxis(_runs(x, run, depth), 3, 1)  # b n x y (run+kz-1)i
-    batch, count = x.shape[:2]
-    y = lax.conv_general_dilated(
-        x.reshape(batch * count, *x.shape[2:]),
-        _widen(kernel, run),
-        (1, 1),
-        padding[:2],
-        dimension_numbers=_DIMENSIONS_2D,
-    )
-    y = jnp.moveaxis(y.reshape(batch, count, *y.shape[1:]), 1, 3)  # b x y n (run o)
-    y = y.reshape(*y.shape[:3], count * run, outputs)[..., :length, :]
+    if _is_small(x):
+        y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
+    elif x.shape[-1] >= _MANY:
+        y = _by_planes(x, kernel, padding)
+    else:
+        y = _by_runs(x, kernel, padding)
     return y.astype(kind)
+
+
+def _by_planes(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """A stride 1 convolution as a sum of 2D convolutions over y and z, one for each plane of the kernel."""
+    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
+    batch, count = x.shape[0], x.shape[1] - kernel.shape[0] + 1
+
+    def plane(p: int) -> jax.Array:
+        slices = x[:, p : p + count].reshape(batch * count, *x.shape[2:])
+        return _plain_2d(slices, kernel[p], padding[1:])
+
+    y = sum(plane(p) for p in range(kernel.shape[0]))
+    return y.reshape(batch, count, *y.shape[1:])
+
+
+def _by_runs(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """A stride 1 convolution as one 2D convolution over x and y, two neighbours along z at a time.
+
+    With few channels a convolution cannot fill the vector units. So the outputs of a run along z are computed
+    together as `run * o` channels, from the `run + kz - 1` inputs they see as that many times `i` channels. The zeros
+    in the widened kernel cost (run + kz - 1) / kz times the arithmetic and return more than that in speed.
+    """
+    outputs, depth = kernel.shape[-1], kernel.shape[2]
+    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
+    length = x.shape[3] - depth + 1  # outputs along z
+    run = min(2, length)
+    x = _runs(x, run, depth)  # b x y n (run+kz-1)i
+    batch, *size, count, wide = x.shape
+    # One axis for y and n, neighbours along y being n apart, spares two transpositions.
+    x = x.reshape(batch, size[0], size[1] * count, wide)
+    y = _plain_2d(x, _widen(kernel, run), (padding[0], (0, 0)), dilation=(1, count))
+    return y.reshape(batch, y.shape[1], -1, count * run, outputs)[..., :length, :]
 
 
 def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
@@ -176,7 +204,11 @@ def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], p
     """
     kind, (inputs, outputs), depth = x.dtype, (x.shape[-1], dy.shape[-1]), window[2]
     x, dy = _at_least_float32(x), _at_least_float32(dy)
-    run = _run(outputs, dy.shape[3])
+    if _is_small(x):
+        seen = _neighbourhoods(x, window, padding)
+        product = seen.reshape(-1, seen.shape[-1]).T @ dy.reshape(-1, outputs)
+        return product.reshape(*window, inputs, outputs).astype(kind)
+    run = min(dy.shape[3], 4 if outputs <= 16 else 2 if outputs <= 32 else 1)  # about 48 columns
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
     x = _runs(x, run, depth)  # b x y n (run+kz-1)i
     dy = _fill(dy, run)
@@ -205,10 +237,17 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _run(outputs: int, length: int) -> int:
-    """How many neighbours along z to compute together: about 48 channels out (measured, tools/bench_conv.py)."""
-    run = 4 if outputs <= 16 else 2 if outputs <= 32 else 1
-    return min(run, length)
+def _is_small(x: jax.Array) -> bool:
+    """So few voxels that copying each one's neighbourhood costs little."""
+    return x.size <= _SMALL * x.shape[-1]
+
+
+def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
+    """All a window sees, as channels: `b x y z i` to `b x y z (kx ky kz i)`."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    a, b, c = (n - k + 1 for n, k in zip(x.shape[1:4], window))
+    seen = [x[:, p : p + a, q : q + b, r : r + c] for p, q, r in np.ndindex(window)]
+    return jnp.concatenate(seen, -1)
 
 
 def _fill(x: jax.Array, run: int) -> jax.Array:
@@ -218,10 +257,14 @@ def _fill(x: jax.Array, run: int) -> jax.Array:
 
 def _runs(x: jax.Array, run: int, depth: int) -> jax.Array:
     """Overlapping runs along z as channels: `b x y z i` to `b x y n (run+kz-1)i`, windows `run` apart."""
-    length = x.shape[3] - depth + 1
-    count = -(-length // run)
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, count * run - length), (0, 0)))
-    pieces = [lax.slice_in_dim(x, t, t + (count - 1) * run + 1, run, axis=3) for t in range(run + depth - 1)]
+    count = -(-(x.shape[3] - depth + 1) // run)
+    blocks = -(-(run + depth - 1) // run)  # a window is this many whole blocks, the last cut short
+    total = (count + blocks - 1) * run
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, max(0, total - x.shape[3])), (0, 0)))[:, :, :, :total]
+    x = x.reshape(*x.shape[:3], count + blocks - 1, run * x.shape[-1])
+    inputs = x.shape[-1] // run
+    pieces = [x[:, :, :, t : t + count] for t in range(blocks)]
+    pieces[-1] = pieces[-1][..., : (run + depth - 1 - (blocks - 1) * run) * inputs]
     return jnp.concatenate(pieces, -1)
 
 
