@@ -1,6 +1,6 @@
 """Kill a training again and again, and show that it ends with the same numbers as one left alone.
 
-    python tools/kill_test.py --kills 20                       a toy, two to three minutes
+    python tools/kill_test.py --kills 20                       a toy, about five minutes
     python tools/kill_test.py --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
 
 Each start is killed with signal 9 at a random moment of its training. Compared are the digest of every array of the
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("command", nargs="*", help="after --; default: a toy model")
     options = parser.parse_args(argv)
-    command = options.command or [*TOY, str(80 * options.kills)]
+    command = options.command or [*TOY, str(50 * options.kills)]
     with tempfile.TemporaryDirectory() as folder:
         calm, killed = pathlib.Path(folder) / "calm", pathlib.Path(folder) / "killed"
         start(command, calm).wait()
@@ -55,22 +55,29 @@ def kill_often(
 ) -> int:
     """Start and kill; how often it was killed before it ended by itself."""
     for count in range(kills):
-        started = starts(workdir)
         process = start(command, workdir)
-        while process.poll() is None and starts(workdir) == started:  # until it has read its checkpoint
-            time.sleep(0.01)
+        for file in (
+            "starts.jsonl",
+            "timing.jsonl",
+        ):  # it has read its checkpoint; it has compiled, and trains
+            wait_for_line(process, workdir / file)
         time.sleep(rng.uniform(0, seconds))
         if process.poll() is not None:
             return count
         process.kill()
         process.wait()
-        print(f"kill {count + 1}: after checkpoint {newest(workdir)}", flush=True)
+        print(f"kill {count + 1}: newest checkpoint {newest(workdir)}", flush=True)
     return kills
 
 
-def starts(workdir: pathlib.Path) -> int:
-    """How many starts have come as far as training."""
-    path = workdir / "starts.jsonl"
+def wait_for_line(process: subprocess.Popen, path: pathlib.Path) -> None:
+    """Until the file grows by a line, or the process has ended."""
+    before = lines(path)
+    while process.poll() is None and lines(path) <= before:
+        time.sleep(0.01)
+
+
+def lines(path: pathlib.Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
