@@ -105,14 +105,10 @@ class Norm(nn.Module):
             return x * along_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
         if not self.is_initializing():
             total = x.size // channels
-            fresh = {
-                "mean": x.mean(axes),
-                "var": x.var(axes) * total / max(total - 1, 1),
-            }  # running: unbiased
-            for variable, value in ((mean, fresh["mean"]), (var, fresh["var"])):
-                variable.value = ((1 - BATCH_MOMENTUM) * variable.value + BATCH_MOMENTUM * value).astype(
-                    jnp.float32
-                )
+            unbiased = x.var(axes) * total / max(total - 1, 1)
+            for running, new in ((mean, x.mean(axes)), (var, unbiased)):
+                step = BATCH_MOMENTUM * (new - running.value)
+                running.value = (running.value + step).astype(jnp.float32)
             count.value = count.value + 1
         return standardize(x, axes)
 
