@@ -14,6 +14,7 @@ def base() -> ml_collections.ConfigDict:
     config.solf = ml_collections.ConfigDict()
     config.solf.epsilon = 2.0  # percent cut off at either end; the paper's best
     config.solf.min_outside = 2  # of three measures
+    config.solf.min_voxels = 24  # median size under which a structure is too small to be judged by its shape
     config.solf.rule = "percentile"  # or "robust": median +- k MAD
 
     config.data = ml_collections.ConfigDict()
@@ -22,6 +23,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.val_label = "manual"  # label set that validation compares with
+    config.data.organs = ()  # names to learn, the others count as background; empty: all of the label set
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
     config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally
@@ -49,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
 
     config.loss = "dice_ce"  # or "dice_bce"
+    config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
     config.augment = ("gamma", "intensity", "noise", "bias_field")
 
     config.optimizer = ml_collections.ConfigDict()

@@ -191,3 +191,12 @@ def test_real_label_maps_keep_their_sides(reference, name, dataset):
         where = {anatomy.NAMES[i].rsplit("_", 1)[1]: np.argwhere(label == i)[:, 0] for i in (low, high)}
         if where["left"].size and where["right"].size:
             assert where["right"].mean() > where["left"].mean()
+
+
+def test_names_of_a_smaller_network_map_onto_its_classes():
+    lookup = anatomy.to_names({0: "background", 1: "liver", 2: "muscle"})
+    assert lookup[anatomy.IDS["liver"]] == 1 and lookup[anatomy.IDS["muscle"]] == 2
+    assert lookup[anatomy.IGNORE] == anatomy.IGNORE
+    assert np.count_nonzero(lookup[: anatomy.NUM_CLASSES]) == 2
+    full = anatomy.to_names(anatomy.NAMES)
+    assert (full[: anatomy.NUM_CLASSES] == np.arange(anatomy.NUM_CLASSES)).all()

@@ -374,3 +374,16 @@ def brats_regions(label: np.ndarray, numbering: str = "brats") -> np.ndarray:
             f"label: values {sorted(unknown)} are not tumour labels; expected 0 and {regions['WT']}."
         )
     return np.stack([np.isin(label, values) for values in regions.values()], axis=-1)
+
+
+def to_names(names: dict[int, str]) -> np.ndarray:
+    """Lookup, uint8[256], from our ids to a network's classes of the same names; organs it has not become background.
+
+    Args:
+        names: class of the network -> name, as in `NAMES`.
+    """
+    lookup = np.zeros(256, np.uint8)
+    lookup[IGNORE] = IGNORE
+    for label, name in names.items():
+        lookup[IDS.get(name, 0)] = label if name in IDS else 0
+    return lookup

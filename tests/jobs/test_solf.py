@@ -50,7 +50,7 @@ def store(tmp_path) -> Store:
 
 
 def config(store: Store, **solf_fields) -> ml_collections.ConfigDict:
-    fields = {"epsilon": 7.0, "min_outside": 2, "rule": "percentile"} | solf_fields
+    fields = {"epsilon": 7.0, "min_outside": 2, "min_voxels": 0, "rule": "percentile"} | solf_fields
     return ml_collections.ConfigDict({"store": store.path, "label": "auto", "solf": fields})
 
 

@@ -192,3 +192,13 @@ def test_refuses_what_it_cannot_judge(tmp_path):
     (tmp_path / "limits.json").write_text('{"format": "other"}')
     with pytest.raises(FileError, match="not a file of SOLF limits"):
         Limits.load(tmp_path / "limits.json")
+
+
+def test_structures_of_a_few_voxels_are_not_judged():
+    measures = cohort()
+    voxels = measures.voxels.copy()
+    voxels[:, 1] = 5
+    voxels[0, 2] = 3  # one small instance of a large organ is still judged
+    judged = solf.large(measures._replace(voxels=voxels), 24)
+    assert not flag(judged, fit(judged, 20))[:, 1].any()
+    assert (judged.voxels[:, [0, 2, 3]] == voxels[:, [0, 2, 3]]).all()

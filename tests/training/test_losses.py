@@ -185,3 +185,12 @@ def test_wrong_shapes_are_refused_with_what_was_found():
         losses.dice_bce(logits, labels)
     with pytest.raises(ValueError, match="annotated has shape"):
         losses.dice_ce(logits, labels, annotated=np.ones((2, 5), bool))
+
+
+def test_ce_weight_moves_cross_entropy_alone():
+    logits, labels = random_case()
+    weight = (1.0, 2.0, 0.5, 3.0, 1.0, 4.0)
+    plain = losses.dice_ce(logits, labels, lambda_ce=0.0)
+    both = losses.dice_ce(logits, labels, ce_weight=weight)
+    only_ce = losses.dice_ce(logits, labels, lambda_dice=0.0, weight=weight)
+    np.testing.assert_allclose(both, plain + only_ce, rtol=1e-6)

@@ -37,6 +37,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     segmenter = Segmenter.load(workdir)
     subjects = store.split(settings.split)
     organs = scored_organs(config.organs, segmenter.names)
+    lookup = anatomy.to_names(segmenter.names) if config.data.organs else np.arange(256, dtype=np.uint8)
     key = fingerprint(config, segmenter)
     folder = pathlib.Path(workdir) / "evaluation"
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
@@ -44,6 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         if done.get(subject, {}).get("key") == key:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
+        truth = Volume(lookup[truth.array], truth.affine)
         ways = {}
         for way in settings.adapt:
             adapt = config.etta.to_dict() if way == "etta" else False
@@ -79,7 +81,7 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str]) -> dict[int, st
     missing = [name for name in names if name not in ids]
     if missing:
         raise ConfigError(f"config.organs: {missing[0]!r} is not among the network's labels.")
-    return {ids[name]: name for name in names or ids if ids[name] not in (0, anatomy.UNUSED)}
+    return {ids[name]: name for name in names or ids if ids[name] != 0 and name != anatomy.NAMES[anatomy.UNUSED]}
 
 
 def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:

@@ -29,7 +29,7 @@ _COMMON = 0.5  # share of the cohort that has an organ whose absence is worth te
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Judge label set `config.label` of `config.store` by `config.solf` (epsilon, min_outside, rule).
+    """Judge label set `config.label` of `config.store` by `config.solf` (epsilon, min_outside, rule, min_voxels).
 
     Subjects whose label map is unchanged are not measured again, so the same command resumes.
 
@@ -94,6 +94,7 @@ def judge(
     folder: pathlib.Path,
 ) -> None:
     """Fit, flag, and write what was found."""
+    measures = solf.large(measures, config.solf.min_voxels)
     percentile = config.solf.rule == "percentile"
     limits = solf.fit(measures, config.solf.epsilon) if percentile else solf.fit_robust(measures)
     source = {"store": pathlib.Path(store.path).name, "label": config.label, "body": "union of labels"}

@@ -26,6 +26,8 @@ from ukbob_jax.training import state as states
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import train_step
 
+COUNTED = 32  # label maps whose voxels are counted for `config.balance`
+
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Train to `config.train.steps`; everything is written into `workdir`.
@@ -38,9 +40,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     data = config.data
     store = Store.open(data.store)
     subjects = store.split(data.train_split)
+    config = fitted(config, store, subjects)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label)
     contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
     names = class_names(config)
+    lookup = anatomy.to_names(names) if data.organs else None
     check(config, store, subjects, contrasts)
     model = SwinUNETR.from_config(config.model.to_dict())
     tx = optimizer.build(**config.optimizer, steps=config.train.steps)
@@ -58,10 +62,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             train_step,
             model=model,
             optimizer=tx,
-            loss_fn=loss(config.loss),
+            loss_fn=loss(config, store, subjects, lookup),
             augment=augment.compose(*config.augment) if config.augment else None,
         ),
-        batches=functools.partial(batches, config, store, subjects, flagged, contrasts),
+        batches=functools.partial(batches, config, store, subjects, flagged, contrasts, lookup),
         evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
         plan=loop.Plan(**config.train),
         mesh=mesh,
@@ -84,7 +88,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 def batches(
     config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], flagged: Mapping[str, set[int]],
-    contrasts: tuple[str, ...], start_step: int,
+    contrasts: tuple[str, ...], lookup: np.ndarray | None, start_step: int,
 ) -> Any:  # fmt: skip
     """This process's share of the endless stream of batches."""
     data = config.data
@@ -92,18 +96,31 @@ def batches(
         store, subjects=subjects, label=data.label, crop=tuple(data.crop), batch_size=data.batch_size,
         seed=config.seed, start_step=start_step, foreground=data.foreground, normalize=data.normalize,
         contrasts=contrasts, flagged=flagged, flagged_action="ignore" if data.flagged == "off" else data.flagged,
-        num_classes=config.model.out_channels, process=jax.process_index(), processes=jax.process_count(),
+        label_map=lookup, num_classes=config.model.out_channels, process=jax.process_index(), processes=jax.process_count(),
         threads=data.threads, workers=data.workers,
     )  # fmt: skip
 
 
-def loss(name: str) -> Callable[..., jax.Array]:
-    """The function `config.loss` names."""
-    if name not in losses.LABEL_LOSSES:
+def loss(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None
+) -> Callable[..., jax.Array]:
+    """The function `config.loss` names; with `config.balance`, cross entropy weighs rare classes more."""
+    if config.loss not in losses.LABEL_LOSSES:
         raise ConfigError(
-            f"config.loss: {name!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."
+            f"config.loss: {config.loss!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."
         )
-    return losses.LABEL_LOSSES[name]
+    chosen = losses.LABEL_LOSSES[config.loss]
+    if not config.balance:
+        return chosen
+    if config.loss != "dice_ce":
+        raise ConfigError(f"config.balance: weighs cross entropy, which {config.loss} has not; set it to 0.")
+    counts = np.zeros(config.model.out_channels)
+    for subject in subjects[:COUNTED]:
+        label = store.read(subject, f"label/{config.data.label}")
+        label = label if lookup is None else lookup[label]
+        counts += np.bincount(label[label != anatomy.IGNORE], minlength=len(counts))
+    factors = (counts / counts.sum() + 1e-6) ** -config.balance
+    return functools.partial(chosen, ce_weight=tuple((factors * counts.sum() / (factors @ counts)).tolist()))
 
 
 def load(path: str, model: SwinUNETR, state: TrainState) -> TrainState:
@@ -113,7 +130,14 @@ def load(path: str, model: SwinUNETR, state: TrainState) -> TrainState:
 
 
 def class_names(config: ml_collections.ConfigDict) -> dict[int, str]:
-    """Id -> name of the network's classes: of the label set `config.data.names`, by default ours."""
+    """Id -> name of the network's classes: `config.data.organs`, or the label set `config.data.names`, by default ours."""
+    if config.data.organs:
+        unknown = [name for name in config.data.organs if name not in anatomy.IDS]
+        if unknown:
+            raise ConfigError(
+                f"config.data.organs: {unknown[0]!r} is not a structure; `ukbob_jax.anatomy` lists them."
+            )
+        return dict(enumerate((anatomy.NAMES[0], *config.data.organs)))
     chosen, k = config.data.get("names", ""), config.model.out_channels
     if chosen and chosen not in anatomy.DATASETS:
         raise ConfigError(
@@ -129,6 +153,21 @@ def class_names(config: ml_collections.ConfigDict) -> dict[int, str]:
     return dict(known)
 
 
+def fitted(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...]
+) -> ml_collections.ConfigDict:
+    """The recipe with channels that were left to the data (0) filled in."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    if config.model.in_channels == 0:
+        config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]]["contrasts"])
+    if config.model.out_channels == 0 and config.data.organs:
+        config.model.out_channels = 1 + len(config.data.organs)
+    if config.model.out_channels == 0:
+        present = (max(store.present(s, config.data.label), default=0) for s in subjects)
+        config.model.out_channels = 1 + max(present)
+    return config
+
+
 def check(
     config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...]
 ) -> None:
@@ -142,7 +181,7 @@ def check(
             f"config.model.in_channels is {config.model.in_channels}, but the store has {len(contrasts)} contrasts "
             f"({', '.join(contrasts)}). Change it, or choose some with config.data.contrasts."
         )
-    for subject in subjects:
+    for subject in subjects if not config.data.organs else ():
         largest = max(store.present(subject, config.data.label), default=0)
         if largest >= config.model.out_channels:
             raise ConfigError(

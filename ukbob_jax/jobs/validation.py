@@ -28,7 +28,7 @@ def validator(
         ConfigError: no such split or organ.
     """
     subjects = store.split(config.data.val_split)[: config.data.get("val_subjects", None)]
-    ids = {name: i for i, name in names.items() if i and name != names.get(anatomy.UNUSED)}
+    ids = {name: i for i, name in names.items() if i and name != anatomy.NAMES[anatomy.UNUSED]}
     unknown = [name for name in config.organs if name not in ids]
     if unknown:
         raise ConfigError(f"config.organs: {unknown[0]!r} is not among the network's classes.")
@@ -41,6 +41,7 @@ def validator(
         for subject in subjects:
             image = read_image(store, subject, contrasts, config.data.normalize)
             true = store.read(subject, f"label/{config.data.val_label}")
+            true = anatomy.to_names(names)[true] if config.data.organs else true
             found = segment(
                 ModuleApply(model),
                 variables,

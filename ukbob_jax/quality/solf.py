@@ -80,6 +80,20 @@ def fit_robust(
     return _fit(measures, ends, groups, min_count, rule)
 
 
+def large(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
+    """The measures with organs counted as absent, so never flagged, whose median size is under `min_voxels`.
+
+    A few voxels have no shape worth judging: one more or less moves every measure.
+
+    Args:
+        measures: fields (n, num_classes).
+    """
+    voxels = np.asarray(measures.voxels)
+    seen = np.ma.masked_equal(voxels, 0)
+    median = np.ma.filled(np.ma.median(seen, axis=0), 0)
+    return measures._replace(voxels=np.where(median >= min_voxels, voxels, 0))
+
+
 def outside(measures: OrganMeasures, limits: Limits, groups: Sequence[str] | str | None = None) -> np.ndarray:
     """Which measures leave their range, (..., num_classes, 3 features); undefined ones do, absent organs' never.
 

@@ -25,6 +25,7 @@ def dice_ce(
     jaccard: bool = False,
     batch: bool = False,
     weight: Sequence[float] | None = None,
+    ce_weight: Sequence[float] | None = None,
     lambda_dice: float = 1.0,
     lambda_ce: float = 1.0,
     smooth_nr: float = 1e-5,
@@ -45,6 +46,7 @@ def dice_ce(
         batch: Dice of the whole batch per class, instead of per case.
         weight: `k`, factors on Dice's terms and on the voxels of cross entropy, which is then divided by the
             sum of the factors used.
+        ce_weight: `k`, further factors on the voxels of cross entropy alone, as those of `weight`.
         lambda_dice: factor on Dice.
         lambda_ce: factor on cross entropy.
         smooth_nr: added to Dice's numerator.
@@ -76,8 +78,9 @@ def dice_ce(
     dice = _dice(sums, annotated, weight, include_background, jaccard, batch, smooth_nr, smooth_dr)
 
     voxel_factors = valid.astype(jnp.float32)
-    if weight is not None:
-        voxel_factors *= jnp.asarray(weight, jnp.float32)[jnp.clip(labels, 0, k - 1)]
+    for factors in (weight, ce_weight):
+        if factors is not None:
+            voxel_factors *= jnp.asarray(factors, jnp.float32)[jnp.clip(labels, 0, k - 1)]
     surprise = log_sum - jnp.sum(jnp.where(true, z, 0.0), axis=-1)
     ce = jnp.sum(surprise * voxel_factors) / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
     return jnp.where(unknown, jnp.nan, lambda_dice * dice + lambda_ce * ce)

@@ -50,7 +50,10 @@ def section(store: Store, label: str, epsilon: float) -> Section:
     return Section("Label filter (SOLF)", text, tables, pictures)
 
 
-PR_CAPTION = "Precision and recall of planted errors over ε (percentiles) or k (median ± k MAD); numbers mark each rule's best F1."
+PR_CAPTION = (
+    "Precision and recall of planted errors over ε (percentiles) or k (median ± k MAD); "
+    "numbers mark each rule's best F1."
+)
 
 
 def ratio(value: float | None) -> str:

@@ -10,7 +10,7 @@ from ukbob_jax.evaluation import figures
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.store.reader import Store
-from ukbob_jax.volumes.nifti import read_volume
+from ukbob_jax.volumes.nifti import read_label_names, read_volume
 
 OFF, ETTA = "off", "etta"
 
@@ -122,7 +122,12 @@ def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> byte
         raise FileError(f"{folder}: no label maps. Run evaluate with --config.evaluate.pictures=1.")
     subject = kept[0].name.removesuffix(f"_{OFF}.nii.gz")
     image = np.asarray(store.read(subject, "image")[..., -2:][..., 0], np.float32)
-    labels = [("truth", store.read(subject, f"label/{label}"))]
+    names = read_label_names(kept[0])
+    ours = np.array(
+        [anatomy.IDS.get(names.get(i, ""), 0) for i in range(256)], np.uint8
+    )  # so that colours agree
+    truth = store.read(subject, f"label/{label}")
+    labels = [("truth", np.where(np.isin(truth, ours), truth, 0))]
     for way in (OFF, ETTA):
-        labels.append((way, read_volume(folder / f"{subject}_{way}.nii.gz", kind="label").array))
+        labels.append((way, ours[read_volume(folder / f"{subject}_{way}.nii.gz", kind="label").array]))
     return figures.comparison(image, labels, store.rows[subject]["spacing_mm"], anatomy.COLORS)
