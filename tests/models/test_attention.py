@@ -35,12 +35,20 @@ def with_gradients(function, *inputs):
     return out, *pullback(jnp.asarray(np.random.default_rng(1).normal(size=out.shape), out.dtype))
 
 
+@pytest.fixture(autouse=True)
+def in_steps(monkeypatch):
+    """The small maps of these tests take the form of large ones."""
+    monkeypatch.setattr(attention, "_WHOLE", 0)
+
+
 SHAPES = [(2, 3, 27, 2, 4), (1, 5, 8, 3, 5), (2, 1, 1, 1, 1), (1, 2, 343, 1, 4)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [True, False])
-def test_equals_the_definition(shape, masked):
+@pytest.mark.parametrize("whole", [0, 10**9])
+def test_equals_the_definition(shape, masked, whole, monkeypatch):
+    monkeypatch.setattr(attention, "_WHOLE", whole)
     *inputs, regions = arrays(*shape, masked=masked)
     out = jax.jit(lambda *a: attention.attend(*a, regions))(*inputs)
     np.testing.assert_allclose(out, by_hand(*inputs, regions), atol=2e-6)  # float32, sums of 343 shares

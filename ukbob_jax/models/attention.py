@@ -18,6 +18,7 @@ from jax import lax
 
 # Added to the score of tokens in different regions. Not -inf: public weights were trained with this value.
 MASKED = -100.0
+_WHOLE = 1_000_000  # scores of all windows and heads up to which they are computed at once on every platform
 _STEP = 120_000  # scores of one step on a CPU: with a few copies they stay in a core's second level cache
 
 Dropout = Callable[[jax.Array], jax.Array]
@@ -44,6 +45,8 @@ def attend(
     """
     if dropout is not None:
         return _plain(q, k, v, bias, regions, dropout)[0]
+    if q.size // q.shape[-1] * q.shape[2] <= _WHOLE:
+        return _plain(q, k, v, bias, regions)[0]
 
     @jax.custom_vjp
     def run(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
