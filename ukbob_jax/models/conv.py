@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
@@ -245,9 +244,10 @@ def _is_small(x: jax.Array) -> bool:
 def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
     """All a window sees, as channels: `b x y z i` to `b x y z (kx ky kz i)`."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    a, b, c = (n - k + 1 for n, k in zip(x.shape[1:4], window))
-    seen = [x[:, p : p + a, q : q + b, r : r + c] for p, q, r in np.ndindex(window)]
-    return jnp.concatenate(seen, -1)
+    for axis, k in ((3, window[2]), (2, window[1]), (1, window[0])):  # z first: its channels vary fastest
+        length = x.shape[axis] - k + 1
+        x = jnp.concatenate([lax.slice_in_dim(x, p, p + length, axis=axis) for p in range(k)], -1)
+    return x
 
 
 def _fill(x: jax.Array, run: int) -> jax.Array:
