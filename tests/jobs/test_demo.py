@@ -51,7 +51,15 @@ def test_writes_a_report_with_every_section_and_picture(finished):
         assert f">{title}</h2>" in page
     assert "http://" not in page and "https://" not in page  # opens without a network
     pictures = {path.name for path in (finished / "report").glob("*.png")}
-    expected = {"cohort", "solf_scatter", "solf_precision_recall", "curves", "organ_dice", "scanner_clean", "scanner_noise"}
+    expected = {
+        "cohort",
+        "solf_scatter",
+        "solf_precision_recall",
+        "curves",
+        "organ_dice",
+        "scanner_clean",
+        "scanner_noise",
+    }
     assert {f"{name}.png" for name in expected} <= pictures
     assert page.count("data:image/png;base64,") == len(pictures)
 
@@ -64,7 +72,9 @@ def test_trains_the_same_number_of_steps_with_and_without_the_filter(finished):
 
 def test_scores_every_scanner_with_and_without_adaptation(finished):
     for name in ("clean", "noise"):
-        rows = [json.loads(line) for line in (finished / "evaluation" / f"{name}.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (finished / "evaluation" / f"{name}.jsonl").read_text().splitlines()
+        ]
         assert {row["adapt"] for row in rows} == {"off", "etta"}
         assert all(row["dice"] is None or 0 <= row["dice"] <= 1 for row in rows)
         assert (finished / "evaluation" / name).glob("*_off.nii.gz")
@@ -81,7 +91,10 @@ def test_running_again_changes_no_number_and_trains_nothing(finished):
     before = (finished / "metrics.jsonl").read_bytes(), (finished / "evaluation" / "clean.jsonl").read_bytes()
     stamps = {path: path.stat().st_mtime_ns for path in (finished / "stores").rglob("done.json")}
     demo.run(recipe(finished), str(finished))
-    assert before == ((finished / "metrics.jsonl").read_bytes(), (finished / "evaluation" / "clean.jsonl").read_bytes())
+    assert before == (
+        (finished / "metrics.jsonl").read_bytes(),
+        (finished / "evaluation" / "clean.jsonl").read_bytes(),
+    )
     assert stamps == {path: path.stat().st_mtime_ns for path in (finished / "stores").rglob("done.json")}
 
 
