@@ -81,7 +81,9 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str]) -> dict[int, st
     missing = [name for name in names if name not in ids]
     if missing:
         raise ConfigError(f"config.organs: {missing[0]!r} is not among the network's labels.")
-    return {ids[name]: name for name in names or ids if ids[name] != 0 and name != anatomy.NAMES[anatomy.UNUSED]}
+    return {
+        ids[name]: name for name in names or ids if ids[name] != 0 and name != anatomy.NAMES[anatomy.UNUSED]
+    }
 
 
 def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
