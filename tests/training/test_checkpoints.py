@@ -78,7 +78,9 @@ def test_what_is_restored_is_what_was_saved(tmp_path, state):
 
 
 def test_training_may_go_on_in_the_same_memory_while_a_save_is_under_way(tmp_path, init):
-    big = init(jax.random.key(0)).replace(params={"kernel": jax.random.normal(jax.random.key(0), (2000, 2000))})
+    big = init(jax.random.key(0)).replace(
+        params={"kernel": jax.random.normal(jax.random.key(0), (2000, 2000))}
+    )
     expected = np.array(big.params["kernel"])
     advance = jax.jit(lambda s: s.replace(params=jax.tree.map(lambda p: p + 1, s.params)), donate_argnums=0)
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:

@@ -73,6 +73,13 @@ class SwinUNETR(nn.Module):
     norm_groups: int = 4
     norm_affine: bool = True
 
+    def __post_init__(self) -> None:
+        """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
+        for name in ("depths", "num_heads", "window_size"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+
     def setup(self) -> None:  # noqa: D102 - Flax calls it
         self._check_fields()
         f = self.feature_size
