@@ -67,7 +67,7 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.balance = 0.5
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20
-    config.train.steps = 160
+    config.train.steps = 200
     config.train.log_every = 10
     config.train.eval_every = 40
     config.train.checkpoint_every = 50
