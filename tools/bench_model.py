@@ -17,7 +17,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -247,9 +246,15 @@ def grown_bytes(case: Case, kind: str) -> int:
     import monai.losses
     import monai.networks.nets  # noqa: F401 - loaded before the first reading
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water_bytes()
     monai_programs(case, (kind,))
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return high_water_bytes() - before
+
+
+def high_water_bytes() -> int:
+    """Most memory this process ever held (Linux). getrusage's figure would begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def machine() -> str:
