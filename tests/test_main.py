@@ -25,6 +25,8 @@ def recipe(tmp_path):
         "VARIANTS = {'small': {}}\n"
         "def get_config(variant='small'):\n"
         "    config = ml_collections.ConfigDict({'job': 'solf', 'store': '{workdir}/none', 'platform': 'any'})\n"
+        "    config.label = 'auto'\n"
+        "    config.solf = {'epsilon': 2.0, 'min_outside': 2, 'min_voxels': 24, 'rule': 'percentile'}\n"
         "    config.train = {'steps': 3, 'rate': 0.5}\n"
         "    return config\n"
     )
