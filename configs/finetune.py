@@ -25,6 +25,9 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config.source.paths = {"images": "", "labels": ""}
     config.source.num_classes = 0  # any label id up to 254
     config.source.spacing_mm = ()  # mm, x y z; empty: keep each scan's own
+    config.source.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
+    config.source.constant = "refuse"  # scans with a channel of one value throughout, or "accept"
+    config.source.assume_ras = False  # True: accept scans that do not say how they are oriented
 
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions

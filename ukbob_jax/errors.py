@@ -27,6 +27,12 @@ class FileError(InputError):
     """The file cannot be read as what it claims to be: missing, truncated, corrupt, another format."""
 
 
+class EmptyError(FileError):
+    """A list or folder that should name data names none: the operator meant another one."""
+
+    exit_code = 2
+
+
 class GeometryError(InputError):
     """Dimensions, spacing or affine cannot be used."""
 

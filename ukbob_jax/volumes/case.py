@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError, MismatchError
 
 ENDINGS = (".nii.gz", ".nii")
 LABEL_SET = "manual"  # name of the label set where a layout has only one
@@ -36,14 +36,15 @@ def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """The NIfTI files directly in `folder` by stem, sorted; files hidden by a leading dot are left out.
 
     Raises:
-        FileError: no such folder, or no NIfTI file in it.
+        FileError: no such folder.
+        EmptyError: no NIfTI file in it.
         MismatchError: the same stem as .nii and as .nii.gz.
     """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder.")
     paths = [path for path in sorted(folder.iterdir()) if _ending(path) and not path.name.startswith(".")]
     if not paths:
-        raise FileError(f"{folder}: no .nii or .nii.gz file in this folder.")
+        raise EmptyError(f"{folder}: no .nii or .nii.gz file in this folder. Name the folder that holds them.")
     return unique(((stem(path), path) for path in paths), folder)
 
 

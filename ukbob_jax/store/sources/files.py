@@ -31,6 +31,7 @@ class Settings:
         contrasts: a name per channel; empty: numbers.
         nan: "refuse" scans with NaN or infinite voxels, or "zero" those voxels.
         assume_ras: accept scans that do not say how they are oriented.
+        constant: "refuse" scans with a channel of one value throughout, or "accept" them.
     """
 
     spacing_mm: tuple[float, ...] = ()
@@ -39,6 +40,7 @@ class Settings:
     contrasts: tuple[str, ...] = ()
     nan: str = "refuse"
     assume_ras: bool = False
+    constant: str = "refuse"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +69,24 @@ class Files:
         return digest({"files": VERSION, **settings, "split": self.split, "content": content})
 
     def read(self) -> Scan:
-        """The scan in RAS, checked."""
+        """The scan in RAS, checked.
+
+        Raises:
+            ValuesError: a channel holds nothing, and `constant` refuses it.
+            FileError, GeometryError, MismatchError, ValuesError: as `read_case`.
+        """
         dataset = anatomy.DATASETS.get(self.settings.label_map)
         ids = dataset or anatomy.NAMES
-        return read_case(
+        scan = read_case(
             self.case,
             num_classes=self.settings.num_classes or (max(dataset) + 1 if dataset else None),
             organs={name: organ for organ, name in ids.items() if organ and organ != anatomy.UNUSED},
             nan=self.settings.nan,
             assume_ras=self.settings.assume_ras,
         )
+        if self.settings.constant == "refuse":
+            check_varies(scan.image.array, self.case.images, self.settings.contrasts)
+        return scan
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Resample and relabel."""
@@ -110,6 +120,7 @@ def find(
     contrasts: Sequence[str] = (),
     nan: str = "refuse",
     assume_ras: bool = False,
+    constant: str = "refuse",
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[Files]:
@@ -118,13 +129,16 @@ def find(
     Args:
         layout: a name of `volumes.layouts`.
         paths: what that layout takes, such as images and labels, or root.
-        spacing_mm, label_map, num_classes, contrasts, nan, assume_ras: as in `Settings`.
+        spacing_mm, label_map, num_classes, contrasts, nan, assume_ras, constant: as in `Settings`.
         splits, seed: for subjects without a split of their own: how many go where; the rest trains.
     Raises:
-        ConfigError: an unknown layout or label map, or a spacing that is not three numbers.
+        ConfigError: an unknown layout, label map or choice, or a spacing that is not three numbers.
         FileError, MismatchError: as the layout.
     """
-    settings = Settings(tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras)
+    settings = Settings(tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras, constant)
+    for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
+        if getattr(settings, name) not in choices:
+            raise ConfigError(f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}.")
     if settings.label_map:
         anatomy.from_dataset(settings.label_map)  # an unknown name is told before any file is read
     if len(settings.spacing_mm) not in (0, 3) or min(settings.spacing_mm, default=1.0) <= 0:
@@ -140,6 +154,23 @@ def file_digest(path: str) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Sequence[str]) -> None:
+    """Refuse an image `x y z c` with a channel that shows nothing: an empty export, or a contrast that is missing.
+
+    Raises:
+        ValuesError: naming file, channel and value.
+    """
+    for channel in range(image.shape[3]):
+        values = image[..., channel]
+        if values.min() == values.max():
+            path = paths[channel] if len(paths) == image.shape[3] else paths[0]
+            name = f" ({contrasts[channel]})" if channel < len(contrasts) else ""
+            raise ValuesError(
+                f"{path}: channel {channel}{name} is {values.flat[0]:g} in every voxel. "
+                'Export it again, or ingest it all the same with --config.source.constant=accept.'
+            )
 
 
 def small(label: Volume, name: str) -> np.ndarray:

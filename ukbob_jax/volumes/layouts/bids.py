@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.case import Case, listed, scans, stem, unique
 
 
@@ -15,7 +15,8 @@ def find(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> lis
         root: the dataset's folder.
         contrasts: ends of the image names in channel order, such as ("acq-water_T1w", "acq-fat_T1w").
     Raises:
-        FileError: no such folder, or no image of these contrasts.
+        FileError: no such folder.
+        EmptyError: no image of these contrasts.
         MismatchError: a contrast is missing, or a pipeline has two label maps for one image.
     """
     root = pathlib.Path(root)
@@ -28,7 +29,7 @@ def find(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> lis
                 if name.endswith(f"_{contrast}"):
                     found.setdefault(folder / name[: -len(contrast) - 1], {})[contrast] = path
     if not found:
-        raise FileError(f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}.")
+        raise EmptyError(f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}.")
     if lacking := [key.name for key, images in found.items() if len(images) < len(contrasts)]:
         raise MismatchError(f"{root}: not all of {', '.join(contrasts)} for {listed(lacking)}.")
     labels = _labels(root, list(found))

@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes import dataset_json
 from ukbob_jax.volumes.case import LABEL_SET, Case, check_present, listed, stem
 
@@ -17,14 +17,15 @@ def find(root: str | os.PathLike) -> list[Case]:
     Args:
         root: the dataset's folder, or its dataset.json.
     Raises:
-        FileError: an unreadable dataset.json, an empty training list, entries without an image, missing files, or
-            paths that lead out of the folder.
+        FileError: an unreadable dataset.json, entries without an image, missing files, or paths that lead out of the
+            folder.
+        EmptyError: no training list, or an empty one.
         MismatchError: the same subject twice.
     """
     dataset = dataset_json.read(root)
     where = dataset.folder / dataset_json.NAME
     if not dataset.fields.get("training"):
-        raise FileError(f'{where}: the "training" list is missing or empty.')
+        raise EmptyError(f'{where}: the "training" list is missing or empty. List images and label maps there.')
     cases = [
         _case(dataset, where, entry, split)
         for field, split in SPLITS.items()

@@ -4,7 +4,7 @@ import csv
 import os
 import pathlib
 
-from ukbob_jax.errors import FileError
+from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes.case import LABEL_SET, Case, check_present
 
 SCANS = ("ct.nii.gz", "mri.nii.gz")
@@ -17,14 +17,15 @@ def find(root: str | os.PathLike) -> list[Case]:
     The split comes from meta.csv where there is one.
 
     Raises:
-        FileError: no subject folders, or one without its masks.
+        FileError: no such folder, or a subject without its masks.
+        EmptyError: no subject folders.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder.")
     image_of = {path.parent.name: path for name in SCANS for path in root.glob(f"*/{name}")}
     if not image_of:
-        raise FileError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
+        raise EmptyError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
     check_present([path.parent / MASKS for path in image_of.values()], root)
     split = _splits(root / "meta.csv")
     return [
