@@ -65,6 +65,8 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.model.feature_size = 12
     config.model.window_size = (4, 4, 4)
     config.balance = 0.5
+    config.etta.steps = 3
+    config.etta.learning_rate = 3e-3
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20
     config.train.steps = 200
