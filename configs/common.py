@@ -16,6 +16,53 @@ def base() -> ml_collections.ConfigDict:
     config.solf.min_outside = 2  # of three measures
     config.solf.min_voxels = 24  # median size under which a structure is too small to be judged by its shape
     config.solf.rule = "percentile"  # or "robust": median +- k MAD
+    config.solf.deviations = 3.5  # k of the robust rule, in standard deviations
+    config.solf.min_count = 10  # labels of a class, under which it is not judged
+    config.solf.strata = ()  # of "sex" and "height": each group of people gets limits of its own
+    config.solf.height_band_mm = 100.0  # width of a height group
+    config.solf.limits = ""  # a limits.json to judge by; empty: fitted on this store
+    config.solf.decisions = ""  # .json or .csv of the audit page; its decisions overrule the limits
+    config.solf.stations = ""  # label set that holds each voxel's station, to measure contact with seams
+    config.solf.process = 0  # which share of the subjects to measure, of
+    config.solf.processes = 1  # so many; the shares only measure, a run with 1 judges what they measured
+
+    config.audit = ml_collections.ConfigDict()
+    config.audit.cases = 120  # flagged labels that are shown with pictures, strangest first
+    config.audit.rows = 2_000  # flagged labels that are listed
+    config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
+
+    config.judge = ml_collections.ConfigDict()
+    config.judge.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
+    config.judge.limits = ""  # the limits.json to judge by
+    config.judge.sex = ""  # "F" or "M", where the limits have strata
+    config.judge.height_mm = 0.0
+
+    config.labeller = ml_collections.ConfigDict()
+    config.labeller.kind = "command"  # or "teacher": the network of `workdir`
+    config.labeller.name = "auto"  # label set that is written
+    config.labeller.version = ""  # of the labeller, as its makers name it; other versions label anew
+    config.labeller.contrasts = ()  # names to label one by one; empty: the only one, or all at once for a teacher
+    config.labeller.merge = "vote"  # of several contrasts: "vote", "first", "rules"; a teacher takes the mean
+    config.labeller.water_only = (
+        "muscle",
+        "subcutaneous_fat",
+        "inner_fat",
+    )  # "rules": only water decides these
+    config.labeller.command = ""  # program and arguments with {input} and {output}, both .nii.gz
+    config.labeller.labels = ""  # label set of its ids, a key of `anatomy.DATASETS`; empty: ours
+    config.labeller.timeout_s = 3600.0  # of one call
+    config.labeller.workers = 1  # calls at a time
+    config.labeller.workdir = "{workdir}"  # of the teacher's training
+    config.labeller.adapt = False  # ETTA for the teacher
+    config.labeller.process = 0  # which share of the subjects to label, of
+    config.labeller.processes = 1  # so many
+
+    config.agreement = ml_collections.ConfigDict()
+    config.agreement.auto = "auto"  # label set that is judged
+    config.agreement.manual = "manual"  # label set it is compared with
+    config.agreement.subset = "abdomen"  # of the classes: "abdomen", "btcv", "amos" or "all"
+    config.agreement.split = ""  # empty: every subject that has both
+    config.agreement.tolerance_mm = 1.0  # of the surface Dice
 
     config.data = ml_collections.ConfigDict()
     config.data.store = config.get_ref("store")
@@ -30,6 +77,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.normalize = "zscore"
     config.data.contrasts = ()  # names to feed; empty: all in the store
     config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
+    config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
 

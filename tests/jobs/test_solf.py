@@ -1,15 +1,19 @@
 import json
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
 
+from configs import common
 from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, FileError, SomeFailed
-from ukbob_jax.jobs import solf
-from ukbob_jax.quality import Limits, flag, measure, verdicts
+from ukbob_jax.errors import ConfigError, FileError, MismatchError, SomeFailed
+from ukbob_jax.jobs import judge, solf
+from ukbob_jax.quality import Limits, cohort, flag, measure, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.nifti import write_volume
+from ukbob_jax.volumes.volume import Volume
 
 SHAPE, AFFINE = (24, 20, 28), np.diag([2.0, 2.0, 3.0, 1.0])
 BAD = {"s03": 5, "s11": 24}  # subject: organ that is a third of a plate instead of an ellipsoid
@@ -44,14 +48,16 @@ def store(tmp_path) -> Store:
             planted = [{"organ": BAD[name], "kind": "missing_part"}] if name in BAD else []
             writer.write(
                 name, np.ones((*SHAPE, 1), np.int16), AFFINE, {"auto": label_map(number)}, source=str(number),
-                quality={"planted": planted},
+                quality={"planted": planted}, attributes={"sex": "FM"[number % 2], "height_mm": 1700.0},
             )  # fmt: skip
     return Store.open(tmp_path / "store")
 
 
 def config(store: Store, **solf_fields) -> ml_collections.ConfigDict:
-    fields = {"epsilon": 7.0, "min_outside": 2, "min_voxels": 0, "rule": "percentile"} | solf_fields
-    return ml_collections.ConfigDict({"store": store.path, "label": "auto", "solf": fields})
+    made = common.base()
+    made.store = store.path
+    made.solf.update({"epsilon": 7.0, "min_voxels": 0} | solf_fields)
+    return made.copy_and_resolve_references()
 
 
 def test_finds_the_broken_organs_and_writes_what_it_found(store, tmp_path):
@@ -100,7 +106,8 @@ def test_a_second_run_measures_only_what_changed(store, tmp_path, monkeypatch):
     with StoreWriter(store.path) as writer:
         writer.write_label("s05", "auto", label_map(6))
     measured = []
-    monkeypatch.setattr(solf, "measure", lambda *args: measured.append(1) or measure(*args))
+    counted = lambda *args, **named: measured.append(1) or measure(*args, **named)  # noqa: E731
+    monkeypatch.setattr(cohort, "measure", counted)
     solf.run(config(store), str(tmp_path))
     assert len(measured) == 1
     assert (verdicts.folder(store.path, "auto") / "solf.jsonl").read_bytes() != before
@@ -133,3 +140,118 @@ def test_background_is_never_listed(store, tmp_path):
     solf.run(config(store, epsilon=40.0), str(tmp_path))
     flagged = verdicts.flagged_organs(store.path, "auto")
     assert flagged and all(organs <= set(anatomy.NAMES) - {0} for organs in flagged.values())
+
+
+def test_another_label_set_of_a_subject_measures_nothing_anew(store, tmp_path, monkeypatch):
+    solf.run(config(store), str(tmp_path))
+    with StoreWriter(store.path) as writer:
+        writer.write_label("s05", "other", label_map(6))
+    monkeypatch.setattr(cohort, "measure", None)  # would fail
+    solf.run(config(store), str(tmp_path))
+
+
+def test_shares_of_the_cohort_are_judged_by_a_last_run(store, tmp_path, monkeypatch):
+    for process in range(3):
+        solf.run(config(store, process=process, processes=3), str(tmp_path))
+    folder = verdicts.folder(store.path, "auto")
+    assert not (folder / "solf.jsonl").exists()
+    monkeypatch.setattr(cohort, "measure", None)
+    solf.run(config(store), str(tmp_path))
+    rows = (folder / "solf.jsonl").read_bytes()
+    monkeypatch.undo()
+    for path in folder.glob("measures*"):
+        path.unlink()
+    solf.run(config(store), str(tmp_path))
+    assert (folder / "solf.jsonl").read_bytes() == rows
+
+
+def test_work_goes_to_every_device_in_turn(store, tmp_path, monkeypatch):
+    used = set()
+    monkeypatch.setattr(cohort, "devices_to_use", lambda: jax.local_devices()[:2])
+    seen = lambda *a, **named: used.add(jax.config.jax_default_device) or measure(*a, **named)  # noqa: E731
+    monkeypatch.setattr(cohort, "measure", seen)
+    solf.run(config(store), str(tmp_path))
+    assert used == set(jax.local_devices()[:2])
+
+
+def test_decisions_overrule_and_end_with_the_label_map(store, tmp_path):
+    solf.run(config(store), str(tmp_path))
+    made = [("s03", LIVER, "keep"), ("s04", HEART, "fix"), ("s06", LIVER, "drop")]
+    rows = [dict(zip(("subject", "organ", "decision"), row), version="0001") for row in made]
+    path = tmp_path / "decisions.json"
+    files.write_json(path, {"format": "ukbob-decisions", "label": "auto", "decisions": rows})
+    solf.run(config(store, decisions=str(path)), str(tmp_path))
+    flagged = verdicts.flagged_organs(store.path, "auto")
+    assert LIVER not in flagged.get("s03", set()) and HEART in flagged["s04"] and LIVER in flagged["s06"]
+    folder = verdicts.folder(store.path, "auto")
+    assert files.read_jsonl(folder / "fix.jsonl") == [{"subject": "s04", "organ": HEART}]
+    decided = [row["decision"] for row in files.read_jsonl(folder / "solf.jsonl") if "decision" in row]
+    assert decided == ["keep", "fix", "drop"]
+    with StoreWriter(store.path) as writer:
+        writer.write_label("s04", "auto", label_map(4))  # corrected
+    solf.run(config(store, decisions=str(path)), str(tmp_path))
+    assert HEART not in verdicts.flagged_organs(store.path, "auto").get("s04", set())
+
+
+def test_strata_have_limits_of_their_own_and_missing_prostates_of_women_are_no_news(store, tmp_path):
+    with StoreWriter(store.path) as writer:
+        for number in range(0, 16):
+            labels = label_map(number)
+            if number % 2:
+                labels[:2, :2, :2] = anatomy.IDS["prostate"]
+            elif number < 14:
+                labels[:2, :2, :2] = anatomy.IDS["sternum"]
+            writer.write_label(f"s{number:02d}", "auto", labels)
+    solf.run(config(store, strata=("sex", "height"), min_count=4), str(tmp_path))
+    folder = verdicts.folder(store.path, "auto")
+    limits = Limits.load(folder / "limits.json")
+    assert limits.groups == ("F 1700-1800 mm", "M 1700-1800 mm")
+    assert limits.count[:, anatomy.IDS["prostate"]].tolist() == [0, 8]
+    told = {row["subject"]: row["organs"] for row in files.read_jsonl(folder / "missing.jsonl")}
+    assert told == {"s07": [SPLEEN], "s14": [anatomy.IDS["sternum"]]}
+
+
+def test_a_store_is_judged_by_limits_of_another(store, tmp_path):
+    solf.run(config(store), str(tmp_path))
+    folder = verdicts.folder(store.path, "auto")
+    limits, rows = tmp_path / "limits.json", (folder / "solf.jsonl").read_bytes()
+    (folder / "limits.json").rename(limits)
+    solf.run(config(store, limits=str(limits), epsilon=40.0), str(tmp_path))
+    assert (folder / "solf.jsonl").read_bytes() == rows
+    assert (folder / "limits.json").read_bytes() == limits.read_bytes()
+
+
+def test_one_file_is_judged_without_the_store(store, tmp_path, capsys):
+    solf.run(config(store, strata=("sex",), min_count=4, epsilon=20.0), str(tmp_path))
+    path = tmp_path / "scan.nii.gz"
+    flipped = Volume(store.read("s03", "label/auto")[::-1], AFFINE @ np.diag([-1.0, 1, 1, 1]))
+    write_volume(path, flipped)  # another orientation of the same voxels
+    made = config(store)
+    made.judge.update(inputs=str(path), limits=str(verdicts.folder(store.path, "auto") / "limits.json"))
+    made.judge.sex = "M"
+    judge.run(made, str(tmp_path))
+    rows = files.read_jsonl(tmp_path / "judge" / "scan.jsonl")
+    cohort_rows = files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")
+    expected = [row | {"subject": "scan"} for row in cohort_rows if row["subject"] == "s03"]
+    for row, same in zip(rows, expected, strict=True):
+        assert {k: row[k] for k in ("organ", "outside", "flagged")} == {
+            k: same[k] for k in ("organ", "outside", "flagged")
+        }
+        assert row["sphericity"] == pytest.approx(same["sphericity"], rel=1e-12)
+    assert "scan: " in capsys.readouterr().out
+    made.judge.sex = ""
+    with pytest.raises(MismatchError, match="'unknown'"):
+        judge.run(made, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"judge\.limits"):
+        judge.run(config(store), str(tmp_path))
+
+
+def test_seam_contact_is_in_the_rows(store, tmp_path):
+    with StoreWriter(store.path) as writer:
+        for name in store.subjects:
+            station = np.zeros(SHAPE, np.uint8) + (np.arange(SHAPE[2]) >= 20).astype(np.uint8)
+            writer.write_label(name, "station", station)
+    solf.run(config(store, stations="station"), str(tmp_path))
+    rows = files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")
+    contact = {(row["subject"], row["organ"]): row.get("seam_contact", 0) for row in rows}
+    assert contact["s00", HEART] > 0.1 and contact["s00", LIVER] == 0

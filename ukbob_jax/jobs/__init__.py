@@ -7,7 +7,7 @@ import ml_collections
 
 from ukbob_jax.errors import ConfigError
 
-JOBS = ("ingest", "solf", "train", "evaluate", "predict", "report", "demo")
+JOBS = ("ingest", "solf", "judge", "train", "evaluate", "predict", "report", "demo")
 
 
 def names(config: ml_collections.ConfigDict) -> tuple[str, ...]:

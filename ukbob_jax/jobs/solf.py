@@ -2,88 +2,71 @@
 
 Written to `quality/<label set>` inside the store:
 
-    measures.npz            every measure of every organ and subject; a cache by label version
-    limits.json             the ranges, enough to judge one new scan
-    solf.jsonl              per subject and organ: the three measures, which are outside, flagged
-    missing.jsonl           per subject: organs that most of the cohort has and this subject has not
+    measures*.npz           every measure of every organ and subject; a cache by label version
+    limits.json             the ranges, enough to judge one new scan (job "judge")
+    solf.jsonl              per subject and organ: the three measures, which are outside, flagged, decision
+    missing.jsonl           per subject: organs that most of its like have and this subject has not
+    fix.jsonl               labels that a person wants corrected
     precision_recall.json   only where errors were planted: what either rule finds at every setting
+
+A large cohort is measured by several processes, each with its share (`config.solf.process` of `.processes`); a last
+run without shares judges. New subjects are measured when the job runs again, the others are not.
 """
 
-import concurrent.futures
+import hashlib
 import pathlib
-import time
+import sys
 
+import jax
 import ml_collections
 import numpy as np
 
-from ukbob_jax import anatomy, files, progress
+from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
-from ukbob_jax.quality import cache, planted, solf, verdicts
-from ukbob_jax.quality.measures import OrganMeasures, measure, stack
+from ukbob_jax.quality import cohort, decisions, planted, solf, strata, verdicts
+from ukbob_jax.quality.limits import Limits
+from ukbob_jax.quality.measures import OrganMeasures, stack
 from ukbob_jax.store.reader import Store
 
 RULES = ("percentile", "robust")
-_THREADS = 2  # one reads while the other counts
-_SAVE_SECONDS = 30.0
-_COMMON = 0.5  # share of the cohort that has an organ whose absence is worth telling
+_COMMON = 0.5  # share of a group that has an organ whose absence is worth telling
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Judge label set `config.label` of `config.store` by `config.solf` (epsilon, min_outside, rule, min_voxels).
+    """Judge label set `config.label` of `config.store` by `config.solf`.
 
     Subjects whose label map is unchanged are not measured again, so the same command resumes.
 
     Raises:
-        ConfigError: no such rule, or no subject has the label set.
+        ConfigError: no such rule, share or stratum, or no subject has the label set.
+        FileError: the limits or decisions that are named cannot be used.
         SomeFailed: some label maps could not be read; `failures.jsonl` in the workdir lists them.
     """
-    if config.solf.rule not in RULES:
-        raise ConfigError(f"solf.rule={config.solf.rule!r}: choose one of {', '.join(RULES)}.")
-    store = Store.open(config.store)
+    settings, store = config.solf, Store.open(config.store)
+    check(settings)
     subjects = [name for name, row in store.rows.items() if config.label in row["labels"]]
     if not subjects:
         raise ConfigError(
             f"{store.path}: no subject has a label set {config.label!r}. Correct --config.label."
         )
     folder = verdicts.folder(store.path, config.label)
-    found, failures = measured(store, subjects, config.label, folder / "measures.npz")
-    subjects = [name for name in subjects if name in found]
-    if subjects:
+    sharded = settings.processes > 1
+    part = f".{settings.process}-of-{settings.processes}" if sharded else ""
+    mine = cohort.share(subjects, settings.process, settings.processes)
+    found, failures = cohort.measured(store, mine, config.label, folder, settings.stations, part)
+    subjects = [name for name in mine if name in found]
+    if subjects and not sharded:
         judge(config, store, subjects, stack([found[name] for name in subjects]), folder)
-    report_failures(failures, len(subjects), pathlib.Path(workdir) / "failures.jsonl")
+    report_failures(failures, len(subjects), pathlib.Path(workdir) / f"failures{part}.jsonl")
 
 
-def measured(
-    store: Store, subjects: list[str], label: str, path: pathlib.Path
-) -> tuple[dict[str, OrganMeasures], list[dict]]:
-    """Measures of every subject, from the cache where the label map is the same, and those that failed."""
-    known, failures = cache.load(path), []
-    keys = {name: f"{store.rows[name]['source']}:{store.rows[name]['version']}" for name in subjects}
-    found = {name: known[name] for name in subjects if name in known and known[name][0] == keys[name]}
-    missing = [name for name in subjects if name not in found]
-    saved = time.monotonic()
-
-    def one(name: str) -> OrganMeasures | FileError:
-        try:
-            return measure(
-                store.read(name, f"label/{label}"), store.rows[name]["spacing_mm"], anatomy.NUM_CLASSES
-            )
-        except FileError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        results = progress.track(pool.map(one, missing), "solf", len(missing))
-        for result, name in zip(results, missing):
-            if isinstance(result, FileError):
-                failures.append({"subject": name, "stage": "read", "reason": str(result)})
-                continue
-            found[name] = keys[name], result
-            if time.monotonic() - saved > _SAVE_SECONDS:
-                cache.save(path, found)
-                saved = time.monotonic()
-    if missing and found:
-        cache.save(path, found)
-    return {name: result for name, (_, result) in found.items()}, failures
+def check(settings: ml_collections.ConfigDict) -> None:
+    """Refuse what cannot be used before anything is measured."""
+    if settings.rule not in RULES:
+        raise ConfigError(f"solf.rule={settings.rule!r}: choose one of {', '.join(RULES)}.")
+    if settings.min_outside not in (1, 2, 3):
+        raise ConfigError(f"solf.min_outside={settings.min_outside}: choose 1, 2 or 3 of the three measures.")
+    strata.names([], settings.strata, settings.height_band_mm)
 
 
 def judge(
@@ -93,38 +76,108 @@ def judge(
     measures: OrganMeasures,
     folder: pathlib.Path,
 ) -> None:
-    """Fit, flag, and write what was found."""
-    measures = solf.large(measures, config.solf.min_voxels)
-    percentile = config.solf.rule == "percentile"
-    limits = solf.fit(measures, config.solf.epsilon) if percentile else solf.fit_robust(measures)
-    source = {"store": pathlib.Path(store.path).name, "label": config.label, "body": "union of labels"}
-    limits = limits._replace(provenance=limits.provenance | source)
+    """Fit, flag, let decisions overrule, and write what was found."""
+    settings = config.solf
+    rows = [store.rows[name] for name in subjects]
+    if settings.limits:
+        limits = Limits.load(settings.limits)
+        by, band = limits.rule.get("strata", ()), limits.rule.get("height_band_mm", settings.height_band_mm)
+        groups = strata.names(rows, by, band)
+    else:
+        groups = strata.names(rows, settings.strata, settings.height_band_mm)
+        limits = fitted(config, store, subjects, solf.large(measures, settings.min_voxels), groups)
     limits.save(folder / "limits.json")
-    out = solf.outside(measures, limits)
-    flagged = solf.flag(measures, limits, config.solf.min_outside)
-    files.write_jsonl(folder / verdicts.VERDICTS, verdicts.rows(subjects, measures, out, flagged))
-    files.write_jsonl(folder / "missing.jsonl", missing(subjects, measures))
+    has_limits = (limits.count > 0).any(0)  # not the structures of a few voxels
+    measures = measures._replace(voxels=np.where(has_limits[None], measures.voxels, 0))
+    out = solf.outside(measures, limits, groups)
+    by_rule = out.sum(-1) >= settings.min_outside
+    made = decisions.read(settings.decisions, config.label) if settings.decisions else []
+    versions = {name: cohort.version(store, name, config.label) for name in subjects}
+    flagged, decided, void = decisions.apply(made, subjects, versions, by_rule)
+    if void:
+        print(f"solf: {len(void)} of {len(made)} decisions are about label maps not here", file=sys.stderr)
+    files.write_jsonl(folder / verdicts.VERDICTS, verdicts.rows(subjects, measures, out, flagged, decided))
+    files.write_jsonl(folder / "missing.jsonl", missing(subjects, rows, measures, groups))
+    to_fix = ((subject, organ) for (subject, organ), choice in decided.items() if choice == "fix")
+    files.write_jsonl(folder / "fix.jsonl", ({"subject": s, "organ": o} for s, o in sorted(to_fix)))
+    score(config, subjects, rows, measures, limits, by_rule, folder)
+
+
+def fitted(
+    config: ml_collections.ConfigDict,
+    store: Store,
+    subjects: list[str],
+    measures: OrganMeasures,
+    groups: list[str] | None,
+) -> Limits:
+    """Limits by the recipe's rule, with what tells where they come from."""
+    settings = config.solf
+    options = {"groups": groups, "min_count": settings.min_count}
+    if settings.rule == "percentile":
+        limits = solf.fit(measures, settings.epsilon, **options)
+    else:
+        limits = solf.fit_robust(measures, settings.deviations, **options)
+    maps = [[name, cohort.version(store, name, config.label)] for name in subjects]
+    rule = {"min_voxels": settings.min_voxels, "min_outside": settings.min_outside}
+    if groups is not None:
+        rule |= {"strata": list(settings.strata), "height_band_mm": settings.height_band_mm}
+    source = {
+        "jax": jax.__version__,
+        "store": pathlib.Path(store.path).name,
+        "label": config.label,
+        "body": "union of labels",
+        "label_maps": hashlib.sha256(str(maps).encode()).hexdigest()[:16],
+    }
+    return limits._replace(rule=limits.rule | rule, provenance=limits.provenance | source)
+
+
+def missing(
+    subjects: list[str], rows: list[dict], measures: OrganMeasures, groups: list[str] | None
+) -> list[dict]:
+    """Organs that a subject lacks and most of its group has: not a shape to judge, but worth telling.
+
+    Organs that one sex lacks are told of the other only where groups or attributes say the sex.
+    """
+    present = np.asarray(measures.voxels) > 0
+    told = []
+    names = np.array(groups if groups is not None else [""] * len(subjects))
+    common = {group: present[names == group].mean(0) > _COMMON for group in set(names.tolist())}
+    for subject, row, group, has in zip(subjects, rows, names.tolist(), present):
+        lacks = common[group] & ~has
+        if row["attributes"].get("sex") == "F":
+            lacks[list(anatomy.SEXED)] = False
+        if lacks.any():
+            told.append({"subject": subject, "organs": np.flatnonzero(lacks).tolist()})
+    return told
+
+
+def score(
+    config: ml_collections.ConfigDict,
+    subjects: list[str],
+    rows: list[dict],
+    measures: OrganMeasures,
+    limits: Limits,
+    flagged: np.ndarray,
+    folder: pathlib.Path,
+) -> None:
+    """Where errors were planted, write what the limits found of them, and what either rule would at any setting."""
     errors = [
         {"subject": name, **error}
-        for name in subjects
-        for error in store.rows[name]["quality"].get("planted", ())
+        for name, row in zip(subjects, rows)
+        for error in row["quality"].get("planted", ())
     ]
-    if errors:
-        kind, kinds = planted.truth(subjects, errors, anatomy.NUM_CLASSES)
-        chosen = {"rule": limits.rule, **planted.scores(measures, flagged, kind, kinds)}
-        rows = planted.sweep(measures, kind, kinds, config.solf.min_outside)
-        files.write_json(
-            folder / "precision_recall.json",
-            {"planted": len(errors), "kinds": kinds, "chosen": chosen, "rows": rows},
-        )
-
-
-def missing(subjects: list[str], measures: OrganMeasures) -> list[dict]:
-    """Organs that a subject lacks and most of the cohort has: not a shape to judge, but worth telling."""
-    present = np.asarray(measures.voxels) > 0
-    common = present.mean(0) > _COMMON
-    lacking = ((name, np.flatnonzero(common & ~has).tolist()) for name, has in zip(subjects, present))
-    return [{"subject": name, "organs": organs} for name, organs in lacking if organs]
+    if not errors:
+        return
+    kind, kinds = planted.truth(subjects, errors, anatomy.NUM_CLASSES)
+    files.write_json(
+        folder / "precision_recall.json",
+        {
+            "planted": len(errors),
+            "kinds": kinds,
+            "chosen": {"rule": limits.rule, **planted.scores(measures, flagged, kind, kinds)},
+            "rows": planted.sweep(measures, kind, kinds, config.solf.min_outside),
+        },
+    )
 
 
 def report_failures(failures: list[dict], done: int, path: pathlib.Path) -> None:

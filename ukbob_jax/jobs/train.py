@@ -15,6 +15,7 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.data import augment, pipeline
+from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.validation import validator
 from ukbob_jax.models import weights
@@ -41,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     store = Store.open(data.store)
     subjects = store.split(data.train_split)
     config = fitted(config, store, subjects)
-    flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label)
+    flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
     contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
     names = class_names(config)
     lookup = anatomy.to_names(names) if data.organs else None
@@ -63,7 +64,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             model=model,
             optimizer=tx,
             loss_fn=loss(config, store, subjects, lookup),
-            augment=augment.compose(*config.augment) if config.augment else None,
+            augment=on_device(config.augment),
         ),
         batches=functools.partial(batches, config, store, subjects, flagged, contrasts, lookup),
         evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
@@ -97,8 +98,14 @@ def batches(
         seed=config.seed, start_step=start_step, foreground=data.foreground, normalize=data.normalize,
         contrasts=contrasts, flagged=flagged, flagged_action="ignore" if data.flagged == "off" else data.flagged,
         label_map=lookup, num_classes=config.model.out_channels, process=jax.process_index(), processes=jax.process_count(),
-        threads=data.threads, workers=data.workers,
+        threads=data.threads, workers=data.workers, packed=True,
     )  # fmt: skip
+
+
+def on_device(names: tuple[str, ...]) -> Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """(key, packed batch) -> what the network learns from: unpacked, then changed by the augmentations named."""
+    change = augment.compose(*names) if names else lambda _, batch: batch
+    return lambda key, batch: change(key, unpack(batch))
 
 
 def loss(

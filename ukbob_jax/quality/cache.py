@@ -20,7 +20,8 @@ def save(path: pathlib.Path, found: dict[str, tuple[str, OrganMeasures]]) -> Non
     fields = stack([found[subject][1] for subject in subjects])
     buffer = io.BytesIO()
     keys = [found[subject][0] for subject in subjects]
-    np.savez(buffer, subjects=np.array(subjects), keys=np.array(keys), **fields._asdict())
+    stored = {name: field for name, field in fields._asdict().items() if field is not None}
+    np.savez(buffer, subjects=np.array(subjects), keys=np.array(keys), **stored)
     files.write_bytes(path, buffer.getvalue())
 
 
@@ -28,9 +29,20 @@ def load(path: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
     """What `save` wrote; nothing where there is no such file or it is damaged or of another layout: it is a cache."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            fields = [stored[name] for name in OrganMeasures._fields]
+            fields = OrganMeasures(**{name: stored[name] for name in OrganMeasures._fields if name in stored})
             names, keys = stored["subjects"].tolist(), stored["keys"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return {}
-    rows = (OrganMeasures(*row) for row in zip(*fields))
-    return {name: (key, row) for name, key, row in zip(names, keys, rows)}
+    return {name: (key, _row(fields, i)) for i, (name, key) in enumerate(zip(names, keys))}
+
+
+def load_all(folder: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
+    """What every process has saved in `folder`, each under its own name."""
+    found: dict[str, tuple[str, OrganMeasures]] = {}
+    for path in sorted(folder.glob("measures*.npz"), key=lambda path: path.stat().st_mtime_ns):
+        found |= load(path)
+    return found
+
+
+def _row(fields: OrganMeasures, i: int) -> OrganMeasures:
+    return OrganMeasures(*(None if field is None else field[i] for field in fields))

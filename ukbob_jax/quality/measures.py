@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
+from ukbob_jax.quality import seams
 from ukbob_jax.quality.surface import area_table
 from ukbob_jax.quality.tally import OUTSIDE, Tally, tally
 
@@ -36,6 +37,7 @@ class OrganMeasures(NamedTuple):
     touches_border: Array | None = (
         None  # bool: some voxel lies in the volume's first or last plane of an axis
     )
+    seam_contact: Array | None = None  # share of the voxels beside another station's; 0 without a station map
 
 
 def measure(
@@ -43,6 +45,7 @@ def measure(
     spacing_mm: tuple[float, float, float] | Array,
     num_classes: int = 73,
     body: Array | None = None,
+    station: Array | None = None,
 ) -> OrganMeasures:
     """Measure all classes of a label map at once; 255 belongs to no class.
 
@@ -54,10 +57,12 @@ def measure(
         spacing_mm: 3, size of a voxel.
         num_classes: labels are 0 to `num_classes` - 1 (at most 255 classes); 0, the background, is measured like the rest.
         body: `x y z`, nonzero inside the body; by default the union of all labels but background and 255.
+        station: number of the station that each voxel comes from, `x y z`, or of each axial slice, `z`; 255 or
+            negative where there is none. It adds `seam_contact`.
     Raises:
         GeometryError: the shape or the spacing cannot be measured.
         ValuesError: labels are not integers, or one is not a class (not noticed inside jit).
-        MismatchError: `body` has another shape.
+        MismatchError: `body` or `station` has another shape.
     """
     if not 0 < num_classes <= OUTSIDE:
         raise ValuesError(
@@ -67,12 +72,14 @@ def measure(
         raise MismatchError(
             f"body mask of shape {body.shape} for labels of shape {labels.shape}: use one grid."
         )
-    traced = any(isinstance(a, jax.core.Tracer) for a in (labels, spacing_mm, body))
+    traced = any(isinstance(a, jax.core.Tracer) for a in (labels, spacing_mm, body, station))
     labels = _as_bytes(labels, num_classes)
     counts = tally(labels, num_classes)
     body_voxels = None if body is None else (body != 0).sum()
+    touching = None if station is None else seams.contact(labels, station, num_classes)
     if traced:
-        return finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
+        found = finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
+        return _with_seams(found, touching, jnp.float32, jnp)
     counts = jax.tree.map(np.asarray, counts)
     if counts.highest >= num_classes:
         raise ValuesError(
@@ -82,7 +89,12 @@ def measure(
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
-    return finish(counts, spacing, body_voxels, np)
+    return _with_seams(finish(counts, spacing, body_voxels, np), touching, np.float64, np)
+
+
+def _with_seams(found: OrganMeasures, touching: Array | None, dtype: type, xp: ModuleType) -> OrganMeasures:
+    touching = xp.zeros_like(found.voxels) if touching is None else xp.asarray(touching)
+    return found._replace(seam_contact=touching.astype(dtype) / xp.maximum(found.voxels, 1).astype(dtype))
 
 
 def stack(measures: list[OrganMeasures]) -> OrganMeasures:

@@ -70,7 +70,7 @@ def fit_robust(
         raise ValuesError(f"deviations={deviations}: must be positive.")
 
     def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scaled = _to_scale(ordered)
+        scaled = to_scale(ordered)
         middle = _median(scaled, count)
         spread = _MAD_TO_SIGMA * _median(np.sort(np.abs(scaled - middle), axis=0), count)
         a, b = (_from_scale(middle + sign * deviations * spread) for sign in (-1, 1))
@@ -95,7 +95,9 @@ def large(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
 
 
 def outside(measures: OrganMeasures, limits: Limits, groups: Sequence[str] | str | None = None) -> np.ndarray:
-    """Which measures leave their range, (..., num_classes, 3 features); undefined ones do, absent organs' never.
+    """Which measures leave their range, (..., num_classes, 3 features); undefined ones do.
+
+    Those of absent organs, and of classes seen too rarely to have limits, never do.
 
     Args:
         measures: of one subject, (num_classes,), or of n.
@@ -116,8 +118,9 @@ def outside(measures: OrganMeasures, limits: Limits, groups: Sequence[str] | str
     if unknown:
         raise MismatchError(f"groups {sorted(unknown)} are not among the limits' {', '.join(limits.groups)}.")
     index = 0 if groups is None else np.vectorize(limits.groups.index, otypes=[np.int64])(groups)
-    inside = (values >= limits.low[index]) & (values <= limits.high[index])
-    return ~inside & (np.asarray(measures.voxels) > 0)[..., None]
+    low, high = limits.low[index], limits.high[index]
+    judged = (np.isfinite(low) | np.isfinite(high)).any(-1) & (np.asarray(measures.voxels) > 0)
+    return ~((values >= low) & (values <= high)) & judged[..., None]
 
 
 def flag(
@@ -182,7 +185,8 @@ def _median(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
     return (_pick(ordered, (count - 1) // 2) + _pick(ordered, count // 2)) / 2
 
 
-def _to_scale(values: np.ndarray) -> np.ndarray:
+def to_scale(values: np.ndarray) -> np.ndarray:
+    """Features (..., 3) where they are near normal, as `fit_robust` says."""
     fraction, sphericity, eccentricity = np.moveaxis(values, -1, 0)
     ratio = np.maximum(1 - eccentricity**2, _LEAST_RATIO)
     return np.log(np.stack([fraction, sphericity, ratio], -1))

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,11 @@ def folder(store_path: str | os.PathLike, label: str) -> pathlib.Path:
 
 
 def rows(
-    subjects: Sequence[str], measures: OrganMeasures, out: np.ndarray, flagged: np.ndarray
+    subjects: Sequence[str],
+    measures: OrganMeasures,
+    out: np.ndarray,
+    flagged: np.ndarray,
+    decided: Mapping[tuple[str, int], str] | None = None,
 ) -> Iterator[dict]:
     """One row per organ that is present, background left out; an undefined measure is null.
 
@@ -29,27 +33,37 @@ def rows(
         measures: fields (n, num_classes).
         out: bool (n, num_classes, 3), which measures leave their range.
         flagged: bool (n, num_classes).
+        decided: what a person decided, by (subject, organ); such rows say so.
     """
-    values = features(measures)
+    values, decided = features(measures), decided or {}
     for i, organ in np.argwhere(np.asarray(measures.voxels)[:, 1:] > 0):
         organ = int(organ) + 1
         found = [float(v) if np.isfinite(v) else None for v in values[i, organ]]
-        yield {
+        row = {
             "subject": subjects[i],
             "organ": organ,
             **dict(zip(FEATURES, found)),
             "outside": [name for name, is_out in zip(FEATURES, out[i, organ]) if is_out],
             "flagged": bool(flagged[i, organ]),
         }
+        if measures.seam_contact is not None and measures.seam_contact[i, organ] > 0:
+            row["seam_contact"] = float(measures.seam_contact[i, organ])
+        if (subjects[i], organ) in decided:
+            row["decision"] = decided[subjects[i], organ]
+        yield row
 
 
-def flagged_organs(store_path: str | os.PathLike, label: str) -> dict[str, set[int]]:
+def flagged_organs(
+    store_path: str | os.PathLike, label: str, path: str | os.PathLike = ""
+) -> dict[str, set[int]]:
     """Ids of the organs whose label is not to be trusted, by subject; subjects without any are left out.
 
+    Args:
+        path: of another file of verdicts than the one in the store.
     Raises:
         FileError: the solf job has not been run on this label set, or its file is damaged.
     """
-    path = folder(store_path, label) / VERDICTS
+    path = pathlib.Path(path) if path else folder(store_path, label) / VERDICTS
     if not path.is_file():
         raise FileError(
             f"{path}: no verdicts on label set {label!r}. Run --config.job=solf, or set flagged to 'off'."

@@ -1,0 +1,87 @@
+"""Measures of every label map of a store, by several processes if need be, each measured once."""
+
+import concurrent.futures
+import pathlib
+import time
+
+import jax
+
+from ukbob_jax import anatomy, progress
+from ukbob_jax.errors import ConfigError, UkbobError
+from ukbob_jax.quality import cache
+from ukbob_jax.quality.measures import OrganMeasures, measure
+from ukbob_jax.store.reader import Store
+
+_SAVE_SECONDS = 30.0
+
+
+def share(subjects: list[str], process: int, processes: int) -> list[str]:
+    """The subjects that one of several processes works on.
+
+    Raises:
+        ConfigError: there is no such process.
+    """
+    if not 0 <= process < processes:
+        raise ConfigError(f"process {process} of {processes}: must be 0 to {processes - 1}.")
+    return subjects[process::processes]
+
+
+def version(store: Store, subject: str, label: str) -> str:
+    """Which writing of the label map this is; it changes when the map is replaced."""
+    return store.rows[subject]["folders"][f"label/{label}"].split("/")[0]
+
+
+def measured(
+    store: Store, subjects: list[str], label: str, folder: pathlib.Path, stations: str = "", name: str = ""
+) -> tuple[dict[str, OrganMeasures], list[dict]]:
+    """Measures of every subject, from what any process saved where the label map is the same, and those that failed.
+
+    New ones are saved in `folder` while they come, so that a stopped run goes on where it was.
+
+    Args:
+        stations: label set with each voxel's station, or "".
+        name: added to the file that is saved, where several processes save at a time.
+    """
+    known = cache.load_all(folder)
+    keys = {subject: _key(store, subject, label, stations) for subject in subjects}
+    found = {s: known[s] for s in subjects if s in known and known[s][0] == keys[s]}
+    missing, failures = [s for s in subjects if s not in found], []
+    path, saved = folder / f"measures{name}.npz", time.monotonic()
+    devices = devices_to_use()
+
+    def one(task: tuple[int, str]) -> OrganMeasures | UkbobError:
+        number, subject = task
+        try:
+            labels = store.read(subject, f"label/{label}")
+            station = store.read(subject, f"label/{stations}") if stations else None
+            with jax.default_device(devices[number % len(devices)]):
+                spacing = store.rows[subject]["spacing_mm"]
+                return measure(labels, spacing, anatomy.NUM_CLASSES, station=station)
+        except UkbobError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(2 * len(devices)) as pool:  # one reads while another counts
+        results = progress.track(pool.map(one, enumerate(missing)), "solf", len(missing))
+        for result, subject in zip(results, missing):
+            if isinstance(result, UkbobError):
+                failures.append({"subject": subject, "stage": "measure", "reason": str(result)})
+                continue
+            found[subject] = keys[subject], result
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                cache.save(path, found)
+                saved = time.monotonic()
+    if missing and found:
+        cache.save(path, found)
+    return {subject: result for subject, (_, result) in found.items()}, failures
+
+
+def devices_to_use() -> list[jax.Device]:
+    """Every accelerator; of CPUs one, whose threads use all cores."""
+    found = jax.local_devices()
+    return found[:1] if found[0].platform == "cpu" else found
+
+
+def _key(store: Store, subject: str, label: str, stations: str) -> str:
+    """Changes when the label map or the station map does."""
+    row = store.rows[subject]
+    return ":".join([row["source"], *(row["folders"].get(f"label/{s}", "") for s in (label, stations) if s)])
