@@ -1,0 +1,202 @@
+"""One DICOM file to one slice. Only the tags listed here are read; names, dates and free text never are."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError, FileError, GeometryError
+from ukbob_jax.volumes.dicom.contrast import recognise
+
+_GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+_PIXELS = (
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PixelData",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "SamplesPerPixel",
+)
+_ORDER = (  # used to group and to sort, then forgotten
+    "AcquisitionTime",
+    "ImageType",
+    "SeriesDescription",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesTime",
+    "SOPInstanceUID",
+)
+_FACTS = {  # tag: the store's attribute, its type, and the factor to its unit
+    "BodyPartExamined": ("body_part", str, None),
+    "FlipAngle": ("flip_angle_deg", float, 1.0),
+    "MagneticFieldStrength": ("field_strength_t", float, 1.0),
+    "Manufacturer": ("manufacturer", str, None),
+    "ManufacturerModelName": ("scanner", str, None),
+    "Modality": ("modality", str, None),
+    "PatientSex": ("sex", str, None),
+    "PatientSize": ("height_mm", float, 1000.0),
+    "RepetitionTime": ("repetition_time_ms", float, 1.0),
+}
+TAGS = (*_GEOMETRY, *_PIXELS, *_ORDER, *_FACTS)
+_MAGIC = slice(128, 132)
+
+
+class Slice(NamedTuple):
+    """One image of a series.
+
+    Attributes:
+        pixels: rows columns; int16 where the values fit, else float32.
+        position_mm: centre of the first pixel, DICOM's coordinates (left, posterior, superior), 3.
+        along_row, along_column: unit vectors of growing column and of growing row index, 3 each.
+        spacing_mm: between rows, between columns.
+        series, instance: UIDs.
+        contrast: Dixon contrast, or "".
+        contradicted: the image type names another contrast than the description.
+        acquired, made, number: AcquisitionTime and SeriesTime (HHMMSS.f text), SeriesNumber; to tell repeats apart.
+        facts: technical attributes under the store's names.
+    """
+
+    pixels: np.ndarray
+    position_mm: np.ndarray
+    along_row: np.ndarray
+    along_column: np.ndarray
+    spacing_mm: tuple[float, float]
+    series: str
+    instance: str
+    contrast: str
+    contradicted: bool
+    acquired: str
+    made: str
+    number: int
+    facts: dict[str, Any]
+
+
+def library() -> ModuleType:
+    """pydicom, which plain installations do without.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ConfigError(
+            "Reading DICOM needs pydicom, which is not installed: pip install 'ukbob-jax[dicom]'."
+        ) from error
+    return pydicom
+
+
+def read_slice(data: bytes, where: str) -> Slice | None:
+    """The image in the bytes of one DICOM file; None for other files and for DICOM objects without an image.
+
+    Args:
+        data: the file.
+        where: names it in messages.
+    Raises:
+        ConfigError: pydicom is not installed.
+        FileError: the file is damaged, or of a kind that is not read.
+        GeometryError: it does not say where the image lies.
+    """
+    if data[_MAGIC] != b"DICM":
+        return None
+    pydicom = library()
+    try:
+        with _quiet():
+            found = pydicom.dcmread(io.BytesIO(data), specific_tags=list(TAGS))
+            if "PixelData" not in found or not found.get("SeriesInstanceUID"):
+                return None
+            _check_kind(found, where)
+            return _slice(found, where)
+    except (FileError, GeometryError):
+        raise
+    except Exception as error:  # pydicom raises nearly everything, with values of the header in the message
+        raise FileError(
+            f"{where}: damaged, or compressed in a way that is not read ({type(error).__name__}). "
+            "Fetch it again, or decompress it with gdcmconv or dcmdjpeg."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom's remarks off the terminal: they repeat what the header says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _check_kind(found: Any, where: str) -> None:
+    frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
+    if frames > 1:
+        raise FileError(
+            f"{where}: {frames} frames in one file (enhanced DICOM). Convert it to one file per slice, or to NIfTI."
+        )
+    if samples > 1:
+        raise FileError(f"{where}: a colour image ({samples} samples per pixel); expected grey values.")
+    for tag in _GEOMETRY:
+        if found.get(tag) is None:
+            raise GeometryError(f"{where}: no {tag}, so where the image lies is not known. Export it again.")
+
+
+def _slice(found: Any, where: str) -> Slice:
+    directions = np.array(found.ImageOrientationPatient, np.float64).reshape(2, 3)
+    position = np.array(found.ImagePositionPatient, np.float64).reshape(3)
+    spacing = tuple(float(length) for length in found.PixelSpacing)
+    lengths = np.linalg.norm(directions, axis=1)
+    finite = np.isfinite([*directions.ravel(), *position, *spacing]).all()
+    if not finite or len(spacing) != 2 or min(spacing) <= 0 or np.abs(lengths - 1).max() > 1e-3:
+        raise GeometryError(
+            f"{where}: orientation {directions.tolist()}, pixel spacing {spacing}: not a plane in mm."
+        )
+    contrast, contradicted = recognise(_text(found, "SeriesDescription"), found.get("ImageType") or ())
+    return Slice(
+        pixels=_values(found),
+        position_mm=position,
+        along_row=directions[0] / lengths[0],
+        along_column=directions[1] / lengths[1],
+        spacing_mm=spacing,
+        series=str(found.SeriesInstanceUID),
+        instance=_text(found, "SOPInstanceUID"),
+        contrast=contrast,
+        contradicted=contradicted,
+        acquired=_text(found, "AcquisitionTime"),
+        made=_text(found, "SeriesTime"),
+        number=int(found.get("SeriesNumber") or 0),
+        facts=_facts(found),
+    )
+
+
+def _values(found: Any) -> np.ndarray:
+    """Rescaled pixels, rows columns."""
+    pixels = found.pixel_array
+    slope, intercept = float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
+    if (slope, intercept) != (1.0, 0.0):
+        pixels = pixels * np.float32(slope) + np.float32(intercept)
+    limits = np.iinfo(np.int16)
+    fits = pixels.min() >= limits.min and pixels.max() <= limits.max
+    whole = pixels.dtype.kind in "iu" or (np.rint(pixels) == pixels).all()
+    return pixels.astype(np.int16 if fits and whole else np.float32)
+
+
+def _facts(found: Any) -> dict[str, Any]:
+    facts = {}
+    for tag, (name, kind, factor) in _FACTS.items():
+        try:
+            value = found.get(tag)
+            if value not in (None, ""):
+                facts[name] = str(value) if kind is str else round(float(value) * factor, 3)
+        except (TypeError, ValueError):
+            continue  # no image is lost for a field strength that is no number
+    return facts
+
+
+def _text(found: Any, tag: str) -> str:
+    return str(found.get(tag) or "")
