@@ -128,8 +128,8 @@ class Segmenter:
         """
         given = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(given)
-        x, grid = self._prepare(image)
-        params, adapted = self._adapt(x, adapt)
+        x, grid = self.prepare(image)
+        params, adapted = self.adapt(x, adapt)
         found = slabs.segment(
             ModuleApply(self.model),
             {"params": params, **self.model_state},
@@ -164,14 +164,14 @@ class Segmenter:
             )
         return stored[0], Volume(array, turned[0].affine, turned[0].codes)
 
-    def _prepare(self, image: Volume) -> tuple[np.ndarray, Volume]:
+    def prepare(self, image: Volume) -> tuple[np.ndarray, Volume]:
         """Intensities as in training, `x y z c` float32, and the volume whose grid they are on."""
         if self.meta.get("spacing_mm"):
             image = image.resample(self.meta["spacing_mm"], LINEAR)
         statistics = intensity.statistics(image.array)
         return np.asarray(intensity.normalize(image.array, statistics, self.meta["normalize"])), image
 
-    def _adapt(self, x: np.ndarray, adapt: bool | Mapping[str, Any]) -> tuple[Any, AdaptResult | None]:
+    def adapt(self, x: np.ndarray, adapt: bool | Mapping[str, Any]) -> tuple[Any, AdaptResult | None]:
         """Parameters for this scan, and how they came about; None where adaptation was not asked for."""
         if adapt is False:
             return self.params, None

@@ -7,7 +7,9 @@ import ml_collections
 
 from ukbob_jax.errors import ConfigError
 
-JOBS = ("ingest", "solf", "judge", "train", "evaluate", "predict", "report", "demo")
+JOBS = (
+    "ingest", "label", "solf", "judge", "agreement", "train", "evaluate", "predict", "report", "demo",
+)  # fmt: skip
 
 
 def names(config: ml_collections.ConfigDict) -> tuple[str, ...]:

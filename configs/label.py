@@ -1,0 +1,25 @@
+"""Automatic labels into a store.
+
+    python -m ukbob_jax.main --config=configs/label.py --workdir=DIR --config.store=STORE \
+        --config.labeller.command='LABELLER -i {input} -o {output}' --config.labeller.contrasts='("water",)'
+    python -m ukbob_jax.main --config=configs/label.py:teacher --workdir=DIR --config.store=STORE \
+        --config.labeller.workdir=TRAINED
+    python -m ukbob_jax.main --config=configs/label.py:agreement --workdir=DIR --config.store=STORE     automatic labels
+                                                             beside manual ones, before and after the label filter
+
+Commands for TotalVibeSegmentator and TotalSegmentator: docs/labels.md.
+"""
+
+import ml_collections
+
+from configs import common
+
+VARIANTS = {"command": {}, "teacher": {}, "agreement": {}}
+
+
+def get_config(variant: str = "command") -> ml_collections.ConfigDict:
+    config = common.base()
+    config.job = "agreement" if variant == "agreement" else "label"
+    if variant == "teacher":
+        config.labeller.kind = "teacher"
+    return config

@@ -1,0 +1,145 @@
+import sys
+
+import numpy as np
+import pytest
+
+from configs import common
+from ukbob_jax import anatomy, files
+from ukbob_jax.errors import ConfigError, InputError, SomeFailed
+from ukbob_jax.jobs import label
+from ukbob_jax.quality import verdicts
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
+
+SHAPE, AFFINE = (7, 6, 8), np.diag([2.0, 2.0, 3.0, 1.0])
+SCRIPT = """
+import sys, nibabel, numpy
+image = nibabel.load(sys.argv[1])
+values = numpy.asanyarray(image.dataobj)
+open(sys.argv[3], "a").write("x")
+if values.max() == 13:
+    sys.exit("bad luck")
+nibabel.save(nibabel.Nifti1Image(numpy.where(values > 50, int(sys.argv[4]), 0).astype("uint8"), image.affine), sys.argv[2])
+"""
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    with StoreWriter(tmp_path / "store") as writer:
+        for number in range(3):
+            rng = np.random.default_rng(number)
+            image = rng.integers(0, 100, (*SHAPE, 3)).astype(np.int16)
+            writer.write(
+                f"s{number}", image, AFFINE, {"manual": np.zeros(SHAPE, np.uint8)}, source=str(number),
+                contrasts=("in_phase", "water", "fat"), attributes={"sex": "F"},
+            )  # fmt: skip
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def config(store, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    made = common.base()
+    made.store = store.path
+
+    def change(label_id: int = 5, **fields):
+        command = f"{sys.executable} {tmp_path}/script.py {{input}} {{output}} {tmp_path}/calls {label_id}"
+        made.labeller.update({"command": command, "contrasts": ("water",), "workers": 2} | fields)
+        return made.copy_and_resolve_references()
+
+    return change
+
+
+def calls(tmp_path) -> int:
+    path = tmp_path / "calls"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def test_labels_every_subject_once_and_says_what_made_them(store, config, tmp_path):
+    label.run(config(version="1.2"), str(tmp_path))
+    label.run(config(version="1.2"), str(tmp_path))
+    assert calls(tmp_path) == 3
+    found = Store.open(store.path)
+    for subject in found.subjects:
+        expected = np.where(store.read(subject, "image")[..., 1] > 50, 5, 0)
+        np.testing.assert_array_equal(found.read(subject, "label/auto"), expected)
+        made_by = found.rows[subject]["provenance"]["auto"]
+        assert (made_by["labeller"], made_by["version"], made_by["contrasts"]) == (
+            "command",
+            "1.2",
+            ["water"],
+        )
+    label.run(config(version="1.3"), str(tmp_path))
+    assert calls(tmp_path) == 6
+
+
+def test_a_subject_that_fails_is_listed_and_tried_again(store, config, tmp_path):
+    with StoreWriter(store.path) as writer:
+        writer.write(
+            "s1",
+            np.full((*SHAPE, 3), 13, np.int16),
+            AFFINE,
+            {},
+            source="new",
+            contrasts=("in_phase", "water", "fat"),
+        )
+    with pytest.raises(SomeFailed, match="1 of 3 subjects failed"):
+        label.run(config(), str(tmp_path))
+    [row] = files.read_jsonl(tmp_path / "failures.jsonl")
+    assert (row["subject"], row["stage"]) == ("s1", "label") and "bad luck" in row["reason"]
+    with pytest.raises(InputError, match="1 of 1"):
+        label.run(config(), str(tmp_path))
+    assert calls(tmp_path) == 4
+
+
+def test_ids_are_mapped_from_the_labellers_set_and_strange_ones_refused(store, config, tmp_path):
+    label.run(config(labels="btcv", label_id=6), str(tmp_path))  # BTCV's liver
+    assert set(np.unique(Store.open(store.path).read("s0", "label/auto"))) == {0, anatomy.IDS["liver"]}
+    with pytest.raises(InputError, match="label 40 is not in btcv"):
+        label.run(config(labels="btcv", label_id=40), str(tmp_path))
+
+
+def test_contrasts_are_labelled_one_by_one_and_merged(store, config, tmp_path):
+    label.run(config(contrasts=("in_phase", "water", "fat"), merge="vote"), str(tmp_path))
+    votes = (store.read("s0", "image") > 50).sum(-1)
+    np.testing.assert_array_equal(Store.open(store.path).read("s0", "label/auto"), np.where(votes >= 2, 5, 0))
+    assert calls(tmp_path) == 9
+    label.run(config(contrasts=("fat", "water"), merge="first", name="either"), str(tmp_path))
+    either = (store.read("s0", "image")[..., 1:] > 50).any(-1)
+    np.testing.assert_array_equal(Store.open(store.path).read("s0", "label/either"), np.where(either, 5, 0))
+
+
+def test_shares_label_the_store_together(store, config, tmp_path):
+    for process in range(2):
+        label.run(config(process=process, processes=2), str(tmp_path))
+    assert calls(tmp_path) == 3
+    assert all("auto" in row["labels"] for row in Store.open(store.path).rows.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "manual"}, "'manual' was not made by a labeller"),
+        ({"contrasts": ()}, "choose from in_phase, water, fat"),
+        ({"contrasts": ("T2",)}, "no contrast 'T2'"),
+        ({"merge": "magic"}, "vote, first, rules"),
+        ({"kind": "magic"}, "command or teacher"),
+        ({"water_only": ("brain",)}, "'brain' is not a structure"),
+        ({"labels": "magic"}, "label set 'magic' is not known"),
+        ({"process": 2}, "process 2 of 1"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_before_any_call(config, tmp_path, fields, words):
+    with pytest.raises(ConfigError, match=words):
+        label.run(config(**fields), str(tmp_path))
+    assert calls(tmp_path) == 0
+
+
+def test_verdicts_on_labels_of_a_program(store, config, tmp_path):
+    from ukbob_jax.jobs import solf
+
+    label.run(config(), str(tmp_path))
+    made = config()
+    made.solf.update({"min_count": 3, "min_voxels": 0, "epsilon": 0.0})
+    solf.run(made, str(tmp_path))
+    assert verdicts.flagged_organs(store.path, "auto") == {}

@@ -1,0 +1,120 @@
+"""Labels from somebody else's program: any command that turns an image NIfTI into a label NIfTI."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError, FileError, InputError
+from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.volume import Volume
+
+INPUT, OUTPUT = "{input}", "{output}"
+_TOLD = 300  # characters of what a failed program said last
+
+
+class ProgramError(InputError):
+    """The program failed on a scan, or what it wrote is no label map of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A command, run once per image; no shell is involved, and paths may hold spaces.
+
+    Attributes:
+        words: program and arguments; `{input}` and `{output}` in them become the paths of .nii.gz files.
+        timeout_s: after which it is killed, with every process it started.
+    """
+
+    words: tuple[str, ...]
+    timeout_s: float
+
+    @classmethod
+    def parse(cls, command: str, timeout_s: float) -> "Program":
+        """A program from one line, quoted as for a shell.
+
+        Raises:
+            ConfigError: a place for input or output is missing, or there is no such program.
+        """
+        try:
+            words = tuple(shlex.split(command))
+        except ValueError as error:
+            raise ConfigError(f"labeller.command: {error}: {command}") from error
+        for place in (INPUT, OUTPUT):
+            if not any(place in word for word in words):
+                raise ConfigError(
+                    f"labeller.command has no {place}: {command!r}. Put it where the file's path goes."
+                )
+        if shutil.which(words[0]) is None:
+            raise ConfigError(
+                f"labeller.command: no program {words[0]!r} here. Install it, or give its full path."
+            )
+        if not timeout_s > 0:
+            raise ConfigError(f"labeller.timeout_s={timeout_s}: must be positive.")
+        return cls(words, timeout_s)
+
+    def label(self, image: Volume) -> np.ndarray:
+        """The program's label map of `image`, `x y z`, integers, on the grid of `image` in RAS.
+
+        Raises:
+            ProgramError: it failed, took too long, wrote nothing, or wrote something else than labels of this image.
+        """
+        with tempfile.TemporaryDirectory(prefix="ukbob_label_") as folder:
+            source, target = (pathlib.Path(folder) / name for name in ("input.nii.gz", "output.nii.gz"))
+            write_volume(source, image)
+            self._run(source, target, pathlib.Path(folder))
+            if not target.is_file():
+                raise ProgramError(f"{self.words[0]} ended well but wrote no {OUTPUT}.")
+            try:
+                labels = read_volume(target, kind="label").to_ras()
+                check_same_space(image.to_ras(), labels, "the image", f"what {self.words[0]} wrote")
+            except InputError as error:
+                raise ProgramError(str(error)) from error
+        return labels.array
+
+    def _run(self, source: pathlib.Path, target: pathlib.Path, folder: pathlib.Path) -> None:
+        paths = {INPUT: str(source), OUTPUT: str(target)}
+        words = [_filled(word, paths) for word in self.words]
+        log = folder / "log.txt"
+        with open(log, "wb") as said:
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    cwd=folder,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise FileError(f"{words[0]}: cannot be started ({error.strerror}).") from error
+            try:
+                code = process.wait(self.timeout_s)
+            except subprocess.TimeoutExpired as error:
+                raise ProgramError(f"{words[0]} took over {self.timeout_s:g} s and was killed.") from error
+            finally:
+                _end(process)
+        if code:
+            last = log.read_bytes()[-_TOLD:].decode(errors="replace").strip().splitlines()
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise ProgramError(f"{words[0]} {how}: {last[-1] if last else 'it said nothing'}")
+
+
+def _filled(word: str, paths: dict[str, str]) -> str:
+    for place, path in paths.items():
+        word = word.replace(place, path)
+    return word
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Kill what is left of the program and of what it started: all are in its own session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,84 @@
+"""How well automatic labels agree with manual ones, per organ, before and after the label filter: the paper's table.
+
+Prints the table and writes it to `{workdir}/agreement/AUTO_MANUAL.json` and `.csv`; scores of single labels are in
+`.jsonl`. Needs the solf job's verdicts on the automatic labels.
+"""
+
+import csv
+import io
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from ukbob_jax import files
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.evaluation import agreement
+from ukbob_jax.progress import track
+from ukbob_jax.quality.verdicts import flagged_organs
+from ukbob_jax.store.reader import Store
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Compare label sets `config.agreement.auto` and `.manual` of every subject that has both.
+
+    Subjects whose label maps are unchanged are not compared again.
+
+    Raises:
+        ConfigError: no such subset or split, or no subject has both label sets.
+        FileError: there is no store, or no verdicts on the automatic labels.
+    """
+    settings, store = config.agreement, Store.open(config.store)
+    organs = agreement.organs(settings.subset)
+    flagged = flagged_organs(store.path, settings.auto)
+    pool = store.split(settings.split) if settings.split else store.subjects
+    subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s]["labels"])]
+    if not subjects:
+        raise ConfigError(
+            f"{store.path}: no subject has both label sets {settings.auto!r} and {settings.manual!r}."
+        )
+    name = f"{settings.auto}_{settings.manual}"
+    folder = pathlib.Path(workdir) / "agreement"
+    rows = []
+    for subject in track(subjects, "agreement"):
+        rows += compared(store, subject, settings, organs, folder / name / f"{subject}.json")
+    table = agreement.table(rows, flagged, organs)
+    files.write_jsonl(folder / f"{name}.jsonl", rows)
+    files.write_json(
+        folder / f"{name}.json", {"subjects": len(subjects), **settings.to_dict(), "table": table}
+    )
+    files.write_bytes(folder / f"{name}.csv", as_csv(table).encode())
+    print(agreement.text(table))
+
+
+def compared(
+    store: Store,
+    subject: str,
+    settings: ml_collections.ConfigDict,
+    organs: dict[int, str],
+    path: pathlib.Path,
+) -> list[dict[str, Any]]:
+    """Scores of one subject, from its file where the label maps and settings are the same."""
+    row, sets = store.rows[subject], (settings.auto, settings.manual)
+    key = [
+        *(row["folders"][f"label/{s}"] for s in sets),
+        row["source"],
+        settings.subset,
+        settings.tolerance_mm,
+    ]
+    if path.exists() and (known := files.read_json(path))["key"] == key:
+        return known["rows"]
+    auto, manual = (store.read(subject, f"label/{s}") for s in sets)
+    scores = agreement.score(auto, manual, tuple(row["spacing_mm"]), organs, settings.tolerance_mm)
+    rows = [{"subject": subject, **score} for score in scores]
+    files.write_json(path, {"key": key, "rows": rows})
+    return rows
+
+
+def as_csv(table: list[dict[str, Any]]) -> str:
+    """The table with a header line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()

@@ -1,0 +1,195 @@
+"""Automatic labels into a store: from any program that labels a NIfTI, or from a network of ours as teacher.
+
+Every subject gets label set `config.labeller.name`, with what made it in its row. `failures.jsonl` in the workdir lists
+subjects that could not be labelled. Recipes for public labellers: docs/labels.md.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+import ukbob_jax
+from ukbob_jax import anatomy, files
+from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
+from ukbob_jax.inference import teacher
+from ukbob_jax.inference.program import Program, ProgramError
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.progress import track
+from ukbob_jax.quality import cohort, merge
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.volume import Volume
+
+MERGES = ("vote", "first", "rules")
+Labeller = Callable[[Volume, dict[str, Any]], np.ndarray]  # image x y z c, manifest row -> our ids, x y z
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Label every subject that has no labels by this labeller, version and settings yet.
+
+    Raises:
+        ConfigError: a setting cannot be used, or the label set exists and no labeller made it.
+        FileError: the store or the teacher is missing.
+        InputError: every subject failed.
+        SomeFailed: some did.
+    """
+    settings, store = config.labeller, Store.open(config.store)
+    subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
+    labeller, facts = make(config)
+    contrasts = chosen_contrasts(config, store, subjects)
+    facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}
+    keys = {subject: fingerprint(facts, store.rows[subject]) for subject in subjects}
+    todo = [subject for subject in subjects if wanted(store.rows[subject], settings.name, keys[subject])]
+    failures = []
+
+    def one(subject: str) -> UkbobError | None:
+        row = store.rows[subject]
+        try:
+            channels = [row["contrasts"].index(name) for name in contrasts]
+            image = Volume(store.read(subject, "image")[..., channels], np.asarray(row["affine"]))
+            writer.write_label(subject, settings.name, labeller(image, row), facts | {"key": keys[subject]})
+        except ConfigError:
+            raise
+        except UkbobError as error:
+            return error
+        return None
+
+    with StoreWriter(config.store) as writer, concurrent.futures.ThreadPoolExecutor(settings.workers) as pool:
+        for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
+            if error is not None:
+                failures.append({"subject": subject, "stage": stage(error), "reason": str(error)})
+    report(failures, len(todo), pathlib.Path(workdir) / "failures.jsonl")
+
+
+def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
+    """The labeller that the recipe asks for, and what its labels' provenance says of it."""
+    settings = config.labeller
+    if settings.kind == "teacher":
+        return by_teacher(config)
+    if settings.kind == "command":
+        return by_program(settings)
+    raise ConfigError(f"labeller.kind={settings.kind!r}: choose command or teacher.")
+
+
+def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
+    """An external command, once per contrast; ids it has beyond the label set it is said to use are an error."""
+    program = Program.parse(settings.command, settings.timeout_s)
+    if settings.merge not in MERGES:
+        raise ConfigError(f"labeller.merge={settings.merge!r}: choose one of {', '.join(MERGES)}.")
+    unknown = [name for name in settings.water_only if name not in anatomy.IDS]
+    if unknown:
+        raise ConfigError(f"labeller.water_only: {unknown[0]!r} is not a structure.")
+    names = anatomy.DATASETS.get(settings.labels, anatomy.NAMES)
+    lookup = np.arange(256, dtype=np.uint8)
+    if settings.labels:
+        lookup = anatomy.from_dataset(settings.labels).lut
+    water_only = [anatomy.IDS[name] for name in settings.water_only]
+
+    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
+        maps = []
+        for c in range(image.array.shape[-1]):
+            found = program.label(Volume(image.array[..., c], image.affine))
+            wrong = np.setdiff1d(np.unique(found), [*names, anatomy.IGNORE])
+            if wrong.size:
+                raise ProgramError(
+                    f"label {wrong[0]} is not in {settings.labels or 'our label set'}. Set labeller.labels."
+                )
+            maps.append(lookup[found])
+        if len(maps) == 1:
+            return maps[0]
+        if settings.merge == "rules":
+            return merge.rules(maps, settings.contrasts, water_only, row["attributes"].get("sex"))
+        return merge.vote(maps) if settings.merge == "vote" else merge.first(maps)
+
+    kept = ("command", "labels", "merge") + (("water_only",) if settings.merge == "rules" else ())
+    return label, {"labeller": "command"} | {name: settings.to_dict()[name] for name in kept}
+
+
+def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
+    """The network of a training run of ours."""
+    settings = config.labeller
+    segmenter = Segmenter.load(settings.workdir)
+    teacher.our_ids(segmenter.names)
+    if len(segmenter.meta["contrasts"]) > 1 and settings.contrasts not in (
+        (),
+        tuple(segmenter.meta["contrasts"]),
+    ):
+        raise ConfigError(
+            f"labeller.contrasts: the teacher takes {', '.join(segmenter.meta['contrasts'])} together; leave it empty."
+        )
+    adapt = config.etta.to_dict() if settings.adapt else False
+    options = {"overlap": config.inference.overlap, "batch": config.inference.batch}
+
+    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
+        return teacher.label(segmenter, image, adapt, **options)
+
+    return label, {"labeller": "teacher", "network": segmenter.meta["provenance"], "adapt": adapt, **options}
+
+
+def chosen_contrasts(config: ml_collections.ConfigDict, store: Store, subjects: list[str]) -> tuple[str, ...]:
+    """The contrasts that the labeller sees.
+
+    Raises:
+        ConfigError: a subject lacks one, or it is not said which of several.
+    """
+    settings = config.labeller
+    chosen = tuple(settings.contrasts)
+    if not chosen and settings.kind == "teacher":
+        chosen = tuple(Segmenter.load(settings.workdir).meta["contrasts"])
+    there = store.rows[subjects[0]]["contrasts"] if subjects else []
+    if not chosen and len(there) > 1:
+        raise ConfigError(
+            f"labeller.contrasts is empty: choose from {', '.join(there)}; each is labelled by itself."
+        )
+    chosen = chosen or tuple(there)
+    for subject in subjects:
+        lacking = [name for name in chosen if name not in store.rows[subject]["contrasts"]]
+        if lacking:
+            raise ConfigError(f"{store.path}: {subject} has no contrast {lacking[0]!r}.")
+    return chosen
+
+
+def fingerprint(facts: dict[str, Any], row: dict[str, Any]) -> str:
+    """Changes when the labeller, its settings or the subject's image do."""
+    what = [facts, row["source"], row["folders"]["image"]]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def wanted(row: dict[str, Any], name: str, key: str) -> bool:
+    """Whether a subject is to be labelled.
+
+    Raises:
+        ConfigError: the label set is there and no labeller made it: a person's work is never written over.
+    """
+    if name not in row["labels"]:
+        return True
+    made_by = row["provenance"].get(name, {})
+    if "key" not in made_by:
+        raise ConfigError(
+            f"{row['id']}: label set {name!r} was not made by a labeller. Choose another --config.labeller.name."
+        )
+    return made_by["key"] != key
+
+
+def stage(error: UkbobError) -> str:
+    """Where a subject failed, for `failures.jsonl`."""
+    return "label" if isinstance(error, ProgramError) else "store"
+
+
+def report(failures: list[dict], total: int, path: pathlib.Path) -> None:
+    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say."""
+    path.unlink(missing_ok=True)
+    if not failures:
+        return
+    files.write_jsonl(path, failures)
+    kind = SomeFailed if len(failures) < total else InputError
+    raise kind(
+        f"{len(failures)} of {total} subjects failed, listed in {path}. "
+        f"The first: {failures[0]['subject']}: {failures[0]['reason']}"
+    )

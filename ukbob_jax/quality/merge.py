@@ -1,0 +1,60 @@
+"""One label map from several of the same body, one per contrast.
+
+All take maps `x y z` uint8 in the order of `contrasts`; where they disagree, the order decides.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from ukbob_jax import anatomy
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.quality import components
+
+WATER = "water"
+SPECKS_EACH, SPECKS_MERGED = (
+    5.0,
+    15.0,
+)  # how much stray pieces may have of the labeller's table, before and after
+
+
+def vote(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The label that most maps give; of equals, the one given first."""
+    votes = np.stack([sum((other == own).astype(np.uint8) for other in maps) for own in maps])  # c x y z
+    return np.take_along_axis(np.stack(maps), votes.argmax(0)[None], 0)[0]
+
+
+def first(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The first map's label, and where it has background the next one's."""
+    merged = maps[0].copy()
+    for other in maps[1:]:
+        np.copyto(merged, other, where=merged == 0)
+    return merged
+
+
+def rules(
+    maps: Sequence[np.ndarray],
+    contrasts: Sequence[str],
+    water_only: Collection[int],
+    sex: str | None = None,
+) -> np.ndarray:
+    """As TotalVibeSegmentator merges: some classes from the water image alone, the others first come.
+
+    Stray pieces are taken away before and, more of them, after; a woman has no prostate.
+
+    Args:
+        contrasts: name of each map's contrast; one of them is "water".
+        water_only: ids that other contrasts do not decide.
+        sex: "F", "M" or None where it is not known.
+    Raises:
+        ConfigError: there is no water map.
+    """
+    if WATER not in contrasts:
+        raise ConfigError(f"merge='rules' needs the contrast {WATER!r}; there are {', '.join(contrasts)}.")
+    barred = np.arange(256, dtype=np.uint8)
+    barred[list(water_only)] = 0
+    cleaned = [components.clean(labels, factor=SPECKS_EACH) for labels in maps]
+    merged = first([m if name == WATER else barred[m] for m, name in zip(cleaned, contrasts)])
+    if sex == "F":
+        merged[np.isin(merged, anatomy.SEXED)] = 0
+    return components.clean(merged, factor=SPECKS_MERGED)
