@@ -18,5 +18,5 @@ VARIANTS = {"cohort": {}, "judge": {}}
 
 def get_config(variant: str = "cohort") -> ml_collections.ConfigDict:
     config = common.base()
-    config.job = "judge" if variant == "judge" else "solf"
+    config.job = "judge" if variant == "judge" else "solf,audit"
     return config

@@ -8,7 +8,7 @@ import ml_collections
 from ukbob_jax.errors import ConfigError
 
 JOBS = (
-    "ingest", "label", "solf", "judge", "agreement", "train", "evaluate", "predict", "report", "demo",
+    "inspect", "ingest", "verify", "label", "solf", "audit", "judge", "agreement", "train", "evaluate", "predict", "report", "demo",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pathlib
 
 import ml_collections
 
-from ukbob_jax.jobs import evaluate, ingest, report, solf, train
+from ukbob_jax.jobs import audit, evaluate, ingest, report, solf, train
 
 WITHOUT_SOLF = "without_solf"
 
@@ -13,6 +13,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Run every stage in order; a stage that is done is passed over, so the same command resumes."""
     ingest.run(config, workdir)
     solf.run(config, workdir)
+    audit.run(config, workdir)
     train.run(config, workdir)
     train.run(changed(config, {"data.flagged": "off"}), str(pathlib.Path(workdir) / WITHOUT_SOLF))
     for name, scanner in tests(config).items():

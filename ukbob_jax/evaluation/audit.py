@@ -1,0 +1,189 @@
+"""The page on which a person looks at flagged labels and decides: one self-contained file, no network needed."""
+
+import base64
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.evaluation.figures import cut, tone
+from ukbob_jax.quality.limits import Limits
+from ukbob_jax.quality.measures import FEATURES, OrganMeasures
+from ukbob_jax.quality.solf import features
+
+BINS = 36
+HEIGHT = 132  # pixels of a picture
+_ROOM_MM = 45.0  # around an organ, so that its surroundings are seen
+_OPACITY = 0.42
+_GAP = 3  # pixels between planes
+
+
+class Case(NamedTuple):
+    """A label that is shown: flagged, or decided about."""
+
+    subject: str
+    organ: int
+    version: str  # of the label map
+    group: int  # stratum, index into the limits' groups
+    sex: str
+    site: str
+    values: tuple[float | None, float | None, float | None]  # of the three features
+    outside: tuple[int, ...]  # features, by index
+    strangeness: float
+    seam: float  # share of voxels at a seam of stations
+    decision: str = ""
+    picture: str = ""  # data URI
+
+
+class Typical(NamedTuple):
+    """An organ's median label, to compare with."""
+
+    subject: str
+    picture: str
+
+
+def write(
+    path: pathlib.Path,
+    *,
+    title: str,
+    label: str,
+    limits: Limits,
+    measures: OrganMeasures,
+    flagged: np.ndarray,
+    cases: Sequence[Case],
+    typical: Mapping[int, Typical],
+) -> None:
+    """Write the page.
+
+    Args:
+        label: name of the label set.
+        measures: fields (n, num_classes), of the whole cohort.
+        flagged: bool (n, num_classes).
+        cases: strangest first.
+        typical: by organ id.
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    data = {
+        "label": label,
+        "key": f"{title}/{label}/{limits.provenance.get('label_maps', '')}",
+        "subjects": len(flagged),
+        "rule": limits.rule,
+        "groups": list(limits.groups),
+        "features": list(FEATURES),
+        "organs": organs(limits, measures, flagged),
+        "cases": [case._asdict() for case in cases],
+        "typical": {organ: shown._asdict() for organ, shown in typical.items()},
+    }
+    source = (pathlib.Path(__file__).parent / "audit.html").read_text()
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    page = source.replace("@TITLE@", _escaped(title)).replace("@DATA@", text)
+    files.write_bytes(path, page.encode())
+
+
+def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list[dict[str, Any]]:
+    """Per organ that the cohort has: counts, and each measure's histogram with its limits."""
+    values, present = features(measures), np.asarray(measures.voxels) > 0
+    found = []
+    for organ in np.flatnonzero(present[:, 1:].any(0)) + 1:
+        own = values[present[:, organ], organ]
+        found.append(
+            {
+                "id": int(organ),
+                "name": anatomy.NAMES[int(organ)],
+                "color": "#" + bytes(anatomy.COLORS[organ].tolist()).hex(),
+                "count": len(own),
+                "flagged": int(flagged[:, organ].sum()),
+                "features": [
+                    histogram(own[:, i], limits.low[:, organ, i], limits.high[:, organ, i])
+                    for i in range(len(FEATURES))
+                ],
+            }
+        )
+    return found
+
+
+def histogram(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    """Counts in equal bins that also hold the limits; infinite limits are null, undefined values left out."""
+    values = values[np.isfinite(values)]
+    ends = np.concatenate([values, low[np.isfinite(low)], high[np.isfinite(high)]])
+    first, last = (float(ends.min()), float(ends.max())) if ends.size else (0.0, 1.0)
+    room = 0.04 * (last - first) or 0.5
+    counts, edges = np.histogram(values, BINS, (first - room, last + room))
+    return {
+        "from": float(edges[0]),
+        "to": float(edges[-1]),
+        "bins": counts.tolist(),
+        "low": [float(v) if np.isfinite(v) else None for v in low],
+        "high": [float(v) if np.isfinite(v) else None for v in high],
+    }
+
+
+def field_of_view(extents_mm: np.ndarray) -> np.ndarray:
+    """How much of the body an organ's pictures show, mm along x y z: the same for all of them, so that sizes compare.
+
+    Args:
+        extents_mm: `n 3`, boxes of the labels that are shown.
+    """
+    return np.quantile(extents_mm, 0.8, axis=0) + 2 * _ROOM_MM
+
+
+def window(
+    first: np.ndarray, last: np.ndarray, fov_mm: np.ndarray, spacing_mm: np.ndarray, shape: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Start and size, in voxels, of the part of a volume around a label's box that is shown."""
+    size = np.minimum(np.round(fov_mm / spacing_mm).astype(int), shape)
+    start = np.clip(np.round((first + last + 1 - size) / 2).astype(int), 0, np.array(shape) - size)
+    return tuple(start.tolist()), tuple(size.tolist())
+
+
+def picture(image: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], color: np.ndarray) -> str:
+    """Axial, coronal and sagittal slice where each shows most of the organ, as a data URI.
+
+    Args:
+        image: `x y z`, a part of the scan.
+        mask: bool `x y z`, the label in it.
+        color: rgb, uint8.
+    """
+    grey = tone(image.astype(np.float32))
+    panels = []
+    for plane, axes in (("axial", (0, 1)), ("coronal", (0, 2)), ("sagittal", (1, 2))):
+        index = int(mask.sum(axes).argmax())
+        panels.append(
+            _panel(cut(grey, plane, index), cut(mask, plane, index), [spacing_mm[a] for a in axes], color)
+        )
+    gap = np.full((HEIGHT, _GAP, 3), 255, np.uint8)
+    row = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(row).save(buffer, "JPEG", quality=78)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _panel(grey: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], color: np.ndarray) -> np.ndarray:
+    """One slice at `HEIGHT` pixels with the organ tinted: `h w 3` uint8; voxels keep their shape in mm."""
+    across, up = spacing_mm
+    width = max(8, round(HEIGHT * grey.shape[1] * across / (grey.shape[0] * up)))
+    size = (min(width, 3 * HEIGHT), HEIGHT)
+    base = np.asarray(
+        Image.fromarray(np.round(255 * grey).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    )
+    inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+    shown = np.repeat(base[..., None], 3, axis=-1).astype(np.float32)
+    shown[inside] = (1 - _OPACITY) * shown[inside] + _OPACITY * color.astype(np.float32)
+    rim = inside & ~_eroded(inside)
+    shown[rim] = color
+    return np.round(shown).astype(np.uint8)
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    padded = np.pad(mask, 1)
+    return padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,153 @@
+"""The page to look at flagged labels and decide about them: `{workdir}/report/solf/index.html`.
+
+What is decided there is exported as a file that `--config.solf.decisions` takes.
+"""
+
+import concurrent.futures
+import pathlib
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.evaluation import audit
+from ukbob_jax.progress import track
+from ukbob_jax.quality import cohort, strata, verdicts
+from ukbob_jax.quality.limits import Limits
+from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
+from ukbob_jax.quality.strangeness import strangeness, typical
+from ukbob_jax.store.reader import Store
+
+_THREADS = 4
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Write the page from what the solf job found on label set `config.label`.
+
+    Raises:
+        ConfigError: the store lacks the contrast.
+        FileError: the solf job has not been run, or its files are damaged.
+    """
+    settings, store = config.audit, Store.open(config.store)
+    folder = verdicts.folder(store.path, config.label)
+    if not (folder / verdicts.VERDICTS).is_file():
+        raise FileError(f"{folder / verdicts.VERDICTS}: no verdicts yet. Run --config.job=solf,audit.")
+    rows = files.read_jsonl(folder / verdicts.VERDICTS)
+    limits = Limits.load(folder / "limits.json")
+    subjects, measures, flagged = judged(config, store, rows, folder)
+    order = strangeness(measures)
+    index = {subject: i for i, subject in enumerate(subjects)}
+    chosen = [row for row in rows if row["flagged"] or "decision" in row]
+    chosen.sort(key=lambda row: (-order[index[row["subject"]], row["organ"]], row["subject"], row["organ"]))
+    cases = [
+        case(config, store, row, limits, float(order[index[row["subject"]], row["organ"]]))
+        for row in chosen[: settings.rows]
+    ]
+    shown = cases[: settings.cases]
+    best = typical(measures, flagged)
+    wanted = {c.organ: int(best[c.organ]) for c in shown if best[c.organ] >= 0}
+    pictures = pictures_of(
+        config, store, subjects, measures, [(index[c.subject], c.organ) for c in shown], wanted
+    )
+    cases = [c._replace(picture=pictures.get((index[c.subject], c.organ), "")) for c in cases]
+    path = pathlib.Path(workdir) / "report" / "solf" / "index.html"
+    audit.write(
+        path,
+        title=pathlib.Path(store.path).name,
+        label=config.label,
+        limits=limits,
+        measures=measures,
+        flagged=flagged,
+        cases=cases,
+        typical={o: audit.Typical(subjects[i], pictures[i, o]) for o, i in wanted.items()},
+    )
+    print(f"audit: {len(cases)} labels to look at: {path}", file=sys.stderr)
+
+
+def judged(
+    config: ml_collections.ConfigDict, store: Store, rows: list[dict[str, Any]], folder: pathlib.Path
+) -> tuple[list[str], OrganMeasures, np.ndarray]:
+    """Subjects, their measures as far as they were judged, and the verdicts."""
+    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    gone = [subject for subject in subjects if subject not in store.rows]
+    if gone:
+        raise FileError(f"{folder}: {gone[0]} is no longer in the store. Run --config.job=solf again.")
+    found, failures = cohort.measured(store, subjects, config.label, folder, config.solf.stations)
+    if failures:
+        raise FileError(failures[0]["reason"])
+    measures = stack([found[subject] for subject in subjects])
+    index = {subject: i for i, subject in enumerate(subjects)}
+    seen, flagged = np.zeros((2, *measures.voxels.shape), bool)
+    for row in rows:
+        place = index[row["subject"]], row["organ"]
+        seen[place], flagged[place] = True, row["flagged"]
+    return subjects, measures._replace(voxels=np.where(seen, measures.voxels, 0)), flagged
+
+
+def case(
+    config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, strange: float
+) -> audit.Case:
+    """What the page says of one label."""
+    about = store.rows[row["subject"]]["attributes"]
+    by = limits.rule.get("strata", ())
+    group = limits.groups.index(strata.name(about, by, limits.rule["height_band_mm"])) if by else 0
+    return audit.Case(
+        subject=row["subject"],
+        organ=row["organ"],
+        version=cohort.version(store, row["subject"], config.label),
+        group=group,
+        sex=str(about.get("sex") or ""),
+        site=str(about.get("site") or ""),
+        values=tuple(row[name] for name in FEATURES),
+        outside=tuple(FEATURES.index(name) for name in row["outside"]),
+        strangeness=strange,
+        seam=row.get("seam_contact", 0.0),
+        decision=row.get("decision", ""),
+    )
+
+
+def pictures_of(
+    config: ml_collections.ConfigDict,
+    store: Store,
+    subjects: list[str],
+    measures: OrganMeasures,
+    cases: list[tuple[int, int]],
+    wanted: dict[int, int],
+) -> dict[tuple[int, int], str]:
+    """Pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
+    places = list(dict.fromkeys([*cases, *((i, organ) for organ, i in wanted.items())]))
+    spacing = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
+    extent = {p: (measures.last[p] - measures.first[p] + 1) * spacing[p[0]] for p in places}
+    fov = {
+        organ: audit.field_of_view(np.array([extent[p] for p in places if p[1] == organ]))
+        for organ in {organ for _, organ in places}
+    }
+
+    def one(place: tuple[int, int]) -> str:
+        i, organ = place
+        subject, row = subjects[i], store.rows[subjects[i]]
+        start, size = audit.window(
+            measures.first[place], measures.last[place], fov[organ], spacing[i], row["shape"]
+        )
+        image = store.crop(subject, "image", start, size)[..., channel(row, config.audit.contrast)]
+        mask = store.crop(subject, f"label/{config.label}", start, size) == organ
+        return audit.picture(image, mask, row["spacing_mm"], anatomy.COLORS[organ])
+
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        return dict(zip(places, track(pool.map(one, places), "audit", len(places), "picture")))
+
+
+def channel(row: dict[str, Any], contrast: str) -> int:
+    """Which channel is shown: the one named, or the last but one, in-phase for Dixon.
+
+    Raises:
+        ConfigError: the subject lacks it.
+    """
+    if not contrast:
+        return max(0, len(row["contrasts"]) - 2)
+    if contrast not in row["contrasts"]:
+        raise ConfigError(f"audit.contrast: {row['id']} has {', '.join(row['contrasts'])}, not {contrast!r}.")
+    return row["contrasts"].index(contrast)
