@@ -165,6 +165,36 @@ def test_coarsening_rows_average(n):
         np.testing.assert_allclose(ramp[2:-2], np.arange(2, n - 2), atol=1e-4)
 
 
+def test_blur_equals_scipy_inside_and_keeps_constants():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=SHAPE).astype(np.float32)
+    draws = jnp.full(augment.DRAWS, 0.25)  # sigma: a quarter of the way from 0.5 to 1.5
+    found, _ = augment.blur(None, draws, jnp.asarray(image)[..., None], None, probability=1.0)
+    expected = ndimage.gaussian_filter(image, 0.75, truncate=12.0, mode="constant")
+    weight = ndimage.gaussian_filter(np.ones(SHAPE, np.float32), 0.75, truncate=12.0, mode="constant")
+    np.testing.assert_allclose(np.asarray(found)[..., 0], expected / weight, atol=1e-5)
+    constant = {"image": jnp.full((1, *SHAPE, 1), 3.0), "label": jnp.zeros((1, *SHAPE), jnp.uint8)}
+    np.testing.assert_allclose(always("blur")(jax.random.key(0), constant)["image"], 3.0, rtol=1e-5)
+
+
+def test_elastic_moves_image_and_label_alike_and_tears_nothing():
+    shape, margin = (32, 28, 36), 2  # voxels; more than any shift
+    own = np.stack(np.indices(shape), axis=-1).astype(np.float32)  # each voxel says where it is
+    label = np.random.default_rng(0).integers(1, 70, shape).astype(np.uint8)
+    run = jax.jit(augment.compose(functools.partial(augment.elastic, probability=1.0, strength=1.0)))
+    found = run(jax.random.key(0), {"image": jnp.asarray(own[None]), "label": jnp.asarray(label[None])})
+    core = (slice(margin, -margin),) * 3
+    places, labels = np.asarray(found["image"])[0][core], np.asarray(found["label"])[0][core]
+    shifts = np.abs(places - own[core])
+    reach = np.array(shape) / augment.ELASTIC_KNOTS * augment.FOLD_FREE
+    assert (shifts.max(axis=(0, 1, 2)) <= reach + 1e-4).all() and shifts.max() > 0.6
+    clear = (np.abs(places % 1 - 0.5) > 1e-3).all(axis=-1)  # no tie between two voxels
+    nearest = np.floor(places[clear] + 0.5).astype(int)
+    np.testing.assert_array_equal(labels[clear], label[tuple(nearest.T)])
+    jacobian = np.stack([np.stack(np.gradient(places[..., axis]), axis=-1) for axis in range(3)], axis=-2)
+    assert np.linalg.det(jacobian).min() > 0  # nothing is folded over
+
+
 def sphere(centre, radius=3.0) -> np.ndarray:
     grid = np.indices(SHAPE)
     return (sum((g - c) ** 2 for g, c in zip(grid, centre)) < radius**2).astype(np.float32)
@@ -261,8 +291,8 @@ def test_flip_swaps_the_ids_of_the_two_sides_and_keeps_ignore():
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(ConfigError, match="augmentation 'blur' is not known; choose from gamma, intensity"):
-        augment.compose("gamma", "blur")
+    with pytest.raises(ConfigError, match="augmentation 'gama' is not known; choose from gamma, intensity"):
+        augment.compose("gamma", "gama")
 
 
 def test_default_chain_is_traced_once_and_works_split_over_devices():

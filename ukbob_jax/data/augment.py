@@ -24,6 +24,8 @@ Batch = dict[str, jax.Array]
 BIAS_KNOTS = 4  # control points of the bias field, per axis
 DRAWS = 1 + BIAS_KNOTS**3  # the first decides whether to apply
 MAX_THICKNESS = 4  # voxels that one slice of a low-resolution scan may cover
+ELASTIC_KNOTS = 4  # control points of the elastic deformation, per axis
+FOLD_FREE = 1 / 6  # of the knots' distance: with shifts below it no two voxels change their order
 
 
 def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
@@ -124,6 +126,17 @@ def low_resolution(
     return _maybe(draws, probability, coarse, image), label
 
 
+def blur(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    low: float = 0.5, high: float = 1.5,
+) -> Sample:  # fmt: skip
+    """Smooth all channels by one Gaussian of `low` to `high` voxels; at the border its weights are shared out anew."""
+    sigma = _between(draws[1], low, high)
+    x, y, z = (_gaussian(n, sigma) for n in image.shape[:3])
+    smooth = jnp.einsum("xi,yj,zk,ijkc->xyzc", x, y, z, image, optimize="optimal")
+    return _maybe(draws, probability, smooth, image), label
+
+
 def affine(
     key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
     degrees: float = 10.0, scale: float = 0.1, shift: float = 0.05,
@@ -144,9 +157,26 @@ def affine(
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in label.shape), indexing="ij"))
     offset = (centre + move)[:, None, None, None]
     places = jnp.einsum("ab,bxyz->axyz", matrix, grid - centre[:, None, None, None]) + offset
-    resample = functools.partial(map_coordinates, coordinates=list(places), mode="constant")
-    moved = jax.vmap(functools.partial(resample, order=1, cval=0.0), in_axes=-1, out_axes=-1)(image)
-    moved_label = resample(label.astype(jnp.int32), order=0, cval=anatomy.IGNORE).astype(label.dtype)
+    moved, moved_label = _resampled(image, label, places)
+    return _maybe(draws, probability, moved, image), _maybe(draws, probability, moved_label, label)
+
+
+def elastic(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    strength: float = 0.8,
+) -> Sample:  # fmt: skip
+    """Bend smoothly, by random shifts of a few knots: linear for the image, nearest for the label.
+
+    Shifts reach `strength` of what keeps every voxel beside its neighbours, so that organs neither tear nor fold. What
+    comes from outside is 0 in the image and ignore in the label.
+    """
+    shape = label.shape
+    reach = np.array([strength * FOLD_FREE * n / ELASTIC_KNOTS for n in shape], np.float32)
+    knots = jax.random.uniform(key, (3, *(ELASTIC_KNOTS,) * 3), minval=-1.0, maxval=1.0)
+    spread = [jnp.asarray(_interpolation(ELASTIC_KNOTS, n)) for n in shape]
+    shifts = jnp.einsum("xi,yj,zk,aijk->axyz", *spread, knots, optimize="optimal")
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
+    moved, moved_label = _resampled(image, label, grid + reach[:, None, None, None] * shifts)
     return _maybe(draws, probability, moved, image), _maybe(draws, probability, moved_label, label)
 
 
@@ -189,8 +219,10 @@ INTENSITY: dict[str, Augmentation] = {
     "bias_field": bias_field,
     "contrast_dropout": contrast_dropout,
     "low_resolution": low_resolution,
+    "blur": blur,
 }
-AUGMENTATIONS: dict[str, Augmentation] = {**INTENSITY, "affine": affine, "rot90": rot90, "flip": flip}
+SPATIAL: dict[str, Augmentation] = {"affine": affine, "elastic": elastic, "rot90": rot90, "flip": flip}
+AUGMENTATIONS: dict[str, Augmentation] = {**INTENSITY, **SPATIAL}
 
 
 def _maybe(draws: jax.Array, probability: float, changed: jax.Array, same: jax.Array) -> jax.Array:
@@ -205,6 +237,20 @@ def _range(image: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Minimum and extent of each channel, `1 1 1 c`."""
     bottom = image.min(axis=(0, 1, 2), keepdims=True)
     return bottom, image.max(axis=(0, 1, 2), keepdims=True) - bottom
+
+
+def _resampled(image: jax.Array, label: jax.Array, places: jax.Array) -> Sample:
+    """Image and label at `places` (`3 x y z`, voxels): linear and nearest; 0 and ignore from outside."""
+    resample = functools.partial(map_coordinates, coordinates=list(places), mode="constant")
+    moved = jax.vmap(functools.partial(resample, order=1, cval=0.0), in_axes=-1, out_axes=-1)(image)
+    return moved, resample(label.astype(jnp.int32), order=0, cval=anatomy.IGNORE).astype(label.dtype)
+
+
+def _gaussian(n: int, sigma: jax.Array) -> jax.Array:
+    """Weights of a Gaussian of `sigma` voxels, `n n`; every row sums to 1."""
+    distance = np.subtract.outer(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32))
+    weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _interpolation(few: int, many: int) -> np.ndarray:

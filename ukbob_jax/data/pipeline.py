@@ -9,6 +9,7 @@ from absl import flags
 
 from ukbob_jax.data import transforms
 from ukbob_jax.data.source import Epochs, ScanSource
+from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
@@ -36,6 +37,7 @@ def batches(
     processes: int = 1,
     threads: int = 16,
     workers: int = 0,
+    packed: bool = False,
 ) -> Iterator[Batch]:
     """Endless training batches, from `start_step` on.
 
@@ -55,11 +57,12 @@ def batches(
         flagged_action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
         label_map: uint8[256], stored id -> id of training.
         num_classes: length of `annotated`.
-        threads: crops are read by so many threads; as many batches are held ready.
+        threads: batches are read by so many threads; as many are held ready.
         workers: reader processes beside, for machines whose one process cannot keep up; 0: none.
+        packed: leave the voxels as stored, for `unpack.unpack` to finish on the device: a third of the work here.
     Yields:
         image float32 `b x y z c`, label uint8 `b x y z` (255: ignore), subject int32 `b` (index into `subjects`), and,
-        where some subject was annotated for some classes only, annotated bool `b k`.
+        where some subject was annotated for some classes only, annotated bool `b k`. Packed: what `unpack` takes.
     Raises:
         ConfigError: a setting cannot be used; told at the call.
         MismatchError: a subject lacks a contrast.
@@ -78,27 +81,15 @@ def batches(
         store, subjects, label, contrasts=contrasts, flagged=flagged, flagged_action=flagged_action,
         label_map=label_map, num_classes=num_classes,
     )  # fmt: skip
-    dataset = grain.MapDataset.source(Epochs(source, seed)).seed(seed)
-    for step in steps(store, label, tuple(crop), foreground, normalize):
-        random = isinstance(step, grain.transforms.RandomMap)
-        dataset = dataset.random_map(step) if random else dataset.map(step)
-    dataset = dataset.batch(batch_size // processes, drop_remainder=True)
-    dataset = dataset[start_step * processes + process :: processes]
-    return _stream(dataset, threads, workers)
-
-
-def steps(
-    store: Store, label: str, crop: tuple[int, int, int], foreground: float, normalize: str
-) -> list[grain.transforms.Map | grain.transforms.RandomMap]:
-    """What happens to each subject, in order, up to the batch."""
-    return [
-        transforms.PlaceCrop(store, label, crop, foreground),
-        transforms.ReadCrop(store, label),
-        transforms.Relabel(),
-        transforms.Normalize(normalize),
-        transforms.Pad(crop),
-        transforms.Finish(),
-    ]
+    dataset = (
+        grain.MapDataset.source(Epochs(source, seed))
+        .seed(seed)
+        .random_map(transforms.PlaceCrop(store, label, tuple(crop), foreground))
+        .batch(batch_size // processes, drop_remainder=True, batch_fn=list)
+        .map(transforms.ReadBatch(store, label, tuple(crop), normalize))
+    )
+    dataset = dataset if packed else dataset.map(unpack)
+    return _stream(dataset[start_step * processes + process :: processes], threads, workers)
 
 
 def ignore_sigterm(index: int, count: int) -> None:

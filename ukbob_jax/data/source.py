@@ -22,6 +22,7 @@ class Scan(NamedTuple):
         shape: voxels, x y z.
         channels: indices of the contrasts to feed, into the stored image.
         statistics: of those channels.
+        slope, intercept: of those channels, `image = stored * slope + intercept`.
         lookup: uint8[256], stored label -> label of training (255: ignore).
         classes: label of training -> the stored ids that become it, for those a crop may be centred on.
         annotated: bool `k`, per label of training; None where every class was looked for.
@@ -32,6 +33,8 @@ class Scan(NamedTuple):
     shape: tuple[int, int, int]
     channels: tuple[int, ...]
     statistics: Statistics
+    slope: np.ndarray
+    intercept: np.ndarray
     lookup: np.ndarray
     classes: dict[int, tuple[int, ...]]
     annotated: np.ndarray | None
@@ -96,6 +99,8 @@ class ScanSource:
             shape=tuple(row["shape"]),
             channels=channels,
             statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),
+            slope=_of(channels, row["slope"], 1.0),
+            intercept=_of(channels, row["intercept"], 0.0),
             lookup=lookup,
             classes=centred(row["present"][self.label], row["annotated"], lookup),
             annotated=annotated(row["annotated"], self._lookup, self.num_classes) if self.partial else None,
@@ -160,3 +165,8 @@ def annotated(looked_for: list[int] | None, lookup: np.ndarray, num_classes: int
         targets = lookup[missing]
         known[targets[(targets > 0) & (targets < num_classes)]] = False
     return known
+
+
+def _of(channels: tuple[int, ...], values: list[float] | None, native: float) -> np.ndarray:
+    """The values of `channels`, float64; `native` for all where there are none."""
+    return np.array([native if values is None else values[c] for c in channels])

@@ -1,16 +1,24 @@
-"""The small steps from a subject to one training example, each on the host, in the order the pipeline applies them."""
+"""The steps from subjects to one batch, on the host: they move bytes, `unpack` does the arithmetic."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
-from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.data.source import Scan
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
 
 Triple = tuple[int, int, int]
+
+
+class Place(NamedTuple):
+    """Where a crop lies: `start` and `size` in voxels, x y z; `size` is less than the crop in small volumes."""
+
+    scan: Scan
+    start: np.ndarray
+    size: np.ndarray
 
 
 class PlaceCrop(grain.transforms.RandomMap):
@@ -24,8 +32,8 @@ class PlaceCrop(grain.transforms.RandomMap):
         """`foreground`: share of the crops that are centred on a class."""
         self.store, self.label, self.crop, self.foreground = store, label, crop, foreground
 
-    def random_map(self, scan: Scan, rng: np.random.Generator) -> dict[str, Any]:
-        """Scan -> scan, start (voxels, x y z), size."""
+    def random_map(self, scan: Scan, rng: np.random.Generator) -> Place:
+        """Scan -> where its crop lies."""
         size = np.minimum(self.crop, scan.shape)
         start = rng.integers(0, np.array(scan.shape) - size + 1)
         if scan.classes and rng.random() < self.foreground:
@@ -33,77 +41,47 @@ class PlaceCrop(grain.transforms.RandomMap):
             voxels = self.store.sample(scan.subject, self.label, stored_ids[rng.integers(len(stored_ids))])
             centre = voxels[rng.integers(len(voxels))]
             start = np.clip(centre - size // 2, 0, np.array(scan.shape) - size)
-        return {"scan": scan, "start": start, "size": size}
+        return Place(scan, start, size)
 
 
-class ReadCrop(grain.transforms.Map):
-    """Read image and label of the crop, the chosen contrasts only."""
+class ReadBatch(grain.transforms.Map):
+    """Read the crops of a batch side by side, each into its row, as they are stored."""
 
-    def __init__(self, store: Store, label: str) -> None:
-        self.store, self.label = store, label
+    def __init__(self, store: Store, label: str, crop: Triple, normalize: str) -> None:
+        self.store, self.label, self.crop, self.normalize = store, label, crop, normalize
 
-    def map(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Adds image `x y z c` as stored, label `x y z` uint8."""
-        scan, start, size = example["scan"], example["start"], example["size"]
-        image = self.store.crop(scan.subject, "image", start, size)
-        if scan.channels != tuple(range(image.shape[-1])):
-            image = image[..., list(scan.channels)]
-        return {
-            **example,
+    def map(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
+        """Places -> a packed batch, as `unpack.unpack` describes it."""
+        scans = [place.scan for place in places]
+        image = np.zeros((len(places), *self.crop, len(scans[0].channels)), np.int16)
+        label = np.zeros((len(places), *self.crop), np.uint8)
+        waits = []
+        for row, (scan, start, size) in enumerate(places):
+            before = (np.array(self.crop) - size) // 2
+            inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
+            stored = len(self.store.rows[scan.subject]["contrasts"])
+            channels = () if scan.channels == tuple(range(stored)) else scan.channels
+            waits.append(self.store.fetch(scan.subject, "image", start, image[inside], channels))
+            waits.append(self.store.fetch(scan.subject, f"label/{self.label}", start, label[inside]))
+        mappings = [stored_mapping(scan, self.normalize) for scan in scans]
+        batch = {
             "image": image,
-            "label": self.store.crop(scan.subject, f"label/{self.label}", start, size),
+            "label": label,
+            "subject": np.array([scan.index for scan in scans], np.int32),
+            "size": np.array([place.size for place in places], np.int32),
+            "offset": np.array([mapping.offset for mapping in mappings], np.float32),
+            "scale": np.array([mapping.scale for mapping in mappings], np.float32),
+            "range": np.array([(mapping.low, mapping.high) for mapping in mappings], np.float32),
+            "lookup": np.array([scan.lookup for scan in scans]),
         }
+        if scans[0].annotated is not None:
+            batch["annotated"] = np.array([scan.annotated for scan in scans])
+        for wait in waits:
+            wait()
+        return batch
 
 
-class Relabel(grain.transforms.Map):
-    """Stored ids -> ids of training; flagged organs become ignore or background."""
-
-    def map(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Label `x y z` uint8 -> the same."""
-        return {**example, "label": example["scan"].lookup[example["label"]]}
-
-
-class Normalize(grain.transforms.Map):
-    """Bring intensities to the common scale, by the statistics of the whole scan."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-
-    def map(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Image `x y z c` -> float32."""
-        image = example["image"]
-        x, y, z, _ = image.shape
-        # z and c as one axis: numpy's inner loop is then z times as long, twice as fast in all
-        statistics = intensity.Statistics(*(values * z for values in example["scan"].statistics))
-        normal = intensity.normalize(image.reshape(x, y, -1), statistics, self.method)
-        return {**example, "image": normal.reshape(image.shape)}
-
-
-class Pad(grain.transforms.Map):
-    """Bring crops of small volumes to the full size, evenly on both sides: image 0, label ignore."""
-
-    def __init__(self, crop: Triple) -> None:
-        self.crop = crop
-
-    def map(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Image `x y z c`, label `x y z` of any size up to the crop -> of the crop's size."""
-        missing = np.subtract(self.crop, example["label"].shape)
-        if not missing.any():
-            return example
-        before = missing // 2
-        pads = tuple(zip(before, missing - before))
-        return {
-            **example,
-            "image": np.pad(example["image"], (*pads, (0, 0))),
-            "label": np.pad(example["label"], pads, constant_values=IGNORE),
-        }
-
-
-class Finish(grain.transforms.Map):
-    """Keep what the batch carries."""
-
-    def map(self, example: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Image float32 `x y z c`, label uint8 `x y z`, subject int32, annotated bool `k` where some are partial."""
-        scan = example["scan"]
-        kept = {"image": example["image"], "label": example["label"], "subject": np.int32(scan.index)}
-        return kept if scan.annotated is None else {**kept, "annotated": scan.annotated}
+def stored_mapping(scan: Scan, method: str) -> intensity.Mapping:
+    """The normalisation of a scan's intensities as one of the numbers that are stored for them."""
+    offset, scale, low, high = intensity.mapping(scan.statistics, method)
+    return intensity.Mapping((offset - scan.intercept) / scan.slope, scale / scan.slope, low, high)

@@ -1,10 +1,11 @@
 """Subjects, volumes and crops out of a store."""
 
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,8 @@ class Store:
             FileError: nothing is there, it is not a store, it is empty, or a row is damaged.
         """
         path = os.fspath(path)
+        root = _open_root(path)
         with _reading(path, "Correct --config.store."):
-            root = schema.open_root(path)
-            marker = root.read("store.json").result()
-            if marker.state == "missing":
-                what = "not a store (no store.json)" if root.list().result() else "no such store"
-                raise FileError(
-                    f"{path}: {what}. Make one with --config.job=ingest, or correct --config.store."
-                )
-            rows.check_format(marker.value, path)
             lines = _manifest(root)
         if not lines:
             raise FileError(f"{path}: the store is empty. Run the ingest job and look at its failures.jsonl.")
@@ -120,6 +114,34 @@ class Store:
             window = tuple(slice(int(low), int(low) + int(n)) for low, n in zip(start, size))
             return self._decoded(subject, name, array[window].read().result())
 
+    def fetch(
+        self, subject: str, name: str, start: Sequence[int], out: np.ndarray, channels: Sequence[int] = ()
+    ) -> Callable[[], None]:
+        """Begin to read a crop, as stored, into `out`; the function returned waits until it is there.
+
+        For many crops at a time: the reads go on side by side, and no crop is copied once more into its batch.
+
+        Args:
+            start: voxels, x y z.
+            out: `x y z c` int16 for "image", `x y z` uint8 for a label set; any strides. Its shape is the crop's.
+            channels: of an image, the ones to read, in order; empty: all.
+        Raises:
+            ConfigError, FileError, ValuesError: as for `crop`, at the call or while waiting.
+        """
+        where, remedy = self._where(subject, name), self._remedy(subject)
+        with _reading(where, remedy):
+            array = self._array(subject, name)
+            check_crop(where, start, out.shape[:3], array.shape[:3])
+            window = tuple(slice(int(low), int(low) + n) for low, n in zip(start, out.shape))
+            source = array[(*window, list(channels))] if channels else array[window]
+            reading = ts.array(out).write(source.translate_to[0])
+
+        def wait() -> None:
+            with _reading(where, remedy):
+                reading.result()
+
+        return wait
+
     def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
         """Voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
         present = self.present(subject, name)
@@ -154,17 +176,8 @@ class Store:
         Raises:
             FileError: naming the first file that differs.
         """
-        done = rows.read_done(self._root, subject)
-        if done is None:
-            raise FileError(f"{self._where(subject, 'done.json')}: missing. {self._remedy(subject)}")
-        folder = self._root / schema.subject_folder(subject)
-        for name, files in done["digests"].items():
-            for key, digest in files.items():
-                found = folder.read(f"{done['folders'][name]}/{key}").result()
-                if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
-                    raise FileError(
-                        f"{self._where(subject, name)}: {key} is damaged. {self._remedy(subject)}"
-                    )
+        if found := damage(self._root, subject):
+            raise FileError(f"{self.path}: subject {subject}, {found}. {self._remedy(subject)}")
 
     def _open_array(self, subject: str, name: str) -> ts.TensorStore:
         row = self.rows[subject]
@@ -189,7 +202,57 @@ class Store:
         return f"{self.path}: subject {subject}, {name}"
 
     def _remedy(self, subject: str) -> str:
-        return f"Delete its folder subjects/{subject} in the store and run the ingest job again."
+        return f"Drop it (--config.job=verify --config.repair=True) and run the ingest job again to make {subject} anew."
+
+
+def verify(path: str | os.PathLike) -> dict[str, str]:
+    """What is wrong with each damaged subject of the store at `path`; empty: every byte is as it was written.
+
+    Raises:
+        FileError: nothing is there, or it is not a store.
+    """
+    return {subject: found for subject, found in check_all(path, list_all(path)) if found}
+
+
+def list_all(path: str | os.PathLike) -> list[str]:
+    """Every subject that the store's manifest or its folders know of, also where those are damaged.
+
+    Raises:
+        FileError: nothing is there, or it is not a store.
+    """
+    root = _open_root(os.fspath(path))
+    keys = (key.decode().split("/") for key in root.list(schema.below("subjects/")).result())
+    found = {parts[1] for parts in keys if parts[-1] == "done.json" and len(parts) == 3}
+    with contextlib.suppress(FileError):  # a damaged manifest is made again from the folders
+        lines = root.read("manifest.jsonl").result().value.splitlines()
+        found |= {rows.unseal(line, "manifest")["id"] for line in lines}
+    return sorted(found)
+
+
+def check_all(
+    path: str | os.PathLike, subjects: Sequence[str], threads: int = 8
+) -> Iterator[tuple[str, str]]:
+    """Yield each subject with what is wrong with it, or "", in order; several are read at a time."""
+    root = _open_root(os.fspath(path))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        yield from zip(subjects, pool.map(functools.partial(damage, root), subjects))
+
+
+def damage(root: ts.KvStore, subject: str) -> str:
+    """What is wrong with a subject: the first file that differs from the digests written beside it; "": nothing."""
+    try:
+        done = rows.read_done(root, subject)
+    except FileError:
+        return "done.json: is damaged"
+    if done is None:
+        return "done.json: missing"
+    folder = root / schema.subject_folder(subject)
+    for name, files in done["digests"].items():
+        for key, digest in files.items():
+            found = folder.read(f"{done['folders'][name]}/{key}").result()
+            if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
+                return f"{name}: {key} is {'missing' if found.state == 'missing' else 'damaged'}"
+    return ""
 
 
 def check_crop(
@@ -206,6 +269,22 @@ def check_crop(
         raise ValuesError(
             f"{where}: crop start {tuple(start)} size {tuple(size)} leaves the volume {tuple(shape)}."
         )
+
+
+def _open_root(path: str) -> ts.KvStore:
+    """The files of the store at `path`.
+
+    Raises:
+        FileError: nothing is there, or it is not a store of this format.
+    """
+    with _reading(path, "Correct --config.store."):
+        root = schema.open_root(path)
+        marker = root.read("store.json").result()
+        if marker.state == "missing":
+            what = "not a store (no store.json)" if root.list().result() else "no such store"
+            raise FileError(f"{path}: {what}. Make one with --config.job=ingest, or correct --config.store.")
+        rows.check_format(marker.value, path)
+    return root
 
 
 def _manifest(root: ts.KvStore) -> list[bytes]:

@@ -41,6 +41,15 @@ def statistics(image: np.ndarray) -> Statistics:
     return Statistics(*(tuple(column) for column in zip(*rows)))
 
 
+class Mapping(NamedTuple):
+    """What `normalize` does to each channel: `clip((image - offset) / scale, low, high)`; offset and scale float64."""
+
+    offset: np.ndarray
+    scale: np.ndarray
+    low: float
+    high: float
+
+
 def _channel(channel: np.ndarray) -> tuple[float, float, float, float]:
     inside = channel[channel != 0]
     if not inside.size:
@@ -68,7 +77,7 @@ def normalize(image: Any, stats: Statistics, method: str) -> Any:
     """
     if image.shape[-1] != len(stats.mean):
         raise ValuesError(f"An image of {image.shape[-1]} channels, but statistics of {len(stats.mean)}.")
-    offset, scale, low, high = _mapping(stats, method)
+    offset, scale, low, high = mapping(stats, method)
     shape = (1,) * (image.ndim - 1) + (-1,)
     offset, scale = (np.asarray(v, np.float32).reshape(shape) for v in (offset, scale))
     return ((image.astype(np.float32) - offset) / scale).clip(low, high)
@@ -80,16 +89,20 @@ def check_method(method: str) -> None:
     Raises:
         ConfigError: as `normalize`.
     """
-    _mapping(Statistics((0.0,), (1.0,), (0.0,), (1.0,)), method)
+    mapping(Statistics((0.0,), (1.0,), (0.0,), (1.0,)), method)
 
 
-def _mapping(stats: Statistics, method: str) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Per channel what to subtract and to divide by, and the range that results are clipped to."""
+def mapping(stats: Statistics, method: str) -> Mapping:
+    """Per channel what to subtract and to divide by, and the range that results are clipped to.
+
+    Raises:
+        ConfigError: as `normalize`.
+    """
     mean, std, low, high = (np.asarray(column, np.float64) for column in stats)
     if method == "zscore":
-        return mean, _scale(std, mean), -LIMIT, LIMIT
+        return Mapping(mean, _scale(std, mean), -LIMIT, LIMIT)
     if method == "percentile":
-        return low, _scale(high - low, low), 0.0, 1.0
+        return Mapping(low, _scale(high - low, low), 0.0, 1.0)
     try:
         word, *ends = method.split(":")
         bottom, top = (float(end) for end in ends)
@@ -99,7 +112,7 @@ def _mapping(stats: Statistics, method: str) -> tuple[np.ndarray, np.ndarray, fl
         raise ConfigError(
             f'normalize={method!r} is not known; expected "zscore", "percentile" or "window:LOW:HIGH" with LOW < HIGH.'
         )
-    return np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0
+    return Mapping(np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0)
 
 
 def _scale(spread: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""Packed batches: finished on the device they are what the host makes of them, and what `normalize` says."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.data.conftest import AFFINE, SHAPE, label_of
+from ukbob_jax.data import unpack as module
+from ukbob_jax.data.pipeline import batches
+from ukbob_jax.data.unpack import unpack
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes import intensity
+
+METHODS = ("zscore", "percentile", "window:0:300")
+CROP = (32, 12, 30)  # x and z larger than the scans
+
+
+def take(store: Store, number: int = 2, **changes) -> list[dict[str, np.ndarray]]:
+    given = {
+        "subjects": store.subjects,
+        "label": "auto",
+        "crop": CROP,
+        "batch_size": 6,
+        "seed": 1,
+        "threads": 2,
+    }
+    stream = batches(store, **{**given, **changes})
+    found = list(itertools.islice(stream, number))
+    stream.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory) -> tuple[Store, dict[str, np.ndarray]]:
+    """Two scans that the store keeps with a slope, as it must for values that are no integers."""
+    path = tmp_path_factory.mktemp("scaled") / "store"
+    images = {f"f{n}": np.random.default_rng(n).gamma(2.0, 0.1 * 30**n, (*SHAPE, 2)) for n in range(2)}
+    with StoreWriter(path) as writer:
+        for name, image in images.items():
+            writer.write(name, image, AFFINE, {"auto": label_of(0)}, source=name)
+    return Store.open(path), images
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_device_and_host_agree(store, method):
+    lookup = np.arange(256, dtype=np.uint8)
+    lookup[[7, 9]] = 3, 255
+    options = {"normalize": method, "label_map": lookup, "num_classes": 10, "flagged": {"s1": {5}}}
+    for packed, plain in zip(take(store, packed=True, **options), take(store, **options)):
+        assert packed["image"].dtype == np.int16
+        found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
+        assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
+            k: (v.shape, v.dtype) for k, v in plain.items()
+        }
+        # 1e-6: XLA may turn the division into a product with the reciprocal
+        np.testing.assert_allclose(found["image"], plain["image"], rtol=1e-6, atol=1e-6)
+        for name in ("label", "subject", "annotated"):
+            np.testing.assert_array_equal(found[name], plain[name])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("contrasts", [None, ("1",)])
+def test_values_are_those_of_normalize_on_the_scan_itself(scaled, method, contrasts):
+    store, images = scaled
+    channels = [0, 1] if contrasts is None else [1]
+    batch = take(store, 1, crop=SHAPE, batch_size=2, normalize=method, contrasts=contrasts)[0]
+    for image, subject in zip(batch["image"], batch["subject"]):
+        exact = images[store.subjects[subject]]
+        stats = intensity.statistics(exact)
+        chosen = intensity.Statistics(*([values[c] for c in channels] for values in stats))
+        expected = intensity.normalize(exact[..., channels], chosen, method)
+        step = exact.max() / 32767 / np.min(intensity.mapping(chosen, method).scale)
+        # half a step of the stored int16, and float32 rounding
+        np.testing.assert_allclose(image, expected, atol=0.51 * step + 1e-6)
+
+
+def test_blocks_do_not_show(store, monkeypatch):
+    packed = take(store, 1, packed=True)[0]
+    whole = unpack(packed)
+    monkeypatch.setattr(module, "BLOCK", 1)  # a plane at a time
+    for name, value in unpack(packed).items():
+        np.testing.assert_array_equal(value, whole[name])
+
+
+def test_beyond_the_scan_stays_ignored_whatever_the_lookup_says(store):
+    batch = take(store, 1, label_map=np.zeros(256, np.uint8))[0]
+    inside = np.zeros(CROP, bool)
+    inside[4:28, :, 1:29] = True
+    assert (batch["label"][:, ~inside] == 255).all() and (batch["label"][:, inside] == 0).all()
+    assert (batch["image"][:, ~inside] == 0).all() and (batch["image"][:, inside] != 0).any()
