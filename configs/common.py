@@ -10,6 +10,9 @@ def base() -> ml_collections.ConfigDict:
     config.platform = "any"  # "cpu", "gpu" or "tpu": refuse to run elsewhere
     config.store = "{workdir}/store"  # folder of the volume store
     config.label = "auto"  # label set that is filtered and trained on
+    config.workers = 0  # processes of the ingest job; 0: one per core
+    config.repair = False  # verify job: drop damaged subjects from the store
+    config.cluster = ""  # ingest through dask: "local" or a scheduler's address; empty: processes of this machine
 
     config.solf = ml_collections.ConfigDict()
     config.solf.epsilon = 2.0  # percent cut off at either end; the paper's best

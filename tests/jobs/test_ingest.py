@@ -264,9 +264,14 @@ def test_splits_move_little_when_subjects_are_added():
 
 
 @pytest.mark.slow
-def test_many_workers_write_what_one_writes(tmp_path):
-    for workers in (1, 2):
-        ingest.run(cohort(tmp_path / f"store{workers}", workers=workers), str(tmp_path))
+@pytest.mark.parametrize("cluster", ["", "local"])
+def test_many_workers_write_what_one_writes(tmp_path, cluster):
+    if cluster:
+        pytest.importorskip("distributed")
+    ingest.run(cohort(tmp_path / "store1"), str(tmp_path))
+    config = cohort(tmp_path / "store2", workers=2).unlock()
+    config.cluster = cluster
+    ingest.run(config, str(tmp_path))
     one, two = (tmp_path / "store1", tmp_path / "store2")
     names = sorted(str(path.relative_to(one)) for path in one.rglob("*") if path.is_file())
     assert names == sorted(str(path.relative_to(two)) for path in two.rglob("*") if path.is_file())

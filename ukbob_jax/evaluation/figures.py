@@ -6,6 +6,7 @@ the head or the front up; voxels keep their shape in mm.
 
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -115,6 +116,49 @@ def comparison(
         for column, (title, label) in enumerate(labels, 1):
             picture = overlay(base, cut(label, plane, index), colors, 0.6)
             _show(grid[line, column], picture, plane, spacing_mm, title if line == 0 else "")
+    return render(figure)
+
+
+class Look(NamedTuple):
+    """One scan of a contact sheet: (title, plane, picture `h w` or `h w 3` in 0..1), and its spacing in mm."""
+
+    title: str
+    panels: list[tuple[str, str, np.ndarray]]
+    spacing_mm: tuple[float, float, float]
+
+
+def look(
+    title: str, image: np.ndarray, contrasts: Sequence[str], label: np.ndarray | None, spacing_mm: Sequence[float],
+    colors: np.ndarray,
+) -> Look:  # fmt: skip
+    """The middle coronal slice of every channel of `x y z c`, then three middle slices under the label `x y z`."""
+    middles = {plane: image.shape[axis] // 2 for plane, axis in PLANES.items()}
+    panels = [
+        (name, "coronal", cut(tone(image[..., channel]), "coronal", middles["coronal"]))
+        for channel, name in enumerate(contrasts)
+    ]
+    if label is not None:
+        grey = tone(image[..., 0])
+        for plane in ("coronal", "axial", "sagittal"):
+            pair = (cut(array, plane, middles[plane]) for array in (grey, label))
+            panels.append((f"{plane}, labels", plane, overlay(*pair, colors)))
+    return Look(title, panels, tuple(spacing_mm))
+
+
+def contact_sheet(looks: Sequence[Look]) -> bytes:
+    """One row per scan. The letter in a panel's corner is the side of the body that its left edge shows."""
+    columns = max(len(found.panels) for found in looks)
+    figure = Figure(figsize=(1.7 * columns, 2.6 * len(looks)), layout="constrained")
+    grid = figure.subplots(len(looks), columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for line, found in enumerate(looks):
+        for column, (name, plane, picture) in enumerate(found.panels):
+            title = f"{found.title}\n{name}" if column == 0 else name
+            _show(grid[line, column], picture, plane, found.spacing_mm, title)
+            side = "P" if plane == "sagittal" else "R"
+            grid[line, column].text(0.03, 0.97, side, transform=grid[line, column].transAxes, color="white",
+                                    fontsize=8, va="top")  # fmt: skip
     return render(figure)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from ukbob_jax import files, processes
+from ukbob_jax import cluster, files, processes
 from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed, UkbobError
 from ukbob_jax.progress import track
 from ukbob_jax.store import sources
@@ -28,7 +28,8 @@ class Failure(NamedTuple):
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Write every subject of the source that the store does not have yet; one that fails does not stop the others.
 
-    Subjects whose source and settings are unchanged are passed over, so the same command resumes.
+    Subjects whose source and settings are unchanged are passed over, so the same command resumes. `config.cluster`
+    says who works: processes of this machine (""), or dask: "local" or a scheduler's address (docs/ingestion.md).
 
     Raises:
         ConfigError: a field of `config.source` cannot be used.
@@ -38,8 +39,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     origins = sources.find(config.source.to_dict())
     workers = min(config.get("workers", 0) or processes.cores(), len(origins))
     write = functools.partial(write_one, store=config.store)
+    if address := config.get("cluster", ""):
+        done = cluster.each(write, origins, address, workers)
+    else:
+        done = processes.each(write, origins, workers)
     with StoreWriter(config.store):
-        outcomes = track(processes.each(write, origins, workers), "ingest", total=len(origins))
+        outcomes = track(done, "ingest", total=len(origins))
         failures = [failure for origin, outcome in outcomes if (failure := failed(origin, outcome))]
     report(failures, len(origins), pathlib.Path(workdir))
 

@@ -128,6 +128,14 @@ class StoreWriter:
         with self._generation(row):
             self._add_label(row, name, label, dict(provenance or {}))
 
+    def drop(self, subject: str) -> None:
+        """Remove a subject, damaged or not; its row goes first, so that no reader meets half of it."""
+        folder = schema.subject_folder(subject)
+        with _writing(f"{self.path}: subject {subject}"):
+            self._root.write("manifest.jsonl", None).result()
+            self._root.write(f"{folder}done.json", None).result()
+            self._root.delete_range(schema.below(folder)).result()
+
     def finish(self) -> None:
         """Rebuild `manifest.jsonl` from the subjects' rows, then remove folders no row names any more."""
         with _writing(self.path):

@@ -32,6 +32,11 @@ def stem(path: pathlib.Path) -> str:
     return path.name[: -len(ending)] if (ending := _ending(path)) else path.name
 
 
+def is_scan(path: pathlib.Path | str) -> bool:
+    """Whether the name is that of a NIfTI file."""
+    return bool(_ending(pathlib.Path(path)))
+
+
 def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """The NIfTI files directly in `folder` by stem, sorted; files hidden by a leading dot are left out.
 
@@ -44,7 +49,9 @@ def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         raise FileError(f"{folder}: no such folder.")
     paths = [path for path in sorted(folder.iterdir()) if _ending(path) and not path.name.startswith(".")]
     if not paths:
-        raise EmptyError(f"{folder}: no .nii or .nii.gz file in this folder. Name the folder that holds them.")
+        raise EmptyError(
+            f"{folder}: no .nii or .nii.gz file in this folder. Name the folder that holds them."
+        )
     return unique(((stem(path), path) for path in paths), folder)
 
 

@@ -1,0 +1,157 @@
+"""Look at a source before ingesting it: what its files say, what is in them, and a picture. Writes no store."""
+
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import nibabel
+import numpy as np
+
+from ukbob_jax import anatomy, files
+from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
+from ukbob_jax.evaluation import figures
+from ukbob_jax.progress import track
+from ukbob_jax.store import sources
+from ukbob_jax.volumes import affine as affines
+from ukbob_jax.volumes import case, gzip_bytes, nifti_header
+
+PERCENTILES = (0.5, 50, 99.5)
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Print what `config.inspect.subjects` of the source look like, read and converted as the ingest job would.
+
+    The same facts are in `inspect.jsonl` in the workdir, and a contact sheet in `inspect.png`.
+
+    Raises:
+        ConfigError: a field of `config.source` or `config.inspect` cannot be used.
+        InputError: the source cannot be listed, or none of the subjects can be read.
+        SomeFailed: some subjects cannot be read; they are named in the output.
+    """
+    settings = config.inspect
+    names = class_names(settings.names, config.source.get("label_map", ""))
+    origins = sources.find(config.source.to_dict())
+    chosen = origins[: settings.subjects or None]
+    print(f"{len(origins)} subjects in the source, {len(chosen)} looked at")
+    facts, looks, failures = [], [], []
+    for origin in track(chosen, "inspect"):
+        try:
+            stored = [on_disk(pathlib.Path(path)) for path in origin.files() if case.is_scan(path)]
+            values = origin.convert(origin.read())
+        except UkbobError as error:
+            failures.append(error)
+            facts.append({"subject": origin.subject, "problem": str(error)})
+        else:
+            facts.append(
+                {**describe(values, names), "subject": origin.subject, "split": origin.split, "files": stored}
+            )
+            if len(looks) < settings.pictures:
+                looks.append(picture(origin.subject, values))
+        print("\n".join(lines(facts[-1])), flush=True)
+    files.write_jsonl(pathlib.Path(workdir) / "inspect.jsonl", facts)
+    if looks:
+        path = pathlib.Path(workdir) / "inspect.png"
+        files.write_bytes(path, figures.contact_sheet(looks))
+        print(f"pictures: {path}", file=sys.stderr)
+    if failures and len(failures) == len(chosen):
+        raise failures[0]
+    if failures:
+        raise SomeFailed(
+            f"{len(failures)} of {len(chosen)} subjects cannot be read. The first: {failures[0]}"
+        )
+
+
+def class_names(asked: str, label_map: str) -> Mapping[int, str]:
+    """Id -> name: ours where ids are mapped to ours, else those of the label set asked for.
+
+    Raises:
+        ConfigError: no such label set.
+    """
+    if label_map or asked == "ukbob":
+        return anatomy.NAMES
+    if asked and asked not in anatomy.DATASETS:
+        choices = ", ".join(("ukbob", *anatomy.DATASETS))
+        raise ConfigError(f"config.inspect.names: {asked!r} is unknown; choose from {choices}.")
+    return anatomy.DATASETS.get(asked, {})
+
+
+def on_disk(path: pathlib.Path) -> dict[str, Any]:
+    """What a NIfTI file's header says, before anything is reoriented or resampled.
+
+    Raises:
+        FileError, GeometryError: as `read_volume`.
+    """
+    header = nifti_header.parse(
+        path, gzip_bytes.head(path, gzip_bytes.read(path), nifti_header.LONGEST), True
+    )
+    return {
+        "file": str(path),
+        "shape": list(header.shape),
+        "spacing_mm": affines.spacing(header.affine).tolist(),
+        "orientation": "".join(nibabel.aff2axcodes(header.affine)),
+        "dtype": header.dtype.name,
+    }
+
+
+def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    """What would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class."""
+    image = values["image"]
+    contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
+    intensities = {}
+    for channel, name in enumerate(contrasts):
+        inside = image[..., channel][image[..., channel] != 0]
+        share = inside.size / image[..., channel].size
+        found = np.percentile(inside, PERCENTILES).tolist() if inside.size else [0.0] * len(PERCENTILES)
+        intensities[name] = {"percentiles": found, "non_zero": share}
+    return {
+        "shape": list(image.shape[:3]),
+        "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),
+        "orientation": "".join(nibabel.aff2axcodes(values["affine"])),
+        "dtype": image.dtype.name,
+        "intensity": intensities,
+        "labels": {name: voxels(label, names) for name, label in values["labels"].items()},
+        "annotated": values.get("annotated"),
+    }
+
+
+def voxels(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
+    """Voxels of every class in `x y z`, by name."""
+    counts = zip(*np.unique(label, return_counts=True))
+    ignored = {anatomy.IGNORE: "ignored", 0: "background"}
+    return {{**names, **ignored}.get(int(i), f"class {i}"): int(n) for i, n in counts}
+
+
+def picture(title: str, values: Mapping[str, Any]) -> figures.Look:
+    """A row of the contact sheet; the first label set in the alphabet is shown."""
+    image = values["image"]
+    contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
+    label = next((values["labels"][name] for name in sorted(values["labels"])), None)
+    spacing_mm = affines.spacing(np.asarray(values["affine"]))
+    return figures.look(title, image, contrasts, label, spacing_mm, np.resize(anatomy.COLORS, (255, 3)))
+
+
+def lines(fact: Mapping[str, Any]) -> list[str]:
+    """The facts of one subject, to be read by people."""
+    if "problem" in fact:
+        return [f"\n{fact['subject']}: PROBLEM: {fact['problem']}"]
+    text = [f"\n{fact['subject']}" + (f" ({fact['split']})" if fact["split"] else "")]
+    text += [f"  {file['file']}: {grid(file)}" for file in fact["files"]]
+    text.append(f"  as stored: {grid(fact)}")
+    for name, found in fact["intensity"].items():
+        low, middle, high = found["percentiles"]
+        text.append(
+            f"    {name}: {low:g} to {high:g}, median {middle:g} ({100 * found['non_zero']:.0f} % of voxels not 0)"
+        )
+    for name, counts in fact["labels"].items():
+        text.append(f"    label {name}: " + ", ".join(f"{organ} {n}" for organ, n in counts.items()))
+    if fact["annotated"] is not None:
+        text.append(f"    annotated for {len(fact['annotated'])} classes only: {fact['annotated']}")
+    return text
+
+
+def grid(found: Mapping[str, Any]) -> str:
+    """Voxels, spacing, orientation and type in a few words."""
+    shape, spacing = (" x ".join(f"{n:.4g}" for n in found[key]) for key in ("shape", "spacing_mm"))
+    return f"{shape} voxels of {spacing} mm, {found['orientation']}, {found['dtype']}"
