@@ -124,13 +124,14 @@ def histogram(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str
     }
 
 
-def field_of_view(extents_mm: np.ndarray) -> np.ndarray:
-    """How much of the body an organ's pictures show, mm along x y z: the same for all of them, so that sizes compare.
+def field_of_view(extent_mm: np.ndarray, typical_mm: np.ndarray) -> np.ndarray:
+    """How much of the body a label's pictures show, mm along x y z: all of it, and never less than of a typical one.
 
     Args:
-        extents_mm: `n 3`, boxes of the labels that are shown.
+        extent_mm: 3, box of the label.
+        typical_mm: 3, box of its organ's typical label.
     """
-    return np.quantile(extents_mm, 0.8, axis=0) + 2 * _ROOM_MM
+    return np.maximum(extent_mm, typical_mm) + 2 * _ROOM_MM
 
 
 def window(

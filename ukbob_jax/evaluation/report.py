@@ -33,6 +33,7 @@ class Section(NamedTuple):
     text: str
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    link: tuple[str, str] = ("", "")  # of a page below this one, and what is there
 
 
 def cell(value: str | float | None) -> str:

@@ -121,17 +121,13 @@ def pictures_of(
     places = list(dict.fromkeys([*cases, *((i, organ) for organ, i in wanted.items())]))
     spacing = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
     extent = {p: (measures.last[p] - measures.first[p] + 1) * spacing[p[0]] for p in places}
-    fov = {
-        organ: audit.field_of_view(np.array([extent[p] for p in places if p[1] == organ]))
-        for organ in {organ for _, organ in places}
-    }
 
     def one(place: tuple[int, int]) -> str:
         i, organ = place
         subject, row = subjects[i], store.rows[subjects[i]]
-        start, size = audit.window(
-            measures.first[place], measures.last[place], fov[organ], spacing[i], row["shape"]
-        )
+        fov = audit.field_of_view(extent[place], extent.get((wanted.get(organ), organ), extent[place]))
+        box = measures.first[place], measures.last[place]
+        start, size = audit.window(*box, fov, spacing[i], row["shape"])
         image = store.crop(subject, "image", start, size)[..., channel(row, config.audit.contrast)]
         mask = store.crop(subject, f"label/{config.label}", start, size) == organ
         return audit.picture(image, mask, row["spacing_mm"], anatomy.COLORS[organ])

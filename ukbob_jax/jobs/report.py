@@ -12,6 +12,7 @@ from ukbob_jax.quality import verdicts
 from ukbob_jax.store.reader import Store
 
 CLEAN, WITHOUT_SOLF = "clean", "without_solf"
+AUDIT = "solf/index.html"  # what the audit job writes
 LEAD = (
     "Noisy labels filtered, a Swin-UNETR trained on what is left, and scans from other scanners adapted to. "
     "Everything below was computed by this run."
@@ -28,7 +29,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     store = Store.open(config.store)
     sections = [cohort.section(store, config.label)]
     if (verdicts.folder(store.path, config.label) / verdicts.VERDICTS).exists():
-        sections.append(labels.section(store, config.label, config.solf.epsilon))
+        section = labels.section(store, config.label, config.solf.epsilon)
+        if (folder / "report" / AUDIT).exists():
+            section = section._replace(link=(AUDIT, "Look at the flagged labels one by one, and decide."))
+        sections.append(section)
     runs = {"with SOLF": folder, "without SOLF": folder / WITHOUT_SOLF}
     runs = {title: path for title, path in runs.items() if (path / "metrics.jsonl").exists()}
     if runs:
