@@ -159,7 +159,7 @@ def test_a_small_step_compiles_for_four_chips(tmp_path: pathlib.Path) -> None:
     run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found = json.loads(out.read_text())
-    assert found["mesh"] == {"data": 4, "fsdp": 1} and found["batch_size"] == 4
+    assert found["mesh"] == {"data": 4, "fsdp": 1, "space": 1} and found["batch_size"] == 4
     assert found["convolutions_by_spatial_axes"].keys() == {"3"}  # the forms for CPU use two
     assert found["parameter_bytes"] == found["parameter_bytes_here"] == 4 * found["parameters"]
     # Gradients are summed once, those of kernels in bfloat16.

@@ -40,6 +40,9 @@ OPTIMIZER = {
     "warmup_steps": 500,
     "weight_decay": 1e-5,
     "clip_norm": 1.0,
+    "layer_decay": 1.0,
+    "frozen": "",
+    "trainable": "",
     "steps": 100_000,
 }
 
@@ -105,8 +108,8 @@ def lower(args: argparse.Namespace, devices: list[jax.Device]) -> tuple[Any, Any
     state = jax.eval_shape(init, key)
     size = (batch_size, *(args.crop,) * 3)
     batch = {
-        "image": jax.ShapeDtypeStruct((*size, CHANNELS), jnp.float32),
-        "label": jax.ShapeDtypeStruct(size, jnp.uint8),
+        "image": jax.ShapeDtypeStruct((*size, CHANNELS), jnp.float32, sharding=sharding.batch(mesh, "image")),
+        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch(mesh, "label")),
     }
     step = functools.partial(
         train_step, model=model, optimizer=tx, loss_fn=losses.dice_ce, augment=augment.compose(*AUGMENT)

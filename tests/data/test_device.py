@@ -22,7 +22,7 @@ def numbered(total: int, log: list):
 def test_all_batches_arrive_in_order_split_over_the_devices():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
-    found = list(to_device(numbered(5, []), sharding))
+    found = list(to_device(numbered(5, []), lambda name: sharding))
     assert [int(batch["subject"][3]) for batch in found] == [0, 1, 2, 3, 4]
     for batch in found:
         assert batch["image"].sharding == sharding and batch["image"].dtype == np.float32
@@ -31,7 +31,8 @@ def test_all_batches_arrive_in_order_split_over_the_devices():
 
 def test_runs_ahead_and_closes_the_source():
     log = []
-    stream = to_device(numbered(50, log), jax.sharding.SingleDeviceSharding(jax.devices()[0]), ahead=2)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    stream = to_device(numbered(50, log), lambda name: here, ahead=2)
     next(stream)
     assert log == [0, 1, 2]
     stream.close()

@@ -48,7 +48,7 @@ def recipe(store, **changes):
         "data.crop": (32, 32, 32), "data.batch_size": 2, "data.flagged": "off", "data.threads": 2,
         "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "augment": ("intensity",), "mesh.data": 1,
         "optimizer.warmup_steps": 1, "train.steps": 2, "train.log_every": 1, "train.eval_every": 2,
-        "train.checkpoint_every": 1, "organs": ORGANS, "inference.overlap": 0.0,
+        "train.checkpoint_every": 1, "train.ema": 0.5, "organs": ORGANS, "inference.overlap": 0.0,
     }  # fmt: skip
     for name, value in {**given, **changes}.items():
         *sections, field = name.split(".")
@@ -112,6 +112,10 @@ def test_a_resume_with_another_recipe_names_the_fields(trained, store):
         ({"data.label": "expert"}, "no label set 'expert'; it has manual"),
         ({"augment": ("gama",)}, "augmentation 'gama' is not known"),
         ({"train.steps": 1}, "optimizer.warmup_steps: 1 is not in 0..0"),
+        ({"train.accumulate": 3}, "config.train.accumulate: 3 does not divide config.data.batch_size 2"),
+        ({"train.ema": 1.0}, r"config.train.ema: 1.0 is not in \[0, 1\)"),
+        ({"mesh.space": 3}, "config.data.crop: 32 voxels along x do not divide over mesh.space 3"),
+        ({"optimizer.frozen": "stage9"}, "optimizer.frozen: 'stage9' matches no parameter"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(store, tmp_path, changes, named):

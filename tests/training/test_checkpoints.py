@@ -169,6 +169,17 @@ def test_foreign_content_is_refused(tmp_path, state):
         restore(tmp_path, state)
 
 
+def test_averages_are_what_readers_get_and_a_resume_gets_both(tmp_path):
+    state = toy.parts(ema=0.9)[0](jax.random.key(0))
+    state = state.replace(step=jnp.int32(5), ema=jax.tree.map(lambda p: p + 1, state.params))
+    save(tmp_path, state, [5])
+    found, _ = restore(tmp_path, state)
+    saved = at(state, 5, 5)
+    jax.tree.map(np.testing.assert_array_equal, found, saved)
+    assert jax.tree.structure(found) == jax.tree.structure(saved)
+    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path)[0], saved.ema)
+
+
 def test_another_model_is_refused_by_name_of_each_array(tmp_path, state):
     save(tmp_path, state, [1])
     with pytest.raises(MismatchError, match=r"missing: .*norm1/bias.*extra: .*batch_norm"):

@@ -108,6 +108,17 @@ def test_lines_after_the_checkpoint_are_dropped_and_a_broken_last_line_too(calm,
     assert lines[-1] == metrics(calm[0]).splitlines()[-1]
 
 
+def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_path):
+    state = toy.fit(tmp_path / "calm", ema=0.9)
+    with pytest.raises(Preempted):
+        toy.fit(tmp_path / "stopped", ema=0.9, stream=stopping_after(7))
+    same(toy.fit(tmp_path / "stopped", ema=0.9), state)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "calm")
+    same(restore_params(tmp_path / "stopped" / "checkpoints", "latest")[0], state.ema)
+    last = json.loads(metrics(tmp_path / "calm").splitlines()[-1])
+    assert last["val/dice"] == toy.evaluation(state)[0]["val/dice"]
+
+
 def poisoned(*steps):
     def stream(start_step):
         for number, batch in enumerate(toy.batches(start_step), start_step + 1):

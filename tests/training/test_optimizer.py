@@ -11,7 +11,7 @@ PARAMS = {
     "encoder": {"norm1": {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}},
     "attention": {
         "kernel": np.full((3, 2), 2, np.float32),
-        "relative_position_bias_table": np.ones((7, 2), np.float32),
+        "relative_bias": np.ones((7, 2), np.float32),
     },
     "normal_head": {"kernel": np.ones((2, 2), np.float32)},
 }
@@ -39,7 +39,7 @@ def test_the_cosine_may_end_above_zero_and_the_rate_may_stay_constant():
 def test_only_kernels_decay():
     expected = {
         "encoder": {"norm1": {"scale": False, "bias": False}},
-        "attention": {"kernel": True, "relative_position_bias_table": False},
+        "attention": {"kernel": True, "relative_bias": False},
         "normal_head": {"kernel": True},
     }
     assert optimizer.decay_mask(PARAMS) == expected
@@ -77,6 +77,8 @@ def test_frozen_parameters_stay_and_cost_no_memory():
     [
         ({"schedule": "linear"}, "optimizer.schedule: 'linear' is unknown"),
         ({"warmup_steps": 10}, r"optimizer.warmup_steps: 10 is not in 0..9"),
+        ({"layer_decay": 0.0}, r"optimizer.layer_decay: 0.0 is not in \(0, 1\]"),
+        ({"layer_decay": 1.5}, r"optimizer.layer_decay: 1.5 is not in \(0, 1\]"),
     ],
 )
 def test_what_cannot_be_is_refused(options, named):
@@ -87,3 +89,63 @@ def test_what_cannot_be_is_refused(options, named):
 def test_a_selection_that_matches_nothing_is_refused_with_an_example_of_a_name():
     with pytest.raises(ConfigError, match="'nrom' matches no parameter; one is named 'attention/kernel'"):
         optimizer.build(learning_rate=0.1, steps=10, trainable="nrom").init(PARAMS)
+
+
+STAGES = {
+    "swin": {
+        "patch_embed": {"kernel": np.ones((2, 3), np.float32)},
+        **{f"stage{n}_block0": {"mlp": {"kernel": np.ones((3, 3), np.float32)}} for n in range(1, 5)},
+    },
+    "encoder1": {"kernel": np.ones((3, 3), np.float32)},
+    "head": {"kernel": np.ones((3, 2), np.float32)},
+}
+
+
+def first_update(**options):
+    """Of parameters that are 1 with gradients of 1: Adam's is minus the rate, decay's minus rate * weight_decay."""
+    tx = optimizer.build(learning_rate=1.0, steps=10, schedule="constant", weight_decay=0.5, **options)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, STAGES), tx.init(STAGES), STAGES)
+    leaves = jax.tree_util.tree_leaves_with_path(updates)
+    return {optimizer.path_name(path): float(update.ravel()[0]) for path, update in leaves}
+
+
+def test_the_rate_falls_stage_by_stage_towards_the_input():
+    found = first_update(layer_decay=0.5)
+    assert found["head/kernel"] == found["encoder1/kernel"] == pytest.approx(-1.5, rel=1e-5)
+    for stage in range(1, 5):
+        assert found[f"swin/stage{stage}_block0/mlp/kernel"] == pytest.approx(
+            -1.5 / 2 ** (5 - stage), rel=1e-5
+        )
+    assert found["swin/patch_embed/kernel"] == pytest.approx(-1.5 / 32, rel=1e-5)
+
+
+def test_frozen_stages_stay_and_the_others_learn():
+    found = first_update(frozen="^swin/(patch_embed|stage[12])", layer_decay=0.5)
+    still = {name for name, update in found.items() if update == 0}
+    assert still == {f"swin/{n}/kernel" for n in ("patch_embed", "stage1_block0/mlp", "stage2_block0/mlp")}
+    assert found["swin/stage3_block0/mlp/kernel"] == pytest.approx(-1.5 / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"frozen": "stage9"}, "optimizer.frozen: 'stage9' matches no parameter"),
+        ({"frozen": "kernel"}, "leaves no"),
+    ],
+)
+def test_a_freeze_that_cannot_be_is_refused(options, named):
+    with pytest.raises(ConfigError, match=named):
+        first_update(**options)
+
+
+def test_every_parameter_of_the_network_has_a_depth_and_its_position_biases_do_not_decay():
+    from ukbob_jax.models.swin_unetr import SwinUNETR
+
+    model = SwinUNETR(1, 3, feature_size=12, depths=(1, 1, 1, 1), norm="instance_affine")
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, jnp.zeros((1, 32, 32, 32, 1)))["params"], jax.random.key(0)
+    )
+    names = [optimizer.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    assert {optimizer.depth(name) for name in names} == set(range(6))
+    decays = dict(zip(names, jax.tree.leaves(optimizer.decay_mask(shapes))))
+    assert {name.split("/")[-1] for name, decay in decays.items() if decay} == {"kernel"}

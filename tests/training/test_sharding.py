@@ -7,17 +7,18 @@ from tests.training import toy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training import sharding
 
-MESHES = [(1, 1), (8, 1), (4, 2), (2, 4)]
+MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2)]  # data, fsdp, space
 
 
 def shapes(**leaves):
     return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in leaves.items()}
 
 
-@pytest.mark.parametrize("data, fsdp", MESHES)
-def test_training_is_the_same_on_every_mesh(data, fsdp):
+@pytest.mark.parametrize("data, fsdp, space", MESHES)
+def test_training_is_the_same_on_every_mesh(data, fsdp, space):
     expected_state, expected = toy.run(sharding.make_mesh(data=1, batch_size=8), steps=5)
-    state, metrics = toy.run(sharding.make_mesh(data=data, fsdp=fsdp, batch_size=8), steps=5)
+    mesh = sharding.make_mesh(data=data, fsdp=fsdp, space=space, batch_size=8)
+    state, metrics = toy.run(mesh, steps=5)
     for found, wanted in zip(metrics, expected):
         # Sums over devices are made in another order: float32 rounding, grown over five steps.
         np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-5)
@@ -36,8 +37,21 @@ def test_parameters_and_their_moments_are_split_and_the_batch_too():
     kernels = [leaf for leaf in kernels if leaf.ndim == 2]
     assert len(kernels) == 3  # the parameter and Adam's two moments
     assert all(leaf.addressable_shards[0].data.shape == (2, 2) for leaf in kernels)
-    batch = jax.device_put(toy.batch(0), sharding.batch(mesh))
+    batch = sharding.put(toy.batch(0), mesh)
     assert {array.addressable_shards[0].data.shape[0] for array in batch.values()} == {1}
+
+
+def test_space_splits_crops_along_x_and_nothing_else():
+    mesh = sharding.make_mesh(data=2, fsdp=2, space=2, batch_size=8)
+    batch = {**toy.batch(0), "annotated": np.ones((8, toy.CLASSES), bool)}
+    parts = {
+        name: array.addressable_shards[0].data.shape for name, array in sharding.put(batch, mesh).items()
+    }
+    x, y, z = toy.SHAPE
+    assert parts["image"] == (2, x // 2, y, z, 2) and parts["label"] == (2, x // 2, y, z)
+    assert parts["subject"] == (2,) and parts["annotated"] == (2, toy.CLASSES)
+    state, _ = toy.run(mesh, steps=1)
+    assert state.params["inner"]["kernel"].addressable_shards[0].data.shape == (2, 4)  # as without space
 
 
 def test_an_axis_that_does_not_divide_stays_whole():
@@ -54,19 +68,21 @@ def test_an_axis_that_does_not_divide_stays_whole():
 
 
 def test_by_default_a_mesh_takes_the_devices_that_share_the_batch_evenly():
-    assert dict(sharding.make_mesh(batch_size=16).shape) == {"data": 8, "fsdp": 1}
-    assert dict(sharding.make_mesh(batch_size=6).shape) == {"data": 6, "fsdp": 1}
-    assert dict(sharding.make_mesh(batch_size=2).shape) == {"data": 2, "fsdp": 1}
-    assert dict(sharding.make_mesh(fsdp=4, batch_size=8).shape) == {"data": 2, "fsdp": 4}
+    assert dict(sharding.make_mesh(batch_size=16).shape) == {"data": 8, "fsdp": 1, "space": 1}
+    assert dict(sharding.make_mesh(batch_size=6).shape) == {"data": 6, "fsdp": 1, "space": 1}
+    assert dict(sharding.make_mesh(batch_size=2).shape) == {"data": 2, "fsdp": 1, "space": 1}
+    assert dict(sharding.make_mesh(fsdp=4, batch_size=8).shape) == {"data": 2, "fsdp": 4, "space": 1}
+    assert dict(sharding.make_mesh(space=4, batch_size=2).shape) == {"data": 2, "fsdp": 1, "space": 4}
 
 
 @pytest.mark.parametrize(
     "sizes, named",
     [
         ({"data": 3, "batch_size": 8}, "data.batch_size: 8 cases do not divide over 3 devices"),
-        ({"data": 4, "fsdp": 4, "batch_size": 16}, "mesh: data 4 x fsdp 4 does not fit 8 devices"),
-        ({"fsdp": 16, "batch_size": 16}, "mesh: data 0 x fsdp 16 does not fit 8 devices"),
-        ({"data": 0, "batch_size": 8}, "mesh: data 0 x fsdp 1 does not fit"),
+        ({"data": 4, "fsdp": 4, "batch_size": 16}, "mesh: data 4 x fsdp 4 x space 1 does not fit 8"),
+        ({"fsdp": 16, "batch_size": 16}, "mesh: data 0 x fsdp 16 x space 1 does not fit 8 devices"),
+        ({"data": 0, "batch_size": 8}, "mesh: data 0 x fsdp 1 x space 1 does not fit"),
+        ({"data": 8, "space": 2, "batch_size": 8}, "mesh: data 8 x fsdp 1 x space 2 does not fit 8 devices"),
     ],
 )
 def test_a_mesh_that_cannot_be_is_refused(sizes, named):
@@ -75,8 +91,8 @@ def test_a_mesh_that_cannot_be_is_refused(sizes, named):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data, fsdp", MESHES[1:])
-def test_swin_unetr_trains_the_same_on_every_mesh(data, fsdp):
+@pytest.mark.parametrize("data, fsdp, space", MESHES[1:])
+def test_swin_unetr_trains_the_same_on_every_mesh(data, fsdp, space):
     from ukbob_jax.models.swin_unetr import SwinUNETR
 
     model = SwinUNETR(
@@ -85,5 +101,6 @@ def test_swin_unetr_trains_the_same_on_every_mesh(data, fsdp):
     crops = [toy.batch(step, shape=(32, 32, 32)) for step in range(2)]
     options = {"model": model, "steps": 2, "batches": crops, "learning_rate": 1e-3}
     expected = toy.run(sharding.make_mesh(data=1, batch_size=8), **options)[1]
-    found = toy.run(sharding.make_mesh(data=data, fsdp=fsdp, batch_size=8), **options)[1]
+    mesh = sharding.make_mesh(data=data, fsdp=fsdp, space=space, batch_size=8)
+    found = toy.run(mesh, **options)[1]
     np.testing.assert_allclose([m["loss"] for m in found], [m["loss"] for m in expected], rtol=1e-4)

@@ -56,7 +56,9 @@ def parts(model=None, steps=20, learning_rate=0.02, shape=SHAPE, **options):
     """`init(key) -> state` and `step(state, batch, key)`, not yet compiled."""
     model = Net() if model is None else model
     tx = optimizer.build(learning_rate=learning_rate, steps=steps, warmup_steps=2, clip_norm=1.0)
-    init = functools.partial(states.init, model=model, optimizer=tx, image_shape=(1, *shape, 2))
+    init = functools.partial(
+        states.init, model=model, optimizer=tx, image_shape=(1, *shape, 2), ema=options.get("ema", 0) > 0
+    )
     step = functools.partial(
         train_step, model=model, optimizer=tx, **{"loss_fn": losses.dice_ce, "augment": None, **options}
     )
@@ -72,7 +74,7 @@ def run(mesh, steps=3, model=None, seed=0, batches=None, **options):
     compiled = sharding.compile_step(step, place, mesh)
     metrics = []
     for one in batches:
-        state, out = compiled(state, jax.device_put(one, sharding.batch(mesh)), jax.random.key(seed))
+        state, out = compiled(state, sharding.put(one, mesh), jax.random.key(seed))
         metrics.append(out)
     return state, jax.device_get(metrics)
 
@@ -80,14 +82,14 @@ def run(mesh, steps=3, model=None, seed=0, batches=None, **options):
 def evaluation(state):
     """Accuracy on one fixed batch."""
     held_out = batch(10_000, 2)
-    logits = Net().apply({"params": state.params}, held_out["image"])
+    logits = Net().apply({"params": state.inference_params}, held_out["image"])
     accuracy = float((logits.argmax(axis=-1) == held_out["label"]).mean())
     return {"val/dice": accuracy}, {"look": np.zeros((4, 5, 3), np.uint8)}
 
 
-def fit(workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, **plan):
+def fit(workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, ema=0.0, **plan):
     """A whole training of the toy, into `workdir`."""
-    init, step = parts(Net(dropout=0.2), steps=40)
+    init, step = parts(Net(dropout=0.2), steps=40, ema=ema)
     return loop.fit(
         init=init, step=step, batches=stream, evaluate=evaluate, workdir=workdir, seed=3, batch_size=8,
         mesh=sharding.make_mesh(data=1, batch_size=8), meta={"architecture": 1},

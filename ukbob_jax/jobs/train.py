@@ -3,6 +3,7 @@
 The same command resumes: an interrupted training goes on from its last checkpoint, a finished one is passed over.
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -28,6 +30,8 @@ from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import train_step
 
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
+# Fields of `config.train` for the loop; the step takes the others.
+PLANNED = {field.name for field in dataclasses.fields(loop.Plan)}
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -49,14 +53,18 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     check(config, store, subjects, contrasts)
     model = SwinUNETR.from_config(config.model.to_dict())
     tx = optimizer.build(**config.optimizer, steps=config.train.steps)
-    mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size)
+    mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size // config.train.accumulate)
     content = fingerprint(store, subjects, data.label, flagged)
 
     files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
     loop.fit(
         init=functools.partial(
-            states.init, model=model, optimizer=tx, image_shape=(1, *(MULTIPLE,) * 3, len(contrasts))
+            states.init,
+            model=model,
+            optimizer=tx,
+            image_shape=(1, *(MULTIPLE,) * 3, len(contrasts)),
+            ema=config.train.ema > 0,
         ),
         replace=functools.partial(load, config.init, model) if config.init else None,
         step=functools.partial(
@@ -65,10 +73,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             optimizer=tx,
             loss_fn=loss(config, store, subjects, lookup),
             augment=on_device(config.augment),
+            accumulate=config.train.accumulate,
+            ema=config.train.ema,
         ),
         batches=functools.partial(batches, config, store, subjects, flagged, contrasts, lookup),
         evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
-        plan=loop.Plan(**config.train),
+        plan=loop.Plan(**{name: value for name, value in config.train.items() if name in PLANNED}),
         mesh=mesh,
         seed=config.seed,
         workdir=workdir,
@@ -133,7 +143,11 @@ def loss(
 def load(path: str, model: SwinUNETR, state: TrainState) -> TrainState:
     """`state` with the weights in a file or checkpoint folder."""
     loaded = weights.read(path, model)
-    return state.replace(params=loaded.params, model_state=loaded.model_state or state.model_state)
+    return state.replace(
+        params=loaded.params,
+        model_state=loaded.model_state or state.model_state,
+        ema=jax.tree.map(jnp.copy, loaded.params) if state.ema else {},
+    )
 
 
 def class_names(config: ml_collections.ConfigDict) -> dict[int, str]:
@@ -187,6 +201,17 @@ def check(
         raise ConfigError(
             f"config.model.in_channels is {config.model.in_channels}, but the store has {len(contrasts)} contrasts "
             f"({', '.join(contrasts)}). Change it, or choose some with config.data.contrasts."
+        )
+    if config.train.accumulate < 1 or config.data.batch_size % config.train.accumulate:
+        raise ConfigError(
+            f"config.train.accumulate: {config.train.accumulate} does not divide config.data.batch_size "
+            f"{config.data.batch_size}."
+        )
+    if not 0 <= config.train.ema < 1:
+        raise ConfigError(f"config.train.ema: {config.train.ema} is not in [0, 1); 0 turns it off.")
+    if config.data.crop[0] % config.mesh.space:
+        raise ConfigError(
+            f"config.data.crop: {config.data.crop[0]} voxels along x do not divide over mesh.space {config.mesh.space}."
         )
     for subject in subjects if not config.data.organs else ():
         largest = max(store.present(subject, config.data.label), default=0)

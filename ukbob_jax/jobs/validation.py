@@ -36,7 +36,7 @@ def validator(
     exclude = tuple(i for i, name in names.items() if name == anatomy.NAMES[anatomy.UNUSED])
 
     def evaluate(state: TrainState) -> loop.Evaluation:
-        variables = sharding.local_copy({"params": state.params, **state.model_state}, mesh)
+        variables = sharding.local_copy({"params": state.inference_params, **state.model_state}, mesh)
         scores, looks = [], {}
         for subject in subjects:
             image = read_image(store, subject, contrasts, config.data.normalize)

@@ -123,7 +123,7 @@ class Checkpoints:
             except Damaged as problem:
                 self._set_aside(step, problem)
                 continue
-            return TrainState(**items["model"], **items["training"]), meta
+            return _state(items), meta
         if steps:
             raise FileError(
                 f"{self.folder}: all {len(steps)} checkpoints are damaged; start in a new workdir."
@@ -243,10 +243,22 @@ def _remove_unfinished(folder: epath.Path) -> None:
 
 
 def _items(state: TrainState) -> dict[str, dict]:
-    """The state as the array items of a checkpoint, so that inference need not read the optimizer's moments."""
+    """The state as the array items of a checkpoint, so that inference need not read the optimizer's moments.
+
+    `model` holds the parameters that were validated. Where these are averages, `training` has the others as "trained".
+    """
     fields = {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
-    model = {name: fields.pop(name) for name in ("params", "model_state")}
-    return {"model": model, "training": fields}
+    params, ema = fields.pop("params"), fields.pop("ema")
+    model = {"params": ema or params, "model_state": fields.pop("model_state")}
+    return {"model": model, "training": {**fields, **({"trained": params} if ema else {})}}
+
+
+def _state(items: dict[str, dict]) -> TrainState:
+    """The inverse of `_items`."""
+    model, fields = dict(items["model"]), dict(items["training"])
+    if "trained" in fields:
+        return TrainState(params=fields.pop("trained"), ema=model.pop("params"), **model, **fields)
+    return TrainState(ema={}, **model, **fields)
 
 
 def _named(tree: Any) -> list[tuple[str, Any]]:

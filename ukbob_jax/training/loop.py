@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -122,7 +123,7 @@ def fit(
         stack.callback(run.close)
         preemption = stack.enter_context(Preemption())
         train = sharding.compile_step(step, place, mesh)
-        return run.to_the_end(state, train, batches, sharding.batch(mesh), preemption)
+        return run.to_the_end(state, train, batches, functools.partial(sharding.batch, mesh), preemption)
 
 
 def _restore(
@@ -157,7 +158,7 @@ class _Run:
             print(f"train: resumed at step {self.done} of {plan.steps}", file=sys.stderr)
 
     def to_the_end(
-        self, state: TrainState, train: Step, batches: Batches, place: Any, preemption: Preemption
+        self, state: TrainState, train: Step, batches: Batches, place: Callable, preemption: Preemption
     ) -> TrainState:
         """The loop itself."""
         if self.owed:

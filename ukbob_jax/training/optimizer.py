@@ -9,8 +9,19 @@ import optax
 from ukbob_jax.errors import ConfigError
 
 # Decay pulls towards zero, where a gain or an offset has no business: norms, biases, Swin's position biases.
-NO_DECAY = r"(^|/)(bias|scale|relative_position_bias_table)$"
+NO_DECAY = r"(^|/)(bias|scale|relative_bias)$"
 SCHEDULES = ("cosine", "constant")
+# Where a parameter stands, from the input on; the first pattern found in its path wins. With `layer_decay` the rate
+# of depth d is the peak times layer_decay ** (LAST - d): what sees the image first changes least.
+DEPTHS = (
+    (r"^swin/patch_embed", 0),
+    (r"^swin/stage1", 1),
+    (r"^swin/stage2", 2),
+    (r"^swin/stage3", 3),
+    (r"^swin/stage4", 4),
+    (r"", 5),  # convolutions beside the encoder, decoder, head
+)
+LAST = 5
 
 
 class Optimizer(NamedTuple):
@@ -33,7 +44,9 @@ def build(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    trainable: str | None = None,
+    trainable: str = "",
+    frozen: str = "",
+    layer_decay: float = 1.0,
 ) -> Optimizer:
     """The optimizer of the configuration's section of the same name; every argument is a field of it.
 
@@ -49,10 +62,13 @@ def build(
         b2: decay of Adam's second moment.
         eps: added to the root of the second moment.
         trainable: regular expression searched for in "/"-joined parameter paths; the others stay as they are and
-            cost no optimizer memory. None: all are trained.
+            cost no optimizer memory. Empty: all are trained.
+        frozen: the same the other way round: what it matches stays. "^swin/(patch_embed|stage[12])" freezes the first
+            half of the encoder.
+        layer_decay: factor on the learning rate per step from the output to the input, see `DEPTHS`; 1: none.
     Raises:
-        ConfigError: an unknown schedule, a warm-up as long as the training, or (from `init`) a `trainable`
-            which matches no parameter.
+        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1], or
+            (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(
@@ -62,13 +78,18 @@ def build(
         raise ConfigError(
             f"optimizer.warmup_steps: {warmup_steps} is not in 0..{steps - 1} (train.steps - 1)."
         )
+    if not 0 < layer_decay <= 1:
+        raise ConfigError(f"optimizer.layer_decay: {layer_decay} is not in (0, 1]; 1 turns it off.")
     rate = _schedule(schedule, learning_rate, warmup_steps, steps, final_fraction)
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     parts.append(optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask))
+    if layer_decay != 1:
+        parts.append(_scale_by_depth(layer_decay))
     transform = optax.chain(*parts)
-    if trainable is not None:
+    if trainable or frozen:
         transform = optax.partition(
-            {"train": transform, "freeze": optax.set_to_zero()}, lambda params: _choose(params, trainable)
+            {"train": transform, "freeze": optax.set_to_zero()},
+            lambda params: _choose(params, trainable, frozen),
         )
     return Optimizer(transform.init, transform.update, rate)
 
@@ -76,6 +97,11 @@ def build(
 def decay_mask(params: Any) -> Any:
     """A tree like `params`: True where weight decay applies."""
     return jax.tree.map_with_path(lambda path, _: not re.search(NO_DECAY, path_name(path)), params)
+
+
+def depth(name: str) -> int:
+    """Of the parameter called `name`, from 0 at the input to `LAST`."""
+    return next(depth for pattern, depth in DEPTHS if re.search(pattern, name))
 
 
 def path_name(path: tuple) -> str:
@@ -92,11 +118,24 @@ def _schedule(kind: str, peak: float, warmup: int, steps: int, final_fraction: f
     return optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
 
 
-def _choose(params: Any, trainable: str) -> Any:
-    names = jax.tree.map_with_path(
-        lambda path, _: "train" if re.search(trainable, path_name(path)) else "freeze", params
-    )
-    if "train" not in jax.tree.leaves(names):
-        first = path_name(jax.tree_util.tree_leaves_with_path(params)[0][0])
-        raise ConfigError(f"optimizer.trainable: {trainable!r} matches no parameter; one is named {first!r}.")
-    return names
+def _scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
+    def scaled(updates: Any, params: Any = None) -> Any:
+        return jax.tree.map_with_path(
+            lambda path, update: update * layer_decay ** (LAST - depth(path_name(path))), updates
+        )
+
+    return optax.stateless(scaled)
+
+
+def _choose(params: Any, trainable: str, frozen: str) -> Any:
+    """A tree like `params` of "train" and "freeze"."""
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for field, pattern in (("trainable", trainable), ("frozen", frozen)):
+        if pattern and not any(re.search(pattern, name) for name in names):
+            raise ConfigError(
+                f"optimizer.{field}: {pattern!r} matches no parameter; one is named {names[0]!r}."
+            )
+    train = [bool(re.search(trainable, name)) and not (frozen and re.search(frozen, name)) for name in names]
+    if not any(train):
+        raise ConfigError(f"optimizer.frozen: {frozen!r} leaves no parameter to train.")
+    return jax.tree.unflatten(jax.tree.structure(params), ["train" if t else "freeze" for t in train])

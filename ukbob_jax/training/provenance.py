@@ -14,9 +14,13 @@ import ukbob_jax
 from ukbob_jax.errors import ConfigError
 
 # Sections of a configuration that decide the numbers of a training, and the fields in them that do not. A resumed
-# run may differ in the latter and in everything else (train.steps and the rest of train, mesh, inference, organs).
-BINDING = ("seed", "data", "model", "init", "loss", "augment", "optimizer")
-FREE = ("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat")
+# run may differ in the latter and in everything else (mesh, inference, organs).
+BINDING = ("seed", "data", "model", "init", "loss", "augment", "optimizer", "train")
+FREE = (
+    *("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat"),
+    *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
+    *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 

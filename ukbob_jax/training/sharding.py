@@ -1,7 +1,7 @@
-"""Where arrays lie: the mesh of devices and one table of rules. The only file that names a mesh axis.
+"""Where arrays lie: the mesh of devices and two tables of rules. The only file that names a mesh axis.
 
-`data` splits the batch; `fsdp` splits the batch too and, besides, the parameters and the optimizer's moments.
-The same step runs on any mesh, one device included.
+`data` splits the batch; `fsdp` splits the batch too and, besides, the parameters and the optimizer's moments; `space`
+splits every crop along x, for crops too large for one device. The same step runs on any mesh, one device included.
 """
 
 import re
@@ -14,27 +14,38 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.optimizer import path_name
 
-AXES = ("data", "fsdp")
-BATCH = PartitionSpec(AXES)  # b over all devices; x y z c whole
+AXES = ("data", "fsdp", "space")
+Rules = tuple[tuple[str, PartitionSpec], ...]
 
-# The first pattern found in a path wins; the right side says how the last axes of that array are split.
-# Optimizer moments have their parameter's path inside their own, so the same rules place them.
-PARAM_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"(^|/)(bias|scale|mean|var|relative_position_bias_table)$", ()),  # small: a copy on every device
-    (r"(^|/)kernel$", ("fsdp",)),  # dense i o, convolution kx ky kz i o: split over o
-    (r"", ()),
+# The first pattern found in a parameter's path wins; the right side says how the LAST axes of that array are split.
+# Optimizer moments and averages have their parameter's path inside their own, so the same rules place them.
+PARAM_RULES: Rules = (
+    (r"(^|/)(bias|scale|mean|var|relative_bias)$", PartitionSpec()),  # small: a copy on every device
+    (r"(^|/)kernel$", PartitionSpec("fsdp")),  # dense i o, convolution kx ky kz i o: split over o
+    (r"", PartitionSpec()),
+)
+# The same for the arrays of a batch by their names, but of the FIRST axes.
+BATCH_RULES: Rules = (
+    (r"^(image|label)$", PartitionSpec(("data", "fsdp"), "space")),  # b x y z c, b x y z
+    (r"", PartitionSpec(("data", "fsdp"))),  # b ...
 )
 
 
 def make_mesh(
-    *, data: int = -1, fsdp: int = 1, batch_size: int, devices: Sequence[jax.Device] | None = None
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    space: int = 1,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
     """The mesh of the configuration's section `mesh`.
 
     Args:
         data: devices along `data`. -1: all that are left, but on one host no more than share the batch evenly.
         fsdp: devices along `fsdp`.
-        batch_size: global, cases.
+        space: devices that share each case; they must belong to one process.
+        batch_size: global, cases in one pass of the network.
         devices: to choose from; None: all there are.
     Raises:
         ConfigError: more devices than there are, or a batch they cannot share evenly.
@@ -42,21 +53,25 @@ def make_mesh(
     devices = jax.devices() if devices is None else devices
     several_hosts = jax.process_count() > 1
     if data == -1:
-        data = len(devices) // fsdp
+        data = len(devices) // (fsdp * space)
         while not several_hosts and data > 1 and batch_size % (data * fsdp):
             data -= 1
-    needed = data * fsdp
+    needed = data * fsdp * space
     if not 1 <= needed <= len(devices) or (several_hosts and needed != len(devices)):
         raise ConfigError(
-            f"mesh: data {data} x fsdp {fsdp} does not fit {len(devices)} devices; change either."
+            f"mesh: data {data} x fsdp {fsdp} x space {space} does not fit {len(devices)} devices; change one."
         )
-    if batch_size % needed:
+    if batch_size % (data * fsdp):
         raise ConfigError(
-            f"data.batch_size: {batch_size} cases do not divide over {needed} devices; take a multiple of {needed} "
-            "or lower mesh.data or mesh.fsdp."
+            f"data.batch_size: {batch_size} cases do not divide over {data * fsdp} devices; take a multiple of "
+            f"{data * fsdp} (times train.accumulate) or lower mesh.data or mesh.fsdp."
+        )
+    if several_hosts and jax.local_device_count() % space:
+        raise ConfigError(
+            f"mesh.space: {space} devices share a case, but a process has {jax.local_device_count()}; take a divisor."
         )
     # Auto, not make_mesh's default of Explicit: under that, cutting a volume into windows would not compile.
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[:needed])
+    return jax.make_mesh((data, fsdp, space), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -78,9 +93,14 @@ def place(shapes: Any, mesh: Mesh) -> Any:
     )
 
 
-def batch(mesh: Mesh) -> NamedSharding:
-    """Of every array of a batch, `b ...`: cases over all devices."""
-    return NamedSharding(mesh, BATCH)
+def batch(mesh: Mesh, name: str = "") -> NamedSharding:
+    """Of the array called `name` in a batch, by `BATCH_RULES`."""
+    return NamedSharding(mesh, _rule(BATCH_RULES, name))
+
+
+def put(arrays: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """A whole batch that this process holds, onto the devices."""
+    return {name: jax.device_put(array, batch(mesh, name)) for name, array in arrays.items()}
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
@@ -90,19 +110,26 @@ def local_copy(tree: Any, mesh: Mesh) -> Any:
 
 
 def compile_step(step: Callable, state_sharding: Any, mesh: Mesh) -> Callable:
-    """(state, batch, key) -> (state, metrics), compiled for the mesh; the old state's memory is reused."""
+    """(state, batch, key) -> (state, metrics), compiled for the mesh; the old state's memory is reused.
+
+    The batch stays where it lies: `batch` says where that should be.
+    """
     one = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(state_sharding, batch(mesh), one),
+        in_shardings=(state_sharding, None, one),
         out_shardings=(state_sharding, one),
         donate_argnums=0,
     )
 
 
+def _rule(rules: Rules, name: str) -> PartitionSpec:
+    return next(spec for pattern, spec in rules if re.search(pattern, name))
+
+
 def _spec(name: str, leaf: Any, mesh: Mesh) -> PartitionSpec:
-    split = next(split for pattern, split in PARAM_RULES if re.search(pattern, name))
-    split = (None,) * (leaf.ndim - len(split)) + split
+    rule = _rule(PARAM_RULES, name)
+    split = (None,) * (leaf.ndim - len(rule)) + tuple(rule)
     return PartitionSpec(
         *(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(split, leaf.shape))
     )
