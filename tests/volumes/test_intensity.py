@@ -6,7 +6,7 @@ import pytest
 from ukbob_jax.errors import ConfigError, ValuesError
 from ukbob_jax.volumes import intensity
 
-METHODS = ("zscore", "percentile", "window:-160:240")
+METHODS = ("auto", "zscore", "percentile", "window:-160:240")
 
 
 def scan() -> np.ndarray:
@@ -24,6 +24,14 @@ def test_statistics_are_those_of_the_voxels_that_are_not_zero():
         assert stats.mean[c] == pytest.approx(body.mean())
         assert stats.std[c] == pytest.approx(body.std())
         assert (stats.low[c], stats.high[c]) == pytest.approx(tuple(np.percentile(body, (0.5, 99.5))))
+
+
+def test_automatic_method_tells_ct_from_mr_by_channel():
+    stats = intensity.Statistics(
+        mean=(-400.0, 300.0), std=(500.0, 100.0), low=(-1010.0, 4.0), high=(900.0, 800.0)
+    )
+    values = intensity.normalize(np.array([[60.0, 400.0], [-1000.0, 0.0], [1000.0, 900.0]]), stats, "auto")
+    np.testing.assert_allclose(values, [[0.2, 1.0], [-5.0, -3.0], [5.0, 5.0]])
 
 
 def test_percentiles_of_a_large_scan_come_from_a_sample_that_is_close_enough(monkeypatch):
