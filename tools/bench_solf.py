@@ -1,6 +1,7 @@
 """Time of measuring one label map: ours beside the per-organ pipeline, whole and cropped to each organ's box.
 
     python tools/bench_solf.py [--shape 224 174 370] [--repeats 3] [--fast]    --fast: without the whole-volume peer
+    python tools/bench_solf.py --reference FOLDER    errors against values of other tools instead, see tests/conftest.py
 
 Two peers: (a) what the published filter does, ndimage.label and marching cubes on the whole volume for every organ;
 (b) the same with each organ cropped to its box, the fair one. Both also compute the covariance. Needs scikit-image.
@@ -9,6 +10,7 @@ Two peers: (a) what the published filter does, ndimage.label and marching cubes 
 import argparse
 import json
 import os
+import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -79,7 +81,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=(224, 174, 370))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--fast", action="store_true", help="without the whole-volume peer (about a minute)")
+    parser.add_argument("--reference", type=pathlib.Path, help="folder with geometry/ and volumes/")
     options = parser.parse_args(argv)
+    if options.reference:
+        print(json.dumps(errors(options.reference), indent=1))
+        return
     shape = tuple(options.shape)
     maps = {f"voronoi_{k}": cells(shape, k) for k in (10, 30, 72, 100)}
     maps["phantom"] = phantom.label_map(0, shape)
@@ -117,6 +123,43 @@ def agreement(labels: np.ndarray) -> dict[str, float]:
         name: max(abs(float(getattr(ours, name)[organ]) / value[i] - 1) for organ, value in theirs.items())
         for i, name in enumerate(names)
     }
+
+
+def errors(folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Largest relative difference from other tools, over analytic shapes and over the organs of real label maps.
+
+    Also the bias of the mesh itself: the area of a digital ball above that of the ball it stands for.
+    """
+    import nibabel
+
+    shapes = json.loads((folder / "geometry" / "shapes.json").read_text())
+    masks = np.load(folder / "geometry" / "shape_masks.npz")
+    pairs, bias = {"shapes": [], "organs": []}, {}
+    for name, shape in shapes.items():
+        found = measure(masks[name], shape["measured"]["spacing"], 254)
+        pairs["shapes"].append((found, 1, shape["measured"]))
+        if name.startswith("sphere"):
+            bias[name] = float(found.surface_mm2[1]) / shape["analytic"]["surface_area_mm2"] - 1
+    for name, organs in json.loads((folder / "geometry" / "organs.json").read_text()).items():
+        file, _, spacing = name.partition("@")
+        image = nibabel.load(folder / "volumes" / file)
+        spacing = [float(v) for v in (spacing.split(",") if spacing else image.header.get_zooms()[:3])]
+        found = measure(np.asanyarray(image.dataobj).astype(np.uint8), spacing, 254)
+        pairs["organs"] += [(found, int(organ), value) for organ, value in organs.items()]
+    table = {what: {"masks": len(those), **largest(those)} for what, those in pairs.items()}
+    return {**table, "ball_area_above_analytic": bias}
+
+
+def largest(pairs: list) -> dict[str, float]:
+    """Largest relative difference (eccentricity: absolute) of each measure."""
+    names = {"volume_mm3": "volume_mm3", "surface_mm2": "surface_area_mm2", "sphericity": "sphericity"}
+    some = [(found, organ, value) for found, organ, value in pairs if value["voxels"]]
+    worst = {
+        ours: max(abs(float(getattr(found, ours)[organ]) / value[theirs] - 1) for found, organ, value in some)
+        for ours, theirs in names.items()
+    }
+    shaped = [(float(f.eccentricity[organ]), v["eccentricity"]) for f, organ, v in some if v["voxels"] >= 4]
+    return worst | {"eccentricity": max(abs(a - b) for a, b in shaped)}
 
 
 if __name__ == "__main__":
