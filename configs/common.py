@@ -25,6 +25,7 @@ def base() -> ml_collections.ConfigDict:
     config.solf.height_band_mm = 100.0  # width of a height group
     config.solf.limits = ""  # a limits.json to judge by; empty: fitted on this store
     config.solf.decisions = ""  # .json or .csv of the audit page; its decisions overrule the limits
+    config.solf.body = "body"  # label set that is 1 in the body, if all have it; else the union of labels
     config.solf.stations = ""  # label set that holds each voxel's station, to measure contact with seams
     config.solf.process = 0  # which share of the subjects to measure, of
     config.solf.processes = 1  # so many; the shares only measure, a run with 1 judges what they measured

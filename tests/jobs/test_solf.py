@@ -255,3 +255,30 @@ def test_seam_contact_is_in_the_rows(store, tmp_path):
     rows = files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")
     contact = {(row["subject"], row["organ"]): row.get("seam_contact", 0) for row in rows}
     assert contact["s00", HEART] > 0.1 and contact["s00", LIVER] == 0
+
+
+def test_body_mask_is_the_body_where_every_subject_has_one(store, tmp_path):
+    body = np.zeros(SHAPE, np.uint8)
+    body[1:-1, 1:-1, 1:-1] = 1
+    with StoreWriter(store.path) as writer:
+        for name in store.subjects[1:]:
+            writer.write_label(name, "body", body)
+    limits_path = verdicts.folder(store.path, "auto") / "limits.json"
+    solf.run(config(store), str(tmp_path))
+    assert Limits.load(limits_path).provenance["body"] == "union of labels"  # s00 has none: one kind for all
+    with StoreWriter(store.path) as writer:
+        writer.write_label(store.subjects[0], "body", body)
+    solf.run(config(store), str(tmp_path))
+    limits = Limits.load(limits_path)
+    assert limits.provenance["body"] == "label set body"
+    fractions = [(store.read(name, "label/auto") == LIVER).sum() / body.sum() for name in store.subjects]
+    assert limits.low[0, LIVER, 0] == pytest.approx(np.percentile(fractions, 7.0), rel=0.1)
+    assert (
+        min(fractions) * 0.99 <= limits.low[0, LIVER, 0] <= limits.high[0, LIVER, 0] <= max(fractions) * 1.01
+    )
+    with pytest.raises(MismatchError, match=r"label set body, here it is the union of labels.*solf\.body="):
+        solf.run(config(store, body="", limits=str(limits_path)), str(tmp_path))
+    made = config(store)
+    made.judge.inputs, made.judge.limits = "scan.nii.gz", str(limits_path)
+    with pytest.raises(MismatchError, match="union of labels"):
+        judge.run(made, str(tmp_path))

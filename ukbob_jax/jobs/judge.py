@@ -14,7 +14,7 @@ import numpy as np
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
 from ukbob_jax.progress import track
-from ukbob_jax.quality import solf, strata, verdicts
+from ukbob_jax.quality import cohort, solf, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import measure, stack
 from ukbob_jax.volumes import case
@@ -27,6 +27,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Raises:
         ConfigError: no input or no limits are named.
         FileError: they cannot be read.
+        MismatchError: the limits were fitted with body masks, which a label map alone has not.
         UkbobError: the only label map failed, for its own reason.
         SomeFailed: some failed; `failures.jsonl` beside the verdicts says which and why.
     """
@@ -34,6 +35,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if not settings.inputs or not settings.limits:
         raise ConfigError("config.judge.inputs and config.judge.limits: name label maps and a limits.json.")
     limits, given = Limits.load(settings.limits), pathlib.Path(settings.inputs)
+    cohort.check_body(limits, "", settings.limits)
     maps = {case.stem(given): given} if given.is_file() else case.scans(given)
     folder, failures = pathlib.Path(workdir) / "judge", []
     for name, path in track(maps.items(), "judge"):

@@ -53,7 +53,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     sharded = settings.processes > 1
     part = f".{settings.process}-of-{settings.processes}" if sharded else ""
     mine = cohort.share(subjects, settings.process, settings.processes)
-    found, failures = cohort.measured(store, mine, config.label, folder, settings.stations, part)
+    body = cohort.body_set(store, config.label, settings.body)
+    found, failures = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
     subjects = [name for name in mine if name in found]
     if subjects and not sharded:
         judge(config, store, subjects, stack([found[name] for name in subjects]), folder)
@@ -81,6 +82,7 @@ def judge(
     rows = [store.rows[name] for name in subjects]
     if settings.limits:
         limits = Limits.load(settings.limits)
+        cohort.check_body(limits, cohort.body_set(store, config.label, settings.body), settings.limits)
         by, band = limits.rule.get("strata", ()), limits.rule.get("height_band_mm", settings.height_band_mm)
         groups = strata.names(rows, by, band)
     else:
@@ -125,7 +127,7 @@ def fitted(
         "jax": jax.__version__,
         "store": pathlib.Path(store.path).name,
         "label": config.label,
-        "body": "union of labels",
+        "body": cohort.body_name(cohort.body_set(store, config.label, settings.body)),
         "label_maps": hashlib.sha256(str(maps).encode()).hexdigest()[:16],
     }
     return limits._replace(rule=limits.rule | rule, provenance=limits.provenance | source)

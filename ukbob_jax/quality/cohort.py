@@ -7,11 +7,13 @@ import time
 import jax
 
 from ukbob_jax import anatomy, progress
-from ukbob_jax.errors import ConfigError, UkbobError
+from ukbob_jax.errors import ConfigError, MismatchError, UkbobError
 from ukbob_jax.quality import cache
+from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, measure
 from ukbob_jax.store.reader import Store
 
+UNION = "union of labels"
 _SAVE_SECONDS = 30.0
 
 
@@ -31,8 +33,42 @@ def version(store: Store, subject: str, label: str) -> str:
     return store.rows[subject]["folders"][f"label/{label}"].split("/")[0]
 
 
+def body_set(store: Store, label: str, body: str) -> str:
+    """`body` where every subject with label set `label` has that label set too, else "".
+
+    One cohort is measured against one kind of body: shares of a mask and of a union do not compare.
+    """
+    rows = [row["labels"] for row in store.rows.values()]
+    return body if body and all(body in labels for labels in rows if label in labels) else ""
+
+
+def body_name(body: str) -> str:
+    """What limits say of the body that they were fitted with."""
+    return f"label set {body}" if body else UNION
+
+
+def check_body(limits: Limits, body: str, where: str) -> None:
+    """Refuse to judge shares of one kind of body by limits that were fitted on shares of another.
+
+    Raises:
+        MismatchError: naming both.
+    """
+    fitted = limits.provenance.get("body", UNION)
+    if fitted != body_name(body):
+        raise MismatchError(
+            f"{where}: fitted with the body as {fitted}, here it is the {body_name(body)}. "
+            "Fit limits with --config.solf.body= (the union of labels) to judge without body masks."
+        )
+
+
 def measured(
-    store: Store, subjects: list[str], label: str, folder: pathlib.Path, stations: str = "", name: str = ""
+    store: Store,
+    subjects: list[str],
+    label: str,
+    folder: pathlib.Path,
+    stations: str = "",
+    name: str = "",
+    body: str = "",
 ) -> tuple[dict[str, OrganMeasures], list[dict]]:
     """Measures of every subject, from what any process saved where the label map is the same, and those that failed.
 
@@ -41,9 +77,10 @@ def measured(
     Args:
         stations: label set with each voxel's station, or "".
         name: added to the file that is saved, where several processes save at a time.
+        body: label set that is not 0 in the body, or "": the union of the labels measured.
     """
     known = cache.load_all(folder)
-    keys = {subject: _key(store, subject, label, stations) for subject in subjects}
+    keys = {subject: _key(store, subject, label, stations, body) for subject in subjects}
     found = {s: known[s] for s in subjects if s in known and known[s][0] == keys[s]}
     missing, failures = [s for s in subjects if s not in found], []
     path, saved = folder / f"measures{name}.npz", time.monotonic()
@@ -54,9 +91,10 @@ def measured(
         try:
             labels = store.read(subject, f"label/{label}")
             station = store.read(subject, f"label/{stations}") if stations else None
+            inside = store.read(subject, f"label/{body}") if body else None
             with jax.default_device(devices[number % len(devices)]):
                 spacing = store.rows[subject]["spacing_mm"]
-                return measure(labels, spacing, anatomy.NUM_CLASSES, station=station)
+                return measure(labels, spacing, anatomy.NUM_CLASSES, inside, station)
         except UkbobError as error:
             return error
 
@@ -81,7 +119,8 @@ def devices_to_use() -> list[jax.Device]:
     return found[:1] if found[0].platform == "cpu" else found
 
 
-def _key(store: Store, subject: str, label: str, stations: str) -> str:
-    """Changes when the label map or the station map does."""
+def _key(store: Store, subject: str, label: str, stations: str, body: str) -> str:
+    """Changes when the label map, the station map or the body does."""
     row = store.rows[subject]
-    return ":".join([row["source"], *(row["folders"].get(f"label/{s}", "") for s in (label, stations) if s)])
+    used = (name for name in (label, stations, body) if name)
+    return ":".join([row["source"], *(row["folders"].get(f"label/{name}", "") for name in used)])
