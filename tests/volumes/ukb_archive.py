@@ -3,6 +3,7 @@
 Every name, date and number in the headers is made up; `SECRETS` lists what must not come out of the archive.
 """
 
+import copy
 import io
 import pathlib
 import zipfile
@@ -159,8 +160,20 @@ def header(number: int, contrast: str, station: Volume) -> Dataset:
     return one
 
 
+_encoded: dict[
+    tuple[str, int], tuple[Image, bytes]
+] = {}  # most images of an archive are those of the one before
+
+
 def encode(image: Image) -> bytes:
     """One DICOM file."""
+    key = image.dataset.SOPInstanceUID, id(image.pixels)
+    if key not in _encoded:
+        _encoded[key] = image, _encode(image)  # the image is kept, so that no other gets its id
+    return _encoded[key][1]
+
+
+def _encode(image: Image) -> bytes:
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = MRImageStorage
@@ -206,8 +219,7 @@ def without(found: Sequence[Image], gone: Sequence[Image]) -> list[Image]:
 
 def altered(image: Image, pixels: np.ndarray | None = None, **tags) -> Image:
     """A copy under a UID of its own, with other tags or pixels."""
-    dataset = Dataset()
-    dataset.update(image.dataset)
+    dataset = copy.deepcopy(image.dataset)
     dataset.SOPInstanceUID = generate_uid()
     for tag, value in tags.items():
         setattr(dataset, tag, value)

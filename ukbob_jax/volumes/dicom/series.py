@@ -182,7 +182,7 @@ def _check_stack(positions: np.ndarray, normal: np.ndarray, name: str) -> float:
     """The distance between slices, mm, of sorted first-pixel positions `n 3`."""
     along = positions @ normal
     gaps = np.diff(along)
-    step = float(np.median(gaps))
+    step = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # of a few, the lower: missing slices widen gaps
     tolerance = 0.02 * abs(step) + 0.01  # headers round to hundredths
     at = f"along ({', '.join(f'{c:.3g}' for c in normal)})"
     doubled = np.flatnonzero(gaps <= tolerance)

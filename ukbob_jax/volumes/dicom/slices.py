@@ -112,7 +112,7 @@ def read_slice(data: bytes, where: str) -> Slice | None:
     try:
         with _quiet():
             found = pydicom.dcmread(io.BytesIO(data), specific_tags=list(TAGS))
-            if "PixelData" not in found or not found.get("SeriesInstanceUID"):
+            if not _is_image(found, where):
                 return None
             _check_kind(found, where)
             return _slice(found, where)
@@ -131,6 +131,14 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _is_image(found: Any, where: str) -> bool:
+    """Whether the object is an image of a series; one without its pixels is a file cut off."""
+    kind = getattr(found.file_meta.get("MediaStorageSOPClassUID"), "name", "")
+    if kind.endswith("Image Storage") and not ("PixelData" in found and found.get("SeriesInstanceUID")):
+        raise FileError(f"{where}: an image without pixels or series: the file is cut off. Fetch it again.")
+    return "PixelData" in found and bool(found.get("SeriesInstanceUID"))
 
 
 def _check_kind(found: Any, where: str) -> None:
