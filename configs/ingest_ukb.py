@@ -16,7 +16,7 @@ VARIANTS = {"all": {}}
 def get_config(variant: str = "all") -> ml_collections.ConfigDict:
     config = common.base()
     config.job = "ingest"
-    config.workers = 0  # processes; 0: one per core. Each needs about 2 GB
+    config.workers = 0  # processes; 0: one per core. each needs about 1.2 GB
 
     config.source = ml_collections.ConfigDict()
     config.source.kind = "ukb"
@@ -29,6 +29,7 @@ def get_config(variant: str = "all") -> ml_collections.ConfigDict:
         "opposed_phase",
     )  # each at every station, or refused
     config.source.spacing_mm = ()  # mm, x y z; empty: the scan's own, 2.232 x 2.232 x 3.0
+    config.source.refuse = ()  # "swapped", "missing_stations", "gaps_mm", "contradicted_series": not stored but listed
     config.source.splits = {"val": 0, "test": 0}  # participants; the rest trains
     config.source.seed = 0  # draws the splits
     return config

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError
+from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
 from ukbob_jax.store.sources import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
 from ukbob_jax.volumes.dicom.slices import library
@@ -14,6 +14,12 @@ from ukbob_jax.volumes.dicom.stations import Stations
 
 VERSION = 1  # raise it when reading or stitching changes, so that stores are made anew
 FIELD = "20201"
+FINDINGS = (
+    "swapped",
+    "missing_stations",
+    "gaps_mm",
+    "contradicted_series",
+)  # of quality, that can be refused
 NAME = re.compile(rf"(?P<participant>[A-Za-z0-9]+)_{FIELD}_(?P<instance>\d+)_0\.zip")
 
 
@@ -25,6 +31,7 @@ class Archive:
         subject: participant and instance, as in the file's name.
         contrasts: channels, in order.
         spacing_mm: x y z; empty: the scan's own.
+        refuse: findings with which a scan is not stored.
     """
 
     subject: str
@@ -32,6 +39,7 @@ class Archive:
     path: str
     contrasts: tuple[str, ...]
     spacing_mm: tuple[float, ...]
+    refuse: tuple[str, ...]
 
     def files(self) -> list[str]:
         """The archive."""
@@ -51,8 +59,15 @@ class Archive:
         return dixon.read_archive(self.path, self.contrasts)
 
     def convert(self, scan: Stations) -> dict[str, Any]:
-        """Stitch; label sets "body" (1 inside) and "station" (from 1 at the head) are the scan's own."""
+        """Stitch; label sets "body" (1 inside) and "station" (from 1 at the head) are the scan's own.
+
+        Raises:
+            GeometryError, ValuesError: as `dixon.join`, and a finding that is refused.
+        """
         found = dixon.join(scan, self.contrasts, self.spacing_mm, self.path)
+        for name in self.refuse:
+            if finding := found.quality[name]:
+                raise ValuesError(f"{self.path}: {name} is {finding}, which config.source.refuse leaves out.")
         return {
             "image": found.image.array,
             "affine": found.image.affine,
@@ -69,6 +84,7 @@ def find(
     instance: int = 2,
     contrasts: Sequence[str] = CONTRASTS,
     spacing_mm: Sequence[float] = (),
+    refuse: Sequence[str] = (),
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[Archive]:
@@ -79,9 +95,10 @@ def find(
         instance: 2 is the first imaging visit, 3 the repeat; -1: all.
         contrasts: to be found at every station; others are left out.
         spacing_mm: of the stitched grid; empty: the stations' own in the plane, their least along z.
+        refuse: names of `FINDINGS`; scans that have one are listed as failed instead of stored.
         splits, seed: how many participants go where; the rest trains. All visits of one go the same way.
     Raises:
-        ConfigError: an unknown contrast, a spacing that is not three positive numbers, or pydicom is not installed.
+        ConfigError: an unknown contrast or finding, a spacing that is not three positive numbers, or no pydicom.
         FileError: no such folder.
         EmptyError: no archive of this field and instance in it.
         MismatchError: two archives of one participant and instance.
@@ -95,10 +112,14 @@ def find(
         raise ConfigError(
             f"config.source.spacing_mm {tuple(spacing_mm)}: expected three positive numbers, or ()."
         )
+    if not set(refuse) <= set(FINDINGS):
+        raise ConfigError(f"config.source.refuse {tuple(refuse)}: expected some of {', '.join(FINDINGS)}.")
     found = archives(folder, instance)
     split_of = assign_splits(sorted({participant for participant, _ in found}), splits or {}, seed)
     return [
-        Archive(f"{who}_{visit}", split_of[who], str(path), tuple(contrasts), tuple(spacing_mm))
+        Archive(
+            f"{who}_{visit}", split_of[who], str(path), tuple(contrasts), tuple(spacing_mm), tuple(refuse)
+        )
         for (who, visit), path in sorted(found.items())
     ]
 
