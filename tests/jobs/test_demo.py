@@ -62,6 +62,7 @@ def test_writes_a_report_with_every_section_and_picture(finished):
     }
     assert {f"{name}.png" for name in expected} <= pictures
     assert page.count("data:image/png;base64,") == len(pictures)
+    assert 'href="solf/index.html"' in page and (finished / "report" / "solf" / "index.html").is_file()
 
 
 def test_trains_the_same_number_of_steps_with_and_without_the_filter(finished):

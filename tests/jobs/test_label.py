@@ -1,11 +1,16 @@
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
+from flax import linen as nn
 
 from configs import common
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed
+from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import label
 from ukbob_jax.quality import verdicts
 from ukbob_jax.store.reader import Store
@@ -133,6 +138,34 @@ def test_settings_that_cannot_be_used_are_refused_before_any_call(config, tmp_pa
     with pytest.raises(ConfigError, match=words):
         label.run(config(**fields), str(tmp_path))
     assert calls(tmp_path) == 0
+
+
+class Threshold(nn.Module):
+    """Spleen (class 1) above half of the window."""
+
+    @nn.compact
+    def __call__(self, x, *, train: bool = False):
+        kernel = lambda *_: jnp.array([[0.0, 100.0]])  # noqa: E731
+        return nn.Dense(2, name="out", kernel_init=kernel, bias_init=lambda *_: jnp.array([0.0, -50.5]))(x)
+
+
+@pytest.mark.parametrize("contrasts", [(), ("in_phase", "water", "fat")])
+def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
+    store, config, tmp_path, monkeypatch, contrasts
+):
+    meta = {"labels": {"0": "background", "1": "spleen"}, "spacing_mm": None, "normalize": "window:0:100"}
+    meta |= {"contrasts": ["water"], "roi": [8, 8, 8], "provenance": {"store": "of the teacher"}}
+    params = Threshold().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
+    monkeypatch.setattr(label.Segmenter, "load", lambda workdir: Segmenter(Threshold(), params, meta))
+    label.run(config(kind="teacher", contrasts=contrasts, name="taught"), str(tmp_path))
+    found = Store.open(store.path)
+    image = store.read("s0", "image").astype(np.float64)
+    chosen = image[..., 1:2] if not contrasts else image
+    expected = scipy.special.expit(chosen - 50.5).mean(-1) > 0.5
+    np.testing.assert_array_equal(
+        found.read("s0", "label/taught"), np.where(expected, anatomy.IDS["spleen"], 0)
+    )
+    assert found.rows["s0"]["provenance"]["taught"]["network"] == {"store": "of the teacher"}
 
 
 def test_verdicts_on_labels_of_a_program(store, config, tmp_path):

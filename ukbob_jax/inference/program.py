@@ -86,12 +86,7 @@ class Program:
         with open(log, "wb") as said:
             try:
                 process = subprocess.Popen(
-                    words,
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    cwd=folder,
-                    start_new_session=True,
+                    words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
                 )
             except OSError as error:
                 raise FileError(f"{words[0]}: cannot be started ({error.strerror}).") from error

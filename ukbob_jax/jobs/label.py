@@ -41,8 +41,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings, store = config.labeller, Store.open(config.store)
     subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
-    labeller, facts = make(config)
-    contrasts = chosen_contrasts(config, store, subjects)
+    labeller, facts, contrasts = make(config)
+    contrasts = chosen_contrasts(contrasts, store, subjects)
     facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}
     keys = {subject: fingerprint(facts, store.rows[subject]) for subject in subjects}
     todo = [subject for subject in subjects if wanted(store.rows[subject], settings.name, keys[subject])]
@@ -67,8 +67,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     report(failures, len(todo), pathlib.Path(workdir) / "failures.jsonl")
 
 
-def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
-    """The labeller that the recipe asks for, and what its labels' provenance says of it."""
+def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+    """The labeller that the recipe asks for, what its labels' provenance says of it, and the contrasts it is given."""
     settings = config.labeller
     if settings.kind == "teacher":
         return by_teacher(config)
@@ -77,7 +77,7 @@ def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
     raise ConfigError(f"labeller.kind={settings.kind!r}: choose command or teacher.")
 
 
-def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
+def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
     """An external command, once per contrast; ids it has beyond the label set it is said to use are an error."""
     program = Program.parse(settings.command, settings.timeout_s)
     if settings.merge not in MERGES:
@@ -108,20 +108,19 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
         return merge.vote(maps) if settings.merge == "vote" else merge.first(maps)
 
     kept = ("command", "labels", "merge") + (("water_only",) if settings.merge == "rules" else ())
-    return label, {"labeller": "command"} | {name: settings.to_dict()[name] for name in kept}
+    facts = {"labeller": "command"} | {name: settings.to_dict()[name] for name in kept}
+    return label, facts, tuple(settings.contrasts)
 
 
-def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any]]:
+def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
     """The network of a training run of ours."""
     settings = config.labeller
     segmenter = Segmenter.load(settings.workdir)
     teacher.our_ids(segmenter.names)
-    if len(segmenter.meta["contrasts"]) > 1 and settings.contrasts not in (
-        (),
-        tuple(segmenter.meta["contrasts"]),
-    ):
+    known, asked = tuple(segmenter.meta["contrasts"]), tuple(settings.contrasts)
+    if len(known) > 1 and asked not in ((), known):
         raise ConfigError(
-            f"labeller.contrasts: the teacher takes {', '.join(segmenter.meta['contrasts'])} together; leave it empty."
+            f"labeller.contrasts: the teacher takes {', '.join(known)} together; leave it empty."
         )
     adapt = config.etta.to_dict() if settings.adapt else False
     options = {"overlap": config.inference.overlap, "batch": config.inference.batch}
@@ -129,25 +128,22 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
         return teacher.label(segmenter, image, adapt, **options)
 
-    return label, {"labeller": "teacher", "network": segmenter.meta["provenance"], "adapt": adapt, **options}
+    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "adapt": adapt, **options}
+    return label, facts, asked or known
 
 
-def chosen_contrasts(config: ml_collections.ConfigDict, store: Store, subjects: list[str]) -> tuple[str, ...]:
-    """The contrasts that the labeller sees.
+def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) -> tuple[str, ...]:
+    """The contrasts that the labeller sees; the only one of the store where none is asked for.
 
     Raises:
         ConfigError: a subject lacks one, or it is not said which of several.
     """
-    settings = config.labeller
-    chosen = tuple(settings.contrasts)
-    if not chosen and settings.kind == "teacher":
-        chosen = tuple(Segmenter.load(settings.workdir).meta["contrasts"])
-    there = store.rows[subjects[0]]["contrasts"] if subjects else []
-    if not chosen and len(there) > 1:
+    there = tuple(store.rows[subjects[0]]["contrasts"]) if subjects else ()
+    if not asked and len(there) > 1:
         raise ConfigError(
             f"labeller.contrasts is empty: choose from {', '.join(there)}; each is labelled by itself."
         )
-    chosen = chosen or tuple(there)
+    chosen = asked or there
     for subject in subjects:
         lacking = [name for name in chosen if name not in store.rows[subject]["contrasts"]]
         if lacking:
