@@ -1,10 +1,13 @@
 """Images as int16 on disk: as they are where they fit, else with one slope and intercept per channel."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ukbob_jax.errors import ValuesError
 
 LIMITS = np.iinfo(np.int16)
+BLOCK = 2**18  # values that are worked on at a time, in the processor's cache
 
 
 def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, list[float] | None, list[float] | None]:
@@ -24,14 +27,17 @@ def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, list[float] | N
     image = np.asarray(image)
     if image.dtype == np.int16:
         return image, None, None
-    check_finite(image, subject)
-    fits = [_fit(image[..., channel]) for channel in range(image.shape[-1])]
+    ends = [(float(image[..., c].min()), float(image[..., c].max())) for c in range(image.shape[-1])]
+    if not np.isfinite(ends).all():
+        check_finite(image, subject)
+    fits = [_fit(image[..., channel], *ends[channel]) for channel in range(image.shape[-1])]
     if all(fit == (1.0, 0.0) for fit in fits):
         return image.astype(np.int16), None, None
-    stored = np.empty(image.shape, np.int16)
+    stored = np.empty_like(image, np.int16)
     for channel, (slope, intercept) in enumerate(fits):
-        steps = np.rint((image[..., channel] - intercept) / slope)
-        stored[..., channel] = steps.clip(LIMITS.min, LIMITS.max)
+        for old, new in _slabs(image[..., channel], stored[..., channel]):
+            steps = np.rint((old - intercept) / slope)
+            new[...] = steps.clip(LIMITS.min, LIMITS.max)
     return stored, [slope for slope, _ in fits], [intercept for _, intercept in fits]
 
 
@@ -57,11 +63,21 @@ def check_finite(image: np.ndarray, subject: str) -> None:
     )
 
 
-def _fit(channel: np.ndarray) -> tuple[float, float]:
-    low, high = float(channel.min()), float(channel.max())
-    if channel.dtype.kind in "iub" or (np.rint(channel) == channel).all():
+def _fit(channel: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    whole = channel.dtype.kind in "iub" or all((np.rint(slab) == slab).all() for (slab,) in _slabs(channel))
+    if whole:
         if low >= LIMITS.min and high <= LIMITS.max:
             return 1.0, 0.0
         if high - low <= LIMITS.max - LIMITS.min and high < 2**24:  # float32 holds every such integer
             return 1.0, low - LIMITS.min
     return max(abs(low), abs(high)) / LIMITS.max, 0.0
+
+
+def _slabs(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one shape in step, in parts of about `BLOCK` values that lie together in the first one's memory."""
+    first = arrays[0]
+    axis = int(np.argmax(np.abs(first.strides)))
+    step = max(1, BLOCK * first.shape[axis] // first.size)
+    for low in range(0, first.shape[axis], step):
+        window = (slice(None),) * axis + (slice(low, low + step),)
+        yield tuple(array[window] for array in arrays)
