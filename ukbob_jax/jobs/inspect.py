@@ -109,7 +109,6 @@ def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, A
         "shape": list(image.shape[:3]),
         "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),
         "orientation": "".join(nibabel.aff2axcodes(values["affine"])),
-        "dtype": image.dtype.name,
         "intensity": intensities,
         "labels": {name: voxels(label, names) for name, label in values["labels"].items()},
         "annotated": values.get("annotated"),
@@ -152,6 +151,7 @@ def lines(fact: Mapping[str, Any]) -> list[str]:
 
 
 def grid(found: Mapping[str, Any]) -> str:
-    """Voxels, spacing, orientation and type in a few words."""
+    """Voxels, spacing, orientation and, of a file, type in a few words."""
     shape, spacing = (" x ".join(f"{n:.4g}" for n in found[key]) for key in ("shape", "spacing_mm"))
-    return f"{shape} voxels of {spacing} mm, {found['orientation']}, {found['dtype']}"
+    kind = f", {found['dtype']}" if "dtype" in found else ""
+    return f"{shape} voxels of {spacing} mm, {found['orientation']}{kind}"
