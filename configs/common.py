@@ -12,7 +12,7 @@ def base() -> ml_collections.ConfigDict:
     config.label = "auto"  # label set that is filtered and trained on
     config.workers = 0  # processes of the ingest job; 0: one per core
     config.repair = False  # verify job: drop damaged subjects from the store
-    config.cluster = ""  # ingest through dask: "local" or a scheduler's address; empty: processes of this machine
+    config.cluster = ""  # ingest through dask: "local" or a scheduler's address; empty: processes here
 
     config.solf = ml_collections.ConfigDict()
     config.solf.epsilon = 2.0  # percent cut off at either end; the paper's best
@@ -68,6 +68,10 @@ def base() -> ml_collections.ConfigDict:
     config.agreement.split = ""  # empty: every subject that has both
     config.agreement.tolerance_mm = 1.0  # of the surface Dice
 
+    config.splits = ""  # JSON of who trains and who validates, also several splits as nnU-Net's; empty: the store's
+    config.folds = 0  # cut the training split into so many folds instead, and validate with one
+    config.fold = 0  # which of several splits, or of the folds
+
     config.data = ml_collections.ConfigDict()
     config.data.store = config.get_ref("store")
     config.data.label = config.get_ref("label")
@@ -101,6 +105,8 @@ def base() -> ml_collections.ConfigDict:
     config.model.dtype = "float32"
     config.model.remat = False
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
+    config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
+    config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
 
     config.loss = "dice_ce"  # or "dice_bce"
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
@@ -111,6 +117,9 @@ def base() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 500
     config.optimizer.weight_decay = 1e-5
     config.optimizer.clip_norm = 1.0
+    config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
+    config.optimizer.frozen = ""  # regular expression on parameter paths, "^swin/stage[12]": those stay
+    config.optimizer.trainable = ""  # the same the other way round; empty: all
 
     config.train = ml_collections.ConfigDict()
     config.train.steps = 100_000
@@ -118,25 +127,44 @@ def base() -> ml_collections.ConfigDict:
     config.train.eval_every = 2_000
     config.train.checkpoint_every = 1_000
     config.train.stop_after_nonfinite = 20
+    config.train.accumulate = 1  # passes of the network per step, over that share of the batch each
+    config.train.ema = 0.0  # decay of the running average of the weights that is validated and kept; 0: none
+
+    config.epochs = ml_collections.ConfigDict()
+    config.epochs.total = 0  # length in epochs; 0: train.steps and optimizer.warmup_steps count
+    config.epochs.warmup = 0
+    config.epochs.crops = 4  # of each subject in an epoch; released script
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = -1  # -1: all devices that are left
     config.mesh.fsdp = 1
+    config.mesh.space = 1  # devices that share each crop, split along x
 
     config.inference = ml_collections.ConfigDict()
     config.inference.overlap = 0.5
     config.inference.blend = "gaussian"
     config.inference.batch = 4  # windows per call
+    config.inference.mirror = False  # average with the mirror image, sides exchanged
+    config.inference.dtype = ""  # "bfloat16" or "float32"; empty: as in training
 
     config.etta = ml_collections.ConfigDict()
     config.etta.steps = 1
     config.etta.learning_rate = 1e-3
+    config.tent = ml_collections.ConfigDict()
+    config.tent.learning_rate = 1e-3
+    config.bn = ml_collections.ConfigDict()
+    config.bn.share = 0.5  # of the scan's own statistics in batch norm
+
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.name = "test"  # of the files in {workdir}/evaluation
     config.evaluate.split = "test"
     config.evaluate.label = "manual"
-    config.evaluate.adapt = ("off", "etta")
-    config.evaluate.surface = True  # HD95 and surface Dice too
+    config.evaluate.adapt = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
+    config.evaluate.label_map = ""  # "btcv", "amos", ...: the labels have that data set's ids; compare common classes
+    config.evaluate.surface = True  # HD95, mean distance and surface Dice too
+    config.evaluate.tolerance_mm = 1.0  # of the surface Dice
+    config.evaluate.tolerances_mm = ml_collections.ConfigDict()  # organ -> its own tolerance
+    config.evaluate.groups = ""  # attribute whose groups are compared, such as "sex"
     config.evaluate.pictures = 1  # subjects whose label maps are kept
     config.evaluate.scanners = ()  # of the phantom, for the demo
 
@@ -145,6 +173,9 @@ def base() -> ml_collections.ConfigDict:
     config.predict.output = "{workdir}/predictions"
     config.predict.adapt = False
     config.predict.existing = "refuse"  # or "skip", "overwrite"
+    config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
+    config.predict.gate = False  # remove organs whose part of the body is not in the scan
+    config.predict.layout = ""  # of inputs with one file per contrast: "brats", "nnunet", ...
 
     config.organs = ()  # names that are scored; empty: all in the label set
     return config

@@ -194,3 +194,41 @@ def test_ce_weight_moves_cross_entropy_alone():
     both = losses.dice_ce(logits, labels, ce_weight=weight)
     only_ce = losses.dice_ce(logits, labels, lambda_dice=0.0, weight=weight)
     np.testing.assert_allclose(both, plain + only_ce, rtol=1e-6)
+
+
+REGIONS = ((1, 2, 3, 4), (1, 3, 4), (3, 4))  # BraTS: whole tumour, core, enhancing
+
+
+def region_case(seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(2, 4, 3, 5, 3)).astype(np.float32)
+    label = rng.choice([0, 1, 2, 4], (2, 4, 3, 5)).astype(np.uint8)
+    targets = np.stack([np.isin(label, values) for values in REGIONS], axis=-1)
+    return logits, label, targets
+
+
+def test_regions_are_the_sigmoid_loss_of_their_masks_and_ignored_voxels_do_not_count():
+    logits, label, targets = region_case()
+    found = losses.dice_bce_regions(logits, label, regions=REGIONS)
+    np.testing.assert_allclose(found, losses.dice_bce(logits, targets), rtol=1e-6)
+    label[0, :2] = 255
+    expected = losses.dice_bce(logits, targets, valid=label != 255)
+    np.testing.assert_allclose(losses.dice_bce_regions(logits, label, regions=REGIONS), expected, rtol=1e-6)
+
+
+def test_a_value_of_no_region_gives_nan_and_other_numbers_of_regions_an_error():
+    logits, label, _ = region_case()
+    label[0, 0, 0, 0] = 7
+    assert np.isnan(losses.dice_bce_regions(logits, label, regions=REGIONS))
+    with pytest.raises(ValueError, match="regions has shape"):
+        losses.dice_bce_regions(logits, label, regions=REGIONS[:2])
+
+
+def test_a_region_takes_part_where_all_its_values_were_looked_for():
+    logits, label, targets = region_case()
+    looked_for = np.ones((2, 256), bool)
+    looked_for[1, 2] = False  # oedema was not labelled in the second case: its whole tumour is not known
+    part = np.array([[True, True, True], [False, True, True]])
+    expected = losses.dice_bce(logits, targets, annotated=part)
+    found = losses.dice_bce_regions(logits, label, regions=REGIONS, annotated=looked_for)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -32,11 +32,11 @@ def table(cases: list) -> list[tuple]:
 
 
 def test_the_layouts_are_the_modules_of_the_folder():
-    assert layouts.names() == ["bids", "decathlon", "folders", "nnunet", "organ_masks"]
+    assert layouts.names() == ["bids", "brats", "btcv", "decathlon", "folders", "nnunet", "organ_masks"]
 
 
 def test_an_unknown_layout_or_option_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="'msd' is not known; expected one of bids, decathlon"):
+    with pytest.raises(ConfigError, match="'msd' is not known; expected one of bids, brats, btcv, decathlon"):
         layouts.find("msd", tmp_path)
     with pytest.raises(ConfigError, match="'decathlon' takes root: missing"):
         layouts.find("decathlon", images=tmp_path)
@@ -266,3 +266,53 @@ def test_a_bids_folder_that_does_not_match_is_refused(tmp_path):
     touch(tmp_path, *[f"derivatives/m/sub-1/anat/sub-1{s}_dseg.nii.gz" for s in ("", "_desc-b")])
     with pytest.raises(MismatchError, match="two files for m"):
         layouts.find("bids", tmp_path)
+
+
+# -- brats, btcv
+
+BRATS_OLD = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
+BRATS_NEW = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
+
+
+@pytest.mark.parametrize("endings", [BRATS_OLD, BRATS_NEW])
+def test_brats_lists_contrasts_in_one_order_in_both_spellings(tmp_path, endings):
+    for subject in ("BraTS-GLI-00002-000", "BraTS-GLI-00000-000"):
+        touch(tmp_path, *(f"{subject}/{subject}{ending}.nii.gz" for ending in sorted(endings)))
+    touch(tmp_path, "name_mapping.csv")
+    cases = layouts.find("brats", tmp_path)
+    assert [case.subject for case in cases] == ["BraTS-GLI-00000-000", "BraTS-GLI-00002-000"]
+    subject = cases[0].subject
+    assert [path.name for path in cases[0].images] == [f"{subject}{ending}.nii.gz" for ending in endings[:4]]
+    assert cases[0].labels["manual"].name == f"{subject}{endings[4]}.nii.gz"
+
+
+def test_brats_refuses_missing_contrasts_and_folders_without_subjects(tmp_path):
+    with pytest.raises(FileError, match="no folder SUBJECT"):
+        layouts.find("brats", tmp_path)
+    touch(tmp_path, *(f"a/a{ending}.nii.gz" for ending in BRATS_NEW))
+    touch(tmp_path, *(f"b/b{ending}.nii.gz" for ending in BRATS_NEW[:4]))
+    with pytest.raises(MismatchError, match="1 of 2 subjects have no seg: b"):
+        layouts.find("brats", tmp_path)
+    touch(tmp_path, "b/b-seg.nii.gz")
+    (tmp_path / "b" / "b-t2w.nii.gz").unlink()
+    with pytest.raises(MismatchError, match="no file for t2 or t2w; found"):
+        layouts.find("brats", tmp_path)
+
+
+def test_btcv_matches_images_and_labels_by_number(tmp_path):
+    touch(
+        tmp_path,
+        *(f"img/img{n:04d}.nii.gz" for n in (1, 21)),
+        *(f"label/label{n:04d}.nii.gz" for n in (1, 21)),
+    )
+    cases = layouts.find("btcv", tmp_path)
+    assert [(case.subject, case.labels["manual"].name) for case in cases] == [
+        ("img0001", "label0001.nii.gz"),
+        ("img0021", "label0021.nii.gz"),
+    ]
+    (tmp_path / "label" / "label0021.nii.gz").unlink()
+    with pytest.raises(MismatchError, match="do not match for 0021"):
+        layouts.find("btcv", tmp_path)
+    touch(tmp_path, "img/scan.nii.gz")
+    with pytest.raises(FileError, match="scan is not img and a number"):
+        layouts.find("btcv", tmp_path)

@@ -20,7 +20,7 @@ from jax import lax
 
 from ukbob_jax.inference import grid as grids
 from ukbob_jax.inference import sliding
-from ukbob_jax.inference.entropy import LOWEST, barred
+from ukbob_jax.inference.entropy import LOWEST, barred, voxel_entropy
 
 
 class Segmentation(NamedTuple):
@@ -28,7 +28,7 @@ class Segmentation(NamedTuple):
 
     labels: jax.Array  # x y z, uint8, the class with the largest blended logit; of equals, the first
     entropy: jax.Array  # x y z, float32, nats, of the softmax of the blended logits
-    confidence: jax.Array  # x y z, float32, its largest probability
+    confidence: jax.Array  # x y z, float32, its largest probability; of regions, the least certain one's
 
 
 def segment(
@@ -38,6 +38,7 @@ def segment(
     roi: Sequence[int],
     *,
     exclude: Sequence[int] = (),
+    paint: Sequence[int] = (),
     **settings: Any,
 ) -> Segmentation:
     """Labels, entropy and confidence from the blended logits of overlapping windows.
@@ -50,6 +51,8 @@ def segment(
         volume: `x y z c`.
         roi: window, voxels, x y z; 0 or less takes the whole axis.
         exclude: classes that are never predicted and get no probability.
+        paint: for a network of regions that overlap (sigmoid): a voxel gets paint[c] where channel c is above one
+            half, later channels over earlier ones, and 0 where none is. Empty: classes exclude each other (softmax).
         **settings: `overlap`, `blend`, `batch`, `pad`, `sigma_scale` of `sliding.sliding_window`.
 
     Raises:
@@ -61,7 +64,14 @@ def segment(
     padded = sliding.pad_volume(volume, grid, grid.bucket, made.pad)
     static = dataclasses.replace(made, roi=grid.roi)
     whole = _segment(
-        apply, variables, padded, *grids.batches(grid.starts, made.batch), static, grid.axis, tuple(exclude)
+        apply,
+        variables,
+        padded,
+        *grids.batches(grid.starts, made.batch),
+        static,
+        grid.axis,
+        tuple(exclude),
+        tuple(paint),
     )
     inside = tuple(slice(b, b + s) for b, s in zip(grid.before, grid.shape))
     return Segmentation(*(part[inside] for part in whole))
@@ -78,7 +88,16 @@ def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentat
     return Segmentation(label, jnp.log(total) - jnp.sum(z * e, axis=-1) / total, 1 / total)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude"))
+def reduce_regions(logits: jax.Array, paint: tuple[int, ...]) -> Segmentation:
+    """The same for regions that overlap, one channel each; see `segment`."""
+    label = jnp.zeros(logits.shape[:-1], jnp.uint8)
+    for channel, value in enumerate(paint):
+        label = jnp.where(logits[..., channel] > 0, jnp.uint8(value), label)
+    confidence = jax.nn.sigmoid(jnp.min(jnp.abs(logits), axis=-1))
+    return Segmentation(label, voxel_entropy(logits, "sigmoid"), confidence)
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude", "paint"))
 def _segment(
     apply: sliding.Apply,
     variables: Any,
@@ -88,6 +107,7 @@ def _segment(
     settings: sliding.Settings,
     axis: int,
     exclude: tuple[int, ...],
+    paint: tuple[int, ...],
 ) -> Segmentation:
     """`segment` of a bucket, `x y z c`, with windows at `starts`, `m batch 3`; `counts`, `m batch`, 0 for fillings."""
     roi, shape, depth = settings.roi, volume.shape[:3], settings.roi[axis]
@@ -99,7 +119,8 @@ def _segment(
 
         def plane(at: jax.Array, out: tuple) -> tuple:
             total, weights = (lax.dynamic_index_in_dim(ring, at % depth, axis) for ring in rings)
-            parts = reduce_logits(total / weights, exclude)
+            logits = total / weights
+            parts = reduce_regions(logits, paint) if paint else reduce_logits(logits, exclude)
             return tuple(lax.dynamic_update_index_in_dim(o, part, at, axis) for o, part in zip(out, parts))
 
         return lax.while_loop(lambda c: c[0] < last, lambda c: (c[0] + 1, plane(*c)), (first, out))

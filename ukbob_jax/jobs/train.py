@@ -19,6 +19,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.data import augment, pipeline
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.jobs import splits
 from ukbob_jax.jobs.validation import validator
 from ukbob_jax.models import weights
 from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
@@ -28,7 +29,15 @@ from ukbob_jax.training import loop, losses, optimizer, provenance, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import train_step
+from ukbob_jax.tumours import Regions, brats
 
+# Names in `config.init_new` -> options of `weights.read`.
+NEW_PARTS = {
+    "head": {"head": "new"},
+    "stem": {"stem": "new"},
+    "stem_average": {"stem": "average"},
+    "decoder": {"new": "^(encoder|decoder|out)"},
+}
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
 # Fields of `config.train` for the loop; the step takes the others.
 PLANNED = {field.name for field in dataclasses.fields(loop.Plan)}
@@ -44,19 +53,21 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     data = config.data
     store = Store.open(data.store)
-    subjects = store.split(data.train_split)
-    config = fitted(config, store, subjects)
+    subjects, held_out = splits.choose(config, store, workdir)
+    regions = tumour(config, store, subjects)
+    config = fitted(config, store, subjects, regions)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
     contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
-    names = class_names(config)
+    names = regions.labels if regions else class_names(config)
     lookup = anatomy.to_names(names) if data.organs else None
-    check(config, store, subjects, contrasts)
+    check(config, store, subjects, contrasts, regions)
     model = SwinUNETR.from_config(config.model.to_dict())
     tx = optimizer.build(**config.optimizer, steps=config.train.steps)
     mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size // config.train.accumulate)
     content = fingerprint(store, subjects, data.label, flagged)
 
-    files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+    if jax.process_index() == 0:
+        files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
     loop.fit(
         init=functools.partial(
@@ -66,18 +77,20 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             image_shape=(1, *(MULTIPLE,) * 3, len(contrasts)),
             ema=config.train.ema > 0,
         ),
-        replace=functools.partial(load, config.init, model) if config.init else None,
+        replace=functools.partial(load, config, model, names, workdir) if config.init else None,
         step=functools.partial(
             train_step,
             model=model,
             optimizer=tx,
-            loss_fn=loss(config, store, subjects, lookup),
+            loss_fn=loss(config, store, subjects, lookup, regions),
             augment=on_device(config.augment),
             accumulate=config.train.accumulate,
             ema=config.train.ema,
         ),
         batches=functools.partial(batches, config, store, subjects, flagged, contrasts, lookup),
-        evaluate=validator(config, store, model, mesh, names, contrasts) if data.val_split else None,
+        evaluate=validator(config, store, held_out, model, mesh, names, contrasts, regions)
+        if held_out
+        else None,
         plan=loop.Plan(**{name: value for name, value in config.train.items() if name in PLANNED}),
         mesh=mesh,
         seed=config.seed,
@@ -86,6 +99,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         meta=weights.describe(
             model,
             labels={str(i): name for i, name in names.items()},
+            regions=regions.to_json() if regions else None,
             spacing_mm=common_spacing(store, subjects),
             normalize=data.normalize,
             contrasts=list(contrasts),
@@ -107,7 +121,8 @@ def batches(
         store, subjects=subjects, label=data.label, crop=tuple(data.crop), batch_size=data.batch_size,
         seed=config.seed, start_step=start_step, foreground=data.foreground, normalize=data.normalize,
         contrasts=contrasts, flagged=flagged, flagged_action="ignore" if data.flagged == "off" else data.flagged,
-        label_map=lookup, num_classes=config.model.out_channels, process=jax.process_index(), processes=jax.process_count(),
+        label_map=lookup, num_classes=256 if config.regions else config.model.out_channels,
+        process=jax.process_index(), processes=jax.process_count(),
         threads=data.threads, workers=data.workers, packed=True,
     )  # fmt: skip
 
@@ -119,14 +134,21 @@ def on_device(names: tuple[str, ...]) -> Callable[[jax.Array, dict[str, jax.Arra
 
 
 def loss(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None
-) -> Callable[..., jax.Array]:
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None,
+    regions: Regions | None = None,
+) -> Callable[..., jax.Array]:  # fmt: skip
     """The function `config.loss` names; with `config.balance`, cross entropy weighs rare classes more."""
     if config.loss not in losses.LABEL_LOSSES:
         raise ConfigError(
             f"config.loss: {config.loss!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."
         )
     chosen = losses.LABEL_LOSSES[config.loss]
+    if regions:
+        if config.loss != "dice_bce":
+            raise ConfigError(
+                f"config.loss: {config.loss!r} wants classes that exclude each other; regions: dice_bce."
+            )
+        chosen = functools.partial(losses.dice_bce_regions, regions=regions.values)
     if not config.balance:
         return chosen
     if config.loss != "dice_ce":
@@ -140,9 +162,35 @@ def loss(
     return functools.partial(chosen, ce_weight=tuple((factors * counts.sum() / (factors @ counts)).tolist()))
 
 
-def load(path: str, model: SwinUNETR, state: TrainState) -> TrainState:
-    """`state` with the weights in a file or checkpoint folder."""
-    loaded = weights.read(path, model)
+def load(
+    config: ml_collections.ConfigDict,
+    model: SwinUNETR,
+    names: dict[int, str],
+    workdir: str,
+    state: TrainState,
+) -> TrainState:
+    """`state` with the weights in `config.init`; what of the network they cover is printed and kept in `init.txt`.
+
+    Raises:
+        ConfigError: a part in `config.init_new` there is not.
+        MismatchError: naming every tensor that does not fit and may not start afresh.
+    """
+    if unknown := set(config.init_new) - NEW_PARTS.keys():
+        raise ConfigError(
+            f"config.init_new: {sorted(unknown)[0]!r} is unknown; choose from {', '.join(NEW_PARTS)}."
+        )
+    options = {name: value for part in config.init_new for name, value in NEW_PARTS[part].items()}
+    labels = {str(i): name for i, name in names.items()}
+    fresh = jax.device_get(state.params) if jax.process_count() == 1 else None
+    loaded = weights.read(config.init, model, init=fresh, labels=labels, seed=config.seed, **options)
+    report = loaded.report
+    print(
+        f"train: {config.init}: {len(report.matched)} tensors taken, {len(report.new)} start afresh, "
+        f"{len(report.left_out)} not used; listed in init.txt",
+        file=sys.stderr,
+    )
+    if jax.process_index() == 0:
+        files.write_bytes(pathlib.Path(workdir) / "init.txt", f"{config.init}\n{report}\n".encode())
     return state.replace(
         params=loaded.params,
         model_state=loaded.model_state or state.model_state,
@@ -174,13 +222,26 @@ def class_names(config: ml_collections.ConfigDict) -> dict[int, str]:
     return dict(known)
 
 
+def tumour(config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...]) -> Regions | None:
+    """The regions to learn in place of classes, if the recipe says so."""
+    if not config.regions:
+        return None
+    return brats(config.regions, {value for s in subjects for value in store.present(s, config.data.label)})
+
+
 def fitted(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...]
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], regions: Regions | None = None
 ) -> ml_collections.ConfigDict:
-    """The recipe with channels that were left to the data (0) filled in."""
+    """The recipe with what was left to the data filled in: channels (0), steps and warm-up in epochs."""
     config = ml_collections.ConfigDict(config.to_dict())
     if config.model.in_channels == 0:
         config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]]["contrasts"])
+    if config.epochs.total:
+        length = config.epochs.crops * len(subjects) / config.data.batch_size  # steps
+        config.train.steps = max(1, round(config.epochs.total * length))
+        config.optimizer.warmup_steps = min(round(config.epochs.warmup * length), config.train.steps - 1)
+    if config.model.out_channels == 0 and regions:
+        config.model.out_channels = len(regions.names)
     if config.model.out_channels == 0 and config.data.organs:
         config.model.out_channels = 1 + len(config.data.organs)
     if config.model.out_channels == 0:
@@ -190,8 +251,9 @@ def fitted(
 
 
 def check(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...]
-) -> None:
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...],
+    regions: Regions | None = None,
+) -> None:  # fmt: skip
     """Refuse a network that does not fit the store, before anything is compiled.
 
     Raises:
@@ -213,7 +275,11 @@ def check(
         raise ConfigError(
             f"config.data.crop: {config.data.crop[0]} voxels along x do not divide over mesh.space {config.mesh.space}."
         )
-    for subject in subjects if not config.data.organs else ():
+    if regions and config.model.out_channels != len(regions.names):
+        raise ConfigError(
+            f"config.model.out_channels is {config.model.out_channels}, but there are {len(regions.names)} regions."
+        )
+    for subject in subjects if not (config.data.organs or regions) else ():
         largest = max(store.present(subject, config.data.label), default=0)
         if largest >= config.model.out_channels:
             raise ConfigError(

@@ -1,10 +1,12 @@
 """What training looks at now and then: Dice on whole held-out volumes, and a picture of the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
@@ -15,47 +17,54 @@ from ukbob_jax.models.swin_unetr import SwinUNETR
 from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
 from ukbob_jax.training.state import TrainState
+from ukbob_jax.tumours import Regions
 from ukbob_jax.volumes import intensity
 
 
 def validator(
-    config: ml_collections.ConfigDict, store: Store, model: SwinUNETR, mesh: Any, names: dict[int, str],
-    contrasts: tuple[str, ...],
+    config: ml_collections.ConfigDict, store: Store, subjects: Sequence[str], model: SwinUNETR, mesh: Any,
+    names: dict[int, str], contrasts: tuple[str, ...], regions: Regions | None = None,
 ) -> Callable[[TrainState], loop.Evaluation]:  # fmt: skip
-    """state -> mean and per-organ Dice over whole validation volumes, and a picture of the first.
+    """state -> mean and per-organ (or per-region) Dice over whole volumes of `subjects`, and a picture of the first.
+
+    Several processes share the subjects, and all get all scores.
 
     Raises:
-        ConfigError: no such split or organ.
+        ConfigError: no such organ.
     """
-    subjects = store.split(config.data.val_split)[: config.data.get("val_subjects", None)]
     ids = {name: i for i, name in names.items() if i and name != anatomy.NAMES[anatomy.UNUSED]}
+    if regions:
+        ids = {name: i for i, name in enumerate(regions.names)}
     unknown = [name for name in config.organs if name not in ids]
     if unknown:
         raise ConfigError(f"config.organs: {unknown[0]!r} is not among the network's classes.")
     organs = {name: ids[name] for name in config.organs or ids}
     exclude = tuple(i for i, name in names.items() if name == anatomy.NAMES[anatomy.UNUSED])
+    lookup = anatomy.to_names(names) if config.data.organs else np.arange(256, dtype=np.uint8)
+    k = len(regions.names) if regions else len(names)
 
     def evaluate(state: TrainState) -> loop.Evaluation:
         variables = sharding.local_copy({"params": state.inference_params, **state.model_state}, mesh)
-        scores, looks = [], {}
-        for subject in subjects:
+        scores, looks = np.full((len(subjects), k), np.nan), {}
+        for number in range(jax.process_index(), len(subjects), jax.process_count()):
+            subject = subjects[number]
             image = read_image(store, subject, contrasts, config.data.normalize)
-            true = store.read(subject, f"label/{config.data.val_label}")
-            true = anatomy.to_names(names)[true] if config.data.organs else true
+            true = lookup[store.read(subject, f"label/{config.data.val_label}")]
             found = segment(
                 ModuleApply(model),
                 variables,
                 image,
                 tuple(config.data.crop),
                 exclude=exclude,
+                paint=regions.paint if regions else (),
                 overlap=config.inference.overlap,
                 blend=config.inference.blend,
                 batch=config.inference.batch,
             )
             found = np.asarray(found.labels)
-            scores.append(metrics.dice(found, true, len(names)))
+            scores[number] = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
             looks = looks or {"look/truth_and_prediction": look(image[..., 0], true, found)}
-        return dice_numbers(np.array(scores), organs), looks
+        return dice_numbers(of_all(scores), organs), looks
 
     return evaluate
 
@@ -66,6 +75,22 @@ def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize
     channels = [row["contrasts"].index(name) for name in contrasts]
     stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row["intensity"].items()})
     return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
+
+
+def region_dice(found: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:
+    """Dice of each region of two label maps, `k`."""
+    pairs = ((np.isin(found, values), np.isin(true, values)) for values in regions.values)
+    ignored = true == anatomy.IGNORE
+    return np.array([metrics.dice(f + 0, np.where(ignored, anatomy.IGNORE, t + 0), 2)[1] for f, t in pairs])
+
+
+def of_all(scores: np.ndarray) -> np.ndarray:
+    """The rows that each process has filled in, together; `n k`."""
+    if jax.process_count() == 1:
+        return scores
+    gathered = multihost_utils.process_allgather(scores)  # process n k
+    owner = np.arange(len(scores)) % len(gathered)
+    return gathered[owner, np.arange(len(scores))]
 
 
 def dice_numbers(scores: np.ndarray, organs: dict[str, int]) -> dict[str, float]:

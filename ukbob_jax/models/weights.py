@@ -214,11 +214,11 @@ def describe(model: SwinUNETR, **facts: Any) -> dict[str, Any]:
 
     Args:
         model: its fields are all kept, the merging form among them.
-        **facts: any of labels (id to name), spacing_mm, normalize, contrasts, roi, provenance.
+        **facts: any of labels (id to name), regions (`Regions.to_json`), spacing_mm, normalize, contrasts, roi, provenance.
     Raises:
         ConfigError: a fact of another name.
     """
-    known = ("labels", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
+    known = ("labels", "regions", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
     if unknown := set(facts) - set(known):
         raise ConfigError(f"describe: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}.")
     return {"model": model.config(), "architecture": ARCHITECTURE, "axes": AXES, **facts}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 IGNORE = 255
 
@@ -171,6 +172,46 @@ def dice_bce_labels(
     targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
     loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
     return jnp.where(jnp.any(valid & ((labels < 0) | (labels >= k))), jnp.nan, loss)
+
+
+def dice_bce_regions(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    regions: Sequence[Sequence[int]],
+    ignore: int = IGNORE,
+    annotated: jax.Array | None = None,
+    **options: float | bool,
+) -> jax.Array:
+    """`dice_bce` with one channel per region of a label map, where regions may overlap (BraTS: WT, TC, ET).
+
+    Args:
+        logits: `b x y z k`.
+        labels: `b x y z`, integers: 0, a value of some region, or `ignore`.
+        regions: k of them, each the label values that make it up.
+        ignore: label of voxels that take no part in any sum.
+        annotated: `b n` bool, the label values that were looked for in each case; a region takes part where all of its
+            were. None: all.
+        **options: of `dice_bce`.
+    Returns:
+        Scalar, float32; NaN if a label is neither 0, nor a region's, nor `ignore`.
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
+    _check_shapes("regions", (len(regions),), logits.shape[-1:], logits)
+    table = np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)  # value, k
+    labels = labels.astype(jnp.int32)
+    valid = labels != ignore
+    known = table.any(axis=-1)
+    known[0] = True
+    unknown = valid & ((labels < 0) | (labels > 255) | ~jnp.take(known, jnp.clip(labels, 0, 255)))
+    if annotated is not None:
+        looked_for = annotated[:, :, None].astype(bool) | ~table[None, : annotated.shape[1]]
+        annotated = jnp.all(looked_for, axis=1)  # b k
+    targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
+    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
+    return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
 
 LABEL_LOSSES = {"dice_ce": dice_ce, "dice_bce": dice_bce_labels}  # what `config.loss` may name

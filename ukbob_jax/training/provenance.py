@@ -15,7 +15,10 @@ from ukbob_jax.errors import ConfigError
 
 # Sections of a configuration that decide the numbers of a training, and the fields in them that do not. A resumed
 # run may differ in the latter and in everything else (mesh, inference, organs).
-BINDING = ("seed", "data", "model", "init", "loss", "augment", "optimizer", "train")
+BINDING = (
+    *("seed", "splits", "folds", "fold", "data", "model", "init", "init_new", "regions", "loss", "balance"),
+    *("augment", "optimizer", "train"),
+)
 FREE = (
     *("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat"),
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),

@@ -1,0 +1,86 @@
+"""Structures that lie inside each other: one network channel per region, one label map for the file.
+
+A brain tumour is labelled part by part, but scored as whole tumour, tumour core and enhancing tumour. A network has one
+sigmoid channel per region; a label map is painted from them, the inner regions over the outer ones.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ukbob_jax.anatomy import BRATS_REGIONS
+from ukbob_jax.errors import ConfigError
+
+# Label that the part of a region outside the next smaller one gets; what a label is called.
+_PAINT = {"brats": (2, 1, 3), "decathlon": (1, 2, 3)}
+_LABELS = {
+    "brats": {1: "necrotic_core", 2: "oedema", 3: "enhancing_tumour"},
+    "decathlon": {1: "oedema", 2: "non_enhancing_core", 3: "enhancing_tumour"},
+}
+OLD_ENHANCING = 4  # enhancing tumour in BraTS until 2020
+
+
+class Regions(NamedTuple):
+    """Regions in the order of a network's channels, from the outermost inwards.
+
+    Attributes:
+        names: of the regions.
+        values: the label values that make up each region.
+        paint: the label a voxel gets that is in this region and in none after it.
+        labels: label value -> name, background included, for label maps that are written.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    paint: tuple[int, ...]
+    labels: dict[int, str]
+
+    @property
+    def table(self) -> np.ndarray:
+        """Which label values belong to which region: bool `256 k`."""
+        return np.stack([np.isin(np.arange(256), values) for values in self.values], axis=-1)
+
+    def masks(self, label: np.ndarray) -> np.ndarray:
+        """The regions of a label map: `x y z` uint8 -> `x y z k` bool."""
+        return self.table[label]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint's description."""
+        return {
+            "names": list(self.names),
+            "values": [list(values) for values in self.values],
+            "paint": list(self.paint),
+        }
+
+
+def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
+    """Whole tumour, tumour core, enhancing tumour.
+
+    Args:
+        numbering: a key of `anatomy.BRATS_REGIONS`.
+        present: label values of the data; where 4 is among them, enhancing tumour is written as 4 and not as 3.
+    Raises:
+        ConfigError: the numbering is not known, or the data has values of another one.
+    """
+    if numbering not in BRATS_REGIONS:
+        raise ConfigError(
+            f"config.regions: {numbering!r} is unknown; choose one of {', '.join(BRATS_REGIONS)}."
+        )
+    values = BRATS_REGIONS[numbering]
+    paint, labels = _PAINT[numbering], dict(_LABELS[numbering])
+    present = set(present) - {0, 255}
+    if unknown := sorted(present - set(values["WT"])):
+        raise ConfigError(
+            f"config.regions: label values {unknown} are no part of a tumour in the numbering {numbering!r}, "
+            f"which has {values['WT']}."
+        )
+    if OLD_ENHANCING in present:
+        paint = (*paint[:2], OLD_ENHANCING)
+        labels[OLD_ENHANCING] = labels.pop(3)
+    return Regions(tuple(values), tuple(values.values()), paint, {0: "background", **labels})
+
+
+def paint_of(description: Mapping[str, Any]) -> tuple[int, ...]:
+    """`Regions.paint` of a checkpoint's description; empty for a network of classes that exclude each other."""
+    return tuple((description.get("regions") or {}).get("paint", ()))
