@@ -213,12 +213,3 @@ def test_wrong_labels_and_shapes_are_named(metric):
         metric(labels, np.zeros_like(labels), 3)
     with pytest.raises(ValueError, match=r"\(14, 12, 10\).*\(14, 12, 9\)"):
         metric(labels, labels[..., :9], 4)
-
-
-def test_bootstrap_interval_of_a_mean_is_near_the_normal_one():
-    values = np.random.default_rng(0).normal(0.8, 0.1, 200)
-    low, high = metrics.bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(200)
-    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
-    assert metrics.bootstrap_interval(np.append(values, np.nan)) == (low, high)
-    assert np.isnan(metrics.bootstrap_interval(np.array([np.nan]))).all()

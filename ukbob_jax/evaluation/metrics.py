@@ -14,24 +14,30 @@ Voxels where the truth is 255 take part in nothing. What each metric is when a c
 Means over organs should say how many of them were defined: use `np.nanmean` and report infinite distances apart.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.evaluation.lesions import Lesions, lesions
+from ukbob_jax.evaluation.statistics import bootstrap_interval, equity, paired, volume_agreement
 from ukbob_jax.evaluation.surface import SurfaceMetrics, surface
 
 __all__ = [
+    "Lesions",
     "SurfaceMetrics",
     "bootstrap_interval",
     "confusion",
     "dice",
+    "equity",
     "iou",
+    "lesions",
+    "overlaps",
+    "paired",
     "sensitivity",
     "specificity",
     "surface",
+    "volume_agreement",
     "volume_error",
 ]
 
@@ -54,34 +60,43 @@ def dice(pred: Array, true: Array, num_classes: int) -> Array:
     Raises:
         ValuesError: the shapes differ, or (numpy arrays only) a label is `num_classes` or more.
     """
-    both, in_pred, in_true = _counts(pred, true, num_classes)
-    return _ratio(2 * both, in_pred + in_true)
+    return _dice(*_counts(pred, true, num_classes))
 
 
 def iou(pred: Array, true: Array, num_classes: int) -> Array:
     """|P & T| / |P or T| of each class; arguments, result and errors of `dice`."""
-    both, in_pred, in_true = _counts(pred, true, num_classes)
-    return _ratio(both, in_pred + in_true - both)
+    return _iou(*_counts(pred, true, num_classes))
 
 
 def sensitivity(pred: Array, true: Array, num_classes: int) -> Array:
     """|P & T| / |T| of each class, NaN where the truth has none; arguments and errors of `dice`."""
-    both, _, in_true = _counts(pred, true, num_classes)
-    return _ratio(both, in_true)
+    return _sensitivity(*_counts(pred, true, num_classes))
 
 
 def specificity(pred: Array, true: Array, num_classes: int) -> Array:
     """Share of the voxels outside the true class that the prediction leaves outside; arguments of `dice`."""
-    both, in_pred, in_true = _counts(pred, true, num_classes)
-    outside = in_true.sum() - in_true
-    return _ratio(outside - (in_pred - both), outside)
+    return _specificity(*_counts(pred, true, num_classes))
 
 
 def volume_error(pred: Array, true: Array, num_classes: int) -> Array:
     """(|P| - |T|) / |T| of each class: 0.1 is a tenth too large; inf where only predicted; arguments of `dice`."""
-    _, in_pred, in_true = _counts(pred, true, num_classes)
-    xp = jnp if isinstance(in_true, jax.Array) else np
-    return xp.where((in_true == 0) & (in_pred > 0), np.inf, _ratio(in_pred - in_true, in_true))
+    return _volume_error(*_counts(pred, true, num_classes))
+
+
+def overlaps(
+    pred: np.ndarray, true: np.ndarray, num_classes: int, voxel_ml: float = 1.0
+) -> dict[str, np.ndarray]:
+    """All of the above from one count over the volume, with the volumes of both maps (mL): name -> `k`."""
+    counts = _counts(pred, true, num_classes)
+    return {
+        "dice": _dice(*counts),
+        "iou": _iou(*counts),
+        "sensitivity": _sensitivity(*counts),
+        "specificity": _specificity(*counts),
+        "volume_error": _volume_error(*counts),
+        "volume_ml": counts[1] * voxel_ml,
+        "true_volume_ml": counts[2] * voxel_ml,
+    }
 
 
 def confusion(pred: Array, true: Array, num_classes: int) -> Array:
@@ -114,39 +129,32 @@ def confusion(pred: Array, true: Array, num_classes: int) -> Array:
     return np.bincount(cell, minlength=k * k).reshape(k, k)
 
 
-def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.nanmean,
-    level: float = 0.95,
-    samples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over subjects.
-
-    Args:
-        values: `n`, one number a subject; NaN where undefined.
-        statistic: called as `statistic(resampled, axis=1)` on `samples n`.
-        level: share of resamples inside the interval.
-        samples: number of resamples.
-        seed: makes the interval reproducible.
-
-    Returns:
-        (low, high); (NaN, NaN) without a defined value.
-    """
-    values = np.asarray(values, np.float64)
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return float("nan"), float("nan")
-    index = np.random.default_rng(seed).integers(0, values.size, (samples, values.size))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(statistic(values[index], axis=1), [tail, 100 - tail])
-    return float(low), float(high)
-
-
 def _counts(pred: Array, true: Array, num_classes: int) -> tuple[Array, Array, Array]:
     """Voxels of each class in both, in the prediction, and in the truth: three of `k`."""
     table = confusion(pred, true, num_classes)
     return table.diagonal(), table.sum(1), table.sum(0)
+
+
+def _dice(both: Array, in_pred: Array, in_true: Array) -> Array:
+    return _ratio(2 * both, in_pred + in_true)
+
+
+def _iou(both: Array, in_pred: Array, in_true: Array) -> Array:
+    return _ratio(both, in_pred + in_true - both)
+
+
+def _sensitivity(both: Array, in_pred: Array, in_true: Array) -> Array:
+    return _ratio(both, in_true)
+
+
+def _specificity(both: Array, in_pred: Array, in_true: Array) -> Array:
+    outside = in_true.sum() - in_true
+    return _ratio(outside - (in_pred - both), outside)
+
+
+def _volume_error(both: Array, in_pred: Array, in_true: Array) -> Array:
+    xp = jnp if isinstance(in_true, jax.Array) else np
+    return xp.where((in_true == 0) & (in_pred > 0), np.inf, _ratio(in_pred - in_true, in_true))
 
 
 def _ratio(part: Array, whole: Array) -> Array:

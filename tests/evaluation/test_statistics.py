@@ -1,0 +1,70 @@
+"""Statements about many scans, against closed forms and independent tools."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ukbob_jax.evaluation import metrics
+
+NAN = float("nan")
+
+
+def test_paired_p_counts_every_assignment_of_signs():
+    a, b = np.array([0.8, 0.7, 0.9, 0.6, 0.75]), np.array([0.82, 0.76, 0.89, 0.66, 0.8])
+    change = b - a
+    all_means = [abs(np.mean(change * s)) for s in itertools.product((1, -1), repeat=5)]
+    ours = metrics.paired(a, b)
+    assert ours.p == pytest.approx(np.mean([m >= abs(change.mean()) - 1e-12 for m in all_means]))
+    assert (ours.count, ours.worst, ours.share_worse) == (5, pytest.approx(-0.01), 0.2)
+    assert ours.low <= ours.mean <= ours.high
+    assert metrics.paired(a, a + 0.01).p == 2 / 2**5  # the least that five scans can give
+
+
+def test_paired_p_of_many_scans_is_near_the_t_test():
+    rng = np.random.default_rng(0)
+    a = rng.normal(0.8, 0.1, 60)
+    b = a + rng.normal(0.012, 0.04, 60)
+    assert metrics.paired(a, b).p == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=0.01)
+
+
+def test_paired_leaves_out_what_is_undefined():
+    assert metrics.paired([0.5, NAN, 0.7], [0.6, 0.9, NAN])[:2] == (1, pytest.approx(0.1))
+    assert metrics.paired([NAN], [0.1]).count == 0 and np.isnan(metrics.paired([NAN], [0.1]).p)
+    with pytest.raises(ValueError, match="of the same scans"):
+        metrics.paired([1.0], [1.0, 2.0])
+
+
+def test_equity_by_hand():
+    ours = metrics.equity([0.9, 0.7, 0.8, 0.6, NAN], ["F", "F", "M", "M", "M"])
+    assert ours.groups == {"F": pytest.approx(0.8), "M": pytest.approx(0.7)} and ours.overall == pytest.approx(0.75)
+    assert ours.scaled == pytest.approx(0.75 / (1 + 0.05 + 0.05))
+    assert ours.scaled_std == pytest.approx(0.75 / (1 + np.std([0.8, 0.7], ddof=1)))
+    assert (ours.worst, ours.gap) == (pytest.approx(0.7), pytest.approx(0.1))
+    same = metrics.equity([0.8, 0.8], ["F", "M"])
+    assert same.scaled == same.scaled_std == same.overall == 0.8
+    assert metrics.equity([0.9, 0.7, 0.8, 0.6], list("FFMM"), alpha=2).scaled < ours.scaled
+    with pytest.raises(ValueError, match="one group per score"):
+        metrics.equity([0.5], ["F", "M"])
+
+
+def test_volumes_agree_as_scipy_and_lin_say():
+    rng = np.random.default_rng(1)
+    true = rng.uniform(100, 200, 20)
+    pred = 1.1 * true + rng.normal(0, 5, 20)
+    ours = metrics.volume_agreement(np.append(pred, 0), np.append(true, 0))
+    assert ours.count == 20 and ours.pearson == pytest.approx(stats.pearsonr(pred, true).statistic)
+    assert ours.concordance < ours.pearson  # all are a tenth too large
+    assert metrics.volume_agreement(true, true).concordance == pytest.approx(1)
+    assert ours.mean_absolute_share == pytest.approx(0.1, abs=0.02)
+    assert np.isnan(metrics.volume_agreement([1, 2], [1, 2]).pearson)
+
+
+def test_bootstrap_interval_of_a_mean_is_near_the_normal_one():
+    values = np.random.default_rng(0).normal(0.8, 0.1, 200)
+    low, high = metrics.bootstrap_interval(values)
+    half = 1.96 * values.std() / np.sqrt(200)
+    np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
+    assert metrics.bootstrap_interval(np.append(values, np.nan)) == (low, high)
+    assert np.isnan(metrics.bootstrap_interval(np.array([np.nan]))).all()

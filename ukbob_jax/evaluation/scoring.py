@@ -1,0 +1,133 @@
+"""One scan's label map beside its truth, as numbers that JSON can hold; and what many such scans say together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax import anatomy
+from ukbob_jax.evaluation import metrics, statistics
+from ukbob_jax.volumes.volume import Volume
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def score(
+    found: Volume,
+    truth: Volume,
+    organs: Mapping[int, str],
+    *,
+    surface: bool,
+    tolerances_mm: Mapping[str, float] | None = None,
+    tolerance_mm: float = 1.0,
+    regions: tuple[tuple[int, ...], ...] = (),
+) -> dict[str, dict[str, float | None]]:
+    """Every metric of every organ; None where it is not defined or not finite.
+
+    Args:
+        found: predicted classes.
+        truth: on the same grid; 255 is ignored.
+        organs: class -> name.
+        surface: also distances (mm), which take longer.
+        tolerances_mm: organ -> what counts as agreement of surfaces; others take `tolerance_mm`.
+        regions: the label values of each, where they are not organs but may overlap.
+    """
+    options = {"surface": surface, "tolerances_mm": tolerances_mm, "tolerance_mm": tolerance_mm}
+    if regions:
+        scores = {}
+        for region, name in organs.items():
+            pair = [Volume(region_mask(v.array, regions[region]), v.affine) for v in (found, truth)]
+            scores |= score(*pair, {1: name}, **options)
+        return scores
+    largest = max(found.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
+    num_classes = int(largest) + 1
+    voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
+    values = metrics.overlaps(found.array, truth.array, num_classes, voxel_ml)
+    if surface:
+        tolerance = np.full(num_classes, tolerance_mm)
+        for organ, name in organs.items():
+            tolerance[organ] = (tolerances_mm or {}).get(name, tolerance_mm)
+        distances = metrics.surface(found.array, truth.array, truth.spacing_mm, num_classes, tolerance)
+        values |= {name: getattr(distances, name) for name in ("hd95", "assd", "nsd")}
+    return {
+        name: {measure: number(array[organ]) for measure, array in values.items()}
+        for organ, name in organs.items()
+    }
+
+
+def region_mask(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    """1 in the region that `values` make up, 0 elsewhere; ignored voxels stay so."""
+    mask = np.isin(label, values).astype(np.uint8)
+    mask[label == anatomy.IGNORE] = anatomy.IGNORE
+    return mask
+
+
+def number(value: Any) -> float | None:
+    """A JSON number; None for what JSON cannot hold."""
+    return float(value) if np.isfinite(value) else None
+
+
+def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the rows of many scans say: per way of adapting, and each way beside "off".
+
+    Args:
+        rows: with `subject`, `adapt`, `organ` and the metrics of `score`.
+        groups: subject -> group of people, for equity.
+
+    Returns:
+        way -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs were found in
+        neither map, volume agreement per organ, equity, and the paired comparison with "off".
+    """
+    ways = list(dict.fromkeys(row["adapt"] for row in rows))
+    dice = {way: scan_means(rows, way) for way in ways}
+    out = {}
+    for way in ways:
+        own = [row for row in rows if row["adapt"] == way]
+        scans = np.array([np.nan if v is None else v for v in dice[way].values()])
+        out[way] = {
+            "scans": len(scans),
+            "dice": number(np.nanmean(scans)) if np.isfinite(scans).any() else None,
+            "dice_interval": [number(v) for v in statistics.bootstrap_interval(scans)],
+            "mean": means(own),
+            "undefined": sum(row["dice"] is None for row in own),
+            "volumes": volumes(own),
+        }
+        if groups:
+            pairs = [(d, groups[s]) for s, d in dice[way].items() if d is not None]
+            out[way]["equity"] = statistics.equity(*zip(*pairs))._asdict() if pairs else None
+        if way != "off" and "off" in ways:
+            first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", way))
+            found = statistics.paired(first, second)._asdict()
+            out[way]["against_off"] = {name: number(value) for name, value in found.items()}
+    return out
+
+
+def scan_means(rows: Rows, way: str) -> dict[str, float | None]:
+    """Subject -> mean Dice over the organs in either map."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["adapt"] == way:
+            values.setdefault(row["subject"], []).append(np.nan if row["dice"] is None else row["dice"])
+    return {s: number(np.nanmean(v)) if np.isfinite(v).any() else None for s, v in values.items()}
+
+
+def means(rows: Rows) -> dict[str, float | None]:
+    """Mean of every metric over the scans and organs where it is finite; volumes left out."""
+    out = {}
+    for name in rows[0]:
+        if name in ("subject", "adapt", "organ", "volume_ml", "true_volume_ml"):
+            continue
+        known = [row[name] for row in rows if row[name] is not None]
+        out[name] = float(np.mean(known)) if known else None
+    return out
+
+
+def volumes(rows: Rows) -> dict[str, dict[str, float | None]]:
+    """Organ -> how predicted volumes follow the true ones."""
+    out = {}
+    for organ in dict.fromkeys(row["organ"] for row in rows):
+        own = [row for row in rows if row["organ"] == organ]
+        pair = ([row[name] for row in own] for name in ("volume_ml", "true_volume_ml"))
+        found = statistics.volume_agreement(*pair)._asdict()
+        out[organ] = {name: number(value) for name, value in found.items()}
+    return out

@@ -1,0 +1,159 @@
+"""From scores of single scans to statements about many: intervals, paired comparisons, fairness between groups."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ukbob_jax.errors import ValuesError
+
+EXACT = 12  # pairs up to which every assignment of signs is counted
+
+
+class Paired(NamedTuple):
+    """How the second of two methods does on the same scans; differences are second minus first."""
+
+    count: int  # scans on which both are defined
+    mean: float  # difference
+    low: float  # bootstrap interval of the mean difference
+    high: float
+    p: float  # two-sided, of sign flips: how often chance alone differs as much
+    worst: float  # the most negative difference
+    share_worse: float  # of scans with a negative difference
+
+
+class Equity(NamedTuple):
+    """Dice of groups of people beside each other; `scaled` is at most `overall`, and equal where all groups are."""
+
+    overall: float  # mean over scans
+    groups: dict[str, float]  # mean of each group
+    worst: float
+    gap: float  # best minus worst group
+    scaled: float  # overall / (1 + alpha * sum over groups |group - overall|)
+    scaled_std: float  # overall / (1 + alpha * sample standard deviation of the groups)
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.nanmean,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over subjects.
+
+    Args:
+        values: `n`, one number a subject; NaN where undefined.
+        statistic: called as `statistic(resampled, axis=1)` on `samples n`.
+        level: share of resamples inside the interval.
+        samples: number of resamples.
+        seed: makes the interval reproducible.
+
+    Returns:
+        (low, high); (NaN, NaN) without a defined value.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return float("nan"), float("nan")
+    index = np.random.default_rng(seed).integers(0, values.size, (samples, values.size))
+    tail = 50 * (1 - level)
+    low, high = np.percentile(statistic(values[index], axis=1), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def paired(first: Sequence[float], second: Sequence[float], samples: int = 10_000, seed: int = 0) -> Paired:
+    """Compare two methods scan by scan.
+
+    The test flips the signs of the differences: all of them for up to 12 scans, `samples` random ones beyond. With n
+    scans p is at least 2 / 2**n, so that five scans can never be significant at 0.05.
+
+    Args:
+        first: `n` scores; NaN where undefined, such a scan is left out.
+        second: `n` scores of the same scans in the same order.
+
+    Raises:
+        ValuesError: the lengths differ.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValuesError(
+            f"paired: {a.shape} and {b.shape} scores; give both methods' scores of the same scans."
+        )
+    change = (b - a)[np.isfinite(a) & np.isfinite(b)]
+    n = change.size
+    if not n:
+        return Paired(0, *(float("nan"),) * 6)
+    if n <= EXACT:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng(seed).choice((-1, 1), (samples, n))
+        signs[0] = 1  # what was observed is one of the possibilities
+    flipped = np.abs((signs * change).mean(1))
+    p = float((flipped >= abs(change.mean()) - 1e-12).mean())
+    low, high = bootstrap_interval(change, np.mean, seed=seed)
+    return Paired(n, float(change.mean()), low, high, p, float(change.min()), float((change < 0).mean()))
+
+
+def equity(scores: Sequence[float], groups: Sequence[str], alpha: float = 1.0) -> Equity:
+    """Equity-scaled score (Tian et al. 2024, FairSeg), in both of its published forms.
+
+    Args:
+        scores: `n`, one a person; NaN is left out.
+        groups: `n` names.
+        alpha: how much differences cost.
+
+    Raises:
+        ValuesError: the lengths differ, or no score is defined.
+    """
+    scores, names = np.asarray(scores, np.float64), np.asarray(groups, str)
+    if scores.shape != names.shape or not np.isfinite(scores).any():
+        raise ValuesError(
+            f"equity: {scores.shape} scores with {names.shape} groups; give one group per score."
+        )
+    defined = np.isfinite(scores)
+    scores, names = scores[defined], names[defined]
+    means = {str(g): float(scores[names == g].mean()) for g in np.unique(names)}
+    overall, of = float(scores.mean()), np.array(list(means.values()))
+    spread = float(of.std(ddof=1)) if of.size > 1 else 0.0
+    return Equity(
+        overall=overall,
+        groups=means,
+        worst=float(of.min()),
+        gap=float(np.ptp(of)),
+        scaled=overall / (1 + alpha * float(np.abs(of - overall).sum())),
+        scaled_std=overall / (1 + alpha * spread),
+    )
+
+
+class Agreement(NamedTuple):
+    """How predicted volumes follow the true ones over scans; NaN below three scans or without any spread."""
+
+    count: int
+    pearson: float
+    concordance: float  # Lin's: also falls when all volumes are too large
+    mean_error: float  # mean of predicted minus true, in the volumes' unit
+    mean_absolute_share: float  # mean of |predicted - true| / true, over scans that have the organ
+
+
+def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agreement:
+    """Compare the volumes of one organ over scans; scans without the organ in either map are left out.
+
+    Raises:
+        ValuesError: the lengths differ.
+    """
+    p, t = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
+    if p.shape != t.shape or p.ndim != 1:
+        raise ValuesError(
+            f"volumes of {p.shape} predictions and {t.shape} truths; give one of each per scan."
+        )
+    seen = (p > 0) | (t > 0)
+    p, t = p[seen], t[seen]
+    error = float((p - t).mean()) if p.size else float("nan")
+    share = float((np.abs(p - t) / t)[t > 0].mean()) if (t > 0).any() else float("nan")
+    if p.size < 3 or np.ptp(p) == 0 or np.ptp(t) == 0:
+        return Agreement(p.size, float("nan"), float("nan"), error, share)
+    pearson = float(stats.pearsonr(p, t).statistic)
+    lin = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+    return Agreement(p.size, pearson, float(lin), error, share)
