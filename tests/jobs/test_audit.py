@@ -14,7 +14,7 @@ from tests.jobs.test_solf import AFFINE, BAD, HEART, LIVER, SHAPE, SPLEEN, label
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.jobs import audit, solf
-from ukbob_jax.quality import verdicts
+from ukbob_jax.quality import cohort, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -28,7 +28,8 @@ def made(tmp_path_factory):
             labels = label_map(number)
             image = (40 * labels.astype(np.int16) + np.arange(SHAPE[2]))[..., None].repeat(2, -1)
             attributes = {"sex": "FM"[number % 2], "site": "A <b>" if number < 8 else "B"}
-            writer.write(f"s{number:02d}", image, AFFINE, {"auto": labels}, source="", attributes=attributes)
+            sets = {"auto": labels, "body": np.ones(SHAPE, np.uint8)}
+            writer.write(f"s{number:02d}", image, AFFINE, sets, source="", attributes=attributes)
     config = common.base()
     config.store = str(workdir / "store")
     config.solf.update({"epsilon": 7.0, "min_voxels": 0})
@@ -100,6 +101,11 @@ def test_pictures_are_limited_and_so_are_rows(made):
     fewer.audit.contrast = "T2"
     with pytest.raises(ConfigError, match="not 'T2'"):
         audit.run(fewer, str(workdir / "fewer"))
+
+
+def test_measures_nothing_that_solf_has_measured(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(cohort, "measure", None)  # would fail
+    audit.run(made[0], str(tmp_path))
 
 
 def test_refuses_labels_that_were_not_judged(made, tmp_path):

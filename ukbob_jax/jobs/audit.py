@@ -75,7 +75,8 @@ def judged(
     gone = [subject for subject in subjects if subject not in store.rows]
     if gone:
         raise FileError(f"{folder}: {gone[0]} is no longer in the store. Run --config.job=solf again.")
-    found, failures = cohort.measured(store, subjects, config.label, folder, config.solf.stations)
+    body = cohort.body_set(store, config.label, config.solf.body)
+    found, failures = cohort.measured(store, subjects, config.label, folder, config.solf.stations, body=body)
     if failures:
         raise FileError(failures[0]["reason"])
     measures = stack([found[subject] for subject in subjects])
