@@ -8,7 +8,8 @@ import ml_collections
 from ukbob_jax.errors import ConfigError
 
 JOBS = (
-    "inspect", "ingest", "verify", "label", "solf", "audit", "judge", "agreement", "train", "evaluate", "predict", "report", "demo",
+    "inspect", "ingest", "verify", "label", "solf", "audit", "judge", "agreement",
+    "train", "evaluate", "predict", "report", "demo",
 )  # fmt: skip
 
 
