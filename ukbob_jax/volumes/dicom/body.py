@@ -6,16 +6,16 @@ from scipy import ndimage
 
 BINS = 256
 BRIGHT = 97.5  # percentile at which intensities are cut off: fat near the coils outshines the rest
-SMOOTH_MM = 3.0
-CLOSE_MM = 10.0  # cracks that are bridged: skin folds, the space between arm and flank stays open
+SIGMA_MM = 1.5  # of the smoothing
+CLOSE_MM = 5.0  # half the widest crack that is bridged: skin folds; between arm and flank it stays open
 KEEP = 0.01  # of the largest piece; arms and legs may be pieces of their own
 
 
 def body_mask(signal: np.ndarray, spacing_mm: tuple[float, float, float], station: np.ndarray) -> np.ndarray:
     """The body with everything inside it, lungs and bowel gas too.
 
-    Per station, because each has its own gain: Otsu's threshold of the smoothed signal. Then over the whole scan:
-    close, fill the holes of every axial slice, and keep the pieces that are not specks.
+    A threshold per station, because each has its own gain. Then over the whole scan: close, fill the holes of every
+    axial slice, and keep the pieces that are not specks.
 
     Args:
         signal: `x y z`, bright in fat and in water, such as in-phase.
@@ -25,24 +25,35 @@ def body_mask(signal: np.ndarray, spacing_mm: tuple[float, float, float], statio
         `x y z`, bool.
     """
     smooth = ndimage.gaussian_filter(
-        signal.astype(np.float32), [SMOOTH_MM / 2 / s for s in spacing_mm], truncate=2
+        signal.astype(np.float32), [SIGMA_MM / s for s in spacing_mm], truncate=2
     )
     mask = np.zeros(signal.shape, bool)
     for number, part in enumerate(ndimage.find_objects(station.astype(np.int32)), 1):
-        if (
-            part is None
-        ):  # stations are numbered from the head; one may have lost every voxel to its neighbours
-            continue
-        own = station[part] == number
-        mask[part] |= own & (smooth[part] > otsu(smooth[part][own]))
-    mask = _close(mask, [round(CLOSE_MM / 2 / s) for s in spacing_mm[:2]])
+        if part is not None:  # a station may have lost every voxel to its neighbours
+            own = station[part] == number
+            mask[part] |= own & (smooth[part] > threshold(smooth[part][own]))
+    mask = _close(mask, [round(CLOSE_MM / s) for s in spacing_mm[:2]])
     mask = fill_slices(mask)
     return _without_specks(mask)
 
 
+def threshold(values: np.ndarray) -> float:
+    """Half way between air and tissue, where the edge of a blurred body lies.
+
+    Otsu's split is taken of the roots: of the signal itself it may separate fat from muscle instead.
+    """
+    some = values[:: max(1, values.size // 1_000_000)]
+    air = some <= otsu(np.sqrt(some.clip(min=0))) ** 2
+    return (
+        float((np.median(some[air]) + np.median(some[~air])) / 2)
+        if 0 < air.sum() < air.size
+        else float(some.min())
+    )
+
+
 def otsu(values: np.ndarray) -> float:
     """The threshold that separates values into two classes of least variance (Otsu 1979); bright ones cut off first."""
-    top = float(np.percentile(values[:: max(1, values.size // 1_000_000)], BRIGHT))
+    top = float(np.percentile(values, BRIGHT))
     low = float(values.min())
     if top <= low:
         return low
