@@ -144,6 +144,42 @@ def _mirror() -> np.ndarray:
 MIRROR: np.ndarray = _mirror()
 
 
+def mirror_groups(names: dict[int, str]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """For each class, the classes that a mirror image cannot tell from it, and what they are called there.
+
+    Paired organs are each other's, one-sided ones their own. Lobes do not correspond one to one, but the lungs as
+    wholes do: a lobe belongs to all lobes of its lung, and those to all of the other.
+
+    Args:
+        names: class of a network -> name, sides spelled `left` and `right`.
+    Raises:
+        ConfigError: a structure of one side is among the names without that of the other.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, name in names.items():
+        groups.setdefault(_group(name), []).append(i)
+    missing = [name for name in groups if _other_side(name) not in groups]
+    if missing:
+        raise ConfigError(
+            f"mirroring: the network knows {missing[0]} but not {_other_side(missing[0])}: a mirror image has no name."
+        )
+    return {
+        i: (tuple(groups[_group(name)]), tuple(groups[_other_side(_group(name))])) for i, name in names.items()
+    }
+
+
+def _group(name: str) -> str:
+    """The name, or that of the whole lung for a lobe."""
+    return f"lung_{name.rsplit('_', 1)[1]}" if name.startswith("lung_") and "_lobe_" in name else name
+
+
+def _other_side(name: str) -> str:
+    """The name in a mirror image; that of an organ with no partner stays, whatever side it is called after."""
+    if IDS.get(name) in ONE_SIDED:
+        return name
+    return "_".join({"left": "right", "right": "left"}.get(word, word) for word in name.split("_"))
+
+
 # -- other label sets, spelled with our names wherever a class is the same structure ------------------------------
 
 _VERTEBRAE = tuple(

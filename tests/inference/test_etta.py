@@ -118,6 +118,21 @@ def test_background_can_count_less(pointwise):
     assert_trees_close(ours.params, whole_scan_step(model, params, x, 0.5, 1 - 0.8 * p), atol=1e-6)
 
 
+def test_uncertain_voxels_can_be_left_out(pointwise):
+    model, params = pointwise
+    x = volume()
+    p = jax.nn.softmax(model.apply({"params": params}, x[None])[0])
+    h = -jnp.sum(p * jnp.log(p), -1)
+    ceiling = float(jnp.median(h)) / np.log(3)
+    sure = (h < ceiling * np.log(3)).astype(jnp.float32)
+    options = dict(roi=ROI, learning_rate=0.1, optimizer="sgd", max_drift=None)
+    ours = etta(model, params, x, ceiling=ceiling, **options)
+    # the step is taken with what was sure before it; a voxel at the median may round to either side
+    assert_trees_close(ours.params, whole_scan_step(model, params, x, 0.1, sure), atol=2e-4)
+    plain = etta(model, params, x, **options)
+    assert np.abs(ours.params["norm1"]["scale"] - plain.params["norm1"]["scale"]).max() > 1e-3
+
+
 def test_adam_steps_equal_a_loop(pointwise):
     model, params = pointwise
     x = volume()
@@ -248,6 +263,7 @@ def test_selection_finds_norms_by_name_and_names_them_when_empty(pointwise):
         ({"optimizer": "lion"}, "'lion' is not known. Use one of adam, sgd"),
         ({"activation": "relu"}, "'relu' is not known"),
         ({"steps": -1}, "steps -1 is negative"),
+        ({"ceiling": 1.5}, "ceiling 1.5 is outside 0 to 1"),
         ({"mask": np.zeros((8, 4, 8))}, "keeps no voxel"),
         ({"mask": np.ones((8, 4, 7))}, r"mask of shape \(8, 4, 7\)"),
     ],

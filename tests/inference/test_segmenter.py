@@ -6,48 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
+from tests.inference.networks import META, Bands, bands, scan
+from ukbob_jax import anatomy
+from ukbob_jax.inference import memory
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.quality.limits import Limits
 from ukbob_jax.training import optimizer, state
 from ukbob_jax.training.checkpoints import Checkpoints
 from ukbob_jax.volumes.nifti import read_label_names, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
-
-META = {
-    "labels": {"0": "background", "1": "liver", "2": "unused", "3": "spleen"},
-    "spacing_mm": None,
-    "normalize": "window:0:100",
-    "contrasts": ["water"],
-    "roi": [8, 8, 8],
-}
-
-
-class Bands(nn.Module):
-    """0 below 0.3, 1 below 0.6, then 3; class 2 would win everywhere, were it not unused."""
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        scale = self.param("norm1", lambda key: {"scale": jnp.ones(1), "bias": jnp.zeros(1)})
-        v = x[..., :1] * scale["scale"].reshape(1, 1, 1, 1, 1) + scale["bias"].reshape(1, 1, 1, 1, 1)
-        return 40 * jnp.concatenate([0 * v, v - 0.3, 9 + 0 * v, 2 * v - 0.9], -1)
-
-
-def bands(image):
-    return np.select([image < 30, image < 60], [0, 1], 3).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def segmenter():
     model = Bands()
     return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], META)
-
-
-def scan(shape=(11, 9, 10), affine=None, seed=0):
-    """Integers, away from the bands' borders."""
-    values = np.random.default_rng(seed).choice([5, 12, 45, 52, 80, 95], shape).astype(np.int16)
-    return Volume(values, np.diag([2.0, 2, 2, 1]) if affine is None else affine, (1, 1))
 
 
 def test_labels_come_back_in_the_space_of_the_file(segmenter, tmp_path):
@@ -136,3 +111,110 @@ def test_load_restores_the_network_of_a_workdir(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, ours.params, params)
     with pytest.raises(ValueError, match="Give the workdir of a training run"):
         Segmenter.load(tmp_path / "elsewhere")
+
+
+def test_fragments_and_their_largest_share(segmenter):
+    volume = np.full((12, 10, 10), 10, np.int16)
+    volume[1:3, 1:3, 1:3], volume[8:9, 8:9, 8:9], volume[5:7, 5:7, 5:7] = 45, 45, 90
+    structures = segmenter.predict(Volume(volume, np.eye(4))).report["structures"]
+    assert (structures["liver"]["fragments"], structures["liver"]["largest_share"]) == (2, 8 / 9)
+    assert (structures["spleen"]["fragments"], structures["spleen"]["largest_share"]) == (1, 1.0)
+
+
+def test_solf_judges_by_stored_limits(segmenter):
+    limits = fitted([1, 5])
+    found = segmenter.predict(scan(), limits=limits).report["structures"]
+    assert found["liver"]["flagged"] and set(found["liver"]["outside"]) <= {
+        "body_fraction",
+        "sphericity",
+        "eccentricity",
+    }
+    assert len(found["liver"]["outside"]) >= 2
+    wide = limits._replace(low=np.full_like(limits.low, -np.inf), high=np.full_like(limits.high, np.inf))
+    assert not segmenter.predict(scan(), limits=wide).report["structures"]["liver"]["flagged"]
+    with pytest.raises(ValueError, match="1 structures that this network does not label, such as heart"):
+        segmenter.predict(scan(), limits=fitted([1, 5, 24]))
+
+
+def fitted(organs):
+    """Limits that no label keeps to."""
+    shape = (1, anatomy.NUM_CLASSES, 3)
+    count = np.zeros(shape[:2], np.int64)
+    count[0, organs] = 20
+    return Limits(np.full(shape, 2.0), np.full(shape, 3.0), count, ("",), {"min_outside": 2}, {})
+
+
+def test_impossible_organs_are_removed_on_request(segmenter):
+    volume = np.full((24, 24, 24), 10, np.int16)
+    volume[2:20, 2:20, 2:20], volume[22, 22, 22] = 45, 90  # a liver of 373 mL, and one voxel of heart
+    large = Volume(volume, np.diag([4.0, 4, 4, 1]))
+    names = {"labels": {"0": "background", "1": "liver", "2": "unused", "3": "heart"}}
+    other = Segmenter(segmenter.model, segmenter.params, {**META, **names})
+    plain, gated = (other.predict(large, gate=gate) for gate in (False, True))
+    assert plain.report["structures"]["heart"]["voxels"] == 1 and "removed" not in plain.report
+    assert gated.report["removed"] == {"heart": 1} and gated.report["body_parts"] == ["abdomen"]
+    assert gated.volume.array[22, 22, 22] == 0 and (gated.volume.array == 1).sum() == 18**3
+
+
+def test_several_networks_are_averaged(segmenter):
+    volume = scan()
+    shifted = {"norm1": {"scale": jnp.ones(1), "bias": jnp.full(1, -0.4)}}
+    other = Segmenter(segmenter.model, shifted, META)
+    both = Segmenter(segmenter.model, segmenter.params, META, others=[other]).predict(volume)
+    x = volume.array / 100
+    logits = [40 * np.stack([0 * x, v - 0.3, 2 * v - 0.9], -1) for v in (x, x - 0.4)]
+    p = np.mean([np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in logits], 0)
+    np.testing.assert_array_equal(both.volume.array, np.array([0, 1, 3])[p.argmax(-1)])
+    assert both.report["mean_confidence"] == pytest.approx(p.max(-1).mean(), rel=1e-4)
+    assert (both.volume.array != segmenter(volume).array).any()
+    with pytest.raises(ValueError, match="differ in normalize: window:0:100 and zscore"):
+        Segmenter(
+            segmenter.model,
+            segmenter.params,
+            META,
+            others=[Segmenter(segmenter.model, shifted, {**META, "normalize": "zscore"})],
+        )
+
+
+def test_a_scan_that_cannot_fit_is_refused_with_what_could_help(segmenter, monkeypatch):
+    plans = []
+    tight = Segmenter(segmenter.model, segmenter.params, META, announce=plans.append)
+    tight.predict(scan(), batch=4)
+    assert (
+        len(plans) == 1 and plans[0].windows == 8 and "bucket 12 x 12 x 12: 8 windows, about" in str(plans[0])
+    )
+    tight.predict(scan((12, 12, 11)), batch=4)
+    assert len(plans) == 1  # of the same bucket: nothing new is compiled
+    monkeypatch.setattr(memory, "available", lambda device: plans[0].total - 1)
+    with pytest.raises(
+        ValueError, match=r"about \d+ MB .* are free\. Smaller: a batch of 1 window needs \d+ MB"
+    ) as refused:
+        tight.predict(scan((20, 9, 10)), batch=4)
+    assert refused.value.exit_code == 2
+    monkeypatch.setattr(memory, "available", lambda device: None)  # the device does not say
+    tight.predict(scan((20, 9, 10)), batch=4)
+
+
+def test_ways_share_one_interface(segmenter):
+    assert segmenter.predict(scan(), adapt="tta").report["adaptation"] is None
+    tent = segmenter.predict(scan(), adapt={"way": "tent", "learning_rate": 1e-3}).report["adaptation"]
+    assert tent["way"] == "tent" and tent["entropy_after"] < tent["entropy_before"]
+    for wrong, message in (
+        ("magic", "'magic' is not one of off, etta, tent, bn, tta"),
+        ({"way": "tta", "steps": 1}, "'tta' takes no options; got steps"),
+        ({"way": "tent", "steps": 1}, "adapt 'tent': .*steps"),
+        ("bn", "needs a network with batch norm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            segmenter.predict(scan(), adapt=wrong)
+
+
+def test_bfloat16_is_a_choice_at_load(tmp_path):
+    model = SwinUNETR(1, 4, feature_size=12, depths=(1, 1, 1, 1))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    start = state.start({"a": jnp.zeros(1)}, {}, optimizer.build(learning_rate=1e-3, steps=1))
+    checkpoints.save(start, {**META, "model": model.config()})
+    checkpoints.close()
+    assert Segmenter.load(tmp_path).model.dtype == jnp.float32
+    assert Segmenter.load(tmp_path, dtype="bfloat16").model.dtype == jnp.bfloat16
+    assert len(Segmenter.load([tmp_path, tmp_path]).members) == 2

@@ -46,6 +46,14 @@ class AdaptResult(NamedTuple):
     selected: tuple[str, ...]  # paths of the parameters that could change
     shares_before: np.ndarray  # k, share of the scan predicted as each class
     shares_after: np.ndarray
+    model_state: Any = None  # other collections, where these were adapted too
+
+
+class Measured(NamedTuple):
+    """What a network says of a scan as a whole."""
+
+    entropy: float  # nats, mean over the scan's voxels
+    shares: np.ndarray  # k, share of the scan predicted as each class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +68,10 @@ class Settings:
     exclude: tuple[int, ...]
     skip_nonfinite: bool
     must_fall: bool
+    ceiling: float | None = None
 
 
-class _Scan(NamedTuple):
+class Scan(NamedTuple):
     """A scan padded to its bucket: shapes with as many windows share a program."""
 
     volume: jax.Array  # x y z c
@@ -108,6 +117,7 @@ def etta(
     activation: str = "softmax",
     background_weight: float = 1.0,
     exclude: Sequence[int] = (),
+    ceiling: float | None = None,
     skip_nonfinite: bool = True,
     must_fall: bool = True,
     max_drift: float | None = 0.5,
@@ -139,6 +149,8 @@ def etta(
         background_weight: weight of a voxel that is surely background (channel 0, or no channel for sigmoid);
             the others' weights lie between it and 1 by their probability. 1 is the plain mean.
         exclude: classes that get no probability.
+        ceiling: voxels with more than this share of the largest possible entropy do not count (they are too uncertain
+            to learn from); None counts all.
         skip_nonfinite: leave out steps with a non-finite entropy or gradient, and refuse a non-finite result.
         must_fall: keep the step with the lowest entropy, and refuse it unless it is below the source's; else keep
             the last step.
@@ -147,34 +159,90 @@ def etta(
     Raises:
         ConfigError: nothing is selected, or a setting cannot be used. It is a ValueError.
     """
+    scan, static = lay(
+        volume,
+        roi,
+        mask=mask,
+        overlap=overlap,
+        batch=batch,
+        steps=steps,
+        optimizer=optimizer,
+        activation=activation,
+        background_weight=float(background_weight),
+        exclude=exclude,
+        ceiling=ceiling,
+        skip_nonfinite=skip_nonfinite,
+        must_fall=must_fall,
+    )
+    chosen, others = selection.split(params, select)
+    state = {} if model_state is None else dict(model_state)
+    outcome = jax.device_get(_adapt(hashable(model), chosen, others, state, scan, learning_rate, static))
+    return _judged(outcome, params, others, static, max_drift)
+
+
+def lay(
+    volume: jax.Array | np.ndarray,
+    roi: Sequence[int],
+    *,
+    mask: jax.Array | np.ndarray | None = None,
+    overlap: float | Sequence[float] = 0.0,
+    batch: int = 1,
+    steps: int = 0,
+    optimizer: str = "adam",
+    activation: str = "softmax",
+    background_weight: float = 1.0,
+    exclude: Sequence[int] = (),
+    ceiling: float | None = None,
+    skip_nonfinite: bool = True,
+    must_fall: bool = True,
+) -> tuple[Scan, Settings]:
+    """The scan with its windows, and the settings a program is compiled for; arguments as `etta`.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
     volume = sliding.check_volume(volume)
     mask = _checked_mask(mask, np.shape(volume)[:3])
     window = sliding.make_settings(roi, overlap, "constant", batch)
     grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
     static = Settings(
-        dataclasses.replace(window, roi=grid.roi),
-        steps,
-        optimizer,
-        activation,
-        float(background_weight),
-        tuple(exclude),
-        skip_nonfinite,
-        must_fall,
+        window=dataclasses.replace(window, roi=grid.roi),
+        steps=steps,
+        optimizer=optimizer,
+        activation=activation,
+        background_weight=background_weight,
+        exclude=tuple(exclude),
+        skip_nonfinite=skip_nonfinite,
+        must_fall=must_fall,
+        ceiling=ceiling,
     )
     _check(static)
-    chosen, others = selection.split(params, select)
-    scan = _Scan(
+    scan = Scan(
         sliding.pad_volume(volume, grid, grid.bucket, window.pad),
         None if mask is None else sliding.pad_volume(mask, grid, grid.bucket, 0.0),
         grids.shares(grid),
         *grids.batches(grid.starts, batch),
     )
-    state = {} if model_state is None else dict(model_state)
-    outcome = jax.device_get(_adapt(_hashable(model), chosen, others, state, scan, learning_rate, static))
-    return _judged(outcome, params, others, static, max_drift)
+    return scan, static
 
 
-def _hashable(model: nn.Module) -> nn.Module:
+def measure(
+    model: nn.Module, params: Mapping[str, Any], state: Mapping[str, Any], scan: Scan, settings: Settings
+) -> Measured:
+    """Entropy and classes of a scan under given parameters; nothing is adapted."""
+    still = dataclasses.replace(settings, steps=0)
+    leaves = selection.split(params, ".")[0]
+    outcome = jax.device_get(_adapt(model, leaves, {}, dict(state), scan, 0.0, still))
+    return Measured(float(outcome.entropies[-1]), outcome.shares_before)
+
+
+def drift(before: np.ndarray, after: np.ndarray, first: int = 1) -> float:
+    """How much the predicted classes moved; see `etta`. Classes below `first` are background."""
+    moved = np.abs(after - before)[first:].sum()
+    return float(moved / max(before[first:].sum(), LEAST_FOREGROUND))
+
+
+def hashable(model: nn.Module) -> nn.Module:
     """The module with tuples in place of lists, so that its programs can be kept."""
     fields = {
         name: getattr(model, name)
@@ -189,6 +257,10 @@ def _check(settings: Settings) -> None:
     """Raise a ConfigError for a setting that cannot be used."""
     if settings.steps < 0:
         raise ConfigError(f"etta: steps {settings.steps} is negative.")
+    if settings.ceiling is not None and not 0 < settings.ceiling <= 1:
+        raise ConfigError(
+            f"etta: ceiling {settings.ceiling} is outside 0 to 1, a share of the largest entropy."
+        )
     for what, value, known in (
         ("optimizer", settings.optimizer, OPTIMIZERS),
         ("activation", settings.activation, ACTIVATIONS),
@@ -216,14 +288,13 @@ def _judged(
     """Decide whether the adapted parameters are used."""
     before, after = float(outcome.entropies[0]), float(outcome.entropy)
     first = 1 if settings.activation == "softmax" else 0  # sigmoid has no background channel
-    moved = np.abs(outcome.shares - outcome.shares_before)[first:].sum()
-    drift = float(moved / max(outcome.shares_before[first:].sum(), LEAST_FOREGROUND))
+    moved = drift(outcome.shares_before, outcome.shares, first)
     if settings.skip_nonfinite and not np.isfinite(after):
         reason = "entropy is not finite"
     elif settings.must_fall and not after < before:
         reason = "entropy did not fall"
-    elif max_drift is not None and not drift <= max_drift:
-        reason = f"predicted classes drifted by {drift:.2f}, more than {max_drift:g}"
+    elif max_drift is not None and not moved <= max_drift:
+        reason = f"predicted classes drifted by {moved:.2f}, more than {max_drift:g}"
     else:
         reason = "accepted"
     return AdaptResult(
@@ -233,7 +304,7 @@ def _judged(
         accepted=reason == "accepted",
         reason=reason,
         entropies=tuple(float(e) for e in outcome.entropies),
-        drift=drift,
+        drift=moved,
         skipped=int(outcome.skipped),
         selected=tuple(sorted(outcome.adapted)),
         shares_before=outcome.shares_before,
@@ -241,7 +312,7 @@ def _judged(
     )
 
 
-def _voxel_weights(scan: _Scan) -> jax.Array:
+def voxel_weights(scan: Scan) -> jax.Array:
     """What each voxel counts in each window that sees it: `x y z`, 0 outside the scan.
 
     Over all windows the weights add up to 1, so that weighted sums are means over the scan.
@@ -252,17 +323,23 @@ def _voxel_weights(scan: _Scan) -> jax.Array:
     return weights * (mask / jnp.sum(mask))
 
 
+def largest(classes: int, settings: Settings) -> float:
+    """The largest entropy a voxel can have, nats."""
+    kept = classes - len(settings.exclude)
+    return float(np.log(kept) if settings.activation == "softmax" else kept * np.log(2))
+
+
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def _adapt(
     model: nn.Module,
     chosen: dict,
     others: dict,
     state: dict,
-    scan: _Scan,
+    scan: Scan,
     learning_rate: jax.Array,
     settings: Settings,
 ) -> _Outcome:
-    roi, weights = settings.window.roi, _voxel_weights(scan)
+    roi, weights = settings.window.roi, voxel_weights(scan)
 
     def window_sums(chosen: dict, start: jax.Array, count: jax.Array) -> tuple[jax.Array, _Sums]:
         x = sliding.cut(scan.volume, start, roi)  # b x y z c
@@ -272,7 +349,10 @@ def _adapt(
         if settings.background_weight != 1:
             surely = lax.stop_gradient(background(logits, settings.activation, settings.exclude))
             w = w * (1 - (1 - settings.background_weight) * surely)
-        total = jnp.sum(w * voxel_entropy(logits, settings.activation, settings.exclude))
+        entropy = voxel_entropy(logits, settings.activation, settings.exclude)
+        if settings.ceiling is not None:
+            w = w * lax.stop_gradient(entropy < settings.ceiling * largest(logits.shape[-1], settings))
+        total = jnp.sum(w * entropy)
         return total, _Sums(total, jnp.sum(w), shares)
 
     def sweep(visit: Any, chosen: dict) -> Any:

@@ -8,7 +8,7 @@ bob.write_volume("labels.nii.gz", labels)
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,30 @@ from flax import linen as nn
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.inference import slabs, summary
-from ukbob_jax.inference.etta import AdaptResult, etta
+from ukbob_jax.inference import averaging, body_parts, slabs, summary, verdict, ways
+from ukbob_jax.inference.averaging import View
+from ukbob_jax.inference.etta import AdaptResult
+from ukbob_jax.inference.memory import Plan
+from ukbob_jax.inference.planning import Planner
 from ukbob_jax.inference.sliding import ModuleApply
 from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.quality.limits import Limits
 from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.tumours import paint_of
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
 
 LINEAR, NEAREST = 1, 0
 UNUSED = "unused"  # name of a class that no label map has
+SAME = (
+    "labels",
+    "spacing_mm",
+    "normalize",
+    "contrasts",
+    "roi",
+    "regions",
+)  # what averaged networks must share
 
 Scan = str | os.PathLike | Volume
 
@@ -59,7 +72,10 @@ class Prediction:
 
 
 class Segmenter:
-    """A network with everything that inference must know of its training: spacing, intensities, window, names."""
+    """A network with everything that inference must know of its training: spacing, intensities, window, names.
+
+    Or several such networks, whose probabilities are averaged.
+    """
 
     def __init__(
         self,
@@ -67,6 +83,9 @@ class Segmenter:
         params: Mapping[str, Any],
         meta: Mapping[str, Any],
         model_state: Mapping[str, Any] | None = None,
+        *,
+        others: Sequence["Segmenter"] = (),
+        announce: Callable[[Plan], None] | None = None,
     ) -> None:
         """Use given parameters; `Segmenter.load` takes them from a workdir.
 
@@ -75,81 +94,146 @@ class Segmenter:
             params: its parameters.
             meta: of the checkpoint: `labels`, `spacing_mm`, `normalize`, `contrasts` and `roi` are used.
             model_state: its other collections.
+            others: networks of the same architecture and description to average with.
+            announce: called with the plan of every new bucket, before its program is compiled.
+
+        Raises:
+            MismatchError: the networks differ in architecture, labels or input.
         """
         self.model = model
         self.params = params
         self.meta = dict(meta)
         self.model_state = dict(model_state or {})
         self.names = {int(label): name for label, name in meta["labels"].items()}
+        self.paint = paint_of(self.meta)  # labels of overlapping regions; empty for most networks
+        self.regions = tuple(map(tuple, (self.meta.get("regions") or {}).get("values", ())))
         last = max(self.names)
-        self.excluded = tuple(c for c in range(last) if self.names.get(c, UNUSED) == UNUSED)
+        self.excluded = tuple(
+            c for c in range(last) if self.names.get(c, UNUSED) == UNUSED and not self.paint
+        )
+
+        for other in others:
+            _check_alike(self, other)
+        self.members = ((params, self.model_state), *((o.params, o.model_state) for o in others))
+        self.planner = Planner(model, self.members[0], len(self.members), self.meta["roi"], announce)
 
     @classmethod
-    def load(cls, workdir: str | os.PathLike, which: str = "best") -> "Segmenter":
-        """The network of a training run.
+    def load(
+        cls,
+        workdir: str | os.PathLike | Sequence[str | os.PathLike],
+        which: str = "best",
+        *,
+        dtype: str = "",
+        announce: Callable[[Plan], None] | None = None,
+    ) -> "Segmenter":
+        """The network of a training run, or the mean of several runs' networks.
 
         Args:
-            workdir: of the run; holds `checkpoints`.
+            workdir: of the run, or a list of them; holds `checkpoints`.
             which: "best" by validation score, or "latest".
+            dtype: of the arithmetic, "float32" or "bfloat16"; empty: as in training.
+            announce: as in `Segmenter`.
 
         Raises:
             FileError: there is no checkpoint, or it is damaged.
+            MismatchError: the networks differ in architecture, labels or input.
         """
-        folder = pathlib.Path(workdir) / "checkpoints"
-        if not folder.is_dir():
-            raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
-        params, model_state, meta = restore_params(folder, which)
-        return cls(SwinUNETR.from_config(meta["model"]), params, meta, model_state)
+        folders = [workdir] if isinstance(workdir, str | os.PathLike) else list(workdir)
+        first, *others = (_restore(folder, which, dtype) for folder in folders)
+        return cls(*first, others=[cls(*other) for other in others], announce=announce)
 
-    def __call__(self, scan: Scan | Sequence[Scan], adapt: bool | Mapping[str, Any] = False) -> Volume:
+    def __call__(self, scan: Scan | Sequence[Scan], adapt: ways.Adapt = False) -> Volume:
         """Labels of a scan in its own space; see `predict`."""
         return self.predict(scan, adapt).volume
 
     def predict(
         self,
         scan: Scan | Sequence[Scan],
-        adapt: bool | Mapping[str, Any] = False,
+        adapt: ways.Adapt = False,
         *,
         overlap: float | Sequence[float] = 0.5,
         batch: int = 4,
+        views: Sequence[View] = averaging.PLAIN,
+        limits: Limits | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        gate: bool = False,
     ) -> Prediction:
         """Segment a scan.
 
         Args:
-            scan: a file or a Volume, 3-D, or 4-D with one contrast after the other; or one 3-D per contrast. The
-                order of contrasts is that of `meta["contrasts"]`.
-            adapt: True adapts the norms to this scan with `etta`'s defaults; a mapping gives its options.
+            scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
+                one 3-D per contrast. The order of contrasts is that of `meta["contrasts"]`.
+            adapt: True adapts the norms to this scan with `etta`'s defaults; a name is one of `ways.WAYS`; a mapping
+                gives options, and the name as "way" where it is not "etta".
             overlap: share of a window that its neighbour covers.
             batch: windows in a call of the network.
+            views: averaged; `averaging.MIRRORED` adds the mirror image, sides exchanged.
+            limits: of SOLF; the report then has its verdict on each structure.
+            attributes: of the person: `sex` ("F" or "M") and `height_mm`, for limits with strata and for `gate`.
+            gate: remove structures whose part of the body is not in the scan; see `body_parts`.
 
         Raises:
+            ConfigError: the scan needs more memory than there is; names smaller settings.
             MismatchError: another number of contrasts, or contrasts on different grids.
             FileError, GeometryError, ValuesError: the file cannot be used, as `read_volume`.
         """
         given = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(given)
         x, grid = self.prepare(image)
-        params, adapted = self.adapt(x, adapt)
-        found = slabs.segment(
-            ModuleApply(self.model),
-            {"params": params, **self.model_state},
-            x,
-            self.meta["roi"],
-            exclude=self.excluded,
-            overlap=overlap,
-            batch=batch,
-        )
-        found = slabs.Segmentation(*(np.asarray(part) for part in found))
+        way, options = ways.parse(adapt)
+        views = averaging.AUGMENTED if way == "tta" else tuple(views)
+        window = {"overlap": overlap, "batch": batch}
+        self.planner.check(x.shape, native.shape, len(views), way not in ("off", "tta"), **window)
+        results = [self._adapted(member, x, way, options) for member in self.members]
+        members = [_variables(*pair) for pair in zip(self.members, results)]
+        found = self._segment(x, members, views, window)
         labels = Volume(found.labels, grid.affine).resample_like(native, NEAREST)
-        names = {label: name for label, name in self.names.items() if label not in self.excluded}
-        report = summary.describe(labels, found, names)
+        labels, gated = self._gated(labels, attributes or {}) if gate else (labels, {})
+        report = summary.describe(labels, found, self.used)
+        if limits is not None:
+            summary.add(report, verdict.judge(labels, self.used, limits, attributes or {}))
+        report |= gated
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in given]
-        report["adaptation"] = None if adapted is None else summary.adaptation(adapted, self.names)
-        return Prediction(labels, report, names)
+        report["adaptation"] = summary.adaptations(results, way, self.channels)
+        return Prediction(labels, report, self.used)
+
+    @property
+    def used(self) -> dict[int, str]:
+        """The classes that label maps have, background among them."""
+        return {label: name for label, name in self.names.items() if label not in self.excluded}
+
+    def _segment(
+        self, x: np.ndarray, members: list[dict], views: tuple[View, ...], window: dict[str, Any]
+    ) -> slabs.Segmentation:
+        """Labels, entropy and confidence on the network's grid, as numpy arrays."""
+        apply, variables = ModuleApply(self.model), members[0]
+        if len(members) > 1 or views != averaging.PLAIN:
+            mirrored = any(view.mirrored for view in views)
+            mirror = (
+                averaging.mirror_table(self.used, max(self.names) + 1) if mirrored and not self.paint else ()
+            )
+            activation = "sigmoid" if self.paint else "softmax"
+            apply = averaging.Average(apply, views, self.excluded, mirror, activation)
+            variables = averaging.stack(members)
+        options = {"exclude": self.excluded, "paint": self.paint, **window}
+        found = slabs.segment(apply, variables, x, self.meta["roi"], **options)
+        return slabs.Segmentation(*(np.asarray(part) for part in found))
+
+    def _gated(self, labels: Volume, attributes: Mapping[str, Any]) -> tuple[Volume, dict[str, Any]]:
+        """Labels without impossible structures, and what the report says of them."""
+        voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
+        found = body_parts.gate(labels.array, voxel_ml, self.used, attributes.get("sex", ""))
+        told = {"body_parts": list(found.present), "removed": found.removed}
+        return Volume(found.labels, labels.affine, labels.codes), told
+
+    @property
+    def channels(self) -> dict[int, str]:
+        """What each channel of the network stands for."""
+        return dict(enumerate(self.meta["regions"]["names"])) if self.paint else self.names
 
     def _read(self, given: list[Scan]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
-        stored = [s if isinstance(s, Volume) else read_volume(s, channels=True) for s in given]
+        stored = [s if isinstance(s, Volume) else _open(s) for s in given]
         turned = [v.to_ras() for v in stored]
         for source, volume in zip(given[1:], turned[1:]):
             check_same_space(turned[0], volume, _name(given[0]), _name(source))
@@ -171,14 +255,56 @@ class Segmenter:
         statistics = intensity.statistics(image.array)
         return np.asarray(intensity.normalize(image.array, statistics, self.meta["normalize"])), image
 
-    def adapt(self, x: np.ndarray, adapt: bool | Mapping[str, Any]) -> tuple[Any, AdaptResult | None]:
+    def adapt(self, x: np.ndarray, adapt: ways.Adapt) -> tuple[Any, AdaptResult | None]:
         """Parameters for this scan, and how they came about; None where adaptation was not asked for."""
-        if adapt is False:
-            return self.params, None
-        options = {} if adapt is True else dict(adapt)
-        fixed = {"roi": self.meta["roi"], "model_state": self.model_state, "exclude": self.excluded}
-        result = etta(self.model, self.params, x, **fixed, **options)
-        return result.params, result
+        result = self._adapted(self.members[0], x, *ways.parse(adapt))
+        return (self.params if result is None else result.params), result
+
+    def _adapted(
+        self, member: tuple[Any, dict], x: np.ndarray, way: str, options: dict[str, Any]
+    ) -> AdaptResult | None:
+        """What the way makes of one network, (parameters, other collections), for this scan."""
+        fixed = {"roi": self.meta["roi"], "exclude": self.excluded}
+        fixed["activation"] = "sigmoid" if self.paint else "softmax"
+        return ways.adapt(way, self.model, *member, x, **fixed, **options)
+
+
+def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str, Any]:
+    """All collections of a network after adaptation."""
+    params, state = member
+    if result is None:
+        return {"params": params, **state}
+    return {"params": result.params, **(state if result.model_state is None else result.model_state)}
+
+
+def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Module, Any, dict, Any]:
+    """Model, parameters, description and other collections of a workdir's checkpoint."""
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
+    params, model_state, meta = restore_params(folder, which)
+    fields = {**meta["model"], "dtype": dtype} if dtype else meta["model"]
+    return SwinUNETR.from_config(fields), params, meta, model_state
+
+
+def _check_alike(first: Segmenter, other: Segmenter) -> None:
+    """Refuse to average networks that do not answer the same question."""
+    for what in SAME:
+        if first.meta.get(what) != other.meta.get(what):
+            raise MismatchError(
+                f"networks to average differ in {what}: {first.meta.get(what)} and {other.meta.get(what)}."
+            )
+    if first.model != other.model:
+        raise MismatchError("networks to average differ in architecture; choose runs of one model section.")
+
+
+def _open(scan: str | os.PathLike) -> Volume:
+    """A file, or the DICOM series in a folder."""
+    if pathlib.Path(scan).is_dir():
+        from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
+
+        return read_series(scan)
+    return read_volume(scan, channels=True)
 
 
 def _name(scan: Scan) -> str:
