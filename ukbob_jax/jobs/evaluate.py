@@ -1,7 +1,8 @@
 """Score the workdir's network on one split of a store, with and without adaptation.
 
 Writes `evaluation/NAME.jsonl` (a row per subject, way of adapting and organ), `evaluation/NAME.scans.jsonl` (a row per
-subject and way: entropies, whether the adaptation was accepted) and label maps of the first subjects.
+subject and way: entropies, whether the adaptation was accepted), `evaluation/NAME.summary.json` (means, intervals,
+comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
 import hashlib
@@ -14,14 +15,13 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import metrics
+from ukbob_jax.evaluation import scoring, zero_shot
+from ukbob_jax.inference import ways
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
-
-WAYS = ("off", "etta")
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -36,8 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     store = Store.open(config.store)
     segmenter = Segmenter.load(workdir)
     subjects = store.split(settings.split)
-    organs = scored_organs(config.organs, segmenter.names)
-    lookup = anatomy.to_names(segmenter.names) if config.data.organs else np.arange(256, dtype=np.uint8)
+    read_found, read_truth, organs = mapping(config, segmenter)
     key = fingerprint(config, segmenter)
     folder = pathlib.Path(workdir) / "evaluation"
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
@@ -45,34 +44,71 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         if done.get(subject, {}).get("key") == key:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
-        truth = Volume(lookup[truth.array], truth.affine)
-        ways = {}
+        truth = Volume(read_truth[truth.array], truth.affine)
+        scores = {}
         for way in settings.adapt:
-            adapt = config.etta.to_dict() if way == "etta" else False
             found = segmenter.predict(
-                scan, adapt, overlap=config.inference.overlap, batch=config.inference.batch
+                scan, options(config, way), overlap=config.inference.overlap, batch=config.inference.batch
             )
-            ways[way] = {
-                "organs": score(found.volume, truth, organs, settings.surface),
+            labels = Volume(read_found[found.volume.array], found.volume.affine)
+            scores[way] = {
+                "organs": scoring.score(
+                    labels,
+                    truth,
+                    organs,
+                    surface=settings.surface,
+                    tolerance_mm=settings.tolerance_mm,
+                    tolerances_mm=settings.tolerances_mm.to_dict(),
+                    regions=segmenter.regions,
+                ),
                 **outcome(found.report),
             }
             if number < settings.pictures:
                 name = f"{subject}_{way}.nii.gz"
                 write_volume(folder / settings.name / name, found.volume, found.names)
-        done[subject] = {"key": key, "ways": ways}
+        done[subject] = {"key": key, "ways": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
-    collect(folder, settings.name, {subject: done[subject]["ways"] for subject in subjects})
+    rows = collect(folder, settings.name, {subject: done[subject]["ways"] for subject in subjects})
+    groups = {s: str(store.rows[s]["attributes"].get(settings.groups, "unknown")) for s in subjects}
+    summary = scoring.summarise(rows, groups if settings.groups else None)
+    files.write_json(folder / f"{settings.name}.summary.json", summary)
 
 
-def check(ways: tuple[str, ...]) -> None:
-    """Refuse ways of adapting there are not."""
-    unknown = [way for way in ways if way not in WAYS]
-    if unknown:
-        raise ConfigError(f"config.evaluate.adapt: {unknown[0]!r} is not one of {', '.join(WAYS)}.")
+def check(asked: tuple[str, ...]) -> None:
+    """Refuse ways of adapting there are not.
+
+    Raises:
+        ConfigError: naming the ones there are.
+    """
+    try:
+        ways.check(asked)
+    except ConfigError as error:
+        raise ConfigError(f"config.evaluate.{error}") from error
 
 
-def scored_organs(names: tuple[str, ...], known: dict[int, str]) -> dict[int, str]:
-    """Ids and names to score: those asked for, or all of the network's but the background.
+def options(config: ml_collections.ConfigDict, way: str) -> dict[str, Any]:
+    """The way of adapting with the recipe's settings for it."""
+    return {"way": way, **(config[way].to_dict() if way in ("etta", "tent", "bn") else {})}
+
+
+def mapping(
+    config: ml_collections.ConfigDict, segmenter: Segmenter
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Lookups of predicted classes and of true ids into the classes that are scored, and those.
+
+    Raises:
+        ConfigError: an unknown organ or label set.
+    """
+    same = np.arange(256, dtype=np.uint8)
+    if not config.evaluate.label_map:
+        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
+        return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
+    shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
+    return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
+
+
+def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool = False) -> dict[int, str]:
+    """Ids and names to score: those asked for, or all of the network's but the background (regions have none).
 
     Raises:
         ConfigError: a name the network does not know.
@@ -82,7 +118,9 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str]) -> dict[int, st
     if missing:
         raise ConfigError(f"config.organs: {missing[0]!r} is not among the network's labels.")
     return {
-        ids[name]: name for name in names or ids if ids[name] != 0 and name != anatomy.NAMES[anatomy.UNUSED]
+        ids[name]: name
+        for name in names or ids
+        if (ids[name] != 0 or regions) and name != anatomy.NAMES[anatomy.UNUSED]
     }
 
 
@@ -94,6 +132,7 @@ def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
         "etta": config.etta.to_dict(),
         "inference": config.inference.to_dict(),
         "organs": list(config.organs),
+        "baselines": [config.tent.to_dict(), config.bn.to_dict()],
         "store": config.store,
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -115,27 +154,6 @@ def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 
 
-def score(
-    found: Volume, truth: Volume, organs: dict[int, str], surface: bool
-) -> dict[str, dict[str, float | None]]:
-    """Dice and, when asked for, distances (mm) of every organ; None where it is in neither map."""
-    largest = max(found.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
-    num_classes = int(largest) + 1
-    values = {"dice": metrics.dice(found.array, truth.array, num_classes)}
-    if surface:
-        distances = metrics.surface(found.array, truth.array, truth.spacing_mm, num_classes)
-        values |= {"hd95": distances.hd95, "nsd": distances.nsd}
-    return {
-        name: {measure: number(array[organ]) for measure, array in values.items()}
-        for organ, name in organs.items()
-    }
-
-
-def number(value: Any) -> float | None:
-    """A JSON number; None for what JSON cannot hold."""
-    return float(value) if np.isfinite(value) else None
-
-
 def outcome(report: dict[str, Any]) -> dict[str, Any]:
     """What a row about a scan keeps of its report."""
     kept = {"mean_entropy": report["mean_entropy"], "accepted": None, "reason": None}
@@ -145,13 +163,14 @@ def outcome(report: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def collect(folder: pathlib.Path, name: str, scores: dict[str, dict]) -> None:
-    """Write the rows of all subjects as two tables."""
+def collect(folder: pathlib.Path, name: str, scores: dict[str, dict]) -> list[dict[str, Any]]:
+    """Write the rows of all subjects as two tables; returns those of organs."""
     organs, scans = [], []
-    for subject, ways in scores.items():
-        for way, found in ways.items():
+    for subject, of in scores.items():
+        for way, found in of.items():
             same = {"subject": subject, "adapt": way}
             organs += [{**same, "organ": organ, **values} for organ, values in found["organs"].items()]
             scans.append({**same, **{field: value for field, value in found.items() if field != "organs"}})
     files.write_jsonl(folder / f"{name}.jsonl", organs)
     files.write_jsonl(folder / f"{name}.scans.jsonl", scans)
+    return organs
