@@ -34,14 +34,20 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         )
 
 
+def cache_folder() -> str:
+    """Where compiled programs are kept: `UKBOB_CACHE`, by default `~/.cache/ukbob_jax`; "" for "off"."""
+    folder = os.environ.get("UKBOB_CACHE", str(pathlib.Path.home() / ".cache" / "ukbob_jax"))
+    return "" if folder == "off" else folder
+
+
 def use_compile_cache() -> None:
-    """Keep compiled programs in `UKBOB_CACHE` (default: `~/.cache/ukbob_jax`; "off": nowhere).
+    """Keep compiled programs in `cache_folder()`.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
-    folder = os.environ.get("UKBOB_CACHE", str(pathlib.Path.home() / ".cache" / "ukbob_jax"))
-    if folder == "off":
+    folder = cache_folder()
+    if not folder:
         return
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -60,9 +66,15 @@ def use_compile_cache() -> None:
 def join(coordinator: str, processes: int, process: int) -> None:
     """Join a run of several processes; process 0 serves the coordinator, the others must reach it.
 
+    Args:
+        coordinator: HOST:PORT, or "auto": SLURM, GKE, Cloud TPU, Open MPI tell where and how many.
+        processes: in all; with "auto" the cluster's.
+        process: number of this one; with "auto" the cluster's.
     Raises:
-        ConfigError: the address is malformed, or nothing answers there within `PROBE_SECONDS`.
+        ConfigError: the address is malformed, nothing answers there within `PROBE_SECONDS`, or no cluster is found.
     """
+    if coordinator == "auto":
+        return detect()
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"--coordinator={coordinator}: expected HOST:PORT, such as node1:12345.")
@@ -72,6 +84,25 @@ def join(coordinator: str, processes: int, process: int) -> None:
             "and check the host name, the port and the firewall."
         )
     jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+
+
+def detect() -> None:
+    """Join the processes that the cluster's scheduler has started.
+
+    Raises:
+        ConfigError: there is no scheduler that JAX knows, or only its batch script runs, not its processes.
+    """
+    if "SLURM_JOB_ID" in os.environ and "SLURM_STEP_NODELIST" not in os.environ:
+        raise ConfigError(
+            "--coordinator=auto: in a SLURM job, but not started by srun. Put `srun` before the command."
+        )
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--coordinator=auto: no cluster found ({str(error).splitlines()[0]}). "
+            "Give --coordinator=HOST:PORT --processes=N --process=I, or leave all three out for one process."
+        ) from error
 
 
 def reachable(host: str, port: int) -> bool:

@@ -6,13 +6,10 @@ ended (`errors.py`); one line on stderr says what to do. `--debug` shows the tra
 
 import pathlib
 import sys
-import traceback
-import warnings
 
 from absl import flags, logging
 
-from ukbob_jax import devices, jobs, settings
-from ukbob_jax.errors import UkbobError
+from ukbob_jax import console, devices, jobs, settings
 
 USAGE = "python -m ukbob_jax.main --config=configs/RECIPE.py[:VARIANT] --workdir=DIR [--config.FIELD=VALUE]"
 
@@ -38,39 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{__doc__}\n\nJobs: {', '.join(jobs.JOBS)}.\nRecipes: {', '.join(recipes())}.")
         return 0
     logging.set_verbosity(logging.ERROR)
-    warnings.showwarning = warn
     if not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
-    return guard(run, argv)
-
-
-def guard(function, argv: list[str]) -> int:
-    """Call `function(argv)`; print what went wrong as one line and return the exit code."""
-    debug = "--debug" in argv
-    try:
-        function(argv)
-    except UkbobError as error:
-        return fail(str(error), error.exit_code, debug)
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command goes on from the last checkpoint.", 130, debug)
-    except Exception as error:
-        what = f"internal error: {type(error).__name__}: {error}"
-        return fail(f"{what} Run again with --debug for the traceback.", 1, debug)
-    return 0
-
-
-def warn(message: Warning | str, category: type[Warning], *_: object) -> None:
-    """Print our own warnings on one line; those of libraries are for developers."""
-    if category is UserWarning:
-        print("ukbob: warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
-
-
-def fail(message: str, code: int, debug: bool) -> int:
-    """Print `message` on one line of stderr, under the traceback when debugging."""
-    if debug:
-        traceback.print_exc()
-    print("ukbob: " + " ".join(message.split()), file=sys.stderr, flush=True)
-    return code
+    return console.run(run, argv)
 
 
 def recipes() -> list[str]:

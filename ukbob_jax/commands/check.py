@@ -1,0 +1,85 @@
+"""Read every scan of DATA and tell, one line each, whether it can be used and if not why.
+
+DATA is a NIfTI file, a folder of them, a folder of DICOM files, or a data set in a known layout. Exit code 0: all can
+be used; 3: none can; 4: some cannot.
+"""
+
+import argparse
+import pathlib
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from ukbob_jax.errors import FileError, InputError, SomeFailed
+from ukbob_jax.volumes import case, layouts
+from ukbob_jax.volumes.nifti import read_volume
+from ukbob_jax.volumes.scan import read_case
+from ukbob_jax.volumes.volume import Volume
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("data", help="file or folder")
+    parser.add_argument("--labels", help="label map, or folder of them, that belong to DATA by name")
+    parser.add_argument("--layout", choices=layouts.names(), help="how the data set lies in DATA")
+    parser.add_argument("--num-classes", type=int, help="label ids are below this number, or 255")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a line per scan.
+
+    Raises:
+        FileError: no scan can be used.
+        SomeFailed: some cannot.
+    """
+    failed, readers = 0, scans(options)
+    for name, read in readers.items():
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                print(f"ok   {name}: {describe(read())}", flush=True)
+            except InputError as error:
+                failed += 1
+                print(f"BAD  {name}: {' '.join(str(error).split())}", flush=True)
+        for warning in noted:
+            print(f"     {name}: warning: {' '.join(str(warning.message).split())}", flush=True)
+    if failed == len(readers):
+        raise FileError(f"{options.data}: no scan of {failed} can be used; the lines above say why.")
+    if failed:
+        raise SomeFailed(
+            f"{options.data}: {failed} of {len(readers)} scans cannot be used; the lines above say why."
+        )
+
+
+def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
+    """Name -> what reads the scan, and its labels where there are any.
+
+    Raises:
+        FileError: nothing is there.
+        MismatchError: images and labels do not match.
+    """
+    given = pathlib.Path(options.data)
+    if options.layout or options.labels:
+        paths = (given, options.labels) if options.labels else (given,)
+        cases = layouts.find(options.layout or "folders", *paths)
+        return {c.subject: lambda c=c: read_case(c, num_classes=options.num_classes).image for c in cases}
+    if not given.exists():
+        raise FileError(f"{given}: no such file or folder.")
+    if given.is_file():
+        return {case.stem(given): lambda: read_volume(given, channels=True)}
+    if any(case.stem(path) != path.name for path in given.iterdir()):
+        return {n: lambda p=p: read_volume(p, channels=True) for n, p in case.scans(given).items()}
+    from ukbob_jax.volumes.dicom import read_series
+
+    return {given.name: lambda: read_series(given)}
+
+
+def describe(volume: Volume) -> str:
+    """Grid and values of a sound scan; a channel of one value throughout is told."""
+    array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
+    size = " x ".join(map(str, volume.shape))
+    spacing = " x ".join(f"{s:.4g}" for s in volume.spacing_mm)
+    text = f"{size} voxels, {spacing} mm, {volume.orientation}, {array.shape[3]} channels, {array.dtype}"
+    constant = [c for c in range(array.shape[3]) if np.ptp(array[..., c]) == 0]
+    return text + (f"; channels {constant} show nothing" if constant else "")

@@ -1,0 +1,130 @@
+"""Label a scan, a folder of scans, or a DICOM series with a trained network.
+
+    ukbob segment scan.nii.gz labels.nii.gz --model runs/mine
+    ukbob segment fat.nii.gz water.nii.gz labels.nii.gz --model runs/mine      one file per contrast
+    ukbob segment SCANS LABELS --model runs/mine --adapt                       every NIfTI of a folder
+    ukbob segment DICOM labels.nii.gz --model runs/mine                        a folder with one DICOM series
+
+Labels come in the space of the scan, with their names in the header and a JSON beside them: volume, entropy,
+confidence, fragments and contact with the border of each structure. A folder also gets summary.json and summary.csv.
+Several --model are averaged. Memory is estimated first; what cannot fit is refused.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.volumes import case
+
+ADAPT = ("off", "etta", "tent", "bn", "tta")  # as `inference.ways.WAYS`, which takes seconds to import
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument(
+        "inputs", nargs="+", metavar="IN", help="file or folder; several files: one per contrast"
+    )
+    parser.add_argument("output", metavar="OUT", help=".nii or .nii.gz for one scan, a folder for many")
+    parser.add_argument("--model", action="append", default=[], metavar="WORKDIR", help="of a training run")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint")
+    parser.add_argument("--adapt", nargs="?", choices=ADAPT, const="etta", default="off", help="alone: etta")
+    parser.add_argument("--steps", type=int, help="of etta")
+    parser.add_argument("--learning-rate", type=float, help="of etta or tent")
+    parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring windows (default 0.5)")
+    parser.add_argument("--batch", type=int, default=4, help="windows in a call of the network (default 4)")
+    parser.add_argument(
+        "--mirror", action="store_true", help="average with the mirror image, sides exchanged"
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="", help="of the arithmetic")
+    parser.add_argument("--limits", help="limits.json of the solf job: judge the labels found")
+    parser.add_argument(
+        "--sex", choices=("F", "M"), default="", help="of the person, for --limits and --gate"
+    )
+    parser.add_argument("--height-mm", type=float, default=0.0, help="of the person, for --limits")
+    parser.add_argument(
+        "--gate", action="store_true", help="remove organs whose part of the body is not there"
+    )
+    parser.add_argument("--existing", choices=("refuse", "skip", "overwrite"), default="refuse")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Segment what is named.
+
+    Raises:
+        UkbobError: see `inference.cohort.label`.
+    """
+    if not options.model:
+        raise ConfigError(
+            "no network is named: give --model WORKDIR of a training run (nothing is downloaded). "
+            "python -m ukbob_jax.main --config=configs/finetune.py trains one on your scans."
+        )
+    scans, output = find(options.inputs, pathlib.Path(options.output))
+    adapt = adaptation(options)
+
+    from ukbob_jax import devices
+    from ukbob_jax.inference import averaging, cohort
+    from ukbob_jax.inference.segmenter import Segmenter
+    from ukbob_jax.quality.limits import Limits
+
+    devices.use_compile_cache()
+    segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
+    settings = {
+        "adapt": adapt,
+        "overlap": options.overlap,
+        "batch": options.batch,
+        "views": averaging.MIRRORED if options.mirror else averaging.PLAIN,
+        "limits": Limits.load(options.limits) if options.limits else None,
+        "attributes": {"sex": options.sex, "height_mm": options.height_mm},
+        "gate": options.gate,
+    }
+    if len(scans) == 1 and is_file(output):
+        if cohort.keep(output, options.existing):
+            segmenter.predict(next(iter(scans.values())), **settings).save(output)
+        return
+    cohort.label(segmenter, scans, output, options.existing, **settings)
+
+
+def adaptation(options: argparse.Namespace) -> dict | str:
+    """The way of adapting, with what was set for it.
+
+    Raises:
+        ConfigError: a setting that this way does not take.
+    """
+    given = {"steps": options.steps, "learning_rate": options.learning_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and options.adapt not in ("etta", "tent"):
+        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} goes with --adapt etta or tent.")
+    return {"way": options.adapt, **given} if given else options.adapt
+
+
+def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
+    """Name -> scan, and where the labels go.
+
+    Raises:
+        FileError: an input is not there.
+        ConfigError: several files and a folder mixed, or an output of the wrong kind.
+    """
+    paths = [pathlib.Path(path) for path in inputs]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise FileError(f"{missing[0]}: no such file or folder.")
+    if len(paths) > 1 and any(path.is_dir() for path in paths):
+        raise ConfigError("several inputs are the contrasts of one scan: give files, or one folder of scans.")
+    if len(paths) == 1 and paths[0].is_dir() and any(case.stem(p) != p.name for p in paths[0].iterdir()):
+        if is_file(output):
+            raise ConfigError(f"{output}: {paths[0]} is a folder of scans, so OUT must be a folder.")
+        return case.scans(paths[0]), output
+    if not is_file(output):
+        raise ConfigError(f"{output}: labels of one scan go to a file; its name must end in .nii.gz or .nii.")
+    return {case.stem(paths[0]): paths[0] if len(paths) == 1 else tuple(paths)}, output
+
+
+def is_file(output: pathlib.Path) -> bool:
+    """Whether the name is that of a NIfTI file."""
+    return case.stem(output) != output.name
+
+
+def announce(plan: object) -> None:
+    """Tell what the next program takes."""
+    print(f"segment: {plan}", file=sys.stderr, flush=True)
