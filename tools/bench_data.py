@@ -38,7 +38,7 @@ from ukbob_jax.store.writer import StoreWriter
 CHANNELS = 4
 UKB = (224, 168, 363)  # voxels, neck to knee
 COHORT = 51_761
-SPACING_MM, TARGET_MM = (2.0, 2.0, 3.0), (2.5, 2.5, 3.0)  # of the files to ingest, and asked for
+SPACING_MM, TARGET_MM = (2.0, 2.0, 3.0), (1.5, 1.5, 2.0)  # of the files to ingest, and asked for
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=3)
     parser.add_argument("--batches", type=int, default=20, help="batches a round, of 4 crops each")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=8, help="batches under way")
     parser.add_argument("--folder", type=pathlib.Path, help="keeps the volumes between calls")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -53,8 +53,10 @@ class ReadBatch(grain.transforms.Map):
     def map(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
         """Places -> a packed batch, as `unpack.unpack` describes it."""
         scans = [place.scan for place in places]
-        image = np.zeros((len(places), *self.crop, len(scans[0].channels)), np.int16)
-        label = np.zeros((len(places), *self.crop), np.uint8)
+        padded = any((place.size < self.crop).any() for place in places)
+        new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
+        image = new((len(places), *self.crop, len(scans[0].channels)), np.int16)
+        label = new((len(places), *self.crop), np.uint8)
         waits = []
         for row, (scan, start, size) in enumerate(places):
             before = (np.array(self.crop) - size) // 2
