@@ -104,6 +104,7 @@ def recipe(options: argparse.Namespace, level: float, seed: int):
             "data.crop": tuple(options.shape),
             "data.val_split": "",
             "train.steps": options.steps,
+            "optimizer.warmup_steps": options.steps // 6,
             "train.eval_every": 10 * options.steps,
             "train.checkpoint_every": options.steps,
             "evaluate.adapt": ("off",),
