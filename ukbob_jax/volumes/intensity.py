@@ -8,6 +8,8 @@ from ukbob_jax.errors import ConfigError, ValuesError
 
 LIMIT = 5.0  # standard deviations; keeps a bright vessel or a metal artefact from ruling the scale
 LOW, HIGH = 0.5, 99.5  # percentiles
+FAT = -50.0  # HU; fat alone brings a CT's lowest percentile below it, and MR is never negative
+CENTRE, SPREAD = 50.0, 50.0  # HU; with LIMIT the window -200 to 300, soft tissue and the beginning of bone
 SAMPLE = 2**20  # voxels that are enough for the percentiles
 BLOCK = 2**16  # voxels that are summed at a time, in the processor's cache
 
@@ -77,6 +79,8 @@ def normalize(image: Any, stats: Statistics, method: str) -> Any:
         stats: of the whole scan, also when `image` is a crop of it.
         method: "zscore": (image - mean) / std, clipped to [-5, 5];
             "percentile": the 0.5 to 99.5 percentiles to 0..1, clipped;
+            "auto": per channel "zscore", but (image - 50) / 50 clipped to [-5, 5] where it holds HU, that is where its
+            0.5 percentile lies below -50: CT has an absolute scale, and air would rule its mean;
             "window:LOW:HIGH": LOW to HIGH to 0..1, clipped, such as "window:-160:240" for CT in HU.
     Returns:
         float32, the kind and shape of `image`.
@@ -110,6 +114,9 @@ def mapping(stats: Statistics, method: str) -> Mapping:
     mean, std, low, high = (np.asarray(column, np.float64) for column in stats)
     if method == "zscore":
         return Mapping(mean, _scale(std, mean), -LIMIT, LIMIT)
+    if method == "auto":
+        ct = low < FAT
+        return Mapping(np.where(ct, CENTRE, mean), np.where(ct, SPREAD, _scale(std, mean)), -LIMIT, LIMIT)
     if method == "percentile":
         return Mapping(low, _scale(high - low, low), 0.0, 1.0)
     try:
@@ -119,7 +126,8 @@ def mapping(stats: Statistics, method: str) -> Mapping:
         word, bottom, top = "", 0.0, 0.0
     if word != "window" or not -np.inf < bottom < top < np.inf:
         raise ConfigError(
-            f'normalize={method!r} is not known; expected "zscore", "percentile" or "window:LOW:HIGH" with LOW < HIGH.'
+            f'normalize={method!r} is not known; expected "auto", "zscore", "percentile" or '
+            '"window:LOW:HIGH" with LOW < HIGH.'
         )
     return Mapping(np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0)
 
