@@ -47,6 +47,7 @@ def recipe(tmp_path):
         (["--config=R", "--workdir=W", "--config.job=dream"], "no job 'dream'; there are ingest"),
         (["--config=R", "--workdir=W", "--config.platform=tpu"], "JAX sees only cpu"),
         (["--config=R", "--workdir=W", "--coordinator=nowhere"], "expected HOST:PORT"),
+        (["--config=R", "--workdir=W", "--coordinator=auto"], "no cluster found"),
     ],
 )
 def test_answers_a_mistake_in_one_line_with_exit_code_2(capsys, tmp_path, recipe, arguments, said):

@@ -88,6 +88,7 @@ def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # ask no metadata server: there is no TPU
     os.environ["TPU_ACCELERATOR_TYPE"] = f"{chip.accelerator}-{math.prod(sides) * chip.numbers_per_chip}"
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # the lock is for those who hold chips
     return chip, sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
 
 

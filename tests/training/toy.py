@@ -87,12 +87,14 @@ def evaluation(state):
     return {"val/dice": accuracy}, {"look": np.zeros((4, 5, 3), np.uint8)}
 
 
-def fit(workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, ema=0.0, **plan):
+def fit(
+    workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, ema=0.0, mesh=None, **plan
+):
     """A whole training of the toy, into `workdir`."""
     init, step = parts(Net(dropout=0.2), steps=40, ema=ema)
     return loop.fit(
         init=init, step=step, batches=stream, evaluate=evaluate, workdir=workdir, seed=3, batch_size=8,
-        mesh=sharding.make_mesh(data=1, batch_size=8), meta={"architecture": 1},
+        mesh=sharding.make_mesh(data=1, batch_size=8) if mesh is None else mesh, meta={"architecture": 1},
         recipe={"seed": 3} if recipe is None else recipe, subjects=[f"s{n}" for n in range(100)],
         plan=loop.Plan(steps=steps, **{"log_every": 5, "eval_every": every, "checkpoint_every": every, **plan}),
     )  # fmt: skip

@@ -69,13 +69,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if jax.process_index() == 0:
         files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
+    small = (1, *(MULTIPLE,) * 3, len(contrasts))
+    validate = functools.partial(validator, config, store, held_out, model, mesh, names, contrasts, regions)
     loop.fit(
         init=functools.partial(
-            states.init,
-            model=model,
-            optimizer=tx,
-            image_shape=(1, *(MULTIPLE,) * 3, len(contrasts)),
-            ema=config.train.ema > 0,
+            states.init, model=model, optimizer=tx, image_shape=small, ema=config.train.ema > 0
         ),
         replace=functools.partial(load, config, model, names, workdir) if config.init else None,
         step=functools.partial(
@@ -88,9 +86,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             ema=config.train.ema,
         ),
         batches=functools.partial(batches, config, store, subjects, flagged, contrasts, lookup),
-        evaluate=validator(config, store, held_out, model, mesh, names, contrasts, regions)
-        if held_out
-        else None,
+        evaluate=validate() if held_out else None,
         plan=loop.Plan(**{name: value for name, value in config.train.items() if name in PLANNED}),
         mesh=mesh,
         seed=config.seed,

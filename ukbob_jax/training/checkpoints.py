@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -154,6 +155,8 @@ class Checkpoints:
             while target.exists():
                 target = target.with_name(target.name + "_")
             (self.folder / _step_name(step)).rename(target)
+        if jax.process_count() > 1:  # nobody may take it for a step that is saved already
+            multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
 
 
