@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import tomllib
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,11 @@ def test_help_names_the_commands_without_loading_jax(capsys):
         returned, out, _ = call(capsys, *words)
         assert returned == 0 and all(f"ukbob {name}" in out for name in cli.COMMANDS)
     assert call(capsys, "--version")[1].startswith("ukbob-jax 0.")
+
+
+def test_the_installed_command_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"ukbob": f"{cli.__name__}:{cli.main.__name__}"}
 
 
 def test_labels_lists_every_id_with_its_counterparts(capsys):

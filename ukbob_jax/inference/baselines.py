@@ -100,8 +100,14 @@ def with_statistics(
     """`state` with batch norm's statistics moved by `share` towards those of the scan's windows together."""
     rates = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
     found = _statistics(model.clone(**rates), params, state, scan, settings)
-    blend = jax.tree.map(lambda a, b: (1 - share) * a + share * b, dict(state[BATCH_NORM]), found)
-    return {**state, BATCH_NORM: blend}
+    return {**state, BATCH_NORM: _blend(dict(state[BATCH_NORM]), found, share)}
+
+
+def _blend(running: Mapping[str, Any], found: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Means and variances moved by `share` from `running` to `found`; what else a norm keeps stays."""
+    if "mean" in running:
+        return {**running, **{n: (1 - share) * running[n] + share * found[n] for n in ("mean", "var")}}
+    return {name: _blend(running[name], found[name], share) for name in running}
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
