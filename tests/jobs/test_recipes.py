@@ -1,0 +1,140 @@
+"""The recipes of public datasets, each on small synthetic scans in the dataset's own layout."""
+
+import json
+
+import jax
+import nibabel
+import numpy as np
+import pytest
+
+from configs import amos, brats, btcv
+from ukbob_jax import files, settings
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.jobs import evaluate, ingest, predict, train
+from ukbob_jax.store.reader import Store
+
+TINY = {
+    "workers": 1, "data.crop": (32, 32, 32), "data.batch_size": 2, "data.threads": 2, "mesh.data": 1,
+    "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "epochs.total": 0, "train.steps": 2,
+    "optimizer.warmup_steps": 1, "train.eval_every": 2, "train.log_every": 1, "augment": ("intensity",),
+    "inference.overlap": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Programs here run for a moment but are compiled for a minute; without optimization it is half of that."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def write(path, array, spacing):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([*spacing, 1.0])), path)
+
+
+def ct(rng, classes, shape=(20, 20, 12)):
+    """An image in HU and labels in boxes, so that there is something to see."""
+    label = np.kron(rng.integers(0, classes, tuple(s // 4 for s in shape)), np.ones((4, 4, 4))).astype(
+        np.uint8
+    )
+    return (60 * label - 150 + rng.normal(0, 10, shape)).astype(np.int16), label
+
+
+def recipe(module, variant, workdir, root, **changes):
+    config = module.get_config(variant).copy_and_resolve_references()
+    for name, value in {**TINY, "source.paths.root": str(root), **changes}.items():
+        *sections, field = name.split(".")
+        section = config
+        for part in sections:
+            section = section[part]
+        with section.unlocked(), section.ignore_type():
+            section[field] = value
+    return settings.resolve(config, workdir)
+
+
+def trained(config, workdir):
+    for job in (ingest, train):
+        job.run(config, str(workdir))
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    assert all(np.isfinite(json.loads(line)["train/loss"]) for line in lines[:2])
+    return json.loads(lines[-1])
+
+
+@pytest.mark.parametrize("module", [btcv, brats, amos])
+def test_every_variant_is_a_recipe_that_differs_from_the_first(module):
+    made = [module.get_config(variant).to_json() for variant in module.VARIANTS]
+    assert len(set(made)) == len(made) and module.get_config().to_json() == made[0]
+
+
+def test_epochs_become_steps():
+    config = btcv.get_config()
+    config.model.in_channels = 1
+    found = train.fitted(config, None, tuple(map(str, range(24))))
+    assert found.train.steps == 500 * 24 * 4 // 8 and found.optimizer.warmup_steps == 50 * 24 * 4 // 8
+
+
+@pytest.mark.slow
+def test_btcv(tmp_path):
+    rng = np.random.default_rng(0)
+    split = files.read_json(btcv.SPLIT)
+    for name in split["train"] + split["val"]:
+        image, label = ct(rng, 14)
+        write(tmp_path / "raw" / "img" / f"{name}.nii.gz", image, (1.5, 1.5, 2.0))
+        write(tmp_path / "raw" / "label" / f"{name.replace('img', 'label')}.nii.gz", label, (1.5, 1.5, 2.0))
+    config = recipe(btcv, "finetune", tmp_path / "run", tmp_path / "raw", **{"train.accumulate": 2})
+    numbers = trained(config, tmp_path / "run")
+    assert {"val/dice", "val/dice/liver", "val/dice/adrenal_gland_left"} < numbers.keys() and len(
+        numbers
+    ) == 15
+    assert len(Segmenter.load(tmp_path / "run").names) == 14
+
+
+@pytest.mark.slow
+def test_amos(tmp_path):
+    rng = np.random.default_rng(0)
+    lists = {"training": (1, 4), "validation": (8,)}
+    dataset = {"name": "AMOS", "modality": {"0": "CT"}, "labels": {str(n): str(n) for n in range(16)}}
+    for field, numbers in lists.items():
+        ending = "Tr" if field == "training" else "Va"
+        dataset[field] = []
+        for number in numbers:
+            entry = {kind: f"./{kind}s{ending}/amos_{number:04d}.nii.gz" for kind in ("image", "label")}
+            for kind, array in zip(entry, ct(rng, 16)):
+                write(tmp_path / "raw" / entry[kind], array, (1.5, 1.5, 2.0))
+            dataset[field].append(entry)
+    files.write_json(tmp_path / "raw" / "dataset.json", dataset)
+    numbers = trained(recipe(amos, "finetune", tmp_path / "run", tmp_path / "raw"), tmp_path / "run")
+    assert {"val/dice/duodenum", "val/dice/prostate_or_uterus"} < numbers.keys() and len(numbers) == 17
+
+
+@pytest.mark.slow
+def test_brats_from_files_to_label_maps_scored_by_region(tmp_path):
+    rng = np.random.default_rng(0)
+    root, workdir = tmp_path / "raw", tmp_path / "run"
+    for number in range(3):
+        subject = f"BraTS20_Training_{number:03d}"
+        label = np.zeros((24, 24, 24), np.uint8)
+        label[4:20, 4:20, 4:20], label[7:17, 7:17, 7:17], label[9:14, 9:14, 9:14] = 2, 4, 1
+        head = np.pad(np.ones((20, 20, 20)), 2)
+        for channel, ending in enumerate(("t1", "t1ce", "t2", "flair")):
+            image = head * (100 + 40 * channel * (label > 0) + rng.normal(0, 5, label.shape))
+            write(root / subject / f"{subject}_{ending}.nii.gz", image.astype(np.int16), (1, 1, 1))
+        write(root / subject / f"{subject}_seg.nii.gz", label, (1, 1, 1))
+    changes = {
+        "folds": 3, "predict.inputs": str(root), "evaluate.split": "train", "evaluate.adapt": ("off",), "train.steps": 10,
+        "train.eval_every": 10, "optimizer.learning_rate": 5e-3, "optimizer.layer_decay": 1.0,
+    }  # fmt: skip
+    config = recipe(brats, "finetune", workdir, root, **changes)
+    numbers = trained(config, workdir)
+    assert set(numbers) == {"step", "val/dice", "val/dice/WT", "val/dice/TC", "val/dice/ET"}
+    assert numbers["val/dice/WT"] > 0.3  # it lights up in three contrasts
+    predict.run(config, str(workdir))
+    evaluate.run(config, str(workdir))
+    subject = Store.open(workdir / "store").subjects[0]
+    found = nibabel.load(workdir / "predictions" / f"{subject}.nii.gz").get_fdata()
+    assert set(np.unique(found)) <= {0, 1, 2, 4} and found.any()
+    rows = files.read_jsonl(workdir / "evaluation" / "test.jsonl")
+    assert {row["organ"] for row in rows} == {"WT", "TC", "ET"} and len(rows) == 9
+    assert all(row["dice"] is None or 0 <= row["dice"] <= 1 for row in rows)
