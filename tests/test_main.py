@@ -44,7 +44,7 @@ def recipe(tmp_path):
         (["--config=R", "--workdir=W", "--config.train.steps=many"], "steps"),
         (["--config=R", "--workdir=W", "--confg.train.steps=4"], "confg"),
         (["--config=R", "--workdir=W", "extra"], "unexpected argument 'extra'"),
-        (["--config=R", "--workdir=W", "--config.job=dream"], "no job 'dream'; there are ingest"),
+        (["--config=R", "--workdir=W", "--config.job=dream"], "no job 'dream'; there are inspect"),
         (["--config=R", "--workdir=W", "--config.platform=tpu"], "JAX sees only cpu"),
         (["--config=R", "--workdir=W", "--coordinator=nowhere"], "expected HOST:PORT"),
         (["--config=R", "--workdir=W", "--coordinator=auto"], "no cluster found"),
@@ -101,4 +101,4 @@ def test_shows_a_traceback_only_when_debugging(capsys, tmp_path, recipe):
 
 def test_prints_help_without_a_recipe(capsys):
     assert main.main(["--help"]) == 0
-    assert "Jobs: ingest" in capsys.readouterr().out
+    assert "Jobs: inspect" in capsys.readouterr().out

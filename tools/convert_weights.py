@@ -111,7 +111,8 @@ def save_folder(folder: pathlib.Path, loaded: weights.Loaded, description: dict[
     zero = jnp.zeros((), jnp.int32)
     params, model_state = jax.device_put((loaded.params, loaded.model_state))
     checkpoints = Checkpoints(folder)
-    checkpoints.save(TrainState(zero, params, model_state, {}, zero, zero), description)
+    state = TrainState(zero, params, model_state, opt_state={}, ema={}, skipped=zero, skipped_in_row=zero)
+    checkpoints.save(state, description)
     checkpoints.close()
 
 

@@ -144,7 +144,7 @@ def header(number: int, contrast: str, station: Volume) -> Dataset:
     one.SeriesNumber = 4 * number + ACQUIRED_ORDER.index(contrast)
     one.SeriesTime = f"09{number:02d}{ACQUIRED_ORDER.index(contrast):02d}.25"  # hours, minutes, seconds
     one.AcquisitionTime = f"08{number:02d}05.75"
-    one.SeriesInstanceUID, one.StudyInstanceUID = generate_uid(), "1.2.826.0.1.3680043.8.498.1"
+    one.SeriesInstanceUID, one.StudyInstanceUID = generate_uid(), "1.2.840.99999.1.20091231"
     one.SOPClassUID = MRImageStorage
     one.Modality, one.Manufacturer, one.ManufacturerModelName = "MR", "SIEMENS", "Aera"
     one.BodyPartExamined, one.PatientSex, one.PatientAge = "ABDOMEN", "F", "065Y"
