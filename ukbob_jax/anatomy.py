@@ -164,7 +164,8 @@ def mirror_groups(names: dict[int, str]) -> dict[int, tuple[tuple[int, ...], tup
             f"mirroring: the network knows {missing[0]} but not {_other_side(missing[0])}: a mirror image has no name."
         )
     return {
-        i: (tuple(groups[_group(name)]), tuple(groups[_other_side(_group(name))])) for i, name in names.items()
+        i: (tuple(groups[_group(name)]), tuple(groups[_other_side(_group(name))]))
+        for i, name in names.items()
     }
 
 

@@ -38,7 +38,10 @@ def test_paired_leaves_out_what_is_undefined():
 
 def test_equity_by_hand():
     ours = metrics.equity([0.9, 0.7, 0.8, 0.6, NAN], ["F", "F", "M", "M", "M"])
-    assert ours.groups == {"F": pytest.approx(0.8), "M": pytest.approx(0.7)} and ours.overall == pytest.approx(0.75)
+    assert ours.groups == {
+        "F": pytest.approx(0.8),
+        "M": pytest.approx(0.7),
+    } and ours.overall == pytest.approx(0.75)
     assert ours.scaled == pytest.approx(0.75 / (1 + 0.05 + 0.05))
     assert ours.scaled_std == pytest.approx(0.75 / (1 + np.std([0.8, 0.7], ddof=1)))
     assert (ours.worst, ours.gap) == (pytest.approx(0.7), pytest.approx(0.1))
