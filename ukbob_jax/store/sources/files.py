@@ -135,10 +135,14 @@ def find(
         ConfigError: an unknown layout, label map or choice, or a spacing that is not three numbers.
         FileError, MismatchError: as the layout.
     """
-    settings = Settings(tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras, constant)
+    settings = Settings(
+        tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras, constant
+    )
     for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
         if getattr(settings, name) not in choices:
-            raise ConfigError(f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}.")
+            raise ConfigError(
+                f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}."
+            )
     if settings.label_map:
         anatomy.from_dataset(settings.label_map)  # an unknown name is told before any file is read
     if len(settings.spacing_mm) not in (0, 3) or min(settings.spacing_mm, default=1.0) <= 0:
@@ -169,7 +173,7 @@ def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Se
             name = f" ({contrasts[channel]})" if channel < len(contrasts) else ""
             raise ValuesError(
                 f"{path}: channel {channel}{name} is {values.flat[0]:g} in every voxel. "
-                'Export it again, or ingest it all the same with --config.source.constant=accept.'
+                "Export it again, or ingest it all the same with --config.source.constant=accept."
             )
 
 

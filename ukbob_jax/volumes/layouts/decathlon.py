@@ -25,7 +25,9 @@ def find(root: str | os.PathLike) -> list[Case]:
     dataset = dataset_json.read(root)
     where = dataset.folder / dataset_json.NAME
     if not dataset.fields.get("training"):
-        raise EmptyError(f'{where}: the "training" list is missing or empty. List images and label maps there.')
+        raise EmptyError(
+            f'{where}: the "training" list is missing or empty. List images and label maps there.'
+        )
     cases = [
         _case(dataset, where, entry, split)
         for field, split in SPLITS.items()
