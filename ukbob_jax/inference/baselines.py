@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.inference import etta, selection, sliding
+from ukbob_jax.inference import etta, selection, sliding, windowed
 from ukbob_jax.inference.entropy import voxel_entropy
 
 BATCH_NORM = "batch_stats"  # Flax's name of the collection
@@ -45,7 +45,7 @@ def tent(
     Raises:
         ConfigError: nothing is selected, or a setting cannot be used.
     """
-    scan, settings = etta.lay(
+    scan, settings = windowed.lay(
         volume, roi, overlap=overlap, batch=batch, activation=activation, exclude=exclude
     )
     source = {} if model_state is None else dict(model_state)
@@ -86,7 +86,7 @@ def batch_norm(
         )
     if not 0 <= share <= 1:
         raise ConfigError(f"adapt 'bn': share {share} is outside 0 to 1.")
-    scan, settings = etta.lay(
+    scan, settings = windowed.lay(
         volume, roi, overlap=overlap, batch=batch, activation=activation, exclude=exclude
     )
     model = etta.hashable(model)
@@ -95,7 +95,7 @@ def batch_norm(
 
 
 def with_statistics(
-    model: nn.Module, params: Any, state: dict, scan: etta.Scan, settings: etta.Settings, share: float
+    model: nn.Module, params: Any, state: dict, scan: windowed.Scan, settings: windowed.Settings, share: float
 ) -> dict:
     """`state` with batch norm's statistics moved by `share` towards those of the scan's windows together."""
     rates = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
@@ -111,7 +111,9 @@ def _blend(running: Mapping[str, Any], found: Mapping[str, Any], share: float) -
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
-def _statistics(model: nn.Module, params: Any, state: dict, scan: etta.Scan, settings: etta.Settings) -> dict:
+def _statistics(
+    model: nn.Module, params: Any, state: dict, scan: windowed.Scan, settings: windowed.Settings
+) -> dict:
     """Mean and variance in front of every batch norm, over all windows: as if they were one batch."""
 
     def updated(start: float, x: jax.Array) -> Any:
@@ -159,12 +161,12 @@ def _online(
     chosen: dict,
     others: dict,
     state: dict,
-    scan: etta.Scan,
+    scan: windowed.Scan,
     learning_rate: jax.Array,
-    settings: etta.Settings,
+    settings: windowed.Settings,
 ) -> dict:
     """The norms after one Adam step per batch of windows."""
-    weights, optimizer = etta.voxel_weights(scan), optax.adam(learning_rate)
+    weights, optimizer = windowed.voxel_weights(scan), optax.adam(learning_rate)
 
     def loss(chosen: dict, start: jax.Array, count: jax.Array) -> jax.Array:
         x = sliding.cut(scan.volume, start, settings.window.roi)
@@ -184,8 +186,8 @@ def _measured(
     model: nn.Module,
     source: tuple[Any, dict],
     adapted: tuple[Any, dict],
-    scan: etta.Scan,
-    settings: etta.Settings,
+    scan: windowed.Scan,
+    settings: windowed.Settings,
     selected: tuple[str, ...],
 ) -> etta.AdaptResult:
     """Entropy and classes before and after, as ETTA reports them; source and adapted: (params, other collections)."""
@@ -197,7 +199,7 @@ def _measured(
         accepted=True,
         reason="taken without guards",
         entropies=(before.entropy, after.entropy),
-        drift=etta.drift(before.shares, after.shares),
+        drift=etta.drift(before.shares, after.shares, int(settings.activation == "softmax")),
         skipped=0,
         selected=selected,
         shares_before=before.shares,

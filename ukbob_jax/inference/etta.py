@@ -23,12 +23,9 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from ukbob_jax.errors import ConfigError
-from ukbob_jax.inference import grid as grids
-from ukbob_jax.inference import selection, sliding
-from ukbob_jax.inference.entropy import ACTIVATIONS, background, class_counts, voxel_entropy
+from ukbob_jax.inference import selection, sliding, windowed
+from ukbob_jax.inference.entropy import background, class_counts, voxel_entropy
 
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 LEAST_FOREGROUND = 0.01  # share of the scan; below it, drift is measured against this
 
 
@@ -54,31 +51,6 @@ class Measured(NamedTuple):
 
     entropy: float  # nats, mean over the scan's voxels
     shares: np.ndarray  # k, share of the scan predicted as each class
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a program is compiled for."""
-
-    window: sliding.Settings
-    steps: int
-    optimizer: str
-    activation: str
-    background_weight: float
-    exclude: tuple[int, ...]
-    skip_nonfinite: bool
-    must_fall: bool
-    ceiling: float | None = None
-
-
-class Scan(NamedTuple):
-    """A scan padded to its bucket: shapes with as many windows share a program."""
-
-    volume: jax.Array  # x y z c
-    mask: jax.Array | None  # x y z
-    shares: list[jax.Array]  # per axis; see `grid.shares`
-    starts: jax.Array  # m batch 3
-    counts: jax.Array  # m batch
 
 
 class _Sums(NamedTuple):
@@ -159,7 +131,7 @@ def etta(
     Raises:
         ConfigError: nothing is selected, or a setting cannot be used. It is a ValueError.
     """
-    scan, static = lay(
+    scan, static = windowed.lay(
         volume,
         roi,
         mask=mask,
@@ -180,54 +152,12 @@ def etta(
     return _judged(outcome, params, others, static, max_drift)
 
 
-def lay(
-    volume: jax.Array | np.ndarray,
-    roi: Sequence[int],
-    *,
-    mask: jax.Array | np.ndarray | None = None,
-    overlap: float | Sequence[float] = 0.0,
-    batch: int = 1,
-    steps: int = 0,
-    optimizer: str = "adam",
-    activation: str = "softmax",
-    background_weight: float = 1.0,
-    exclude: Sequence[int] = (),
-    ceiling: float | None = None,
-    skip_nonfinite: bool = True,
-    must_fall: bool = True,
-) -> tuple[Scan, Settings]:
-    """The scan with its windows, and the settings a program is compiled for; arguments as `etta`.
-
-    Raises:
-        ConfigError: a setting cannot be used.
-    """
-    volume = sliding.check_volume(volume)
-    mask = _checked_mask(mask, np.shape(volume)[:3])
-    window = sliding.make_settings(roi, overlap, "constant", batch)
-    grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
-    static = Settings(
-        window=dataclasses.replace(window, roi=grid.roi),
-        steps=steps,
-        optimizer=optimizer,
-        activation=activation,
-        background_weight=background_weight,
-        exclude=tuple(exclude),
-        skip_nonfinite=skip_nonfinite,
-        must_fall=must_fall,
-        ceiling=ceiling,
-    )
-    _check(static)
-    scan = Scan(
-        sliding.pad_volume(volume, grid, grid.bucket, window.pad),
-        None if mask is None else sliding.pad_volume(mask, grid, grid.bucket, 0.0),
-        grids.shares(grid),
-        *grids.batches(grid.starts, batch),
-    )
-    return scan, static
-
-
 def measure(
-    model: nn.Module, params: Mapping[str, Any], state: Mapping[str, Any], scan: Scan, settings: Settings
+    model: nn.Module,
+    params: Mapping[str, Any],
+    state: Mapping[str, Any],
+    scan: windowed.Scan,
+    settings: windowed.Settings,
 ) -> Measured:
     """Entropy and classes of a scan under given parameters; nothing is adapted."""
     still = dataclasses.replace(settings, steps=0)
@@ -253,37 +183,12 @@ def hashable(model: nn.Module) -> nn.Module:
     return model.clone(**lists) if lists else model
 
 
-def _check(settings: Settings) -> None:
-    """Raise a ConfigError for a setting that cannot be used."""
-    if settings.steps < 0:
-        raise ConfigError(f"etta: steps {settings.steps} is negative.")
-    if settings.ceiling is not None and not 0 < settings.ceiling <= 1:
-        raise ConfigError(
-            f"etta: ceiling {settings.ceiling} is outside 0 to 1, a share of the largest entropy."
-        )
-    for what, value, known in (
-        ("optimizer", settings.optimizer, OPTIMIZERS),
-        ("activation", settings.activation, ACTIVATIONS),
-    ):
-        if value not in known:
-            raise ConfigError(f"etta: {what} {value!r} is not known. Use one of {', '.join(known)}.")
-
-
-def _checked_mask(
-    mask: jax.Array | np.ndarray | None, shape: tuple[int, ...]
-) -> jax.Array | np.ndarray | None:
-    """The mask as float32; a ConfigError if it is not of the volume's shape, or empty."""
-    if mask is None:
-        return None
-    if np.shape(mask) != shape:
-        raise ConfigError(f"etta: mask of shape {np.shape(mask)} for a volume of {shape}.")
-    if not mask.any():
-        raise ConfigError("etta: the mask keeps no voxel.")
-    return mask.astype(np.float32)
-
-
 def _judged(
-    outcome: _Outcome, params: Mapping[str, Any], others: dict, settings: Settings, max_drift: float | None
+    outcome: _Outcome,
+    params: Mapping[str, Any],
+    others: dict,
+    settings: windowed.Settings,
+    max_drift: float | None,
 ) -> AdaptResult:
     """Decide whether the adapted parameters are used."""
     before, after = float(outcome.entropies[0]), float(outcome.entropy)
@@ -312,18 +217,7 @@ def _judged(
     )
 
 
-def voxel_weights(scan: Scan) -> jax.Array:
-    """What each voxel counts in each window that sees it: `x y z`, 0 outside the scan.
-
-    Over all windows the weights add up to 1, so that weighted sums are means over the scan.
-    """
-    x, y, z = scan.shares
-    weights = x[:, None, None] * y[None, :, None] * z[None, None, :]
-    mask = (weights > 0) if scan.mask is None else scan.mask
-    return weights * (mask / jnp.sum(mask))
-
-
-def largest(classes: int, settings: Settings) -> float:
+def largest(classes: int, settings: windowed.Settings) -> float:
     """The largest entropy a voxel can have, nats."""
     kept = classes - len(settings.exclude)
     return float(np.log(kept) if settings.activation == "softmax" else kept * np.log(2))
@@ -335,11 +229,11 @@ def _adapt(
     chosen: dict,
     others: dict,
     state: dict,
-    scan: Scan,
+    scan: windowed.Scan,
     learning_rate: jax.Array,
-    settings: Settings,
+    settings: windowed.Settings,
 ) -> _Outcome:
-    roi, weights = settings.window.roi, voxel_weights(scan)
+    roi, weights = settings.window.roi, windowed.voxel_weights(scan)
 
     def window_sums(chosen: dict, start: jax.Array, count: jax.Array) -> tuple[jax.Array, _Sums]:
         x = sliding.cut(scan.volume, start, roi)  # b x y z c
@@ -372,10 +266,10 @@ def _adapt(
 
 
 def _descend(
-    gradient: Any, measure: Any, source: dict, learning_rate: jax.Array, settings: Settings
+    gradient: Any, measure: Any, source: dict, learning_rate: jax.Array, settings: windowed.Settings
 ) -> _Outcome:
     """Take the steps. `gradient(chosen)` gives summed gradients and `_Sums`; `measure(chosen)` gives `_Sums`."""
-    optimizer = OPTIMIZERS[settings.optimizer](learning_rate)
+    optimizer = windowed.OPTIMIZERS[settings.optimizer](learning_rate)
 
     def better(best: tuple, chosen: dict, entropy: jax.Array, shares: jax.Array) -> tuple:
         use = entropy < best[1] if settings.must_fall else True
