@@ -68,7 +68,7 @@ def base() -> ml_collections.ConfigDict:
     config.agreement.split = ""  # empty: every subject that has both
     config.agreement.tolerance_mm = 1.0  # of the surface Dice
 
-    config.splits = ""  # JSON of who trains and who validates, also several splits as nnU-Net's; empty: the store's
+    config.splits = ""  # JSON of who trains and who validates, or a list of such; empty: the store's
     config.folds = 0  # cut the training split into so many folds instead, and validate with one
     config.fold = 0  # which of several splits, or of the folds
 
@@ -86,6 +86,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.contrasts = ()  # names to feed; empty: all in the store
     config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
     config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
+    config.data.damaged = "stop"  # a crop that cannot be read ends the run; "skip": warn, ignore its voxels
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
 
@@ -160,7 +161,7 @@ def base() -> ml_collections.ConfigDict:
     config.evaluate.split = "test"
     config.evaluate.label = "manual"
     config.evaluate.adapt = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
-    config.evaluate.label_map = ""  # "btcv", "amos", ...: the labels have that data set's ids; compare common classes
+    config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
     config.evaluate.tolerances_mm = ml_collections.ConfigDict()  # organ -> its own tolerance

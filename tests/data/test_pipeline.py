@@ -217,6 +217,14 @@ def test_damaged_shard_stops_the_stream_and_names_the_subject(store, tmp_path):
     shard.write_bytes(bytes(data))
     with pytest.raises(FileError, match="subject s2, image: damaged"):
         take(copy, 5, batch_size=5)
+    with pytest.warns(UserWarning, match="subject s2, image: damaged.* Such crops are ignored") as told:
+        found = take(copy, 5, batch_size=5, damaged="skip")
+    assert len(told) == 1 and any(np.all(batch["label"] == 255, axis=(1, 2, 3)).any() for batch in found)
+    for batch, whole in zip(found, take(store, 5, batch_size=5)):
+        lost = np.all(batch["label"] == 255, axis=(1, 2, 3))
+        assert np.all(batch["subject"][lost] == TRAIN.index("s2")) and np.isfinite(batch["image"]).all()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name][~lost], whole[name][~lost])
 
 
 def test_closing_stops_the_reading_threads(store):

@@ -38,6 +38,7 @@ def batches(
     threads: int = 16,
     workers: int = 0,
     packed: bool = False,
+    damaged: str = "stop",
 ) -> Iterator[Batch]:
     """Endless training batches, from `start_step` on.
 
@@ -60,13 +61,14 @@ def batches(
         threads: batches are read by so many threads; as many are held ready.
         workers: reader processes beside, for machines whose one process cannot keep up; 0: none.
         packed: leave the voxels as stored, for `unpack.unpack` to finish on the device: a third of the work here.
+        damaged: "stop", or "skip": warn of subjects with crops that cannot be read, and ignore every voxel of those.
     Yields:
         image float32 `b x y z c`, label uint8 `b x y z` (255: ignore), subject int32 `b` (index into `subjects`), and,
         where some subject was annotated for some classes only, annotated bool `b k`. Packed: what `unpack` takes.
     Raises:
         ConfigError: a setting cannot be used; told at the call.
         MismatchError: a subject lacks a contrast.
-        FileError: while iterating, a damaged array; the message names the subject.
+        FileError: while iterating, a damaged array, if `damaged` is "stop"; the message names the subject.
     """
     if batch_size < 1 or batch_size % processes or not 0 <= process < processes:
         raise ConfigError(
@@ -76,6 +78,8 @@ def batches(
         raise ConfigError(f"seed {seed}, start_step {start_step}: expected whole numbers from 0.")
     if len(crop) != 3 or min(crop) < 1:
         raise ConfigError(f"crop {tuple(crop)}: expected three positive numbers of voxels.")
+    if damaged not in ("stop", "skip"):
+        raise ConfigError(f"damaged={damaged!r}: expected stop or skip.")
     intensity.check_method(normalize)
     source = ScanSource(
         store, subjects, label, contrasts=contrasts, flagged=flagged, flagged_action=flagged_action,
@@ -86,7 +90,7 @@ def batches(
         .seed(seed)
         .random_map(transforms.PlaceCrop(store, label, tuple(crop), foreground))
         .batch(batch_size // processes, drop_remainder=True, batch_fn=list)
-        .map(transforms.ReadBatch(store, label, tuple(crop), normalize))
+        .map(transforms.ReadBatch(store, label, tuple(crop), normalize, damaged))
     )
     dataset = dataset if packed else dataset.map(unpack)
     return _stream(dataset[start_step * processes + process :: processes], threads, workers)

@@ -1,12 +1,16 @@
 """The steps from subjects to one batch, on the host: they move bytes, `unpack` does the arithmetic."""
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.data.source import Scan
+from ukbob_jax.errors import FileError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
 
@@ -47,8 +51,11 @@ class PlaceCrop(grain.transforms.RandomMap):
 class ReadBatch(grain.transforms.Map):
     """Read the crops of a batch side by side, each into its row, as they are stored."""
 
-    def __init__(self, store: Store, label: str, crop: Triple, normalize: str) -> None:
+    def __init__(self, store: Store, label: str, crop: Triple, normalize: str, damaged: str = "stop") -> None:
+        """`damaged`: "stop" raises what a crop that cannot be read raises; "skip" warns, and ignores all its voxels."""
         self.store, self.label, self.crop, self.normalize = store, label, crop, normalize
+        self.damaged = damaged
+        self._warned: set[str] = set()
 
     def map(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
         """Places -> a packed batch, as `unpack.unpack` describes it."""
@@ -57,14 +64,15 @@ class ReadBatch(grain.transforms.Map):
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
         image = new((len(places), *self.crop, len(scans[0].channels)), np.int16)
         label = new((len(places), *self.crop), np.uint8)
-        waits = []
+        waits, lost = [], set()  # (row, wait); rows that cannot be read
         for row, (scan, start, size) in enumerate(places):
             before = (np.array(self.crop) - size) // 2
             inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
             stored = len(self.store.rows[scan.subject]["contrasts"])
             channels = () if scan.channels == tuple(range(stored)) else scan.channels
-            waits.append(self.store.fetch(scan.subject, "image", start, image[inside], channels))
-            waits.append(self.store.fetch(scan.subject, f"label/{self.label}", start, label[inside]))
+            for name, out, which in (("image", image, channels), (f"label/{self.label}", label, ())):
+                with self._tolerant(scan.subject, row, lost):
+                    waits.append((row, self.store.fetch(scan.subject, name, start, out[inside], which)))
         mappings = [stored_mapping(scan, self.normalize) for scan in scans]
         batch = {
             "image": image,
@@ -78,9 +86,25 @@ class ReadBatch(grain.transforms.Map):
         }
         if scans[0].annotated is not None:
             batch["annotated"] = np.array([scan.annotated for scan in scans])
-        for wait in waits:
-            wait()
+        for row, wait in waits:
+            with self._tolerant(scans[row].subject, row, lost):
+                wait()
+        for row in lost:
+            image[row], label[row] = 0, IGNORE
         return batch
+
+    @contextlib.contextmanager
+    def _tolerant(self, subject: str, row: int, lost: set[int]) -> Iterator[None]:
+        """Turn the error of a crop that cannot be read into a warning, one per subject, if so asked."""
+        try:
+            yield
+        except FileError as error:
+            if self.damaged == "stop":
+                raise
+            lost.add(row)
+            if subject not in self._warned:
+                self._warned.add(subject)
+                warnings.warn(f"{error} Such crops are ignored.", stacklevel=2)
 
 
 def stored_mapping(scan: Scan, method: str) -> intensity.Mapping:

@@ -119,7 +119,7 @@ def batches(
         contrasts=contrasts, flagged=flagged, flagged_action="ignore" if data.flagged == "off" else data.flagged,
         label_map=lookup, num_classes=256 if config.regions else config.model.out_channels,
         process=jax.process_index(), processes=jax.process_count(),
-        threads=data.threads, workers=data.workers, packed=True,
+        threads=data.threads, workers=data.workers, packed=True, damaged=data.damaged,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ BINDING = (
 )
 FREE = (
     *("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat"),
+    "data.damaged",
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
     *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),
 )
