@@ -140,6 +140,9 @@ def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
     assert results.chosen(rows, "n", candidates) == {"off": candidates["off"], "a": candidates["a"]}
     with pytest.raises(SystemExit, match="run --phase validation first"):
         results.chosen(rows_of("test", {"off": [1.0]}), "n", candidates)
+    clean = [row | {"corruption": "none"} for row in rows]
+    with pytest.raises(SystemExit, match="run --phase validation first"):
+        results.chosen(clean, "n", candidates)
     rows += rows_of("test", {"off": [0.5, 0.6], "a": [0.4, 0.8]})
     found = {(row["phase"], row["way"]): row for row in results.summary(rows)}
     assert found["test", "a"]["change"] == pytest.approx(0.05) and found["test", "a"][

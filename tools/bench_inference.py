@@ -121,11 +121,17 @@ def bench_memory(args: argparse.Namespace) -> None:
     scales = jnp.ones(CLASSES)
     whole = sliding._logits.lower(apply, scales, jnp.zeros((*args.shape, 1)), settings)
     starts = grids.batches(grid.starts, args.batch)
-    slab = slabs._segment.lower(apply, scales, jnp.zeros((*grid.bucket, 1)), *starts, settings, grid.axis, ())
+    slab = slabs._segment.lower(
+        apply, scales, jnp.zeros((*grid.bucket, 1)), *starts, settings, grid.axis, (), ()
+    )
     for name, lowered in (("sliding_window", whole), ("segment", slab)):
         memory = lowered.compile().memory_analysis()
         held = memory.temp_size_in_bytes + memory.output_size_in_bytes
         tell(f"{name} memory", shape=args.shape, roi=args.roi, held_gb=round(held / 1e9, 3))
+    # MONAI keeps the sum of weighted logits, k float32, and one map of weights, for the whole volume
+    tell(
+        "monai's two maps", shape=args.shape, held_gb=round(4 * (CLASSES + 1) * np.prod(args.shape) / 1e9, 3)
+    )
 
 
 def bench_etta(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from ukbob_jax import files
 from ukbob_jax.evaluation import figures, statistics
 
 Rows = list[dict[str, Any]]
+CLEAN = "none"  # the scan as it is: adaptation must not spoil it
 FIELDS = ("network", "phase", "corruption", "severity", "subject", "way")
 
 
@@ -39,11 +40,12 @@ def chosen(rows: Rows, network: str, candidates: dict[str, dict]) -> dict[str, d
         SystemExit: the validation phase was not run.
     """
     best = {"off": candidates["off"]}
+    corrupted = [row for row in rows if row["corruption"] != CLEAN]  # the clean scan is in the test phase too
     for way in dict.fromkeys(c["way"] for c in candidates.values() if c["way"] != "off"):
         means = {
             name: np.mean(list(change.values()))
             for name, settings in candidates.items()
-            if settings["way"] == way and (change := changes(rows, network, "validation", name))
+            if settings["way"] == way and (change := changes(corrupted, network, "validation", name))
         }
         if not means:
             raise SystemExit(f"no validation rows of {way} for {network}: run --phase validation first.")
@@ -53,20 +55,25 @@ def chosen(rows: Rows, network: str, candidates: dict[str, dict]) -> dict[str, d
 
 
 def summary(rows: Rows) -> Rows:
-    """Per network, phase and way: mean Dice and change against off, worst change, share made worse, p, rejections."""
+    """Per network, phase and way: mean Dice, change against off, worst change, share of scans made worse, rejections.
+
+    Interval and p are over bodies, each the mean of its scans: corruptions of one body are not independent.
+    """
     out = []
     for network, phase, way in dict.fromkeys((r["network"], r["phase"], r["way"]) for r in rows):
         own = [r for r in rows if (r["network"], r["phase"], r["way"]) == (network, phase, way)]
         change = changes(rows, network, phase, way)
-        found = statistics.paired(np.zeros(len(change)), list(change.values()))
-        out.append(
-            {
-                "network": network, "phase": phase, "way": way, "scans": len(own),
-                "dice": float(np.mean([r["dice"] for r in own])),
-                "change": found.mean, "low": found.low, "high": found.high, "p": found.p, "worst": found.worst,
-                "share_worse": found.share_worse, "rejected": sum(r.get("accepted") is False for r in own),
-            }
-        )  # fmt: skip
+        bodies = {s: [c for scan, c in change.items() if scan[2] == s] for _, _, s in change}
+        found = statistics.paired(np.zeros(len(bodies)), [np.mean(c) for c in bodies.values()])
+        each = np.array(list(change.values()))
+        row = {"network": network, "phase": phase, "way": way, "bodies": len(bodies), "scans": len(own)}
+        row |= {"dice": float(np.mean([r["dice"] for r in own])), "change": found.mean, "low": found.low}
+        row |= {"high": found.high, "p": found.p, "worst": float(each.min())}
+        row |= {
+            "share_worse": float((each < 0).mean()),
+            "rejected": sum(r.get("accepted") is False for r in own),
+        }
+        out.append(row)
     return out
 
 
@@ -95,16 +102,24 @@ def write(folder: pathlib.Path, rows: Rows) -> None:
         for network, phase in dict.fromkeys((r["network"], r["phase"]) for r in rows)
     ]
     head = (
-        "| network | phase | way | scans | Dice | change | 95 % | p | worst | made worse | rejected |\n"
-        + "|---" * 11
+        "| network | phase | way | bodies | scans | Dice | change | 95 % | p | worst | made worse | rejected |\n"
+        + "|---" * 12
         + "|"
     )
-    overall = [
-        f"| {s['network']} | {s['phase']} | {s['way']} | {s['scans']} | {s['dice']:.3f} | {s['change']:+.4f} | "
-        f"{s['low']:+.4f} to {s['high']:+.4f} | {s['p']:.3f} | {s['worst']:+.4f} | {s['share_worse']:.0%} | "
-        f"{s['rejected']} |"
-        for s in summary(rows)
-    ]
+    overall = []
+    for s in summary(rows):
+        cells = [
+            s["network"],
+            s["phase"],
+            s["way"],
+            s["bodies"],
+            s["scans"],
+            f"{s['dice']:.3f}",
+            f"{s['change']:+.4f}",
+        ]
+        cells += [f"{s['low']:+.4f} to {s['high']:+.4f}", f"{s['p']:.3f}", f"{s['worst']:+.4f}"]
+        cells += [f"{s['share_worse']:.0%}", s["rejected"]]
+        overall.append("| " + " | ".join(map(str, cells)) + " |")
     text = "\n".join([*parts, "## All scans\n", head, *overall, ""])
     files.write_bytes(folder / "table.md", text.encode())
     files.write_json(folder / "summary.json", summary(rows))
