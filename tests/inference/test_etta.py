@@ -91,6 +91,53 @@ def test_a_step_over_windows_is_a_step_over_the_whole_scan(pointwise, batch):
     assert ours.entropy_after == pytest.approx(float(mean_entropy(model, expected, x)), rel=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_all_windows_sampled_are_the_whole_scan(pointwise, batch):
+    model, params = pointwise
+    options = dict(roi=ROI, learning_rate=0.5, optimizer="sgd", batch=batch, steps=2, max_drift=None)
+    whole = etta(model, params, volume(), **options)
+    for windows in (4, 9):  # of 4
+        ours = etta(model, params, volume(), windows=windows, seed=1, **options)
+        assert_trees_close(ours.params, whole.params, atol=1e-6)
+        assert ours.entropies == pytest.approx((whole.entropies[0], whole.entropies[2]), abs=1e-6)
+        assert ours.shares_before == pytest.approx(whole.shares_before)
+
+
+def test_a_sampled_step_is_that_of_its_windows_and_in_the_mean_that_of_the_scan(pointwise):
+    model, params = pointwise
+    x = volume()
+    options = dict(roi=ROI, learning_rate=0.5, optimizer="sgd", max_drift=None, must_fall=False)
+    parts = [x[a : a + 4, :, b : b + 4] for a in (0, 4) for b in (0, 4)]
+    expected = [whole_scan_step(model, params, part, 0.5)["norm1"]["scale"] for part in parts]
+    met = {}
+    for seed in range(40):
+        ours = etta(model, params, x, windows=1, seed=seed, **options).params["norm1"]["scale"]
+        off = [np.abs(ours - scale).max() for scale in expected]
+        assert min(off) < 1e-6
+        met[int(np.argmin(off))] = ours
+    assert sorted(met) == [0, 1, 2, 3]
+    whole = whole_scan_step(model, params, x, 0.5)["norm1"]["scale"]
+    np.testing.assert_allclose(np.mean(list(met.values()), axis=0), whole, atol=1e-6)
+    # without replacement: four steps of one window at no rate to speak of add up to four of the whole scan
+    tiny = {**options, "learning_rate": 1e-3, "steps": 4}
+    dealt, whole = etta(model, params, x, windows=1, **tiny), etta(model, params, x, **tiny)
+    moved = np.abs(whole.params["norm1"]["scale"] - params["norm1"]["scale"]).max()
+    assert_trees_close(dealt.params["norm1"], whole.params["norm1"], atol=0.02 * moved)
+    assert len(dealt.entropies) == 2 and dealt.entropy_before == pytest.approx(whole.entropy_before)
+
+
+def test_the_draw_is_fixed_by_its_seed_and_compiles_nothing(networks, pointwise):
+    traces = []
+    model = networks[0](on_trace=lambda: traces.append(1))
+    options = dict(roi=ROI, steps=3, windows=2, learning_rate=0.1, max_drift=None)
+    first, other = (etta(model, pointwise[1], volume(), seed=seed, **options) for seed in (0, 5))
+    count = len(traces)
+    again = etta(model, pointwise[1], volume(), **options)
+    assert len(traces) == count > 0
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    assert (first.params["norm1"]["scale"] != other.params["norm1"]["scale"]).any()
+
+
 @pytest.mark.parametrize("shape, overlap", [((7, 3, 10), 0.0), ((9, 6, 5), 0.5)])
 def test_every_voxel_counts_once_also_with_padding_and_overlap(pointwise, shape, overlap):
     model, params = pointwise
@@ -264,6 +311,7 @@ def test_selection_finds_norms_by_name_and_names_them_when_empty(pointwise):
         ({"activation": "relu"}, "'relu' is not known"),
         ({"steps": -1}, "steps -1 is negative"),
         ({"ceiling": 1.5}, "ceiling 1.5 is outside 0 to 1"),
+        ({"windows": 0}, "windows 0 must be at least 1"),
         ({"mask": np.zeros((8, 4, 8))}, "keeps no voxel"),
         ({"mask": np.ones((8, 4, 7))}, r"mask of shape \(8, 4, 7\)"),
     ],

@@ -6,6 +6,7 @@ norms only, then predicts. Every scan starts from the source parameters with a f
 All windows of the scan are visited in one `lax.scan` and their gradients added, so a step follows the exact
 gradient of the whole scan's entropy at the memory of one batch of windows. Steps, guards and the final measurement
 are one compiled program, kept per (model, bucket, settings): scans with as many windows along each axis share one.
+Where that is too slow, a step can follow the windows of a sample instead (`windows`).
 
 Entropy alone is lowest where everything is background, so what came out is checked, and refused if it is not
 finite, not lower, or not the same anatomy any more; each check can be switched off.
@@ -37,7 +38,7 @@ class AdaptResult(NamedTuple):
     entropy_after: float  # with the adapted parameters, also when they were refused
     accepted: bool
     reason: str  # "accepted", or why not
-    entropies: tuple[float, ...]  # before, then after each step
+    entropies: tuple[float, ...]  # before, then after each step; with sampled windows, before and after
     drift: float  # how much classes moved: 1 is all foreground lost; see `etta`
     skipped: int  # steps left out because entropy or a gradient was not finite
     selected: tuple[str, ...]  # paths of the parameters that could change
@@ -93,6 +94,8 @@ def etta(
     skip_nonfinite: bool = True,
     must_fall: bool = True,
     max_drift: float | None = 0.5,
+    windows: int | None = None,
+    seed: int = 0,
 ) -> AdaptResult:
     """Adapt `params` to one scan by lowering the entropy of its prediction.
 
@@ -127,6 +130,10 @@ def etta(
         must_fall: keep the step with the lowest entropy, and refuse it unless it is below the source's; else keep
             the last step.
         max_drift: refuse a result that drifted further; None switches the check off.
+        windows: for each step, drawn anew from those of the scan; None takes all. A step then costs `windows` in
+            place of the whole scan, and one more forward pass over the scan measures what was before. The gradient
+            is that of the mean entropy of the voxels drawn, and the last step is the one that is judged.
+        seed: of the draw.
 
     Raises:
         ConfigError: nothing is selected, or a setting cannot be used. It is a ValueError.
@@ -145,6 +152,8 @@ def etta(
         ceiling=ceiling,
         skip_nonfinite=skip_nonfinite,
         must_fall=must_fall,
+        windows=windows,
+        seed=seed,
     )
     chosen, others = selection.split(params, select)
     state = {} if model_state is None else dict(model_state)
@@ -249,9 +258,9 @@ def _adapt(
         total = jnp.sum(w * entropy)
         return total, _Sums(total, jnp.sum(w), shares)
 
-    def sweep(visit: Any, chosen: dict) -> Any:
-        """Add what `visit` gives over all windows."""
-        batches = (scan.starts, scan.counts)
+    def sweep(visit: Any, chosen: dict, batches: tuple[jax.Array, jax.Array] | None = None) -> Any:
+        """Add what `visit` gives over windows, `m batch ...`: all of the scan's, unless given."""
+        batches = (scan.starts, scan.counts) if batches is None else batches
         like = jax.eval_shape(visit, chosen, *jax.tree.map(lambda a: a[0], batches))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         return lax.scan(lambda s, xs: (jax.tree.map(jnp.add, s, visit(chosen, *xs)), None), zeros, batches)[0]
@@ -261,27 +270,36 @@ def _adapt(
         functools.partial(sweep, lambda *args: window_sums(*args)[1]),
         chosen,
         learning_rate,
+        scan.sampled,
         settings,
     )
 
 
 def _descend(
-    gradient: Any, measure: Any, source: dict, learning_rate: jax.Array, settings: windowed.Settings
+    gradient: Any,
+    measure: Any,
+    source: dict,
+    learning_rate: jax.Array,
+    sampled: tuple[jax.Array, jax.Array] | None,
+    settings: windowed.Settings,
 ) -> _Outcome:
-    """Take the steps. `gradient(chosen)` gives summed gradients and `_Sums`; `measure(chosen)` gives `_Sums`."""
+    """Take the steps. `gradient(chosen, windows)` gives summed gradients and `_Sums`; `measure(chosen)` gives `_Sums`.
+
+    `sampled`: the windows of each step. Their entropies are of different voxels, so no step is told to be the best.
+    """
     optimizer = windowed.OPTIMIZERS[settings.optimizer](learning_rate)
 
     def better(best: tuple, chosen: dict, entropy: jax.Array, shares: jax.Array) -> tuple:
         use = entropy < best[1] if settings.must_fall else True
         return jax.tree.map(lambda a, b: jnp.where(use, a, b), (chosen, entropy, shares), best)
 
-    def step(carry: tuple, index: jax.Array) -> tuple[tuple, tuple]:
-        chosen, opt_state, best, skipped = carry
-        total, sums = gradient(chosen)
+    def step(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
+        (chosen, opt_state, best, skipped), (index, windows) = carry, xs
+        total, sums = gradient(chosen, windows)
         entropy, shares = sums.entropy / sums.weight, sums.shares
-        # the first measurement is the source's, which is no candidate
-        tried = better(best, chosen, entropy, shares)
-        best = jax.tree.map(lambda a, b: jnp.where(index > 0, a, b), tried, best)
+        if sampled is None:  # the first measurement is the source's, which is no candidate
+            tried = better(best, chosen, entropy, shares)
+            best = jax.tree.map(lambda a, b: jnp.where(index > 0, a, b), tried, best)
         grads = jax.tree.map(lambda g: g / sums.weight, total)
         finite = functools.reduce(
             jnp.logical_and, [jnp.isfinite(g).all() for g in jax.tree.leaves((grads, entropy))]
@@ -295,7 +313,11 @@ def _descend(
     like = jax.eval_shape(measure, source).shares
     best = (source, jnp.float32(jnp.inf), jnp.zeros(like.shape, like.dtype))
     start = (source, optimizer.init(source), best, jnp.int32(0))
-    (chosen, _, best, skipped), (entropies, shares) = lax.scan(step, start, jnp.arange(settings.steps))
+    xs = (jnp.arange(settings.steps), sampled)
+    (chosen, _, best, skipped), (entropies, shares) = lax.scan(step, start, xs)
+    if sampled is not None:
+        first = measure(source)
+        entropies, shares = (first.entropy / first.weight)[None], first.shares[None]
     last = measure(chosen)
     entropies = jnp.append(entropies, last.entropy / last.weight)
     shares = jnp.concatenate([shares, last.shares[None]])

@@ -78,6 +78,8 @@ def axis_step(length: int, roi: int, overlap: float) -> int:
 def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Group windows into full batches; the last is filled with copies of its last window that do not count.
 
+    Where there are fewer windows than `batch`, they are one batch.
+
     Returns:
         starts `m batch 3` int32, and counts `m batch` float32: 1, or 0 for a filling copy.
 
@@ -87,10 +89,34 @@ def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     if batch < 1:
         raise ConfigError(f"sliding window: batch {batch} must be at least 1.")
     n = len(starts)
+    batch = min(batch, n)
     padded = -(-n // batch) * batch
     index = np.minimum(np.arange(padded), n - 1)
     counts = (np.arange(padded) < n).astype(np.float32)
     return starts[index].reshape(-1, batch, 3), counts.reshape(-1, batch)
+
+
+def drawn(starts: np.ndarray, windows: int, steps: int, seed: int) -> np.ndarray:
+    """Windows for each step: one random order after another is dealt out, so that all are seen equally often.
+
+    Args:
+        starts: `n 3`.
+        windows: for a step; all where there are fewer.
+        steps: how many steps, at least 1.
+        seed: of the orders.
+
+    Returns:
+        `steps windows 3`.
+
+    Raises:
+        ConfigError: `windows` is below 1.
+    """
+    if windows < 1:
+        raise ConfigError(f"etta: windows {windows} must be at least 1; None takes all.")
+    windows, rng = min(windows, len(starts)), np.random.default_rng(seed)
+    orders = [rng.permutation(len(starts)) for _ in range(-(-steps * windows // len(starts)))]
+    dealt = np.concatenate(orders)[: steps * windows]
+    return starts[dealt].reshape(steps, windows, 3)
 
 
 def blend_weights(roi: Sequence[int], blend: str, sigma_scale: float = 0.125) -> np.ndarray:

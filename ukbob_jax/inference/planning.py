@@ -93,6 +93,7 @@ class Planner:
         batch: int,
     ) -> Plan:
         """What a scan with these windows takes."""
+        batch = min(batch, len(grid.starts))
         classes, network = self._peak(grid.roi, channels, batch, adapts)
         voxels, planes = math.prod(grid.bucket), math.prod(grid.bucket) // grid.bucket[grid.axis]
         several = views > 1 or self.members > 1

@@ -47,9 +47,9 @@ def sliding_window(
     """Blend the predictions of overlapping windows into logits for the whole volume.
 
     The numbers are those of MONAI's `sliding_window_inference`. `predict` is traced into one program with the
-    loop, always on `batch` windows; the program is kept for as long as the same `predict` (by `==` and hash) comes
-    with the same shapes and settings. A `predict` made anew for each call, or one that closes over changing
-    parameters, is compiled anew: hand parameters to `sliding_window_params` instead.
+    loop, always on `batch` windows, or on all where there are fewer; the program is kept for as long as the same
+    `predict` (by `==` and hash) comes with the same shapes and settings. A `predict` made anew for each call, or one
+    that closes over changing parameters, is compiled anew: hand parameters to `sliding_window_params` instead.
 
     Args:
         predict: `b *roi c` -> `b *roi k`, of jax operations.
@@ -173,7 +173,7 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings)
     starts, counts = grids.batches(grid.starts, settings.batch)
     weight = jnp.asarray(grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale))[..., None]
     padded = pad_volume(volume, grid, grid.padded, settings.pad)
-    k = num_outputs(apply, variables, settings.batch, grid.roi, volume.shape[3], volume.dtype)
+    k = num_outputs(apply, variables, starts.shape[1], grid.roi, volume.shape[3], volume.dtype)
 
     def add_window(sums: tuple, window: tuple) -> tuple[tuple, None]:
         start, count, logits = window  # 3, scalar, *roi k

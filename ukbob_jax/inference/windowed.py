@@ -40,6 +40,7 @@ class Scan(NamedTuple):
     shares: list[jax.Array]  # per axis; see `grid.shares`
     starts: jax.Array  # m batch 3
     counts: jax.Array  # m batch
+    sampled: tuple[jax.Array, jax.Array] | None = None  # starts and counts of each step, `steps m batch ...`
 
 
 def lay(
@@ -57,6 +58,8 @@ def lay(
     ceiling: float | None = None,
     skip_nonfinite: bool = True,
     must_fall: bool = True,
+    windows: int | None = None,
+    seed: int = 0,
 ) -> tuple[Scan, Settings]:
     """The scan with its windows, and the settings a program is compiled for; arguments as `etta.etta`.
 
@@ -79,11 +82,16 @@ def lay(
         ceiling=ceiling,
     )
     _check(static)
+    sampled = None
+    if windows is not None and steps:
+        each = [grids.batches(s, batch) for s in grids.drawn(grid.starts, windows, steps, seed)]
+        sampled = tuple(np.stack(part) for part in zip(*each))
     scan = Scan(
         sliding.pad_volume(volume, grid, grid.bucket, window.pad),
         None if mask is None else sliding.pad_volume(mask, grid, grid.bucket, 0.0),
         grids.shares(grid),
         *grids.batches(grid.starts, batch),
+        sampled,
     )
     return scan, static
 

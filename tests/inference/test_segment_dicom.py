@@ -1,0 +1,65 @@
+"""The console command on a folder of DICOM files, with a stored checkpoint: nothing in between is replaced."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.inference.networks import META
+from ukbob_jax import cli
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.training import optimizer, state
+from ukbob_jax.training.checkpoints import Checkpoints
+from ukbob_jax.volumes.nifti import read_volume, write_volume
+from ukbob_jax.volumes.volume import Volume
+
+pytest.importorskip("pydicom")
+
+ROI = (32, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run with a checkpoint of a small network whose random weights tell four classes apart."""
+    folder = tmp_path_factory.mktemp("run")
+    model = SwinUNETR(1, 4, feature_size=12, depths=(1, 1, 1, 1), window_size=(4, 4, 4))
+    params = model.init(jax.random.key(0), jnp.zeros((1, *ROI, 1)))["params"]
+    checkpoints = Checkpoints(folder / "checkpoints")
+    start = state.start(params, {}, optimizer.build(learning_rate=1e-3, steps=1))
+    checkpoints.save(start, {**META, "model": model.config(), "roi": list(ROI), "normalize": "zscore"})
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture
+def truth():
+    """Blobs, in sagittal slices: no axis of the series is one of the network's."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([(0, 0, 2.5), (1.25, 0, 0), (0, 1.5, 0)])
+    affine[:3, 3] = (-30.5, 12.25, 140.75)
+    coarse = np.random.default_rng(0).integers(0, 2000, (5, 4, 3))
+    return Volume(np.kron(coarse, np.ones((6, 7, 8))).astype(np.int16), affine)
+
+
+def test_a_dicom_series_is_labelled_from_end_to_end(workdir, truth, tmp_path, capsys, monkeypatch):
+    from tests.volumes.test_dicom import images, write
+
+    monkeypatch.setenv("UKBOB_CACHE", "off")
+    series = write(tmp_path / "series", images(truth))
+    out = tmp_path / "labels.nii.gz"
+    words = ["segment", series, out, "--model", workdir, "--batch", "1"]
+    assert cli.main([str(word) for word in words]) == 0
+    assert "segment: bucket" in capsys.readouterr().err
+    found = read_volume(out)
+    write_volume(tmp_path / "scan.nii.gz", truth)  # the same scan, as another program would have stored it
+    expected = Segmenter.load(workdir).predict(tmp_path / "scan.nii.gz", batch=1).volume
+    assert expected.shape == truth.shape and found.shape == truth.to_ras().shape
+    np.testing.assert_allclose(found.affine, expected.to_ras().affine, atol=1e-4)  # mm; float32 in the file
+    np.testing.assert_array_equal(found.array, expected.to_ras().array)
+    assert len(np.unique(found.array)) == 3  # class 2 is unused
+    report = json.loads((tmp_path / "labels.json").read_text())
+    volumes = sum(row["volume_ml"] for row in report["structures"].values())
+    assert volumes == pytest.approx((found.array > 0).sum() * 1.25 * 1.5 * 2.5 / 1000, rel=1e-3)
