@@ -1,14 +1,23 @@
 """What inference costs beyond the network itself, and what metrics cost, with MONAI in the same run where installed.
 
     python tools/bench_inference.py                                   # all, at a size for a laptop
+    python tools/bench_inference.py added --shape 224 174 370 --roi 96 --width 48 --batch 1
+    python tools/bench_inference.py sliding --shape 256 256 256 --roi 96 --width 48 --dtype bfloat16
     python tools/bench_inference.py metrics --shape 224 174 370       # a whole body
-    python tools/bench_inference.py sliding etta --shape 256 256 256 --roi 96 --width 48 --dtype bfloat16
 
-Prints one JSON line per measurement. Times are the best of `--repeat` runs, after one that compiles.
+added: time of the sliding window around a network that takes none, and the network's own time on as many windows.
+sliding: whole predictions beside the network's own time. memory: what processes hold at most, one process each.
+etta: against its floor of forward and backward passes. metrics: of all structures of a phantom.
+
+Prints one JSON line per measurement. Programs are compiled before the clock starts.
 """
 
 import argparse
 import json
+import os
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,137 +25,212 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ukbob_jax import phantom
 from ukbob_jax.evaluation import metrics
 from ukbob_jax.inference import grid as grids
-from ukbob_jax.inference import slabs, sliding
+from ukbob_jax.inference import selection, slabs, sliding
+from ukbob_jax.inference.entropy import voxel_entropy
 from ukbob_jax.inference.etta import etta
 from ukbob_jax.models import weights
 from ukbob_jax.models.swin_unetr import SwinUNETR
 
 CLASSES = 73
+Run = Callable[[], Any]
 
 
-def best(run: Callable[[], Any], repeat: int) -> float:
-    """Seconds of the fastest run."""
-    jax.block_until_ready(run())
+def clock(run: Run, repeat: int = 1) -> float:
+    """Seconds of a run, the median of some."""
     times = []
     for _ in range(repeat):
         start = time.perf_counter()
         jax.block_until_ready(run())
         times.append(time.perf_counter() - start)
-    return min(times)
+    return statistics.median(times)
 
 
-def tell(what: str, **numbers: Any) -> None:
+def tell(what: str, args: argparse.Namespace, **numbers: Any) -> None:
     """One line of JSON."""
-    print(json.dumps({"what": what, "device": jax.devices()[0].device_kind, **numbers}), flush=True)
+    common = {"device": jax.devices()[0].device_kind, "shape": args.shape, "roi": args.roi[0]}
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in numbers.items()}
+    print(json.dumps({"what": what, **common, **rounded}), flush=True)
 
 
-def network(args: argparse.Namespace) -> tuple[SwinUNETR, dict, np.ndarray]:
-    """(model, params, volume) of the sizes asked for."""
-    model = SwinUNETR(1, CLASSES, feature_size=args.width, dtype=jnp.dtype(args.dtype))
-    volume = np.random.default_rng(0).normal(size=(*args.shape, 1)).astype(np.float32)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *args.roi, 1)))["params"]
-    return model, params, volume
+def network(args: argparse.Namespace) -> tuple[SwinUNETR, dict]:
+    """(model, params) of the width asked for; affine norms, so that there is something to adapt."""
+    model = SwinUNETR(
+        1, CLASSES, feature_size=args.width, dtype=jnp.dtype(args.dtype), norm="instance_affine"
+    )
+    return model, model.init(jax.random.key(0), jnp.zeros((1, *args.roi, 1)))["params"]
+
+
+def scan(args: argparse.Namespace) -> np.ndarray:
+    """Noise, `x y z 1`."""
+    return np.random.default_rng(0).normal(size=(*args.shape, 1)).astype(np.float32)
+
+
+def constant(scales: jax.Array, x: jax.Array) -> jax.Array:
+    """A network that takes next to no time: logits are multiples of the scan. They are stored, as a network's are."""
+    return lax.optimization_barrier(x * scales.reshape(1, 1, 1, 1, -1))
+
+
+def compiled_logits(apply: Any, variables: Any, volume: np.ndarray, args: argparse.Namespace) -> Run:
+    """A sliding window over the volume that gives all logits; compiled."""
+    settings = sliding.make_settings(args.roi, args.overlap, batch=args.batch)
+    program = sliding._logits.lower(apply, variables, volume, settings).compile()
+    return lambda: program(variables, volume)
+
+
+def compiled_labels(apply: Any, variables: Any, volume: np.ndarray, args: argparse.Namespace) -> Run:
+    """The same for labels, entropy and confidence; compiled."""
+    settings = sliding.make_settings(args.roi, args.overlap, batch=args.batch)
+    grid = grids.windows(args.shape, args.roi, args.overlap)
+    padded = jnp.asarray(sliding.pad_volume(volume, grid, grid.bucket, settings.pad))
+    inputs = (variables, padded, *grids.batches(grid.starts, args.batch))
+    program = slabs._segment.lower(apply, *inputs, settings, grid.axis, (), ()).compile()
+    return lambda: program(*inputs)
+
+
+def calls(args: argparse.Namespace) -> int:
+    """How often the network is called for the scan."""
+    return len(grids.batches(grids.windows(args.shape, args.roi, args.overlap).starts, args.batch)[0])
+
+
+def own_time(args: argparse.Namespace) -> tuple[float, Any, Any]:
+    """Seconds of the network alone on all windows, extrapolated from some calls; its function and variables."""
+    model, params = network(args)
+    apply, variables = sliding.ModuleApply(model), {"params": params}
+    windows = jnp.asarray(np.random.default_rng(1).normal(size=(args.batch, *args.roi, 1)), jnp.float32)
+    program = jax.jit(apply).lower(variables, windows).compile()
+    program(variables, windows)
+    return calls(args) * clock(lambda: program(variables, windows), args.repeat), apply, variables
+
+
+def bench_added(args: argparse.Namespace) -> None:
+    """What a sliding window adds to a network, measured around one that takes no time."""
+    volume, scales = scan(args), jnp.arange(CLASSES, dtype=jnp.float32)
+    own = own_time(args)[0]
+    for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
+        run = compile_(constant, scales, volume, args)
+        run()
+        added = clock(run, 2)
+        tell(f"ours, {what}", args, width=args.width, added_s=added, network_s=own, overhead=added / own)
+    if args.monai:
+        import peer_inference as peer
+
+        net = peer.network(CLASSES, args.width, args.roi)
+        own = calls(args) * peer.clock(lambda: net(peer.windows(args)), args.repeat)
+        times = peer.constant_network(args, CLASSES, volume)
+        for what, added in times.items():
+            tell(f"MONAI, {what}", args, width=args.width, added_s=added, network_s=own, overhead=added / own)
 
 
 def bench_sliding(args: argparse.Namespace) -> None:
     """Share of a whole prediction that is not the network's own time on its windows."""
-    model, params, volume = network(args)
-    apply, variables = sliding.ModuleApply(model), {"params": params}
-    grid = grids.windows(args.shape, args.roi, 0.5)
-    batches = len(grids.batches(grid.starts, args.batch)[0])
-    windows = jnp.zeros((args.batch, *args.roi, 1))
-    jitted = jax.jit(apply)
-    alone = batches * best(lambda: jitted(variables, windows), args.repeat)
-    volume = jnp.asarray(volume)
-    logits = best(
-        lambda: sliding.sliding_window_params(apply, variables, volume, args.roi, batch=args.batch),
-        args.repeat,
-    )
-    labels = best(lambda: slabs.segment(apply, variables, volume, args.roi, batch=args.batch), args.repeat)
-    common = {"shape": args.shape, "roi": args.roi, "windows": len(grid.starts), "network_s": round(alone, 3)}
-    tell("sliding_window", **common, total_s=round(logits, 3), overhead=round(logits / alone - 1, 4))
-    tell("segment", **common, total_s=round(labels, 3), overhead=round(labels / alone - 1, 4))
+    own, apply, variables = own_time(args)
+    volume, ours = scan(args), {}
+    for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
+        ours[what] = clock(compile_(apply, variables, volume, args))
+        numbers = {"width": args.width, "total_s": ours[what], "network_s": own}
+        tell(f"ours, {what}", args, calls=calls(args), **numbers, overhead=ours[what] / own - 1)
     if args.monai:
-        bench_monai(args, weights.to_monai(params, model), np.asarray(volume), batches, logits)
+        import peer_inference as peer
+
+        plain = SwinUNETR(1, CLASSES, feature_size=args.width)
+        bare = jax.eval_shape(lambda: plain.init(jax.random.key(0), jnp.zeros((1, *args.roi, 1))))["params"]
+        state = weights.to_monai(restricted(variables["params"], bare), plain)
+        net = peer.network(CLASSES, args.width, args.roi, state)
+        own = calls(args) * peer.clock(lambda: net(peer.windows(args)), args.repeat)
+        total = peer.clock(lambda: peer.slide(args, volume, net), 1)
+        tell("MONAI, logits", args, width=args.width, total_s=total, network_s=own, overhead=total / own - 1)
+        tell(
+            "ratio", args, monai_over_logits=total / ours["logits"], monai_over_labels=total / ours["labels"]
+        )
 
 
-def bench_monai(
-    args: argparse.Namespace, state: dict[str, np.ndarray], volume: np.ndarray, batches: int, ours: float
-) -> None:
-    """The same network and weights in MONAI, on the CPU or with AMP on a GPU."""
-    import torch
-    from monai.inferers import sliding_window_inference
-    from monai.networks.nets import SwinUNETR as MonaiSwinUNETR
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = MonaiSwinUNETR(1, CLASSES, feature_size=args.width)
-    net.load_state_dict({name: torch.as_tensor(np.array(value)) for name, value in state.items()})
-    net = net.eval().to(device)
-    x = torch.from_numpy(np.array(volume)).permute(3, 0, 1, 2)[None].to(device)
-    windows = torch.zeros((args.batch, 1, *args.roi), device=device)
-
-    def timed(run: Callable[[], Any]) -> float:
-        with torch.no_grad(), torch.autocast(device, enabled=device == "cuda"):
-            return best(
-                lambda: (run(), torch.cuda.synchronize() if device == "cuda" else None)[1], args.repeat
-            )
-
-    alone = batches * timed(lambda: net(windows))
-    total = timed(
-        lambda: sliding_window_inference(x, args.roi, args.batch, net, overlap=0.5, mode="gaussian")
-    )
-    tell(
-        "monai sliding_window_inference",
-        network_s=round(alone, 3),
-        total_s=round(total, 3),
-        overhead=round(total / alone - 1, 4),
-        ours_faster=round(total / ours, 2),
-    )
+def restricted(params: dict, like: dict) -> dict:
+    """`params` without what `like` lacks: scales of 1 and biases of 0, which MONAI's network does not have."""
+    if not isinstance(like, dict):
+        return params
+    return {name: restricted(params[name], sub) for name, sub in like.items()}
 
 
 def bench_memory(args: argparse.Namespace) -> None:
-    """What the compiled programs hold beside their inputs, with a network that holds nothing."""
+    """The most a process holds beyond libraries and scan, each in a process of its own; CPU."""
+    ways = ("ours-labels", *(("monai-labels", "monai-softmax") if args.monai else ()))
+    for way in ways:
+        command = [sys.executable, __file__, "--hold", way, "--width", str(args.width)]
+        command += ["--shape", *map(str, args.shape), "--roi", str(args.roi[0]), "--batch", str(args.batch)]
+        command += ["--overlap", str(args.overlap), "--repeat", "1"]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        before, most = map(int, done.stdout.split())
+        tell(f"memory, {way}", args, width=args.width, held_gb=(most - before) / 1e9, process_gb=most / 1e9)
 
-    def apply(variables: jax.Array, x: jax.Array) -> jax.Array:
-        return x * variables.reshape(1, 1, 1, 1, -1)
 
-    settings, grid = (
-        sliding.make_settings(args.roi, batch=args.batch),
-        grids.windows(args.shape, args.roi, 0.5),
-    )
-    scales = jnp.ones(CLASSES)
-    whole = sliding._logits.lower(apply, scales, jnp.zeros((*args.shape, 1)), settings)
-    starts = grids.batches(grid.starts, args.batch)
-    slab = slabs._segment.lower(
-        apply, scales, jnp.zeros((*grid.bucket, 1)), *starts, settings, grid.axis, (), ()
-    )
-    for name, lowered in (("sliding_window", whole), ("segment", slab)):
-        memory = lowered.compile().memory_analysis()
-        held = memory.temp_size_in_bytes + memory.output_size_in_bytes
-        tell(f"{name} memory", shape=args.shape, roi=args.roi, held_gb=round(held / 1e9, 3))
-    # MONAI keeps the sum of weighted logits, k float32, and one map of weights, for the whole volume
-    tell(
-        "monai's two maps", shape=args.shape, held_gb=round(4 * (CLASSES + 1) * np.prod(args.shape) / 1e9, 3)
-    )
+def hold(args: argparse.Namespace) -> None:
+    """Predict once; print the process's resident bytes before, and the most there were. `--width 0`: `constant`."""
+    volume = scan(args)
+    if args.hold == "ours-labels":
+        if args.width:
+            model, params = network(args)
+            apply, variables = sliding.ModuleApply(model), {"params": params}
+        else:
+            apply, variables = constant, jnp.arange(CLASSES, dtype=jnp.float32)
+        run, before = compiled_labels(apply, variables, volume, args), resident()
+        jax.block_until_ready(run())
+    else:
+        import peer_inference as peer
+
+        net = peer.network(CLASSES, args.width, args.roi) if args.width else peer.Constant(CLASSES)
+        before = resident()
+        peer.label(args, volume, net, softmax=args.hold == "monai-softmax")
+    with open("/proc/self/status") as file:
+        most = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    print(before, most)
+
+
+def resident() -> int:
+    """Bytes this process holds now; the highest mark is set back to them."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def bench_etta(args: argparse.Namespace) -> None:
-    """Three steps against their floor: three times forward and backward, and one forward pass, over all windows."""
-    model, params, volume = network(args)
-    volume = jnp.asarray(volume)
-    pairs = {
-        steps: best(
-            lambda s=steps: etta(model, params, volume, roi=args.roi, steps=s).entropy_after, args.repeat
+    """Three steps and a prediction against three times forward and backward over the scan, and a prediction."""
+    model, params = network(args)
+    apply, volume = sliding.ModuleApply(model), scan(args)
+    chosen, others = selection.split(params, None)
+    windows = jnp.asarray(np.random.default_rng(1).normal(size=(1, *args.roi, 1)), jnp.float32)
+
+    def loss(chosen: dict) -> jax.Array:
+        return voxel_entropy(apply({"params": selection.join(chosen, others)}, windows)).mean()
+
+    gradient = jax.jit(jax.value_and_grad(loss)).lower(chosen).compile()
+    gradient(chosen)
+    count = len(grids.windows(args.shape, args.roi, 0.0).starts)
+    step = count * clock(lambda: gradient(chosen), args.repeat)
+    predict = compiled_labels(apply, {"params": params}, volume, args)
+    prediction = clock(predict)
+
+    def adapt(volume: np.ndarray) -> float:
+        return etta(model, params, volume, roi=args.roi, steps=3).entropy_after
+
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: (
+            compiled.append(seconds) if event.endswith("backend_compile_duration") else None
         )
-        for steps in (0, 1, 3)
-    }
-    step = pairs[1] - pairs[0]
-    tell("etta", shape=args.shape, roi=args.roi, forward_s=round(pairs[0], 3), step_s=round(step, 3))
-    tell("etta 3 steps", total_s=round(pairs[3], 3), of_floor=round(pairs[3] / (pairs[0] + 3 * step), 3))
+    )
+    adapt(volume)
+    first = len(compiled)
+    took = clock(lambda: adapt(volume[:-3, :-2, :-1]))  # another shape of the bucket
+    floor, total = 3 * step + prediction, took + prediction
+    numbers = {"step_floor_s": step, "prediction_s": prediction, "adaptation_s": took}
+    tell("etta, 3 steps", args, width=args.width, windows=count, **numbers, of_floor=total / floor)
+    tell("etta, programs compiled", args, first_scan=first, second_scan=len(compiled) - first)
 
 
 def bench_metrics(args: argparse.Namespace) -> None:
@@ -159,33 +243,25 @@ def bench_metrics(args: argparse.Namespace) -> None:
     def ours() -> tuple:
         return metrics.dice(pred, true, CLASSES), metrics.surface(pred, true, spacing, CLASSES, 3.0)
 
-    seconds = best(ours, args.repeat)
-    tell("metrics", shape=args.shape, structures=len(np.unique(true)) - 1, seconds=round(seconds, 3))
+    seconds = clock(ours, args.repeat)
+    tell("metrics, ours", args, structures=len(np.unique(true)) - 1, seconds=seconds)
     if args.monai:
-        import torch
-        from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
+        import peer_inference as peer
 
         dice, surface = ours()
-        start, worst = time.perf_counter(), 0.0
-        for c in np.unique(true)[1:]:
-            p, t = (torch.from_numpy((m == c)[None, None]).float() for m in (pred, true))
-            values = (
-                DiceMetric()(p, t),
-                HausdorffDistanceMetric(include_background=True, percentile=95)(p, t, spacing=spacing),
-                SurfaceDiceMetric([3.0], include_background=True)(p, t, spacing=spacing),
-            )
-            mine = (dice[c], surface.hd95[c], surface.nsd[c])
-            worst = max(worst, *(abs(float(a) - b) for a, b in zip(values, mine) if np.isfinite(b)))
-        took = time.perf_counter() - start
-        tell(
-            "monai metrics",
-            seconds=round(took, 3),
-            ours_faster=round(took / seconds, 1),
-            largest_difference=worst,
-        )
+        mine = np.stack([dice, surface.hd95, surface.nsd])
+        took, done, off = peer.metrics(pred, true, spacing, mine, args.limit)
+        numbers = {"seconds": took, "ours_all_faster": took / seconds, "largest_difference": off}
+        tell("metrics, MONAI", args, structures=done, **numbers)
 
 
-BENCHES = {"sliding": bench_sliding, "memory": bench_memory, "etta": bench_etta, "metrics": bench_metrics}
+BENCHES = {
+    "added": bench_added,
+    "sliding": bench_sliding,
+    "memory": bench_memory,
+    "etta": bench_etta,
+    "metrics": bench_metrics,
+}
 
 
 def main() -> None:
@@ -195,13 +271,21 @@ def main() -> None:
     parser.add_argument("what", nargs="*", choices=[*BENCHES, []], help="default: all")
     parser.add_argument("--shape", type=int, nargs=3, default=[96, 72, 144], help="voxels, x y z")
     parser.add_argument("--roi", type=int, default=64, help="edge of the window, voxels")
+    parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring windows")
     parser.add_argument("--width", type=int, default=12, help="feature_size of the network")
     parser.add_argument("--dtype", default="float32", help="of the network's arithmetic")
-    parser.add_argument("--batch", type=int, default=2, help="windows in a call")
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1, help="windows in a call")
+    parser.add_argument("--repeat", type=int, default=3, help="calls of the network, and of metrics")
+    parser.add_argument(
+        "--limit", type=float, default=200.0, help="seconds for MONAI's metrics; fewer organs then"
+    )
     parser.add_argument("--no-monai", dest="monai", action="store_false")
+    parser.add_argument("--hold", help=argparse.SUPPRESS)  # a process of `memory`
     args = parser.parse_args()
     args.roi = [args.roi] * 3
+    if args.hold:
+        hold(args)
+        return
     for name in args.what or BENCHES:
         BENCHES[name](args)
 
