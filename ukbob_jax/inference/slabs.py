@@ -83,9 +83,10 @@ def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentat
     label = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
     # with z = logits - max: H = log sum e^z - (sum z e^z) / sum e^z, and the largest p is 1 / sum e^z
     z = jnp.maximum(logits - jnp.max(logits, axis=-1, keepdims=True), LOWEST)
-    e = jnp.exp(z)
-    total = jnp.sum(e, axis=-1)
-    return Segmentation(label, jnp.log(total) - jnp.sum(z * e, axis=-1) / total, 1 / total)
+    e, ones = jnp.exp(z), jnp.ones(logits.shape[-1], logits.dtype)
+    # sums as products with ones: XLA vectorises those on CPU, and not a sum over the last axis
+    total, product = (jnp.matmul(part, ones, precision=lax.Precision.HIGHEST) for part in (e, z * e))
+    return Segmentation(label, jnp.log(total) - product / total, 1 / total)
 
 
 def reduce_regions(logits: jax.Array, paint: tuple[int, ...]) -> Segmentation:
@@ -126,14 +127,16 @@ def _segment(
         return lax.while_loop(lambda c: c[0] < last, lambda c: (c[0] + 1, plane(*c)), (first, out))
 
     def advance(by: jax.Array, sums: tuple) -> tuple:
-        """The sums moved on by some planes, in place; zeros come in."""
+        """The sums moved on by some planes, in place; zeros come in. Row by row, which lie together in memory."""
+        along = 1 if axis == 0 else 0
 
-        def plane(at: jax.Array, sums: tuple) -> tuple:
-            moved = (lax.dynamic_index_in_dim(r, jnp.minimum(at + by, depth - 1), axis) for r in sums)
-            moved = (jnp.where(at + by < depth, m, 0.0) for m in moved)
-            return tuple(lax.dynamic_update_index_in_dim(r, m, at, axis) for r, m in zip(sums, moved))
+        def row(at: jax.Array, sums: tuple) -> tuple:
+            rows = (lax.dynamic_index_in_dim(total, at, along) for total in sums)
+            longer = (jnp.concatenate([r, jnp.zeros_like(r)], axis) for r in rows)
+            moved = (lax.dynamic_slice_in_dim(r, by, depth, axis) for r in longer)
+            return tuple(lax.dynamic_update_index_in_dim(s, m, at, along) for s, m in zip(sums, moved))
 
-        return lax.fori_loop(0, jnp.where(by > 0, depth, 0), plane, sums)
+        return lax.fori_loop(0, jnp.where(by > 0, shape[along], 0), row, sums)
 
     def add_window(state: tuple, window: tuple) -> tuple[tuple, None]:
         first, sums, out = state  # first: the plane the sums begin at
