@@ -52,6 +52,8 @@ def assert_same_as_lax(x, kernel, strides, padding, tolerance=2e-5):
         ((5, 6, 7), (3, 3, 3), (1, 1, 1), "VALID", 24, 20),
         ((3, 3, 3), (3, 3, 3), (1, 1, 1), "VALID", 4, 50),
         ((4, 4, 4), (3, 3, 3), (1, 1, 1), "SAME", 7, 50),
+        ((9, 7, 6), (3, 3, 3), (1, 1, 1), "SAME", 30, 24),
+        ((1, 2, 1), (3, 3, 3), (1, 1, 1), "SAME", 24, 25),
         ((2, 2, 2), (3, 3, 3), (1, 1, 1), "SAME", 3, 5),
         ((1, 1, 1), (3, 3, 3), (1, 1, 1), "SAME", 3, 5),
         ((6, 5, 4), (1, 1, 1), (1, 1, 1), "SAME", 6, 9),
@@ -82,9 +84,11 @@ def test_any_shape_equals_lax(size, window, inputs, outputs):
         assert_same_as_lax(*arrays(size, window, inputs, outputs, batch=1), (1, 1, 1), "SAME")
 
 
-def test_float64_agrees_to_rounding():
+@pytest.mark.parametrize("inputs, outputs", [(3, 5), (24, 25)])
+def test_float64_agrees_to_rounding(inputs, outputs, monkeypatch):
+    monkeypatch.setattr(conv, "_SMALL", 0)
     with jax.enable_x64(True):
-        x, kernel = arrays((5, 4, 6), (3, 3, 3), 3, 5, np.float64)
+        x, kernel = arrays((5, 4, 6), (3, 3, 3), inputs, outputs, np.float64)
         assert_same_as_lax(x, kernel, (1, 1, 1), "SAME", tolerance=1e-13)
 
 

@@ -2,8 +2,9 @@
 
 XLA's own 3D convolution is the right one on GPU and TPU. On a CPU it is slow, and its weight gradient is slower by
 another order of magnitude, so there the same sums are rearranged into 2D convolutions and matrix products that XLA
-hands to well blocked kernels. Which form a program uses is decided when it is lowered, by the platform it is lowered
-for: a step compiled on a CPU host for a TPU contains the TPU's form.
+hands to well blocked kernels, with many channels also into fewer products (`winograd.py`). Which form a program uses
+is decided when it is lowered, by the platform it is lowered for: a step compiled on a CPU host for a TPU contains the
+TPU's form.
 
 Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is `kx ky kz i o`.
 """
@@ -15,11 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ukbob_jax.models import winograd
+
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
 _DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
-_MANY = 48  # channels in from which a plain 2D convolution is the faster one (measured, tools/bench_conv.py)
+_MANY = 24  # channels from which Winograd's form is the faster one (measured, tools/bench_conv.py)
 _SMALL = 1024  # voxels up to which one matrix product is
 
 
@@ -156,24 +159,11 @@ def _forward_cpu(x: jax.Array, kernel: jax.Array, *, padding: Padding) -> jax.Ar
     x, kernel = _at_least_float32(x), _at_least_float32(kernel)
     if _is_small(x):
         y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
-    elif x.shape[-1] >= _MANY:
-        y = _by_planes(x, kernel, padding)
+    elif _is_wide(kernel.shape):
+        y = winograd.convolve(x, kernel, padding)
     else:
         y = _by_runs(x, kernel, padding)
     return y.astype(kind)
-
-
-def _by_planes(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """A stride 1 convolution as a sum of 2D convolutions over y and z, one for each plane of the kernel."""
-    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
-    batch, count = x.shape[0], x.shape[1] - kernel.shape[0] + 1
-
-    def plane(p: int) -> jax.Array:
-        slices = x[:, p : p + count].reshape(batch * count, *x.shape[2:])
-        return _plain_2d(slices, kernel[p], padding[1:])
-
-    y = sum(plane(p) for p in range(kernel.shape[0]))
-    return y.reshape(batch, count, *y.shape[1:])
 
 
 def _by_runs(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
@@ -207,6 +197,8 @@ def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], p
         seen = _neighbourhoods(x, window, padding)
         product = seen.reshape(-1, seen.shape[-1]).T @ dy.reshape(-1, outputs)
         return product.reshape(*window, inputs, outputs).astype(kind)
+    if _is_wide((*window, inputs, outputs)):
+        return winograd.weight_gradient(x, dy, padding).astype(kind)
     run = min(dy.shape[3], 4 if outputs <= 16 else 2 if outputs <= 32 else 1)  # about 48 columns
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
     x = _runs(x, run, depth)  # b x y n (run+kz-1)i
@@ -239,6 +231,11 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
 def _is_small(x: jax.Array) -> bool:
     """So few voxels that copying each one's neighbourhood costs little."""
     return x.size <= _SMALL * x.shape[-1]
+
+
+def _is_wide(kernel: tuple[int, ...]) -> bool:
+    """A kernel of 3 x 3 x 3 voxels with many channels on either side."""
+    return kernel[:3] == (winograd.TAPS,) * 3 and min(kernel[3:]) >= _MANY
 
 
 def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
