@@ -45,6 +45,10 @@ class Regions(NamedTuple):
         """The regions of a label map: `x y z` uint8 -> `x y z k` bool."""
         return self.table[label]
 
+    def looked_for(self, values: np.ndarray) -> np.ndarray:
+        """Regions all of whose values are among those looked for: bool `256` -> bool `k`."""
+        return np.array([values[list(region)].all() for region in self.values])
+
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint's description."""
         return {

@@ -41,6 +41,21 @@ def test_each_organ_has_its_tolerance():
     assert rows["b"]["nsd"] == metrics.surface(pred, true, (1, 1, 1), 4, 1.0).nsd[2] > rows["a"]["nsd"]
 
 
+def test_organs_that_were_not_looked_for_have_no_score():
+    pred, true = maps()
+    volumes = Volume(pred, np.eye(4)), Volume(true, np.eye(4))
+    known = np.arange(256) != 2
+    rows = scoring.score(*volumes, {1: "a", 2: "b"}, surface=True, known=known)
+    whole = scoring.score(*volumes, {1: "a", 2: "b"}, surface=True)
+    assert rows["a"] == whole["a"] and set(rows["b"]) == set(whole["b"]) and set(rows["b"].values()) == {None}
+    regions = scoring.score(
+        *volumes, {0: "outer", 1: "inner"}, surface=False, regions=((1, 2), (1,)), known=known
+    )
+    assert regions["outer"]["dice"] is None and regions["inner"]["dice"] == whole["a"]["dice"]
+    summary = scoring.summarise([{"subject": "s", "adapt": "off", "organ": k, **v} for k, v in rows.items()])
+    assert summary["off"]["dice"] == rows["a"]["dice"] and summary["off"]["volumes"]["b"]["count"] == 0
+
+
 def rows_of(dice):
     """way -> subjects organs."""
     return [

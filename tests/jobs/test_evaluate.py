@@ -23,7 +23,7 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
-def recipe(workdir, liver, spleen, **changes):
+def recipe(workdir, liver, spleen, annotated=None, **changes):
     """Two scans, of a woman and a man, whose true labels are the bands; the man's are half missing."""
     store = workdir / f"store_{liver}"
     with StoreWriter(store) as writer:
@@ -33,7 +33,7 @@ def recipe(workdir, liver, spleen, **changes):
             label[: 5 * seed] = 0
             writer.write(
                 f"s{seed}", image[..., None], np.diag([2.0, 2, 2, 1]), {"manual": label}, source=str(seed),
-                split="test", contrasts=("water",), attributes={"sex": sex},
+                split="test", contrasts=("water",), attributes={"sex": sex}, annotated=annotated,
             )  # fmt: skip
     config = common.base().copy_and_resolve_references()
     config.unlock()
@@ -63,6 +63,13 @@ def test_zero_shot_on_another_data_set_scores_as_on_ours(workdir):
     assert off["equity"]["groups"]["F"] == 1 > off["equity"]["groups"]["M"] and off["undefined"] == 0
     assert off["mean"]["sensitivity"] == 1 > off["mean"]["iou"] and off["dice_interval"][1] == 1
     assert ours["etta"]["against_off"]["count"] == 2
+
+
+def test_organs_that_nobody_looked_for_are_not_scored(workdir):
+    evaluate.run(recipe(workdir, 1, 3, annotated=[1], label_map=""), str(workdir))
+    rows = [json.loads(line) for line in (workdir / "evaluation" / "test.jsonl").read_text().splitlines()]
+    assert {row["organ"] for row in rows if row["dice"] is not None} == {"liver"}
+    assert any(row["organ"] == "spleen" for row in rows)
 
 
 def test_wrong_label_sets_and_ways_are_named(workdir):

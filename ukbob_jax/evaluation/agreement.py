@@ -64,7 +64,7 @@ def score(
     pred = lookup[auto]
     lookup[anatomy.IGNORE] = anatomy.IGNORE
     true = lookup[manual]
-    num_classes = max(chosen) + 1
+    num_classes = max(chosen, default=0) + 1
     distances = metrics.surface(pred, true, spacing_mm, num_classes, tolerance_mm)
     dice = metrics.dice(pred, true, num_classes)
     return [

@@ -21,8 +21,9 @@ def score(
     tolerances_mm: Mapping[str, float] | None = None,
     tolerance_mm: float = 1.0,
     regions: tuple[tuple[int, ...], ...] = (),
+    known: np.ndarray | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Every metric of every organ; None where it is not defined or not finite.
+    """Every metric of every organ; None where it is not defined, not finite, or the organ was not looked for.
 
     Args:
         found: predicted classes.
@@ -31,13 +32,15 @@ def score(
         surface: also distances (mm), which take longer.
         tolerances_mm: organ -> what counts as agreement of surfaces; others take `tolerance_mm`.
         regions: the label values of each, where they are not organs but may overlap.
+        known: bool `256`, the values that were looked for in the truth; a region is known where all of its are. None: all.
     """
     options = {"surface": surface, "tolerances_mm": tolerances_mm, "tolerance_mm": tolerance_mm}
     if regions:
         scores = {}
         for region, name in organs.items():
             pair = [Volume(region_mask(v.array, regions[region]), v.affine) for v in (found, truth)]
-            scores |= score(*pair, {1: name}, **options)
+            told = np.full(256, known is None or known[list(regions[region])].all())
+            scores |= score(*pair, {1: name}, **options, known=told)
         return scores
     largest = max(found.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
     num_classes = int(largest) + 1
@@ -50,7 +53,10 @@ def score(
         distances = metrics.surface(found.array, truth.array, truth.spacing_mm, num_classes, tolerance)
         values |= {name: getattr(distances, name) for name in ("hd95", "assd", "nsd")}
     return {
-        name: {measure: number(array[organ]) for measure, array in values.items()}
+        name: {
+            measure: number(array[organ]) if known is None or known[organ] else None
+            for measure, array in values.items()
+        }
         for organ, name in organs.items()
     }
 
@@ -75,8 +81,8 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
         groups: subject -> group of people, for equity.
 
     Returns:
-        way -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs were found in
-        neither map, volume agreement per organ, equity, and the paired comparison with "off".
+        way -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs have no Dice
+        (in neither map, or not looked for), volume agreement per organ, equity, and the paired comparison with "off".
     """
     ways = list(dict.fromkeys(row["adapt"] for row in rows))
     dice = {way: scan_means(rows, way) for way in ways}

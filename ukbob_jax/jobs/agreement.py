@@ -69,7 +69,8 @@ def compared(
     if path.exists() and (known := files.read_json(path))["key"] == key:
         return known["rows"]
     auto, manual = (store.read(subject, f"label/{s}") for s in sets)
-    scores = agreement.score(auto, manual, tuple(row["spacing_mm"]), organs, settings.tolerance_mm)
+    looked_for = [organ for organ in organs if row["annotated"] is None or organ in row["annotated"]]
+    scores = agreement.score(auto, manual, tuple(row["spacing_mm"]), looked_for, settings.tolerance_mm)
     rows = [{"subject": subject, **score} for score in scores]
     files.write_json(path, {"key": key, "rows": rows})
     return rows

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from ukbob_jax import anatomy, files
+from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
 from ukbob_jax.inference import ways
@@ -45,6 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
+        known = annotated(store.rows[subject]["annotated"], read_truth, 256)
         scores = {}
         for way in settings.adapt:
             found = segmenter.predict(
@@ -60,6 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
                     regions=segmenter.regions,
+                    known=known,
                 ),
                 **outcome(found.report),
             }

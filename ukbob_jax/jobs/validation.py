@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ukbob_jax import anatomy
+from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
 from ukbob_jax.inference.slabs import segment
@@ -27,7 +28,8 @@ def validator(
 ) -> Callable[[TrainState], loop.Evaluation]:  # fmt: skip
     """state -> mean and per-organ (or per-region) Dice over whole volumes of `subjects`, and a picture of the first.
 
-    Several processes share the subjects, and all get all scores.
+    Organs that were not looked for in a subject are not scored there. Several processes share the subjects, and all
+    get all scores.
 
     Raises:
         ConfigError: no such organ.
@@ -62,7 +64,9 @@ def validator(
                 batch=config.inference.batch,
             )
             found = np.asarray(found.labels)
-            scores[number] = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
+            dice = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
+            known = annotated(store.rows[subject]["annotated"], lookup, 256)
+            scores[number] = np.where(regions.looked_for(known) if regions else known[:k], dice, np.nan)
             looks = looks or {"look/truth_and_prediction": look(image[..., 0], true, found)}
         return dice_numbers(of_all(scores), organs), looks
 
