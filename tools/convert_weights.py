@@ -29,7 +29,8 @@ from ukbob_jax.models.blocks import NORMS
 from ukbob_jax.models.swin import MERGINGS
 from ukbob_jax.models.swin_unetr import SwinUNETR
 
-FACTS = ("labels", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
+FACTS = ("labels", "regions", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
+OF_HEAD, OF_STEM = ("labels", "regions"), ("contrasts",)  # facts that a new head or stem makes wrong
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--new", default="", help="regular expression: tensors that may be missing and start afresh"
     )
+    parser.add_argument("--drop", default="", help="regular expression: tensors of the file to leave out")
     parser.add_argument("--head", choices=("match", "new"), default="match")
     parser.add_argument("--stem", choices=("match", "average", "new"), default="match")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a folder")
@@ -69,13 +71,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def convert(options: argparse.Namespace) -> None:
     if options.target.exists():
         raise ConfigError(f"{options.target}: exists already. Choose another name, or remove it.")
-    tensors, description, _ = weights.contents(options.source, options.which)
+    tensors, description, _ = weights.contents(options.source, options.which, options.drop)
     model = SwinUNETR.from_config(architecture(options, tensors, description))
-    choices = {name: getattr(options, name) for name in ("new", "head", "stem", "which")}
+    choices = {name: getattr(options, name) for name in ("new", "drop", "head", "stem", "which")}
     loaded = weights.read(options.source, model, **choices)
     print(loaded.report)
-    facts = {name: description[name] for name in FACTS if description and name in description}
-    facts |= read_json(options.facts) if options.facts else {}
+    gone = (OF_HEAD if options.head != "match" else ()) + (OF_STEM if options.stem != "match" else ())
+    facts = {n: description[n] for n in FACTS if description and n in description and n not in gone}
+    facts |= read_facts(options.facts) if options.facts else {}
     facts.setdefault("provenance", {"converted_from": options.source.name, **checksum(options.source)})
     if options.target.suffix:
         weights.save(options.target, loaded.params, model, model_state=loaded.model_state, **facts)
@@ -97,6 +100,13 @@ def architecture(
     if "out_channels" not in {**found, **chosen}:
         raise ConfigError(f"{options.source}: has no last layer. Give --out_channels.")
     return {**found, **chosen}
+
+
+def read_facts(path: pathlib.Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: expected a JSON object with any of {', '.join(FACTS)}.")
+    return found
 
 
 def checksum(source: pathlib.Path) -> dict[str, str]:

@@ -51,6 +51,39 @@ def test_what_cannot_be_known_or_does_not_fit_is_said_in_one_line(tmp_path, caps
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_facts_follow_unless_a_new_head_or_stem_makes_them_wrong(tmp_path):
+    source, regions = tmp_path / "ours.pt", {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    facts = {
+        "labels": {"0": "background"},
+        "regions": regions,
+        "contrasts": ["t1", "t2"],
+        "roi": [32, 32, 32],
+    }
+    weights.save(source, weights.from_monai(state_dict(), MODEL), MODEL, **facts)
+    assert convert(source, tmp_path / "same.pt") == 0
+    assert convert(source, tmp_path / "head.pt", "--head", "new", "--out_channels", 5) == 0
+    assert convert(source, tmp_path / "stem.pt", "--stem", "average", "--in_channels", 1) == 0
+    kept = {
+        name: set(facts) & set(weights.contents(tmp_path / f"{name}.pt")[1])
+        for name in ("same", "head", "stem")
+    }
+    assert kept == {
+        "same": set(facts), "head": {"contrasts", "roi"}, "stem": {"labels", "regions", "roi"}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [("[1]", 2, "expected a JSON object"), ("{", 3, "not readable"), ('{"colour": 1}', 2, "colour")],
+)
+def test_facts_that_are_none_are_refused_in_one_line(tmp_path, capsys, content, code, words):
+    source, facts = write(tmp_path / "theirs.pt", state_dict()), tmp_path / "facts.json"
+    facts.write_text(content)
+    assert convert(source, tmp_path / "out.pt", "--downsample", "merging", "--facts", facts) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out.pt").exists()
+
+
 def test_an_encoder_becomes_a_start_for_other_classes(tmp_path):
     theirs = {name: array for name, array in state_dict().items() if name.startswith("swinViT.")}
     source = write(tmp_path / "encoder.pt", theirs)

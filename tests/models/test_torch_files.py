@@ -3,6 +3,8 @@
 `UKBOB_FUZZ=100000 pytest tests/models/test_torch_files.py -s` tries that many damaged files.
 """
 
+import collections
+import datetime
 import json
 import os
 import pathlib
@@ -90,7 +92,10 @@ def test_a_trainers_checkpoint_of_torch_loads(tmp_path, options):
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     extras = {
-        "args": argparse.Namespace(lr=1e-3, device=torch.device("cpu")),
+        "args": argparse.Namespace(lr=1e-3, device=torch.device("cpu"), data=pathlib.Path("data")),
+        "seen": collections.defaultdict(list, a=[1]),
+        "counts": collections.Counter("aab"),
+        "started": datetime.datetime(2024, 5, 1, 9, 30),
         "accuracy": np.float64(0.5),
         "size": torch.Size([2]),
     }

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ukbob_jax.models import checkpoint_files, coverage, weights
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.models import checkpoint_files, coverage, layouts, weights
 from ukbob_jax.models.swin_unetr import SwinUNETR
 
 FIELDS = {"feature_size": 4, "num_heads": (1, 2, 2, 4), "window_size": 3, "depths": (1, 2, 1, 1)}
@@ -144,6 +145,41 @@ def test_trainers_prefixes_are_taken_off(tmp_path, prefix):
     same(weights.to_monai(weights.load(path, MODEL), MODEL), theirs)
 
 
+@pytest.mark.parametrize("prefix", ["student.backbone.", "SwinUNETR.", "_forward_module.module."])
+def test_the_one_network_of_a_file_may_stand_under_any_name(tmp_path, prefix):
+    theirs = state_dict()
+    tensors = {prefix + name.replace("swinViT.", "swin_vit."): array for name, array in theirs.items()}
+    same(weights.to_monai(weights.load(write(tmp_path / "a.pt", tensors), MODEL), MODEL), theirs)
+    assert not layouts.wrapping(["a.patch_embed.proj.weight", "b.patch_embed.proj.weight"])
+
+
+def test_of_two_networks_one_is_dropped_by_name(tmp_path):
+    theirs, other = state_dict(), state_dict(seed=1)
+    tensors = {f"student.{name}": array for name, array in theirs.items()}
+    tensors |= {f"teacher.{name}": array for name, array in other.items()} | {"teacher.head": np.zeros(2)}
+    path = write(tmp_path / "a.pt", tensors)
+    with pytest.raises(ValueError, match="drop="):
+        weights.load(path, MODEL)
+    loaded = weights.read(path, MODEL, drop=r"^teacher\.")
+    same(weights.to_monai(loaded.params, MODEL), theirs)
+    assert len(loaded.report.left_out) == len(other) + 1
+    assert weights.load_report(path, MODEL, drop=r"^teacher\.").complete
+
+
+@pytest.mark.parametrize("option", ["new", "drop"])
+def test_a_pattern_that_is_none_is_refused_by_its_option(tmp_path, option):
+    path = write(tmp_path / "a.pt", {k: v for k, v in state_dict().items() if not k.startswith("out")})
+    with pytest.raises(ConfigError, match=rf"{option}='\(' is no regular expression"):
+        weights.load(path, MODEL, **{option: "("})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_of_a_diverged_training_are_refused(tmp_path, value):
+    path = write(tmp_path / "a.pt", state_dict() | {"out.conv.conv.bias": np.full(3, value, np.float32)})
+    with pytest.raises(ValueError, match=r"1 tensors hold NaN or infinity, such as out\.conv\.conv\.bias"):
+        weights.load(path, MODEL)
+
+
 @pytest.mark.parametrize(
     "layout", ["", "module.", "swinViT.", "module.swin_vit.", "encoder.", "encoder.deeper."]
 )
@@ -161,6 +197,7 @@ def test_self_supervised_encoders_load_when_the_rest_may_be_new(tmp_path, layout
         "module.rotation_head.weight",
         "module.contrastive_head.bias",
         "module.convTrans3d.weight",
+        "student.layer1.0.weight",
         "encoder.norm.bias",
     ]
     path = write(tmp_path / "ssl.pt", tensors | {name: np.zeros(2, np.float32) for name in heads})
@@ -240,7 +277,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["w.npz", "w.pt", "w.safetensors"])
 def test_missing_or_foreign_files_are_refused_by_name(tmp_path, name):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name}: no such file"):
         weights.load(tmp_path / name, MODEL)
     (tmp_path / name).write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=name):

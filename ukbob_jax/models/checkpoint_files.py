@@ -50,6 +50,8 @@ def read(path: str | os.PathLike) -> WeightFile:
         return _checked(path, *_read_safetensors(path))
     if path.suffix in TORCH_SUFFIXES:
         return _checked(path, *_read_torch(path))
+    if not path.exists():
+        raise FileError(f"{path}: no such file or folder.")
     raise FileError(
         f"{path}: weights are read from {', '.join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))} or a folder."
     )
@@ -141,10 +143,17 @@ def _read_torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def _weights(value: Any) -> dict[str, torch_files.Tensor] | None:
-    """The tensors of the dictionary `value` itself, or of the first dictionary of weights inside it."""
+    """The tensors of the dictionary `value` itself, or of the first in it of a known name, or of the one Swin in it."""
     if not isinstance(value, dict):
         return None
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, torch_files.Tensor)}
     if tensors:
         return tensors
-    return next((found for key in WRAPPERS if (found := _weights(value.get(key)))), None)
+    if found := next((found for key in WRAPPERS if (found := _weights(value.get(key)))), None):
+        return found
+    others = [item for item in value.values() if isinstance(item, dict) and any(map(_is_first, item))]
+    return _weights(others[0]) if len(others) == 1 else None
+
+
+def _is_first(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith("patch_embed.proj.weight")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import monai_names
 from ukbob_jax.models.swin_unetr import SwinUNETR
 
@@ -30,7 +31,7 @@ class Report(NamedTuple):
     reshaped: dict[str, str]  # in both, but of another shape, type or window: how they differ
     new: tuple[str, ...] = ()  # missing or reshaped, and allowed to start afresh
     averaged: tuple[str, ...] = ()  # made for another number of input channels, averaged on request
-    left_out: tuple[str, ...] = ()  # heads of pre-training tasks in the checkpoint
+    left_out: tuple[str, ...] = ()  # in the checkpoint: dropped on request, or heads of pre-training tasks
 
     @property
     def complete(self) -> bool:
@@ -118,16 +119,32 @@ def fit(
     return kept, "|".join(f"^{re.escape(name)}$" for name in fresh), tuple(averaged)
 
 
+def expression(pattern: str, option: str) -> re.Pattern[str]:
+    """`pattern` compiled.
+
+    Raises:
+        ConfigError: it is no regular expression; `option` is where it was given.
+    """
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{option}={pattern!r} is no regular expression: {error}.") from None
+
+
 def _average_channels(kernel: np.ndarray, channels: int) -> np.ndarray:  # o i x y z
     total = kernel.astype(np.float32).sum(1, keepdims=True)
     return np.repeat(total / channels, channels, axis=1)
 
 
 def allow_new(report: Report, pattern: str) -> Report:
-    """`report` with the missing and reshaped tensors that `pattern` finds moved to `new`."""
+    """`report` with the missing and reshaped tensors that `pattern` finds moved to `new`.
+
+    Raises:
+        ConfigError: `pattern` is no regular expression.
+    """
     if not pattern:
         return report
-    may = re.compile(pattern).search
+    may = expression(pattern, "new").search
     new = tuple(name for name in (*report.missing, *report.reshaped) if may(name))
     return report._replace(
         missing=tuple(name for name in report.missing if name not in new),

@@ -150,6 +150,7 @@ def _ordered(*items: Any) -> collections.OrderedDict:
 def _names() -> dict[pickles.Key, Named]:
     calls = {
         ("collections", "OrderedDict"): _ordered,
+        ("collections", "defaultdict"): lambda *_: {},  # its items follow
         ("torch._utils", "_rebuild_tensor"): _tensor,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _first,
@@ -157,14 +158,19 @@ def _names() -> dict[pickles.Key, Named]:
             tuple(*a) if all(isinstance(x, tuple | list) for x in a) else Inert("Size")
         ),
     }
-    # Left by trainers beside the weights: names of devices and dtypes, parsed arguments, numpy scalars.
+    # Left by trainers beside the weights: names of devices and dtypes, parsed arguments, paths, dates, numpy scalars.
     inert = [
         ("argparse", "Namespace"),
         ("torch", "device"),
         ("_codecs", "encode"),
-        ("collections", "defaultdict"),
+        ("collections", "Counter"),
+        ("numpy", "dtype"),
     ]
-    inert += [("numpy", "dtype"), ("builtins", "dict"), ("builtins", "set"), ("__builtin__", "set")]
+    types = ("dict", "list", "set", "tuple", "int", "float", "complex", "bool", "str")
+    inert += [(module, name) for module in ("builtins", "__builtin__") for name in types]
+    paths = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    inert += [(module, name) for module in ("pathlib", "pathlib._local") for name in paths]
+    inert += [("datetime", name) for name in ("date", "datetime", "timedelta")]
     inert += [
         (f"numpy.{core}.multiarray", name)
         for core in ("core", "_core")

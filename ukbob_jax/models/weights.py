@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.models import checkpoint_files, coverage, layouts, monai_names
 from ukbob_jax.models.coverage import Report
 from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
@@ -114,6 +114,7 @@ def read(
     model: SwinUNETR,
     *,
     new: str = "",
+    drop: str = "",
     head: str = "match",
     stem: str = "match",
     init: Params | None = None,
@@ -129,6 +130,7 @@ def read(
         model: the architecture, merging form included: files of others do not say which one they need.
         new: regular expression; tensors it finds (MONAI's names) may be missing or of another shape and start afresh.
             "^(encoder|decoder|out)" for a self-supervised encoder.
+        drop: regular expression; tensors it finds (names as in the file) are left out, such as "^teacher".
         head: "new" starts the last layer afresh, for other classes.
         stem: "average" or "new" for another number of input channels (`coverage.fit`).
         init: parameters to start afresh from; by default the model's own initialisation with `seed`.
@@ -137,17 +139,22 @@ def read(
         which: "best" or "latest", for a folder.
     Raises:
         FileError: the file is damaged or of no known kind.
+        ValuesError: weights are NaN or infinite.
         MismatchError: names everything missing, unexpected or reshaped, or says which setting differs.
         ConfigError: an option is none of those above.
     """
-    tensors, description, left_out = contents(path, which)
+    tensors, description, left_out = contents(path, which, drop)
     _check_description(path, description, model, labels if head != "new" else None)
     report, tensors = _report(tensors, model, new, head, stem)
     report = report._replace(left_out=left_out)
     if not report.complete:
         raise MismatchError(
-            f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, or "
-            "head=, stem= for other classes or input channels."
+            f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, "
+            "those to leave out with drop=, or head=, stem= for other classes or input channels."
+        )
+    if bad := [name for name, array in tensors.items() if not np.isfinite(array).all()]:
+        raise ValuesError(
+            f"{path}: {len(bad)} tensors hold NaN or infinity, such as {bad[0]}. Take an earlier checkpoint."
         )
     values = {**tensors, **_fresh(report.new, model, init, seed)}
     trees = {name: _tree(values, monai_names.tensors(model, name)) for name in ("params", "batch_stats")}
@@ -156,22 +163,26 @@ def read(
 
 
 def contents(
-    path: str | os.PathLike, which: str = "best"
+    path: str | os.PathLike, which: str = "best", drop: str = ""
 ) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, tuple[str, ...]]:
     """What a checkpoint holds, for no model in particular.
 
     Args:
         path: as for `read`; a workdir stands for its `checkpoints` folder.
         which: "best" or "latest", for a folder.
+        drop: as for `read`, for a file.
     Returns:
-        Tensors under MONAI's names; our description or None; names left out as heads of pre-training tasks.
+        Tensors under MONAI's names; our description or None; names left out: dropped, or heads of pre-training tasks.
     Raises:
         FileError: the file is damaged or of no known kind.
+        ConfigError: `drop` is no regular expression.
     """
     path = pathlib.Path(path)
     if not path.is_dir():
         file = checkpoint_files.read(path)
-        tensors, left_out = layouts.rename(file.tensors, str(path))
+        tensors, left_out = layouts.rename(
+            file.tensors, str(path), coverage.expression(drop, "drop") if drop else None
+        )
         return tensors, file.description, left_out
     # Rooms import from those above them; checkpoints lie below, and only this call needs them.
     from ukbob_jax.training.checkpoints import restore_params
@@ -182,14 +193,15 @@ def contents(
 
 
 def load_report(
-    path: str | os.PathLike, model: SwinUNETR, *, new: str = "", head: str = "match", stem: str = "match"
-) -> Report:
+    path: str | os.PathLike, model: SwinUNETR, *, new: str = "", drop: str = "", head: str = "match",
+    stem: str = "match",
+) -> Report:  # fmt: skip
     """What of `model` a checkpoint gives, without refusing; print it to see the names. Options as `read`.
 
     Raises:
         FileError: the file is damaged or of no known kind.
     """
-    tensors, _, left_out = contents(path)
+    tensors, _, left_out = contents(path, drop=drop)
     return _report(tensors, model, new, head, stem)[0]._replace(left_out=left_out)
 
 
