@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments.robustness import corruptions, results, sweep
+from experiments.robustness import corruptions, real, results, sweep
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from ukbob_jax import phantom
+from ukbob_jax import files, phantom
+from ukbob_jax.volumes.volume import Volume
 
 SHAPE = (32, 24, 48)
 
@@ -154,6 +155,34 @@ def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
     assert (tmp_path / "robustness.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_limit_on_drift_is_chosen_where_it_takes_back_what_harmed():
+    candidates = {"off": {"way": "off"}, "a": {"way": "etta"}, "t": {"way": "tent"}}
+    rows = rows_of("validation", {"off": [0.5, 0.6, 0.4], "a": [0.58, 0.2, 0.45], "t": [0.6, 0.6, 0.4]})
+    for row, drift in zip(rows[3:6], (0.08, 0.3, 0.15)):
+        row["drift"] = drift
+    # 0.05 takes back everything, 0.1 also what helped, 0.2 what harmed, 0.5 nothing
+    chosen = results.chosen(rows, "n", candidates)
+    assert list(chosen) == ["off", "a, drift 0.2", "t"]
+    assert chosen["a, drift 0.2"] == {"way": "etta", "max_drift": 0.2} and chosen["t"] == {"way": "tent"}
+
+
 def test_validation_and_test_share_no_corruption():
     assert not set(sweep.VALIDATION) & set(sweep.TEST)
     assert {*sweep.VALIDATION, *sweep.TEST} == set(CORRUPTIONS)
+
+
+def test_the_shifted_copy_keeps_its_place_and_scale(tmp_path, capsys):
+    image = Volume(
+        np.random.default_rng(0).integers(-1000, 800, (12, 10, 8)).astype(np.int16), np.diag([3.0, 3, 3, 1])
+    )
+    copy = real.shifted(image)
+    assert copy.shape == image.shape and (copy.affine == image.affine).all()
+    assert (
+        copy.array.min() >= -1000 and 0.3 < np.corrcoef(copy.array.ravel(), image.array.ravel())[0, 1] < 0.99
+    )
+    np.testing.assert_array_equal(copy.array, real.shifted(image).array)
+    row = {"image": "the scan", "way": "off", "dice": 0.5, "dice_largest": 0.6, "entropy_before": None}
+    for scan in ("mr", "ct", "mr"):  # a scan's rows replace its older ones
+        real.write(tmp_path / "real.json", scan, [{**row, "scan": scan}])
+    assert "| ct | the scan | off | 0.500 | 0.600 |" in capsys.readouterr().out
+    assert [r["scan"] for r in files.read_json(tmp_path / "real.json")["rows"]] == ["ct", "mr"]

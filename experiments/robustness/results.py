@@ -8,10 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ukbob_jax import files
-from ukbob_jax.evaluation import figures, statistics
+from ukbob_jax.evaluation import figures, report, statistics
+from ukbob_jax.evaluation.report import Table
 
 Rows = list[dict[str, Any]]
 CLEAN = "none"  # the scan as it is: adaptation must not spoil it
+DRIFTS = (0.05, 0.1, 0.2, 0.5, None)  # limits that are compared
+WORSE = 0.01  # Dice that a scan must lose to be counted as clearly worse
+LEAD = "Scans that went wrong, labelled without adaptation and with it. Settings were chosen on validation corruptions."
+READING = (
+    "Change is Dice minus that of the same scan without adaptation (off). Interval and p are over bodies; shares made "
+    "worse are of scans."
+)
 FIELDS = ("network", "phase", "corruption", "severity", "subject", "way")
 
 
@@ -36,26 +44,43 @@ def changes(rows: Rows, network: str, phase: str, way: str) -> dict[tuple, float
 def chosen(rows: Rows, network: str, candidates: dict[str, dict]) -> dict[str, dict]:
     """Off, and of every other way the candidate with the best mean change on the validation corruptions.
 
+    Of ETTA also the limit on drift, of `DRIFTS`.
+
     Raises:
         SystemExit: the validation phase was not run.
     """
     best = {"off": candidates["off"]}
-    corrupted = [row for row in rows if row["corruption"] != CLEAN]  # the clean scan is in the test phase too
     for way in dict.fromkeys(c["way"] for c in candidates.values() if c["way"] != "off"):
-        means = {
-            name: np.mean(list(change.values()))
-            for name, settings in candidates.items()
-            if settings["way"] == way and (change := changes(corrupted, network, "validation", name))
-        }
-        if not means:
+        found = {}
+        for name, settings in candidates.items():
+            if settings["way"] != way:
+                continue
+            for limit in DRIFTS if way == "etta" else (None,):
+                change = changes(guarded(rows, limit), network, "validation", name)
+                corrupted = [value for scan, value in change.items() if scan[0] != CLEAN]
+                if corrupted:  # of equals the looser limit
+                    found[name, limit] = np.mean(corrupted), np.inf if limit is None else limit
+        if not found:
             raise SystemExit(f"no validation rows of {way} for {network}: run --phase validation first.")
-        name = max(means, key=means.get)
-        best[name] = candidates[name]
+        name, limit = max(found, key=found.get)
+        limited = {} if limit is None else {"max_drift": limit}
+        best[name + "".join(f", drift {value:g}" for value in limited.values())] = candidates[name] | limited
     return best
 
 
+def guarded(rows: Rows, limit: float | None) -> Rows:
+    """Rows as they were with results taken back that drifted beyond `limit`."""
+    if limit is None:
+        return rows
+    off = {key(row)[:5]: row["dice"] for row in rows if row["way"] == "off"}
+    return [
+        {**row, "dice": off[key(row)[:5]]} if (row.get("drift") or 0) > limit and key(row)[:5] in off else row
+        for row in rows
+    ]
+
+
 def summary(rows: Rows) -> Rows:
-    """Per network, phase and way: mean Dice, change against off, worst change, share of scans made worse, rejections.
+    """Per network, phase and way: mean Dice, change against off, worst change, shares of scans made worse, rejections.
 
     Interval and p are over bodies, each the mean of its scans: corruptions of one body are not independent.
     """
@@ -71,60 +96,71 @@ def summary(rows: Rows) -> Rows:
         row |= {"high": found.high, "p": found.p, "worst": float(each.min())}
         row |= {
             "share_worse": float((each < 0).mean()),
+            "share_clearly_worse": float((each < -WORSE).mean()),
             "rejected": sum(r.get("accepted") is False for r in own),
         }
         out.append(row)
     return out
 
 
-def table(rows: Rows, network: str, phase: str) -> str:
-    """Markdown: mean Dice by corruption and severity, a column per way."""
+def by_corruption(rows: Rows, network: str, phase: str) -> Table:
+    """Mean Dice by corruption and severity, a column per way."""
     own = [r for r in rows if (r["network"], r["phase"]) == (network, phase)]
     ways = list(dict.fromkeys(r["way"] for r in own))
-    lines = [
-        "| corruption | severity | scans | " + " | ".join(ways) + " |",
-        "|---|---|---|" + "---|" * len(ways),
-    ]
+    cells = []
     for corruption, severity in dict.fromkeys((r["corruption"], r["severity"]) for r in own):
         here = [r for r in own if (r["corruption"], r["severity"]) == (corruption, severity)]
-        cells = [np.mean([r["dice"] for r in here if r["way"] == way] or [np.nan]) for way in ways]
+        means = [np.mean([r["dice"] for r in here if r["way"] == way] or [np.nan]) for way in ways]
         count = len({r["subject"] for r in here})
-        lines.append(
-            f"| {corruption} | {severity} | {count} | " + " | ".join(f"{c:.3f}" for c in cells) + " |"
-        )
-    return "\n".join(lines)
+        cells.append([corruption, str(severity), str(count), *(f"{mean:.3f}" for mean in means)])
+    return Table(["corruption", "severity", "scans", *ways], cells)
+
+
+def overall(rows: Rows) -> Table:
+    """The summary as cells."""
+    header = ["network", "phase", "way", "bodies", "scans", "Dice", "change", "95 %", "p", "worst"]
+    cells = [
+        [
+            *(str(s[name]) for name in header[:5]),
+            f"{s['dice']:.3f}",
+            f"{s['change']:+.4f}",
+            f"{s['low']:+.4f} to {s['high']:+.4f}",
+            f"{s['p']:.3f}",
+            f"{s['worst']:+.4f}",
+            f"{s['share_worse']:.0%}",
+            f"{s['share_clearly_worse']:.0%}",
+            str(s["rejected"]),
+        ]
+        for s in summary(rows)
+    ]
+    return Table([*header, "made worse", f"by over {WORSE:g}", "rejected"], cells)
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown."""
+    return "\n".join(
+        "| " + " | ".join(row) + " |" for row in (table.header, ["---"] * len(table.header), *table.rows)
+    )
 
 
 def write(folder: pathlib.Path, rows: Rows) -> None:
-    """`table.md`, `summary.json` and `robustness.png` in `folder`."""
-    parts = [
-        f"## {network}, {phase} corruptions\n\n{table(rows, network, phase)}\n"
-        for network, phase in dict.fromkeys((r["network"], r["phase"]) for r in rows)
-    ]
-    head = (
-        "| network | phase | way | bodies | scans | Dice | change | 95 % | p | worst | made worse | rejected |\n"
-        + "|---" * 12
-        + "|"
-    )
-    overall = []
-    for s in summary(rows):
-        cells = [
-            s["network"],
-            s["phase"],
-            s["way"],
-            s["bodies"],
-            s["scans"],
-            f"{s['dice']:.3f}",
-            f"{s['change']:+.4f}",
-        ]
-        cells += [f"{s['low']:+.4f} to {s['high']:+.4f}", f"{s['p']:.3f}", f"{s['worst']:+.4f}"]
-        cells += [f"{s['share_worse']:.0%}", s["rejected"]]
-        overall.append("| " + " | ".join(map(str, cells)) + " |")
-    text = "\n".join([*parts, "## All scans\n", head, *overall, ""])
+    """`table.md`, `summary.json`, and the report `index.html` with `robustness.png`, in `folder`."""
+    phases = dict.fromkeys((r["network"], r["phase"]) for r in rows)
+    tables = {
+        f"{network}, {phase} corruptions": by_corruption(rows, network, phase) for network, phase in phases
+    }
+    tables["All scans"] = overall(rows)
+    text = "\n".join(f"## {title}\n\n{markdown(table)}\n" for title, table in tables.items())
     files.write_bytes(folder / "table.md", text.encode())
     files.write_json(folder / "summary.json", summary(rows))
+    shown = []
     if any(r["phase"] == "test" for r in rows):
-        files.write_bytes(folder / "robustness.png", picture(rows))
+        shown = [report.Picture("robustness", picture(rows), "Every dot is a scan.")]
+    all_scans = report.Section("All scans", READING, [tables.pop("All scans")], shown)
+    each = [
+        report.Section(title, "Mean Dice over the structures.", [table]) for title, table in tables.items()
+    ]
+    report.write(folder, "Robustness", LEAD, [all_scans, *each])
 
 
 def picture(rows: Rows) -> bytes:
