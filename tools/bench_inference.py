@@ -205,13 +205,14 @@ def bench_etta(args: argparse.Namespace) -> None:
     chosen, others = selection.split(params, None)
     windows = jnp.asarray(np.random.default_rng(1).normal(size=(1, *args.roi, 1)), jnp.float32)
 
-    def loss(chosen: dict) -> jax.Array:
+    def loss(chosen: dict, others: dict, windows: jax.Array) -> jax.Array:
         return voxel_entropy(apply({"params": selection.join(chosen, others)}, windows)).mean()
 
-    gradient = jax.jit(jax.value_and_grad(loss)).lower(chosen).compile()
-    gradient(chosen)
+    inputs = (chosen, others, windows)
+    gradient = jax.jit(jax.value_and_grad(loss)).lower(*inputs).compile()
+    gradient(*inputs)
     count = len(grids.windows(args.shape, args.roi, 0.0).starts)
-    step = count * clock(lambda: gradient(chosen), args.repeat)
+    step = count * clock(lambda: gradient(*inputs), args.repeat)
     predict = compiled_labels(apply, {"params": params}, volume, args)
     prediction = clock(predict)
 
