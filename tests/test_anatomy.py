@@ -46,6 +46,23 @@ def test_mirroring_twice_gives_the_label_back_and_keeps_ignore():
     assert np.sum(np.arange(256) != anatomy.MIRROR) == 34
 
 
+def test_the_mirror_of_any_names_swaps_their_sides_and_ignores_lobes():
+    names = {0: "background", 1: "kidney_left", 2: "liver", 3: "kidney_right"}
+    assert anatomy.mirror_lookup(names)[:4].tolist() == [0, 3, 2, 1]
+    ours = anatomy.mirror_lookup(anatomy.NAMES)
+    lobes = list(anatomy.GROUPS["lungs"])
+    lobes = [i for i in lobes if "_lobe_" in anatomy.NAMES[i]]
+    assert len(lobes) == 5 and (ours[lobes] == anatomy.IGNORE).all()
+    others = np.setdiff1d(np.arange(256), lobes)
+    np.testing.assert_array_equal(ours[others], anatomy.MIRROR[others])
+    for unusable, words in (
+        ({1: "kidney_left"}, "not kidney_right"),
+        ({1: "class_1"}, "class_1 may be of one"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            anatomy.mirror_lookup(unusable)
+
+
 def test_one_sided_structures_are_in_no_pair():
     paired = {i for pair in anatomy.PAIRS for i in pair}
     assert not paired & set(anatomy.ONE_SIDED)

@@ -169,6 +169,24 @@ def mirror_groups(names: dict[int, str]) -> dict[int, tuple[tuple[int, ...], tup
     }
 
 
+def mirror_lookup(names: dict[int, str]) -> np.ndarray:
+    """uint8[256]: class of a network -> class in a mirror image; 255, ignore, where that has no name, as a single lobe.
+
+    Args:
+        names: as `mirror_groups`.
+    Raises:
+        ConfigError: as `mirror_groups`, or names that do not tell sides.
+    """
+    if unnamed := [name for name in names.values() if name.startswith("class_")]:
+        raise ConfigError(
+            f"mirroring: {unnamed[0]} may be of one side. Name the classes with config.data.organs or names."
+        )
+    lut = np.arange(256, dtype=np.uint8)
+    for i, (group, image) in mirror_groups(names).items():
+        lut[i] = image[0] if len(group) == len(image) == 1 else IGNORE
+    return lut
+
+
 def _group(name: str) -> str:
     """The name, or that of the whole lung for a lobe."""
     return f"lung_{name.rsplit('_', 1)[1]}" if name.startswith("lung_") and "_lobe_" in name else name

@@ -152,3 +152,30 @@ def test_a_look_shows_truth_and_prediction_side_by_side():
     assert picture.shape == (64, 2 * 32, 3) and picture.dtype == np.uint8
     left, right = picture[:, :32].astype(int), picture[:, 32:]
     assert np.ptp(left, axis=-1).max() > 50 and np.ptp(right, axis=-1).max() == 0  # colours, and plain grey
+
+
+def packed(label, annotated):
+    """A batch as the pipeline hands it over, of one scan without contrast."""
+    b = len(label)
+    return {
+        "image": np.zeros((*label.shape, 1), np.int16), "label": label, "size": np.full((b, 3), label.shape[1:], np.int32),
+        "offset": np.zeros((b, 1), np.float32), "scale": np.ones((b, 1), np.float32), "annotated": annotated,
+        "range": np.tile(np.float32([-9, 9]), (b, 1)), "lookup": np.tile(np.arange(256, dtype=np.uint8), (b, 1)),
+    }  # fmt: skip
+
+
+def test_a_flip_swaps_the_ids_the_network_has(store):
+    """Ids of training, not ours: kidneys are 1 and 3 here. A side whose partner was not looked for is left out."""
+    classes = {0: "background", 1: "kidney_left", 2: "liver", 3: "kidney_right"}
+    label = np.random.default_rng(0).integers(0, 4, (16, 4, 2, 2)).astype(np.uint8)
+    known = np.tile([True, True, True, False], (16, 1))
+    given = jax.tree.map(jax.numpy.asarray, packed(label, known))
+    found = train.on_device(("flip",), classes)(jax.random.key(0), given)
+    turned = np.array([0, 3, 2, 1], np.uint8)[label[:, ::-1]]
+    rows = [("turned" if np.array_equal(a, t) else "same") for a, t in zip(found["label"], turned)]
+    for kind, row, plain, mirrored in zip(rows, np.asarray(found["label"]), label, turned):
+        np.testing.assert_array_equal(row, plain if kind == "same" else mirrored)
+    assert set(rows) == {"turned", "same"}
+    assert np.asarray(found["annotated"]).tolist() == [[True, False, True, False]] * 16
+    with pytest.raises(ConfigError, match="kidney_left but not kidney_right"):
+        train.on_device(("flip",), {0: "background", 1: "kidney_left"})

@@ -54,7 +54,8 @@ def test_crop_is_the_slice_of_the_whole(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize(
-    "start, size", [((-1, 0, 0), (4, 4, 4)), ((0, 0, 30), (4, 4, 4)), ((0, 0, 0), (0, 4, 4))]
+    "start, size",
+    [((-1, 0, 0), (4, 4, 4)), ((0, 0, 30), (4, 4, 4)), ((0, 0, 0), (0, 4, 4)), ((0, 0), (4, 4))],
 )
 def test_crop_outside_the_volume_is_refused(store, start, size):
     with pytest.raises(ValuesError, match=r"sub-0, image: crop .* leaves the volume \(40, 36, 33\)"):

@@ -81,7 +81,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             model=model,
             optimizer=tx,
             loss_fn=loss(config, store, subjects, lookup, regions),
-            augment=on_device(config.augment),
+            augment=on_device(config.augment, names),
             accumulate=config.train.accumulate,
             ema=config.train.ema,
         ),
@@ -123,10 +123,33 @@ def batches(
     )  # fmt: skip
 
 
-def on_device(names: tuple[str, ...]) -> Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]:
-    """(key, packed batch) -> what the network learns from: unpacked, then changed by the augmentations named."""
-    change = augment.compose(*names) if names else lambda _, batch: batch
-    return lambda key, batch: change(key, unpack(batch))
+def on_device(
+    steps: tuple[str, ...], classes: dict[int, str]
+) -> Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """(key, packed batch) -> what the network learns from: unpacked, then changed by the augmentations named.
+
+    A flip exchanges the ids of the two sides among `classes` (id -> name); where one side of a pair was not looked for,
+    neither is learnt from, since either may be shown as the other.
+
+    Raises:
+        ConfigError: an unknown augmentation, or a flip of classes whose sides are not known.
+    """
+    if "flip" not in steps:
+        change = augment.compose(*steps) if steps else lambda _, batch: batch
+        return lambda key, batch: change(key, unpack(batch))
+    mirror = anatomy.mirror_lookup(classes)
+    flip = functools.partial(augment.flip, mirror=mirror)
+    chain = augment.compose(*(flip if step == "flip" else step for step in steps))
+
+    def flipped(key: jax.Array, packed: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = unpack(packed)
+        if "annotated" in batch:
+            k = batch["annotated"].shape[1]  # b k
+            other = np.where(mirror[:k] < k, mirror[:k], np.arange(k))
+            batch["annotated"] &= batch["annotated"][:, other]
+        return chain(key, batch)
+
+    return flipped
 
 
 def loss(

@@ -263,9 +263,8 @@ def check_crop(
     Raises:
         ValuesError: with the three triples.
     """
-    if not all(
-        low >= 0 and n > 0 and low + n <= length for low, n, length in zip(start, size, shape, strict=True)
-    ):
+    fits = (low >= 0 and n > 0 and low + n <= length for low, n, length in zip(start, size, shape))
+    if len(start) != len(shape) or len(size) != len(shape) or not all(fits):
         raise ValuesError(
             f"{where}: crop start {tuple(start)} size {tuple(size)} leaves the volume {tuple(shape)}."
         )
