@@ -138,7 +138,8 @@ def rows_of(phase, dice):
 def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
     candidates = {"off": {"way": "off"}, "a": {"way": "etta", "x": 1}, "b": {"way": "etta", "x": 2}}
     rows = rows_of("validation", {"off": [0.5, 0.6], "a": [0.55, 0.6], "b": [0.7, 0.3]})
-    assert results.chosen(rows, "n", candidates) == {"off": candidates["off"], "a": candidates["a"]}
+    best = {"way": "etta", "x": 1, "max_drift": 0.05}  # no limit took anything back, so the strictest
+    assert results.chosen(rows, "n", candidates) == {"off": candidates["off"], "a, drift 0.05": best}
     with pytest.raises(SystemExit, match="run --phase validation first"):
         results.chosen(rows_of("test", {"off": [1.0]}), "n", candidates)
     clean = [row | {"corruption": "none"} for row in rows]

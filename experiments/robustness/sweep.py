@@ -62,6 +62,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--corruptions", nargs="*", choices=[*CORRUPTIONS, CLEAN], help="default: of the phase"
     )
+    parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, help="off and others; default: all")
     parser.add_argument("--severities", type=int, nargs="*", choices=SEVERITIES, default=SEVERITIES)
     parser.add_argument("--subjects", type=int, help="default: all of the split")
     parser.add_argument("--minutes", type=float, default=float("inf"))
@@ -73,6 +74,7 @@ def main(argv: list[str]) -> None:
     rows = files.read_jsonl(path) if path.exists() else []
     segmenter, store = Segmenter.load(args.workdir), Store.open(args.store)
     tried = candidates(bool(segmenter.model_state.get("batch_stats")))
+    tried = {name: tried[name] for name in args.candidates or tried}
     ways = tried if args.phase == "validation" else results.chosen(rows, args.network, tried)
     done = {results.key(row) for row in rows}
     for scan in plan(args, store):
