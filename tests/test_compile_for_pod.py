@@ -57,6 +57,34 @@ def test_reads_exchanges_from_a_program_written_by_hand() -> None:
     }
 
 
+# Through main memory go p (20 bytes), w (12), the second result (24), and a copy of q to the other memory (24).
+KERNELS = """\
+HloModule step
+
+%inner (a: f32[6]) -> f32[6] {
+  %a = f32[6]{0} parameter(0)
+  ROOT %b = f32[6]{0} negate(%a)
+}
+
+ENTRY %main (p: bf16[10], q: f32[6], w: f32[3]) -> (f32[6], f32[6]) {
+  %p = bf16[10]{0:T(128)(2,1)} parameter(0)
+  %q = f32[6]{0:T(128)} parameter(1)
+  %w = f32[3]{0:T(128)} parameter(2)
+  %begun = (f32[6]{0:T(128)S(1)}, f32[6]{0:T(128)}, u32[]{:S(2)}) copy-start(%q)
+  %near = f32[6]{0:T(128)S(1)} copy-done(%begun)
+  %view = f32[6]{0:T(128)S(1)} bitcast(%near)
+  %both = (f32[6]{0:T(128)S(1)}, f32[6]{0:T(128)}) fusion(%p, %view, %w, %w), kind=kLoop, calls=%inner
+  %first = f32[6]{0:T(128)S(1)} get-tuple-element(%both), index=0
+  %second = f32[6]{0:T(128)} get-tuple-element(%both), index=1
+  ROOT %out = (f32[6]{0:T(128)S(1)}, f32[6]{0:T(128)}) tuple(%first, %second)
+}
+"""
+
+
+def test_traffic_leaves_out_what_stays_in_fast_memory() -> None:
+    assert pod.traffic(KERNELS) == 20 + 12 + 24 + 24
+
+
 def test_the_gradient_of_a_copied_parameter_is_summed_once() -> None:
     mesh = sharding.make_mesh(data=4, fsdp=2, batch_size=8)
     step = jax.jit(

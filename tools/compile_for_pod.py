@@ -2,9 +2,10 @@
 
     python tools/compile_for_pod.py                                                        # v5e:2x2, full width
     python tools/compile_for_pod.py --topology v5e:16x16 --out pod.json                    # data = 256
-    python tools/compile_for_pod.py --topology v5e:16x16 --data 32 --fsdp 8 --remat
+    python tools/compile_for_pod.py --topology v5e:16x16 --data 32 --fsdp 8
 
-Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu`.
+Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu` and a
+quarter of an hour of one core: the step has some 2,900 kernels, and each is scheduled and given registers by itself.
 Nothing is run, so times are what follows from the published figures in `CHIPS`, not measurements.
 """
 
@@ -18,6 +19,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +51,9 @@ OPTIMIZER = {
 HOP_S = 1e-6  # latency of one link, jax-ml.github.io/scaling-book, "How to Think About TPUs"
 BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of types whose name does not end in their width
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+ENTRY = "ENTRY"  # in place of the name of the computation that is run
+# Instructions that move nothing. Neither do starts: their bytes are counted where they are done.
+STILL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 
 
 class Chip(NamedTuple):
@@ -78,6 +83,17 @@ class Collective(NamedTuple):
     sent: float  # bytes that each chip sends, in a ring
     group: int  # devices that exchange
     times: int  # per step
+
+
+class Instruction(NamedTuple):
+    """One line of an optimized program."""
+
+    where: str  # the computation it belongs to
+    name: str
+    type: str
+    op: str
+    operands: list[str]
+    rest: str  # of the line, from the operands on
 
 
 def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
@@ -167,45 +183,55 @@ def _dims(tensor: str) -> list[int]:
     return [int(size) for size in tensor.split("x")[:-1]]
 
 
+def instructions(hlo: str) -> Iterator[Instruction]:
+    """Of an optimized program, computations in the order of the text: callees before their callers."""
+    where = ""
+    for line in hlo.splitlines():
+        if opening := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
+            where = ENTRY if opening[1] else opening[2]
+        elif parts := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)", line):
+            operands = re.findall(r"%([\w.-]+)", parts[4].partition(")")[0])
+            yield Instruction(where, parts[1], parts[2], parts[3], operands, parts[4])
+
+
 def collectives(hlo: str, devices: int) -> list[Collective]:
     """The exchanges of an optimized program; an asynchronous pair counts once, a loop's as often as it turns."""
-    types, found, calls, entry, inside = {}, [], [], "", ""
-    for line in hlo.splitlines():
-        opening = re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line)
-        if opening:
-            inside = opening[2]
-            entry = inside if opening[1] else entry
-            continue
-        parts = re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)", line)
-        if not parts:
-            continue
-        name, types[name], op, rest = parts[1], parts[2], parts[3], parts[4]
-        trips = re.search(r'known_trip_count":\{"n":"(\d+)"', rest) if op == "while" else None
-        for called in re.findall(r"(?:calls|body|to_apply|computations?)=\{?%?([\w.-]+)", rest):
-            calls.append((inside, called, int(trips[1]) if trips else 1))
-        if (kind := op.removesuffix("-start")) in KINDS:
-            found.append((inside, kind, rest))
-    times = _times(entry, calls)
-    return [
-        _collective(kind, [types[o] for o in _operands(rest)], rest, devices, times[where])
-        for where, kind, rest in found
-    ]
-
-
-def _times(entry: str, calls: list[tuple[str, str, int]]) -> dict[str, int]:
-    """How often each computation runs: callees come before their callers in the text, so in reverse order."""
-    times = collections.defaultdict(int, {entry: 1})
+    types, found, calls = {}, [], []
+    for one in instructions(hlo):
+        types[one.name] = one.type
+        trips = re.search(r'known_trip_count":\{"n":"(\d+)"', one.rest) if one.op == "while" else None
+        for called in re.findall(r"(?:calls|body|to_apply|computations?)=\{?%?([\w.-]+)", one.rest):
+            calls.append((one.where, called, int(trips[1]) if trips else 1))
+        if one.op.removesuffix("-start") in KINDS:
+            found.append((one, [types[operand] for operand in one.operands]))
+    times = collections.defaultdict(int, {ENTRY: 1})
     for caller, called, trips in reversed(calls):
         times[called] += times[caller] * trips
-    return times
+    return [_collective(one, operands, devices, times[one.where]) for one, operands in found]
 
 
-def _operands(rest: str) -> list[str]:
-    return re.findall(r"%([\w.-]+)", rest.partition(")")[0])
+def traffic(hlo: str) -> int:
+    """Bytes that an optimized program moves through a chip's main memory, if no instruction reads anything twice.
+
+    Arrays that the compiler keeps in another memory, `S(1)` and up, cost nothing, copies between the two their size.
+    """
+    types, total = {}, 0
+    for one in instructions(hlo):
+        types[one.name] = one.type
+        if one.where != ENTRY or one.op in STILL or one.op.endswith("-start"):
+            continue
+        if one.op.endswith("-done"):
+            total += type_bytes(one.type)
+        else:
+            total += sum(
+                type_bytes(types[name], main_memory=True) for name in dict.fromkeys((one.name, *one.operands))
+            )
+    return total
 
 
-def _collective(kind: str, operands: list[str], rest: str, devices: int, times: int) -> Collective:
-    size, n = sum(type_bytes(operand) for operand in operands), _group(rest, devices)
+def _collective(one: Instruction, operands: list[str], devices: int, times: int) -> Collective:
+    kind = one.op.removesuffix("-start")
+    size, n = sum(type_bytes(operand) for operand in operands), _group(one.rest, devices)
     if kind == "all-gather":
         return Collective(kind, size * n, size * (n - 1), n, times)
     share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1}.get(kind, (n - 1) / n)
@@ -224,10 +250,12 @@ def _group(rest: str, devices: int) -> int:
     return devices
 
 
-def type_bytes(shape: str) -> int:
-    """Bytes of an HLO type such as `f32[3,4]{1,0}` or of a tuple of them."""
+def type_bytes(shape: str, main_memory: bool = False) -> int:
+    """Bytes of an HLO type such as `f32[3,4]{1,0}` or of a tuple of them; only of those in main memory, if so wished."""
     total = 0
-    for kind, sizes in re.findall(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]", shape):
+    for kind, sizes, layout in re.findall(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", shape):
+        if main_memory and re.search(r"S\([1-9]", layout):
+            continue
         bits = BITS.get(kind) or int(re.search(r"\d+", kind)[0])
         total += math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
     return total
@@ -239,10 +267,11 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     lowered, state, mesh = lower(args, devices)
     text = lowered.as_text()
     start = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=dict(option.split("=", 1) for option in args.xla))
     seconds = time.perf_counter() - start
     cost, stats = compiled.cost_analysis(), compiled.memory_analysis()
-    exchanges = collectives(compiled.as_text(), mesh.size)
+    program = compiled.as_text()
+    exchanges = collectives(program, mesh.size)
     placed = jax.tree.leaves(jax.tree.map(_shard_bytes, state.params, sharding.place(state.params, mesh)))
     leaves = jax.tree.leaves(state.params)
     memory = {
@@ -272,7 +301,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         "matmul_flops_of_all": expected * mesh.size,
         "flops_over_share": cost["flops"] / expected,
         "collectives": by_kind(exchanges),
-        "prediction": predict(chip, sides, mesh.size, cost["flops"], cost["bytes accessed"], exchanges),
+        "prediction": predict(chip, sides, mesh.size, cost["flops"], traffic(program), exchanges),
     }
 
 
@@ -296,7 +325,7 @@ def predict(
     sides: tuple[int, ...],
     devices: int,
     flops: float,
-    accessed: float,
+    moved: float,
     exchanges: list[Collective],
 ) -> dict[str, float]:
     """Share of its speed alone that a chip keeps in the slice, if nothing overlaps; seconds are per step.
@@ -312,7 +341,7 @@ def predict(
         for one in exchanges
         if one.group > 1
     )
-    compute, memory = flops / chip.flops, accessed / chip.memory_rate
+    compute, memory = flops / chip.flops, moved / chip.memory_rate
     alone = max(compute, memory)
     return {
         "link_bytes_per_s": rate,
@@ -346,11 +375,12 @@ def show(found: dict[str, Any]) -> str:
         ),
         f"in theory       2 x parameter bytes = {_gb(theory)} in float32, {_gb(theory / 2)} in bfloat16",
         f"compute         {found['flops'] / 1e12:.3f} T / {chip.flops / 1e12:.0f} T/s = {_ms(guess['compute_s'])}",
-        f"memory traffic  {_ms(guess['memory_s'])} at {_gb(chip.memory_rate)}/s",
+        f"main memory     {_gb(guess['memory_s'] * chip.memory_rate)} / {_gb(chip.memory_rate)}/s = "
+        f"{_ms(guess['memory_s'])}",
         f"exchange        bytes sent / {_gb(guess['link_bytes_per_s'])}/s + {number} x {_ms(guess['latency_s'])} = "
         f"{_ms(guess['exchange_s'])}",
         f"efficiency      {guess['efficiency_at_peak']:.3f} if all arithmetic ran at its peak, "
-        f"{guess['efficiency_at_roofline']:.3f} if at the roofline; nothing overlapped",
+        f"{guess['efficiency_at_roofline']:.3f} if at the roofline (the longer of the two); nothing overlapped",
     ]
     return "\n".join(lines)
 
@@ -376,6 +406,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch_per_device", type=int, default=1)
     parser.add_argument("--dtype", default="bfloat16", help="of the network's arithmetic")
     parser.add_argument("--remat", action="store_true", help="recompute each block in the backward pass")
+    parser.add_argument(
+        "--xla", action="append", default=[], metavar="NAME=VALUE", help="option of the compiler"
+    )
     parser.add_argument("--out", help="JSON file of the same numbers")
     args = parser.parse_args(argv)
     if not re.fullmatch(rf"({'|'.join(CHIPS)}):\d+(x\d+)+", args.topology):
@@ -391,7 +424,7 @@ def main() -> None:
     try:
         found = report(args)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) or "hbm" not in str(error).lower():
             raise
         reason = str(error).strip().splitlines()[0]
         sys.exit(f"The step does not fit a chip ({reason}). Try --remat, more --fsdp or a smaller batch.")
