@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ukbob_jax.models.conv import conv3d
+from ukbob_jax.models.conv import conv3d, conv_transpose2
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 EPSILON = 1e-5  # of every normalisation, as PyTorch's
@@ -165,10 +165,8 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """b x y z i to b 2x 2y 2z o."""
-        b, *size, channels = x.shape
-        kernel = self.param("kernel", kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
-        x = jnp.einsum("bxyzi,uvwio->bxuyvzwo", x.astype(self.dtype), kernel.astype(self.dtype))
-        return x.reshape(b, *(2 * s for s in size), self.features)
+        kernel = self.param("kernel", kernel_init, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
+        return conv_transpose2(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class ResidualBlock(nn.Module):

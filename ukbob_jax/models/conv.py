@@ -69,10 +69,16 @@ def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if kernel.shape[:3] != (2, 2, 2):
         raise ValueError(f"conv_transpose2 wants a 2 x 2 x 2 kernel, got one of shape {kernel.shape}")
     batch, *size, inputs = x.shape
-    columns = jnp.moveaxis(kernel, 3, 0).reshape(inputs, -1)  # i (p q r o)
-    y = (x.reshape(-1, inputs) @ columns).reshape(batch, *size, 2, 2, 2, -1)
-    y = jnp.transpose(y, (0, 1, 4, 2, 5, 3, 6, 7))  # b x p y q z r o
-    return y.reshape(batch, *(2 * n for n in size), kernel.shape[-1])
+    outputs = kernel.shape[-1]
+    kernel = jnp.swapaxes(kernel, 2, 3).reshape(2, 2, inputs, 2 * outputs)  # p q i (r o)
+
+    def rows(p: int, q: int) -> jax.Array:
+        """`b x y 2z o`: every other row of the result, as it lies in memory."""
+        return (x.reshape(-1, inputs) @ kernel[p, q]).reshape(batch, *size[:2], 2 * size[2], outputs)
+
+    # Whole rows move: several times cheaper than moving voxels one by one, in the gradient above all.
+    y = jnp.stack([jnp.stack([rows(p, q) for q in range(2)], 3) for p in range(2)], 2)  # b x p y q 2z o
+    return y.reshape(batch, *(2 * n for n in size), outputs)
 
 
 def _check(x: jax.Array, kernel: jax.Array, padding: str) -> None:
