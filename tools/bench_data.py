@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+import grain
 import jax
 import nibabel
 import numpy as np
@@ -28,7 +29,8 @@ import tensorstore as ts
 from scipy import ndimage
 
 from ukbob_jax.data.pipeline import batches
-from ukbob_jax.data.source import ScanSource
+from ukbob_jax.data.source import Epochs, ScanSource
+from ukbob_jax.data.transforms import PlaceCrop
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.jobs import ingest as ingest_job
 from ukbob_jax.store import rows, schema, sources
@@ -38,6 +40,8 @@ from ukbob_jax.store.writer import StoreWriter
 CHANNELS = 4
 UKB = (224, 168, 363)  # voxels, neck to knee
 COHORT = 51_761
+SEED, FOREGROUND = 0, 0.67  # of the crops
+WARM_UP = 6  # batches
 SPACING_MM, TARGET_MM = (2.0, 2.0, 3.0), (1.5, 1.5, 2.0)  # of the files to ingest, and asked for
 
 
@@ -206,7 +210,7 @@ def filled(options: argparse.Namespace) -> Store:
 
 def rate(stream: Iterator, number: int) -> dict[str, float]:
     """Crops per second of a stream of 4 crops at a time, when what it holds ready at the start is used up."""
-    for _ in itertools.islice(stream, 6):
+    for _ in itertools.islice(stream, WARM_UP):
         pass
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in itertools.islice(stream, number):
@@ -217,9 +221,8 @@ def rate(stream: Iterator, number: int) -> dict[str, float]:
 
 
 def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
-    """Image and label crops at random places straight from TensorStore, as many under way as ours has."""
-    rng = np.random.default_rng(0)
-    shape = np.array(store.rows["s0"]["shape"])
+    """The same image and label crops straight from TensorStore, as many under way as ours has."""
+    shape = store.rows["s0"]["shape"]
     root = schema.open_root(store.path)
 
     def array(subject: str, name: str) -> ts.TensorStore:
@@ -227,14 +230,14 @@ def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
         folder = root / (schema.subject_folder(subject) + store.rows[subject]["folders"][name])
         return ts.open(schema.array_spec(folder, name, size), open=True).result()
 
-    arrays = [(array(s, "image"), array(s, "label/manual")) for s in store.subjects]
+    arrays = {s: (array(s, "image"), array(s, "label/manual")) for s in store.subjects}
+    places = iter(places_of_ours(store, options))
 
     def four() -> list[ts.Future]:
         reads = []
-        for number in rng.integers(len(arrays), size=4):
-            low = rng.integers(shape - options.crop + 1)
+        for subject, low in itertools.islice(places, 4):
             window = tuple(slice(int(a), int(a) + n) for a, n in zip(low, options.crop))
-            reads += [each[window].read() for each in arrays[number]]
+            reads += [each[window].read() for each in arrays[subject]]
         return reads
 
     ahead = collections.deque(four() for _ in range(options.threads))
@@ -243,10 +246,21 @@ def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
         ahead.append(four())
 
 
+def places_of_ours(store: Store, options: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
+    """(subject, first voxel) of the crops that `ours` reads, in order, and some more; drawn before the clock runs."""
+    placed = (
+        grain.MapDataset.source(Epochs(ScanSource(store, store.subjects, "manual", num_classes=11), SEED))
+        .seed(SEED)
+        .random_map(PlaceCrop(store, "manual", tuple(options.crop), FOREGROUND))
+    )
+    number = 4 * (WARM_UP + options.batches + 2 * options.threads)
+    return [(place.scan.subject, place.start) for place in (placed[i] for i in range(number))]
+
+
 def ours(store: Store, options: argparse.Namespace, packed: bool) -> Iterator[dict]:
     return batches(
-        store, subjects=store.subjects, label="manual", crop=tuple(options.crop), batch_size=4, seed=0,
-        threads=options.threads, num_classes=11, packed=packed,
+        store, subjects=store.subjects, label="manual", crop=tuple(options.crop), batch_size=4, seed=SEED,
+        foreground=FOREGROUND, threads=options.threads, num_classes=11, packed=packed,
     )  # fmt: skip
 
 
