@@ -166,6 +166,7 @@ def test_nothing_that_names_or_dates_a_person_leaves_the_archive(tmp_path, capfd
         ({"contrasts": ("fat", "fat")}, ConfigError, "contrasts"),
         ({"spacing_mm": (2.0, 2.0)}, ConfigError, "three positive numbers"),
         ({"spacing_mm": (2.0, 2.0, 0.0)}, ConfigError, "three positive numbers"),
+        ({"spacing_mm": (2.0, 2.0, float("nan"))}, ConfigError, "three positive numbers"),
         ({"folder": ""}, FileError, "no such folder"),
         ({"folder": "nowhere"}, FileError, "no such folder"),
         ({"splits": {"val": 3}}, ConfigError, "more than the 2 subjects"),
@@ -199,3 +200,24 @@ def test_grid_can_be_chosen(archives, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(found["affine"][:3, :3], axis=0), (15.0, 15.0, 20.0))
     assert found["image"].shape[3] == 2 and found["image"][..., 1].mean() > 0
     assert found["quality"]["swapped"] == [2]  # the indicator follows the names, whatever their order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["", "local"])
+def test_many_workers_write_what_one_writes(tmp_path, cluster):
+    """Sound and broken archives; every byte of the stores and the list of failures."""
+    if cluster:
+        pytest.importorskip("distributed")
+    zips = tmp_path / "zips"
+    for number in (1, 2):
+        ukb.write_zip(zips / f"100000{number}_20201_2_0.zip", scanned(number))
+    ukb.write_zip(zips / "1000003_20201_2_0.zip", ukb.missing_slice(list(scanned(1))))
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert ingest(zips, one) == 4
+    assert ingest(zips, two, "--config.workers=2", f"--config.cluster={cluster}") == 4
+    assert (one / "failures.jsonl").read_bytes() == (two / "failures.jsonl").read_bytes()
+    written = [
+        {path.relative_to(work): path.read_bytes() for path in (work / "store").rglob("*") if path.is_file()}
+        for work in (one, two)
+    ]
+    assert written[0] == written[1] and len(written[0]) > 20

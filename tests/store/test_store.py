@@ -164,6 +164,7 @@ def test_unsafe_subject_ids_are_refused(tmp_path, subject):
         ({"affine": np.diag([1.0, 1.0, 0.0, 1.0])}, GeometryError, "not an invertible 4 by 4"),
         ({"affine": np.full((4, 4), np.nan)}, GeometryError, "not an invertible 4 by 4"),
         ({"image": np.ones(SHAPE)}, GeometryError, "expected real values x y z c"),
+        ({"image": np.ones((32768, 1, 1, 1), np.int16)}, GeometryError, "an axis has at most 32767"),
         ({"contrasts": ("fat",)}, MismatchError, "2 channels but contrasts"),
         ({"labels": {"auto": np.zeros((3, 3, 3), np.uint8)}}, MismatchError, r"\(3, 3, 3\), its image \(40, 36, 33\)"),
         ({"labels": {"auto": np.full(SHAPE, 300)}}, ValuesError, "not integers 0..255"),

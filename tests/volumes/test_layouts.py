@@ -105,6 +105,8 @@ def test_the_decathlon_lists_training_validation_and_test(tmp_path):
     ]
     assert table(layouts.find("decathlon", tmp_path)) == want
     assert table(layouts.find("decathlon", tmp_path / "dataset.json")) == want
+    dataset(tmp_path, training=[entry("b")], validation=[entry("a")], testing=["./imagesTs/c.nii.gz"])
+    assert table(layouts.find("decathlon", tmp_path)) == want
 
 
 @pytest.mark.parametrize(

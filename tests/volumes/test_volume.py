@@ -225,3 +225,8 @@ def test_bad_requests_are_refused_by_name():
         volume.resample(1, 3)
     with pytest.raises(GeometryError, match="crop"):
         volume.crop((0, 0, 0), (1, 0, 1))
+
+
+def test_a_grid_no_file_holds_is_refused():
+    with pytest.raises(GeometryError, match=r"makes \(\d+, \d+, \d+\) voxels, at most 32767 an axis"):
+        bob.Volume(np.zeros((4, 4, 4), np.int16), np.eye(4)).resample(1e-6, order=1)

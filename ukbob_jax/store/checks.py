@@ -8,6 +8,7 @@ import numpy as np
 
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.store import schema
+from ukbob_jax.volumes.volume import LONGEST
 
 
 def check_affine(affine: np.ndarray, subject: str) -> np.ndarray:
@@ -33,6 +34,10 @@ def check_image(image: np.ndarray, contrasts: Sequence[str], subject: str) -> No
     if image.ndim != 4 or 0 in image.shape or image.dtype.kind not in "fiub":
         raise GeometryError(
             f"{subject}: image {image.dtype} {image.shape}: expected real values x y z c, none empty."
+        )
+    if max(image.shape[:3]) > LONGEST:
+        raise GeometryError(
+            f"{subject}: {image.shape[:3]} voxels; an axis has at most {LONGEST}. Check the spacing asked for."
         )
     if contrasts and len(contrasts) != image.shape[3]:
         raise MismatchError(

@@ -14,7 +14,7 @@ from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import gzip_bytes, label_names, nifti_header, voxels
-from ukbob_jax.volumes.volume import Volume
+from ukbob_jax.volumes.volume import LONGEST, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
@@ -115,9 +115,9 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
         GeometryError: more than 32767 voxels along an axis.
     """
     path = _checked_name(path)
-    if max(volume.array.shape) > 32767:
+    if max(volume.array.shape) > LONGEST:
         raise GeometryError(
-            f"{path}: shape {volume.array.shape} does not fit NIfTI-1, at most 32767 voxels an axis."
+            f"{path}: shape {volume.array.shape} does not fit NIfTI-1, at most {LONGEST} voxels an axis."
         )
     sform, qform = volume.codes
     image = nib.Nifti1Image(_storable(path, volume.array), volume.affine)

@@ -10,6 +10,8 @@ from ukbob_jax.errors import GeometryError, ValuesError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import resample
 
+LONGEST = 32767  # voxels along an axis, of NIfTI-1 and of the store
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Volume:
@@ -75,6 +77,7 @@ class Volume:
             order: 0 nearest (labels; dtype kept), 1 linear (images; float32).
         Raises:
             ValuesError: a spacing that is not positive, or another order.
+            GeometryError: an axis of more than 32767 voxels, which no NIfTI file holds.
         """
         _check_order(order)
         target = np.broadcast_to(np.asarray(spacing_mm, np.float64), (3,))
@@ -84,6 +87,10 @@ class Volume:
             )
         ratio = target / affines.spacing(self.affine)
         shape = resample.grid_size(self.shape, affines.spacing(self.affine), target)
+        if max(shape) > LONGEST:
+            raise GeometryError(
+                f"Resampling to {spacing_mm} mm makes {shape} voxels, at most {LONGEST} an axis."
+            )
         positions = [r * np.arange(n) for r, n in zip(ratio, shape)]
         affine = self.affine @ np.diag([*ratio, 1.0])
         array = self._each_channel(lambda channel: resample.along_axes(channel, positions, order))

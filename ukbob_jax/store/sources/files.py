@@ -145,7 +145,9 @@ def find(
             )
     if settings.label_map:
         anatomy.from_dataset(settings.label_map)  # an unknown name is told before any file is read
-    if len(settings.spacing_mm) not in (0, 3) or min(settings.spacing_mm, default=1.0) <= 0:
+    if len(settings.spacing_mm) not in (0, 3) or not all(
+        0 < length < np.inf for length in settings.spacing_mm
+    ):
         raise ConfigError(
             f"config.source.spacing_mm {settings.spacing_mm}: expected three positive numbers, or ()."
         )

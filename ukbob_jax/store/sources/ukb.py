@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
 from ukbob_jax.store.sources import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
@@ -108,7 +110,7 @@ def find(
         raise ConfigError(
             f"config.source.contrasts {tuple(contrasts)}: expected some of {', '.join(CONTRASTS)}."
         )
-    if len(spacing_mm) not in (0, 3) or min(spacing_mm, default=1.0) <= 0:
+    if len(spacing_mm) not in (0, 3) or not all(0 < length < np.inf for length in spacing_mm):
         raise ConfigError(
             f"config.source.spacing_mm {tuple(spacing_mm)}: expected three positive numbers, or ()."
         )

@@ -8,11 +8,16 @@ from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes import dataset_json
 from ukbob_jax.volumes.case import LABEL_SET, Case, check_present, listed, stem
 
-SPLITS = {"training": "train", "validation": "val", "test": "test"}
+SPLITS = {
+    "training": "train",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}  # the last: MONAI's Auto3DSeg
 
 
 def find(root: str | os.PathLike) -> list[Case]:
-    """One case per entry of "training", "validation" and "test"; the last two may be missing.
+    """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
     Args:
         root: the dataset's folder, or its dataset.json.
