@@ -43,7 +43,20 @@ CASES = {
         {"norm_name": ("group", {"num_groups": 3})},
         (64, 32, 32),
     ),
-}
+    "group, not affine, long windows": (
+        {
+            **{"feature_size": 12, "depths": (2, 1, 3, 1), "window_size": (1, 4, 9)},
+            **{"norm": "group", "norm_groups": 6, "norm_affine": False},
+        },
+        {"norm_name": ("group", {"num_groups": 6, "affine": False})},
+        (64, 32, 96),
+    ),
+    "width 36, five channels, one class, batch": (
+        {"feature_size": 36, "in_channels": 5, "out_channels": 1, "depths": (1, 1, 1, 1), "norm": "batch"},
+        {},
+        (32, 64, 32),
+    ),
+}  # fmt: skip
 ONLY_OURS = ("norm", "norm_groups", "norm_affine")
 
 
@@ -127,6 +140,34 @@ def test_a_training_step_of_batch_norm_equals_monai():
     after = weights.to_monai(variables["params"], ours, state)
     for name, tensor in theirs.state_dict().items():
         np.testing.assert_allclose(after[name], tensor.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_gradients_equal_monais_where_nothing_is_default():
+    """In float64, where both are exact to rounding; sizes padded inside, odd depths, clipped windows."""
+    unusual = {"patch_norm": True, "qkv_bias": False, "normalize": False, "downsample": "mergingv2"}
+    fields = {
+        **unusual,
+        "feature_size": 12,
+        "in_channels": 3,
+        "depths": (3, 1, 2, 1),
+        "window_size": (8, 7, 3),
+    }
+    ours, theirs = pair({**fields, "norm": "instance_affine"}, {"norm_name": ("instance", {"affine": True})})
+    theirs = theirs.double()
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(1, 3, 40, 64, 32)), rng.normal(size=(1, 3, 40, 64, 32))
+    padded = np.pad(x, ((0, 0), (0, 0), (0, 24), (0, 0), (0, 0)))
+    (theirs(torch.from_numpy(padded))[:, :, :40] * torch.from_numpy(weight)).mean().backward()
+    with jax.enable_x64(True):
+        model = dataclasses.replace(ours, dtype=np.float64)
+        params = jax.tree.map(np.float64, weights.from_monai(named(theirs), ours))
+        image_, cotangent = np.moveaxis(x, 1, -1), np.moveaxis(weight, 1, -1)
+        loss = jax.jit(jax.grad(lambda p: (model.apply({"params": p}, image_) * cotangent).mean()))
+        found = weights.to_monai(loss(params), ours)
+    for name, tensor in theirs.named_parameters():
+        expected = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy()
+        off = np.linalg.norm(found[name] - expected) / max(np.linalg.norm(expected), 1e-12)
+        assert off < 1e-8, (name, off)
 
 
 def test_our_files_load_into_monai(tmp_path):
