@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import pathlib
 from types import ModuleType
 
 import numpy as np
@@ -69,6 +68,41 @@ def test_every_arm_leaves_out_what_its_name_says():
     assert flagged["volume"].sum() == solf.outside(measures, solf.fit(measures, 2.0))[..., 0].sum()
 
 
+def test_a_level_is_told_as_change_against_the_same_seeds():
+    curation, figure = script("curation"), script("curation_figure")
+    counts = {"labels": 100, "wrong": 40, "ignored": 20, "ignored_wrong": 15}
+    runs = [
+        {"level": 0.5, "arm": arm, "seed": seed, "dice": dice, **counts}
+        for arm, scores in {"all": (0.5, 0.7), "solf_2": (0.52, 0.74), "solf_2_unknown": (0.6, 0.81)}.items()
+        for seed, dice in enumerate(scores)
+    ]
+    rows = {row["arm"]: row for row in curation.table(runs)}
+    assert rows["all"]["gain"] is None and rows["all"]["dice"] == pytest.approx(0.6)
+    assert rows["all"]["error"] == pytest.approx(0.1)
+    assert rows["solf_2"]["gain"] == pytest.approx(0.03)
+    assert rows["solf_2"]["gain_error"] == pytest.approx(0.01)
+    assert rows["solf_2"]["p"] == pytest.approx(0.2048, abs=1e-3)  # Student's t = 3, one degree of freedom
+    text = figure.markdown(list(rows.values()))
+    assert "| ε = 2 | 20.0% | 75% | 0.630 ± 0.110 | +0.030 ± 0.010 | 0.20 | 2 |" in text
+    assert figure.draw(list(rows.values()))[:4] == b"\x89PNG" and figure.draw([])[:4] == b"\x89PNG"
+
+
+def test_a_batch_holds_what_a_subject_says_and_all_come_once():
+    small = script("../small")
+    images = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1, 1)
+    labels, unknown = (
+        np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1),
+        np.zeros((3, len(small.CLASSES)), bool),
+    )
+    unknown[1, 2] = True
+    stream = small.batches(images, labels, 0, unknown)
+    first = [next(stream) for _ in range(3)]
+    assert sorted(int(batch["label"][0, 0, 0, 0]) for batch in first) == [0, 1, 2]
+    for batch in first:
+        assert batch["image"].dtype == np.float32 and batch["image"].item() == batch["label"].item()
+        assert batch["annotated"][0, 2] == (batch["label"].item() != 1)
+
+
 @pytest.mark.slow
 def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
     curation = script("curation")
@@ -84,13 +118,14 @@ def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
         "--tests",
         "1",
     ]
-    arguments += ["--steps", "2", "--arms", "all", "oracle"]
-    curation.main([*arguments, "--minutes", "0"])
+    arguments += ["--steps", "10", "--width", "4", "--shape", "16", "16", "32", "--arms", "all", "oracle"]
+    curation.main([*arguments, "--minutes", "-1"])
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == []
     curation.main(arguments)
     rows = {row["arm"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
     assert rows["all"]["ignored"] == 0 and rows["oracle"]["ignored"] == rows["oracle"]["wrong"] > 0
-    monkeypatch.setattr(curation, "one", None)  # would fail
-    before = pathlib.Path(tmp_path / "results.json").read_bytes()
+    monkeypatch.setattr(curation, "Work", None)  # would fail
+    before = (tmp_path / "results.json").read_bytes()
     curation.main(arguments)
-    assert pathlib.Path(tmp_path / "results.json").read_bytes() == before
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,6 +1,7 @@
 """The scaling study's script, without training."""
 
 import importlib.util
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -11,13 +12,16 @@ from tests.conftest import ROOT
 from ukbob_jax import files
 
 
-@pytest.fixture(scope="module")
-def scaling():
-    path = ROOT / "experiments" / "scaling" / "scaling.py"
-    spec = importlib.util.spec_from_file_location("scaling", path)
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / "scaling" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return script("scaling")
 
 
 def test_shares_are_nested_and_of_their_size(scaling):
@@ -49,6 +53,8 @@ def test_a_sweep_goes_on_where_it_stopped_and_draws_what_is_there(scaling, tmp_p
     assert made[0][2] == ["--config.train.steps=3"]
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(row["share"], row["seeds"], row["dice"]) for row in rows] == [(10, 2, 0.05), (100, 2, 0.5)]
+    errors = [row["error"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]]
+    assert errors == [0.0, 0.0]  # both seeds scored alike
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -56,3 +62,23 @@ def test_the_score_is_the_best_of_a_training(scaling, tmp_path):
     rows = [{"step": 1, "train/loss": 2.0}, {"step": 2, "val/dice": 0.3}, {"step": 4, "val/dice": None}]
     files.write_jsonl(tmp_path / "metrics.jsonl", [*rows, {"step": 6, "val/dice": 0.2}])
     assert scaling.best(tmp_path) == 0.3
+
+
+def test_shares_of_phantoms_are_nested_and_draws_differ(tmp_path, monkeypatch):
+    phantoms = script("phantoms")
+    order = [phantoms.nested(20, 0, share).tolist() for share in (1, 10, 50, 100)]
+    assert [len(chosen) for chosen in order] == [1, 2, 10, 20]
+    assert all(long[: len(short)] == short for short, long in itertools.pairwise(order))
+    assert len(set(order[-1])) == 20 and max(order[-1]) < phantoms.FIRST_TEST
+    assert phantoms.nested(20, 1, 100).tolist() != order[-1]
+
+    def one(seed, share, path, subjects):
+        files.write_json(
+            path, {"seed": seed, "share": share, "subjects": subjects * share // 100, "dice": 0.5}
+        )
+
+    monkeypatch.setattr(phantoms, "parts", lambda options: ())
+    monkeypatch.setattr(phantoms, "one", one)
+    phantoms.main(["--workdir", str(tmp_path), "--shares", "10", "100", "--seeds", "2"])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(row["subjects"], row["seeds"], row["dice"]) for row in rows] == [(2, 2, 0.5), (20, 2, 0.5)]

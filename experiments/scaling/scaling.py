@@ -112,7 +112,9 @@ def summarise(options: argparse.Namespace, todo: list[tuple[int, int]]) -> None:
     for share in sorted({run["share"] for run in runs}):
         dice = [run["dice"] for run in runs if run["share"] == share]
         subjects = next(run["subjects"] for run in runs if run["share"] == share)
+        error = float(np.std(dice, ddof=1) / np.sqrt(len(dice))) if len(dice) > 1 else None
         rows.append({"share": share, "subjects": subjects, "seeds": len(dice), "dice": float(np.mean(dice))})
+        rows[-1]["error"] = error  # of the mean, over seeds
         print(json.dumps(rows[-1]))
     files.write_json(
         options.output, {"recipe": options.recipe, "then": options.then, "rows": rows, "runs": runs}
@@ -121,7 +123,10 @@ def summarise(options: argparse.Namespace, todo: list[tuple[int, int]]) -> None:
     axes.scatter(
         [run["subjects"] for run in runs], [run["dice"] for run in runs], s=14, color="0.6", label="a seed"
     )
-    axes.plot([row["subjects"] for row in rows], [row["dice"] for row in rows], marker="o", label="mean")
+    axes.errorbar(
+        [row["subjects"] for row in rows], [row["dice"] for row in rows], [row["error"] or 0 for row in rows],
+        marker="o", capsize=3, label="mean and its standard error",
+    )  # fmt: skip
     axes.set(xscale="log", xlabel="training subjects", ylabel="mean Dice, held out")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -1,145 +1,144 @@
 """Does filtering labels make a better network? One network, equal steps, labels chosen in different ways.
 
-    python experiments/solf/curation.py --workdir runs/curation                  the default: small, hours on two cores
+    python experiments/solf/curation.py --workdir runs/curation                  the whole design: half an hour on two cores
     python experiments/solf/curation.py --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
-    ... --levels 0.3 --arms all random solf_2 oracle --seeds 2                   a part of it
-    ... --shape 64 32 128 --steps 2000 --subjects 1000                           a larger one, for an accelerator
+    ... --levels 0.5 --arms all random solf_2 oracle --seeds 2                   a part of it
+    ... --shape 64 64 128 --width 24 --steps 2000                                a larger one, for an accelerator
 
-Arms, by the labels that training ignores: none (all), as many as solf_2 drawn at random (random), those whose volume
+Arms, by the labels that training leaves out: none (all), as many as solf_2 drawn at random (random), those whose volume
 alone is among the extreme 2 percent at either end (volume), SOLF at ε percent (solf_ε), SOLF with robust limits
-(robust), exactly the wrong ones (oracle). Each is scored by Dice on clean bodies nobody trained on. Results are written
-as they come.
+(robust), exactly the wrong ones (oracle). Each is scored by Dice on clean bodies nobody trained on. A seed draws the
+planted errors, the network's start and the order of the subjects, alike for all arms, so that arms are compared pairwise.
+
+A label that is left out is ignored where it lies, as the package does. What it lacks stays: of an organ that was cut in
+half, the lost half is background, and is learnt as such. In the arms ending in _unknown it is not: there the background
+of that subject may be that organ (the loss's `annotated`).
+
+Every training that is done is kept in the workdir and passed over; results are written as they come.
 """
 
 import argparse
-import json
+import functools
 import pathlib
 import sys
 import time
 
 import numpy as np
+from scipy import stats
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from configs import swin_bob
+from experiments import small
+from experiments.solf import curation_figure
 from ukbob_jax import anatomy, devices, files
-from ukbob_jax.jobs import evaluate, ingest, train
-from ukbob_jax.jobs.demo import changed
-from ukbob_jax.quality import cohort, planted, solf, stack, verdicts
+from ukbob_jax.phantom import label_errors
+from ukbob_jax.quality import measure, solf, stack
 from ukbob_jax.quality.measures import OrganMeasures
-from ukbob_jax.settings import resolve
-from ukbob_jax.store.reader import Store
 
 EPSILONS = (0.5, 1, 2, 3, 5)
 ARMS = ("all", "random", "volume", *(f"solf_{e:g}" for e in EPSILONS), "robust", "oracle")
+UNKNOWN = "_unknown"
+ALL_ARMS = (*ARMS, *(arm + UNKNOWN for arm in ("solf_2", "solf_5", "robust", "oracle")))
+FEWEST = 24  # voxels, as in configs/common.py
+LEARNT = [anatomy.IDS[name] for name in small.ORGANS]
 
 
 def main(argv: list[str]) -> None:
+    options = parse(argv)
+    devices.use_compile_cache()
+    start, last = time.monotonic(), 0.0
+    wanted = [
+        (s, level, arm) for s in range(options.seeds) for level in options.levels for arm in options.arms
+    ]
+    todo = [task for task in wanted if not score_file(options, *task).exists()]
+    work = functools.cache(lambda: Work(options))  # not made where nothing is left to do
+    for task in todo:
+        begun = time.monotonic()
+        if begun - start + last > 60 * options.minutes:
+            break
+        work().one(*task)
+        last = time.monotonic() - begun
+        print(f"{task}: {last:.0f} s", file=sys.stderr)
+    scores = [files.read_json(path) for task in wanted if (path := score_file(options, *task)).exists()]
+    rows = table(scores)
+    keys = ("subjects", "tests", "shape", "width", "steps", "kinds")
+    files.write_json(options.output, {**{k: getattr(options, k) for k in keys}, "rows": rows, "runs": scores})
+    files.write_bytes(options.output.with_suffix(".png"), curation_figure.draw(rows))
+    print(curation_figure.markdown(rows))
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, help="default: results.json in the workdir")
-    parser.add_argument("--minutes", type=float, default=np.inf, help="start no training after so many")
-    parser.add_argument("--levels", type=float, nargs="+", default=(0.1, 0.3), help="share of organs spoilt")
-    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument(
+        "--minutes", type=float, default=np.inf, help="stop before a training would end later"
+    )
+    parser.add_argument("--levels", type=float, nargs="+", default=(0.5, 0.2), help="share of organs spoilt")
+    parser.add_argument("--kinds", nargs="+", default=label_errors.KINDS, choices=label_errors.KINDS)
+    parser.add_argument("--arms", nargs="+", default=ALL_ARMS, choices=ALL_ARMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--subjects", type=int, default=240, help="whose labels are filtered and trained on")
-    parser.add_argument("--tests", type=int, default=6, help="clean bodies that are scored")
-    parser.add_argument("--shape", type=int, nargs=3, default=(32, 32, 64), help="voxels, x y z")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--tests", type=int, default=20, help="clean bodies that are scored")
+    parser.add_argument("--shape", type=int, nargs=3, default=small.Setting.shape, help="voxels, x y z")
+    parser.add_argument("--width", type=int, default=small.Setting.width)
+    parser.add_argument("--steps", type=int, default=small.Setting.steps)
     options = parser.parse_args(argv)
     options.output = options.output or options.workdir / "results.json"
-    devices.use_compile_cache()
-    until = time.monotonic() + 60 * options.minutes
-    todo = [(s, level, arm) for s in range(options.seeds) for level in options.levels for arm in options.arms]
-    for seed, level, arm in todo:
-        folder = options.workdir / f"{level:g}" / arm / str(seed)
-        if (folder / "score.json").exists():
-            continue
-        if time.monotonic() > until:
-            break
-        one(options, level, arm, seed, folder)
-        summarise(options, todo)
-    summarise(options, todo)
+    return options
 
 
-def one(options: argparse.Namespace, level: float, arm: str, seed: int, folder: pathlib.Path) -> None:
-    """Make what is missing: stores, verdicts, the network, its scores."""
-    config = recipe(options, level, seed)
-    clean = changed(
-        config,
-        {
-            "store": f"{options.workdir}/stores/clean",
-            "source.first": options.subjects,  # bodies that no training subject has
-            "source.count": options.tests,
-            "source.errors": 0.0,
-            "source.splits": {"test": options.tests},
-            "evaluate.name": "clean",
-        },
-    )
-    for made in (config, clean):
-        if not pathlib.Path(made.store, "manifest.jsonl").exists():
-            ingest.run(made, str(options.workdir))
-    share = verdict_file(config, arm, seed, folder / "solf.jsonl")
-    training = changed(config, {"data.verdicts": str(folder / "solf.jsonl")})
-    train.run(training, str(folder))
-    evaluate.run(clean, str(folder))
-    rows = files.read_jsonl(folder / "evaluation" / "clean.jsonl")
-    organs = {name: mean([r["dice"] for r in rows if r["organ"] == name]) for name in config.organs}
-    found = {"level": level, "arm": arm, "seed": seed, "dice": mean(list(organs.values())), "organs": organs}
-    files.write_json(folder / "score.json", found | share)
+def score_file(options: argparse.Namespace, seed: int, level: float, arm: str) -> pathlib.Path:
+    return options.workdir / f"{level:g}" / arm / f"{seed}.json"
 
 
-def recipe(options: argparse.Namespace, level: float, seed: int):
-    """The demo's network and cohort, with this experiment's sizes."""
-    config = changed(
-        swin_bob.get_config("demo"),
-        {
-            "seed": seed,
-            "store": f"{options.workdir}/stores/{level:g}",
-            "source.count": options.subjects,
-            "source.shape": tuple(options.shape),
-            "source.splits": {},
-            "source.spoilt": 1.0,
-            "source.errors": level,
-            "data.crop": tuple(options.shape),
-            "data.val_split": "",
-            "train.steps": options.steps,
-            "optimizer.warmup_steps": options.steps // 6,
-            "train.eval_every": 10 * options.steps,
-            "train.checkpoint_every": options.steps,
-            "evaluate.adapt": ("off",),
-            "evaluate.surface": False,
-            "evaluate.pictures": 0,
-        },
-    )
-    return resolve(changed(config, {"data.store": config.store}), options.workdir)
+class Work:
+    """What the trainings share: bodies, the compiled network, the noisy labels of the seed and level at hand."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        shape = tuple(options.shape)
+        self.bodies = small.cohort(options.workdir, shape, 0, options.subjects)
+        self.tests = small.cohort(options.workdir, shape, options.subjects, options.tests)
+        setting = small.Setting(shape, options.width, options.steps)
+        self.learner = small.Learner(setting, small.TO_CLASSES[small.upper(self.bodies.labels)])
+        self.noisy = functools.lru_cache(maxsize=1)(self._noisy)
 
-def verdict_file(config, arm: str, seed: int, path: pathlib.Path) -> dict:
-    """Write the labels that this arm ignores; returns how many, and how many of them are wrong."""
-    store = Store.open(config.store)
-    subjects = list(store.split("train"))
-    found, failures = cohort.measured(
-        store, subjects, config.label, verdicts.folder(store.path, config.label)
-    )
-    if failures:
-        raise SystemExit(f"{store.path}: {failures[0]['reason']}")
-    measures = solf.large(stack([found[name] for name in subjects]), config.solf.min_voxels)
-    errors = [
-        {"subject": name, **error} for name in subjects for error in store.rows[name]["quality"]["planted"]
-    ]
-    kind, _ = planted.truth(subjects, errors, anatomy.NUM_CLASSES)
-    flagged = ignored(arm, seed, measures, kind >= 0)
-    flagged[:, 0] = False
-    files.write_jsonl(
-        path,
-        ({"subject": subjects[i], "organ": int(organ), "flagged": True} for i, organ in np.argwhere(flagged)),
-    )
-    return {
-        "ignored": int(flagged.sum()),
-        "ignored_wrong": int((flagged & (kind >= 0)).sum()),
-        "wrong": len(errors),
-    }
+    def one(self, seed: int, level: float, arm: str) -> None:
+        """Choose labels, train, score."""
+        labels, wrong, measures = self.noisy(seed, level)
+        out = ignored(arm.removesuffix(UNKNOWN), seed, measures, wrong)
+        out[:, 0] = False
+        begun = time.monotonic()
+        silent = out if arm.endswith(UNKNOWN) else np.zeros_like(out)
+        unknown = np.pad(silent[:, LEARNT], ((0, 0), (1, 0)))  # n k, in the network's classes
+        stream = small.batches(self.bodies.images, self.targets(labels, out), seed, unknown)
+        params, losses = self.learner.train(stream, seed)
+        truth = small.TO_CLASSES[small.upper(self.tests.labels)]
+        small.write_scores(
+            score_file(self.options, seed, level, arm),
+            self.learner.dice(params, self.tests.images, truth),
+            level=level, arm=arm, seed=seed, losses=losses, seconds=round(time.monotonic() - begun, 1),
+            labels=int((np.asarray(measures.voxels)[:, LEARNT] > 0).sum()), wrong=int(wrong[:, LEARNT].sum()),
+            ignored=int(out[:, LEARNT].sum()), ignored_wrong=int((out & wrong)[:, LEARNT].sum()),
+        )  # fmt: skip
+
+    def _noisy(self, seed: int, level: float) -> tuple[np.ndarray, np.ndarray, OrganMeasures]:
+        """Label maps with planted errors, which labels are wrong (n, num_classes), and what the filter measures."""
+        labels, found = self.bodies.labels.copy(), []
+        wrong = np.zeros((len(labels), anatomy.NUM_CLASSES), bool)
+        for i, label in enumerate(labels):
+            number = seed * len(labels) + i
+            labels[i], errors = label_errors.plant(label, number, share=level, kinds=self.options.kinds)
+            wrong[i, [error.organ for error in errors]] = True
+            found.append(measure(labels[i], self.bodies.spacing_mm))
+        return labels, wrong, solf.large(stack(found), FEWEST)
+
+    def targets(self, labels: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """What is learnt: classes of the network, 255 where a label is left out."""
+        lookup = np.tile(small.TO_CLASSES, (len(labels), 1))
+        lookup[:, : anatomy.NUM_CLASSES][out] = anatomy.IGNORE
+        return np.stack([own[label] for own, label in zip(lookup, small.upper(labels))])
 
 
 def ignored(arm: str, seed: int, measures: OrganMeasures, wrong: np.ndarray) -> np.ndarray:
@@ -162,40 +161,33 @@ def ignored(arm: str, seed: int, measures: OrganMeasures, wrong: np.ndarray) -> 
     return solf.flag(measures, solf.fit(measures, float(arm.removeprefix("solf_"))))
 
 
-def mean(values: list[float | None]) -> float:
-    """Of the values there are."""
-    return float(np.mean([value for value in values if value is not None]))
-
-
-def summarise(options: argparse.Namespace, todo: list[tuple[int, float, str]]) -> None:
-    """Mean and standard error over the seeds that are done, to the output and the terminal."""
-    scores = [
-        files.read_json(path)
-        for seed, level, arm in todo
-        if (path := options.workdir / f"{level:g}" / arm / str(seed) / "score.json").exists()
-    ]
+def table(scores: list[dict]) -> list[dict]:
+    """A row per level and arm: mean over seeds with its standard error, and against `all` of the same seeds."""
     rows = []
-    for level in options.levels:
-        for arm in options.arms:
-            own = [s for s in scores if (s["level"], s["arm"]) == (level, arm)]
-            dice = np.array([s["dice"] for s in own])
-            if own:
-                error = float(dice.std(ddof=1) / np.sqrt(len(dice))) if len(dice) > 1 else None
-                same = {key: own[0][key] for key in ("ignored", "ignored_wrong", "wrong")}
-                rows.append(
-                    {
-                        "level": level,
-                        "arm": arm,
-                        "seeds": len(own),
-                        "dice": float(dice.mean()),
-                        "error": error,
-                    }
-                    | same
-                )
-    size = {key: getattr(options, key) for key in ("subjects", "tests", "shape", "steps")}
-    files.write_json(options.output, {**size, "rows": rows, "runs": scores})
-    for row in rows:
-        print(json.dumps(row))
+    for level, arm in dict.fromkeys((s["level"], s["arm"]) for s in scores):
+        own = {s["seed"]: s for s in scores if (s["level"], s["arm"]) == (level, arm)}
+        base = {s["seed"]: s["dice"] for s in scores if (s["level"], s["arm"]) == (level, "all")}
+        dice, error = mean_and_error([s["dice"] for s in own.values()])
+        gains = [s["dice"] - base[seed] for seed, s in own.items() if seed in base]
+        gain, gain_error = mean_and_error(gains) if arm != "all" else (None, None)
+        p = float(stats.ttest_1samp(gains, 0).pvalue) if gain_error else None
+        counts = {key: float(np.mean([s[key] for s in own.values()])) for key in COUNTS}
+        rows.append(
+            {"level": level, "arm": arm, "seeds": len(own), "dice": dice, "error": error}
+            | {"gain": gain, "gain_error": gain_error, "p": p, **counts}
+        )
+    return rows
+
+
+COUNTS = ("labels", "wrong", "ignored", "ignored_wrong")  # of the organs that are learnt, mean over seeds
+
+
+def mean_and_error(values: list[float]) -> tuple[float | None, float | None]:
+    """Mean, and its standard error where there are two values or more."""
+    if not values:
+        return None, None
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return float(np.mean(values)), error
 
 
 if __name__ == "__main__":
