@@ -48,7 +48,7 @@ def test_reads_exchanges_from_a_program_written_by_hand() -> None:
     assert pod.collectives(PROGRAM, 4) == [
         pod.Collective("reduce-scatter", bytes=96, sent=48.0, group=2, times=5),
         pod.Collective("all-reduce", bytes=20 + 24, sent=2 * 44 * 3 / 4, group=4, times=1),
-        pod.Collective("all-gather", bytes=48, sent=24, group=2, times=1),
+        pod.Collective("all-gather", bytes=48, sent=24, group=2, times=1, beside=True),
     ]
     assert pod.by_kind(pod.collectives(PROGRAM, 4))["reduce-scatter"] == {
         "number": 5,
@@ -83,6 +83,41 @@ ENTRY %main (p: bf16[10], q: f32[6], w: f32[3]) -> (f32[6], f32[6]) {
 
 def test_traffic_leaves_out_what_stays_in_fast_memory() -> None:
     assert pod.traffic(KERNELS) == 20 + 12 + 24 + 24
+
+
+# A gather that starts in one kernel and ends in another, and a kernel that sums and keeps its share.
+BESIDE = """\
+HloModule step
+
+%begin (a: bf16[4,4]) -> bf16[8,4] {
+  %a = bf16[4,4]{1,0} parameter(0)
+  %g1 = bf16[8,4]{1,0} all-gather(%a), channel_id=2, replica_groups=[2,2]<=[4], dimensions={0}
+}
+
+%end (b: bf16[4,4]) -> bf16[8,4] {
+  %b = bf16[4,4]{1,0} parameter(0)
+  %g2 = bf16[8,4]{1,0:S(1)} all-gather(%b), channel_id=2, replica_groups=[2,2]<=[4], dimensions={0}
+}
+
+%all-reduce-scatter.1 (c: bf16[8,4]) -> bf16[4,4] {
+  %c = bf16[8,4]{1,0} parameter(0)
+  %sum = bf16[8,4]{1,0} all-reduce(%c), channel_id=2, replica_groups=[2,2]<=[4]
+}
+
+ENTRY %main (p: bf16[4,4]) -> bf16[4,4] {
+  %p = bf16[4,4]{1,0} parameter(0)
+  %f1 = bf16[8,4]{1,0} fusion(%p), calls=%begin
+  %f2 = bf16[8,4]{1,0} fusion(%p), calls=%end
+  ROOT %f3 = bf16[4,4]{1,0} fusion(%f2), calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_an_exchange_beside_other_work_counts_once() -> None:
+    assert pod.collectives(BESIDE, 4) == [
+        pod.Collective("all-gather", bytes=64, sent=32, group=2, times=1, beside=True),
+        pod.Collective("reduce-scatter", bytes=64, sent=32, group=2, times=1),
+    ]
 
 
 def test_the_gradient_of_a_copied_parameter_is_summed_once() -> None:
@@ -155,9 +190,10 @@ def test_prediction_follows_from_published_figures(sides: tuple, links: int) -> 
 
 
 def test_an_exchange_of_some_devices_uses_one_link() -> None:
-    some = pod.Collective("all-gather", 10**8, 1e8, 8, 1)
+    some = pod.Collective("all-gather", 10**8, 1e8, 8, 1, beside=True)
     found = pod.predict(pod.CHIPS["v5e"], (16, 16), 256, 1e12, 1e9, [some])
-    assert found["exchange_s"] == pytest.approx(1e8 / 50e9 + 60e-6)
+    assert found["beside_s"] == found["exchange_s"] and found["efficiency_overlapped"] == 1
+    assert found["exchange_s"] == pytest.approx(1e8 / 50e9 + 14e-6)
 
 
 def test_compiles_what_the_recipe_trains() -> None:
