@@ -1,6 +1,6 @@
 """The scaling study on phantoms, short enough to repeat: true labels, nested shares of few bodies, equal steps.
 
-    python experiments/scaling/phantoms.py --workdir runs/scaling                 15 trainings, minutes each on one core
+    python experiments/scaling/phantoms.py --workdir runs/scaling                 15 short trainings
     python experiments/scaling/phantoms.py --workdir runs/scaling --minutes 5     stop after 5 minutes; again goes on
 
 The network and the trainings are those of `experiments/small.py`; `scaling.py` runs whole recipes on real stores.

@@ -1,6 +1,6 @@
 """Does filtering labels make a better network? One network, equal steps, labels chosen in different ways.
 
-    python experiments/solf/curation.py --workdir runs/curation                  the whole design: half an hour on two cores
+    python experiments/solf/curation.py --workdir runs/curation                  the whole design: an hour or two
     python experiments/solf/curation.py --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
     ... --levels 0.5 --arms all random solf_2 oracle --seeds 2                   a part of it
     ... --shape 64 64 128 --width 24 --steps 2000                                a larger one, for an accelerator

@@ -46,6 +46,8 @@ def dice_of_arms(axes, rows: list[dict]) -> None:
             for row in rows
             if row["arm"] in {name + suffix for name in names}
         }
+        if not own:
+            continue
         at = [names.index(name) + shift for name in own]
         dice, error = [row["dice"] for row in own.values()], [row["error"] or 0 for row in own.values()]
         axes.errorbar(at, dice, error, fmt="o", markersize=4, capsize=3, color=color, label=label)
