@@ -123,8 +123,7 @@ def overall(rows: Rows, phase: str) -> Table:
     header = [
         "network",
         "way",
-        "bodies",
-        "scans",
+        "scans (bodies)",
         "Dice",
         "change",
         "95 %",
@@ -135,10 +134,12 @@ def overall(rows: Rows, phase: str) -> Table:
     ]
     cells = [
         [
-            *(str(s[name]) for name in header[:4]),
+            s["network"],
+            s["way"],
+            f"{s['scans']} ({s['bodies']})",
             f"{s['dice']:.3f}",
             f"{s['change']:+.4f}",
-            f"{s['low']:+.4f} to {s['high']:+.4f}",
+            f"{s['low']:+.3f} to {s['high']:+.3f}",
             f"{s['p']:.2f}",
             f"{s['worst']:+.3f}",
             f"{s['share_worse']:.0%} ({s['share_clearly_worse']:.0%})",
@@ -195,5 +196,7 @@ def picture(rows: Rows) -> bytes:
         axes.invert_yaxis()
         axes.set_xlabel("Dice minus Dice without adaptation", fontsize=9)
         axes.set_title(network, fontsize=10)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=len(ways)
+        )
     return figures.render(figure)
