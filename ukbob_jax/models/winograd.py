@@ -2,8 +2,8 @@
 
 Sums of neighbouring inputs are formed first, multiplied with sums of the kernel's taps, and the products summed again:
 half the arithmetic along every axis it is done on (Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308, section 4.3).
-Interpolation points 0, 1, -1, 2, -2 and infinity. Rounding grows with the sums: in float32 results differ by 1e-5 of
-their standard deviation with one axis, 3e-5 with two, where the plain sum is 2e-6 off.
+Interpolation points 0, 1, -1, 2, -2 and infinity. Rounding grows with the sums: in
+float32 several times that of the plain sum, more with two axes than with one.
 
 Four planes of the output are made at a time, which bounds the memory for what is in between.
 
