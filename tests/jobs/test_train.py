@@ -158,7 +158,8 @@ def packed(label, annotated):
     """A batch as the pipeline hands it over, of one scan without contrast."""
     b = len(label)
     return {
-        "image": np.zeros((*label.shape, 1), np.int16), "label": label, "size": np.full((b, 3), label.shape[1:], np.int32),
+        "stored": np.zeros((b, 1, *label.shape[1:]), np.int16), "label": label,
+        "size": np.full((b, 3), label.shape[1:], np.int32),
         "offset": np.zeros((b, 1), np.float32), "scale": np.ones((b, 1), np.float32), "annotated": annotated,
         "range": np.tile(np.float32([-9, 9]), (b, 1)), "lookup": np.tile(np.arange(256, dtype=np.uint8), (b, 1)),
     }  # fmt: skip

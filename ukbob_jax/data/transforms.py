@@ -62,20 +62,21 @@ class ReadBatch(grain.transforms.Map):
         scans = [place.scan for place in places]
         padded = any((place.size < self.crop).any() for place in places)
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
-        image = new((len(places), *self.crop, len(scans[0].channels)), np.int16)
+        stored = new((len(places), len(scans[0].channels), *self.crop), np.int16)
         label = new((len(places), *self.crop), np.uint8)
         waits, lost = [], set()  # (row, wait); rows that cannot be read
         for row, (scan, start, size) in enumerate(places):
             before = (np.array(self.crop) - size) // 2
             inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
-            stored = len(self.store.rows[scan.subject]["contrasts"])
-            channels = () if scan.channels == tuple(range(stored)) else scan.channels
+            every = len(self.store.rows[scan.subject]["contrasts"])
+            channels = () if scan.channels == tuple(range(every)) else scan.channels
+            image = np.moveaxis(stored, 1, -1)  # b x y z c
             for name, out, which in (("image", image, channels), (f"label/{self.label}", label, ())):
                 with self._tolerant(scan.subject, row, lost):
                     waits.append((row, self.store.fetch(scan.subject, name, start, out[inside], which)))
         mappings = [stored_mapping(scan, self.normalize) for scan in scans]
         batch = {
-            "image": image,
+            "stored": stored,
             "label": label,
             "subject": np.array([scan.index for scan in scans], np.int32),
             "size": np.array([place.size for place in places], np.int32),
@@ -90,7 +91,7 @@ class ReadBatch(grain.transforms.Map):
             with self._tolerant(scans[row].subject, row, lost):
                 wait()
         for row in lost:
-            image[row], label[row] = 0, IGNORE
+            stored[row], label[row] = 0, IGNORE
         return batch
 
     @contextlib.contextmanager
