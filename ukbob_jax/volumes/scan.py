@@ -56,8 +56,10 @@ def read_case(
         check_same_space(channels[0], volume, str(case.images[0]), str(path))
     image = channels[0]
     if len(channels) > 1:
-        array = np.concatenate([volume.array for volume in channels], axis=-1)
-        image = Volume(array, image.affine, image.codes)
+        arrays = [volume.array for volume in channels]
+        shape = (*image.shape, sum(array.shape[3] for array in arrays))
+        together = np.empty(shape, np.result_type(*arrays), order="F")  # each channel in one piece of memory
+        image = Volume(np.concatenate(arrays, axis=-1, out=together), image.affine, image.codes)
     labels, annotated = {}, {}
     for name, path in case.labels.items():
         if path.is_dir():

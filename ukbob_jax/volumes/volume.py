@@ -138,7 +138,14 @@ class Volume:
         """`function` (x y z -> x y z) on the array, or on each of its channels in turn, which bounds memory."""
         if self.array.ndim == 3:
             return function(self.array)
-        return np.stack([function(self.array[..., c]) for c in range(self.array.shape[3])], axis=-1)
+        channels = self.array.shape[3]
+        first = function(self.array[..., 0])
+        # each channel in one piece of memory
+        out = np.empty((*first.shape, channels), first.dtype, order="F")
+        out[..., 0] = first
+        for c in range(1, channels):
+            out[..., c] = function(self.array[..., c])
+        return out
 
 
 def _check_order(order: int) -> None:
