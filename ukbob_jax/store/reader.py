@@ -15,15 +15,20 @@ from ukbob_jax.errors import ConfigError, FileError, UkbobError, ValuesError
 from ukbob_jax.store import rows, samples, schema, values
 
 OPEN_ARRAYS = 4096  # array handles kept open, about 20 kB each
+PARSED_ROWS = 64  # rows kept parsed: each is asked for several times in a row
 
 
 class Rows(Mapping[str, dict[str, Any]]):
-    """The manifest's rows by subject, in order; kept as text and parsed on access, to hold 50,000 of them."""
+    """The manifest's rows by subject, in order; kept as text and parsed on access, to hold 50,000 of them. Read only."""
 
     def __init__(self, lines: dict[str, bytes]) -> None:
         self._lines = lines
+        self._parsed = functools.lru_cache(maxsize=PARSED_ROWS)(self._parse)
 
     def __getitem__(self, subject: str) -> dict[str, Any]:
+        return self._parsed(subject)
+
+    def _parse(self, subject: str) -> dict[str, Any]:
         if subject not in self._lines:
             raise ConfigError(
                 f"no subject {subject!r} in the store; it has {len(self)}, such as {next(iter(self))!r}."
