@@ -55,7 +55,7 @@ class Setting:
 
     shape: tuple[int, int, int] = (32, 32, 64)  # voxels of the whole field of view
     width: int = 16
-    steps: int = 120
+    steps: int = 600
     learning_rate: float = 5e-3
 
 

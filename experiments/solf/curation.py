@@ -1,6 +1,6 @@
 """Does filtering labels make a better network? One network, equal steps, labels chosen in different ways.
 
-    python experiments/solf/curation.py --workdir runs/curation                  the whole design: an hour or two
+    python experiments/solf/curation.py --workdir runs/curation                  the whole design: an hour
     python experiments/solf/curation.py --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
     ... --levels 0.5 --arms all random solf_2 oracle --seeds 2                   a part of it
     ... --shape 64 64 128 --width 24 --steps 2000                                a larger one, for an accelerator
@@ -14,7 +14,7 @@ A label that is left out is ignored where it lies, as the package does. What it 
 half, the lost half is background, and is learnt as such. In the arms ending in _unknown it is not: there the background
 of that subject may be that organ (the loss's `annotated`).
 
-Every training that is done is kept in the workdir and passed over; results are written as they come.
+Every training that is done is kept in the workdir and passed over; results are of all that are in it.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def main(argv: list[str]) -> None:
         work().one(*task)
         last = time.monotonic() - begun
         print(f"{task}: {last:.0f} s", file=sys.stderr)
-    scores = [files.read_json(path) for task in wanted if (path := score_file(options, *task)).exists()]
+    scores = [files.read_json(path) for path in options.workdir.glob("*/*/*.json")]
+    scores.sort(key=lambda score: (-score["level"], ALL_ARMS.index(score["arm"]), score["seed"]))
     rows = table(scores)
     keys = ("subjects", "tests", "shape", "width", "steps", "kinds")
     files.write_json(options.output, {**{k: getattr(options, k) for k in keys}, "rows": rows, "runs": scores})
