@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from ukbob_jax.errors import ValuesError
 from ukbob_jax.evaluation import metrics
 
 NUMBERS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
@@ -213,3 +214,19 @@ def test_wrong_labels_and_shapes_are_named(metric):
         metric(labels, np.zeros_like(labels), 3)
     with pytest.raises(ValueError, match=r"\(14, 12, 10\).*\(14, 12, 9\)"):
         metric(labels, labels[..., :9], 4)
+
+
+def test_labels_that_cannot_be_checked_inside_jit_count_as_nothing():
+    pred, true = blobs(5).astype(np.int32), blobs(6).astype(np.int32)
+    wild = pred.copy()
+    wild[:4] = -1
+    ours = metrics.confusion(jnp.asarray(wild), jnp.asarray(true), 6)
+    np.testing.assert_array_equal(ours, metrics.confusion(pred[4:], true[4:], 6))
+
+
+@pytest.mark.parametrize(
+    "spacing, k, tolerance", [((1, 1), 6, 1), ((1, 1, 0), 6, 1), ((1, 1, 1), 256, 1), ((1, 1, 1), 6, [1, 2])]
+)
+def test_surface_names_arguments_that_cannot_be_used(spacing, k, tolerance):
+    with pytest.raises(ValuesError, match=r"surface: .*(spacing|classes)"):
+        metrics.surface(blobs(1), blobs(2), spacing, k, tolerance)

@@ -114,7 +114,8 @@ def confusion(pred: Array, true: Array, num_classes: int) -> Array:
     k = num_classes
     if isinstance(pred, jax.Array) or isinstance(true, jax.Array):
         pred, true = jnp.ravel(pred).astype(jnp.int32), jnp.ravel(true).astype(jnp.int32)
-        cell = jnp.where((true >= k) | (pred >= k), k * k, pred * k + true)
+        outside = (true < 0) | (true >= k) | (pred < 0) | (pred >= k)
+        cell = jnp.where(outside, k * k, pred * k + true)
         return jnp.bincount(cell, length=k * k + 1)[:-1].reshape(k, k)
     pred, true = np.asarray(pred).ravel(), np.asarray(true).ravel()
     if (true == IGNORE).any():

@@ -47,10 +47,18 @@ def surface(
         tolerance_mm: distance that counts as agreement in `nsd`; one, or one per class.
 
     Raises:
-        ValuesError: the shapes differ, are not 3-D, or a label is not in 0..k-1.
+        ValuesError: the shapes differ, are not 3-D, a label is not in 0..k-1, or another argument cannot be used.
     """
+    tolerance = np.asarray(tolerance_mm, np.float32)
+    if not 1 <= num_classes <= IGNORE or tolerance.shape not in ((), (num_classes,)):
+        raise ValuesError(
+            f"surface: {num_classes} classes with tolerances of shape {tolerance.shape}; give at most {IGNORE} "
+            "classes, and one tolerance or one per class."
+        )
+    if len(spacing_mm) != 3 or not all(0 < s < np.inf for s in spacing_mm):
+        raise ValuesError(f"surface: spacing {tuple(spacing_mm)} must be three positive numbers, mm.")
     pred, true = _checked(pred, true, num_classes)
-    tolerance = np.broadcast_to(np.asarray(tolerance_mm, np.float32), (num_classes,))
+    tolerance = np.broadcast_to(tolerance, (num_classes,))
     surfaces = _surface_labels(pred), _surface_labels(true)
     there = _distances(surfaces[0], surfaces[1], spacing_mm, num_classes)
     back = _distances(surfaces[1], surfaces[0], spacing_mm, num_classes)
