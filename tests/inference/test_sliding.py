@@ -131,7 +131,7 @@ def test_batch_does_not_change_the_result_and_is_always_full(batch):
 
     volume = random_volume((11, 9, 10, 1))
     ours = sliding_window(predict, volume, (6, 5, 4), 0.5, batch=batch)
-    assert set(seen) == {(min(batch, 36), 6, 5, 4, 1)}  # 3 x 3 x 4 windows
+    assert set(seen) == {(batch, 6, 5, 4, 1)}  # of 3 x 3 x 4 windows
     np.testing.assert_allclose(ours, sliding_window(conv, volume, (6, 5, 4), 0.5, batch=1), atol=1e-6)
 
 
@@ -168,6 +168,22 @@ def test_new_parameters_and_new_volumes_compile_nothing():
 
     for run, value in ((sliding_window_params, 1.0), (sliding_window_params, 2.0)):
         run(apply, {"a": jnp.float32(value)}, random_volume((8, 8, 9, 1), seed=int(value)), (5, 5, 5))
+
+
+@pytest.mark.parametrize("shape, batch", [((11, 9, 10), 5), ((4, 9, 3), 50)])
+@pytest.mark.parametrize("blend", ["gaussian", "constant"])
+def test_a_prediction_that_needs_values_is_called_on_the_host(shape, batch, blend):
+    seen = []
+
+    def predict(x):
+        seen.append(x.shape)
+        return np.array(conv(np.asarray(x)))  # numpy: cannot be traced
+
+    volume, roi = random_volume((*shape, 1)), (6, 5, 4)
+    ours = sliding_window(predict, volume, roi, (0.5, 0.25, 0.6), blend, batch)
+    assert set(seen) == {(batch, *roi, 1)}
+    expected = sliding_window(conv, volume, roi, (0.5, 0.25, 0.6), blend, batch)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)  # float32 sums in another order
 
 
 def test_works_inside_jit():

@@ -75,10 +75,10 @@ def axis_step(length: int, roi: int, overlap: float) -> int:
     return roi if roi == length else max(int(roi * (1 - overlap)), 1)
 
 
-def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def batches(starts: np.ndarray, batch: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Group windows into full batches; the last is filled with copies of its last window that do not count.
 
-    Where there are fewer windows than `batch`, they are one batch.
+    Where there are fewer windows than `batch`, they are one batch: filled too if `exact`, else of their number.
 
     Returns:
         starts `m batch 3` int32, and counts `m batch` float32: 1, or 0 for a filling copy.
@@ -89,7 +89,7 @@ def batches(starts: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     if batch < 1:
         raise ConfigError(f"sliding window: batch {batch} must be at least 1.")
     n = len(starts)
-    batch = min(batch, n)
+    batch = batch if exact else min(batch, n)
     padded = -(-n // batch) * batch
     index = np.minimum(np.arange(padded), n - 1)
     counts = (np.arange(padded) < n).astype(np.float32)

@@ -47,12 +47,14 @@ def sliding_window(
     """Blend the predictions of overlapping windows into logits for the whole volume.
 
     The numbers are those of MONAI's `sliding_window_inference`. `predict` is traced into one program with the
-    loop, always on `batch` windows, or on all where there are fewer; the program is kept for as long as the same
-    `predict` (by `==` and hash) comes with the same shapes and settings. A `predict` made anew for each call, or one
-    that closes over changing parameters, is compiled anew: hand parameters to `sliding_window_params` instead.
+    loop, always on exactly `batch` windows; the program is kept for as long as the same `predict` (by `==` and hash)
+    comes with the same shapes and settings. A `predict` made anew for each call is compiled anew, and arrays that it
+    closes over stay those of the first call, as in `jax.jit`: hand parameters to `sliding_window_params` instead.
+    A `predict` that cannot be traced, since it needs the values (numpy, another framework), is called batch by batch
+    on the host.
 
     Args:
-        predict: `b *roi c` -> `b *roi k`, of jax operations.
+        predict: `b *roi c` -> `b *roi k`.
         volume: `x y z c`.
         roi: window, voxels, x y z; 0 or less takes the whole axis.
         overlap: share of a window its neighbour covers, in [0, 1); one number or one per axis.
@@ -68,7 +70,13 @@ def sliding_window(
         ConfigError: settings that cannot be used, a volume that is not `x y z c`.
     """
     settings = make_settings(roi, overlap, blend, batch, pad, sigma_scale)
-    return _logits(_Closed(predict), None, check_volume(volume), settings)
+    volume = check_volume(volume)
+    try:
+        return _logits(_Closed(predict), None, volume, settings)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        if isinstance(volume, jax.core.Tracer):  # inside the caller's jit there are no values to hand out
+            raise
+        return _logits_on_host(predict, np.asarray(volume), settings)
 
 
 def sliding_window_params(
@@ -158,11 +166,14 @@ def num_outputs(
 ) -> int:
     """Channels of the prediction; a ConfigError if its voxels are not the window's."""
     out = jax.eval_shape(apply, variables, jax.ShapeDtypeStruct((batch, *roi, channels), dtype))
-    if len(out.shape) != 5 or out.shape[:4] != (batch, *roi):
-        raise ConfigError(
-            f"predict gave shape {out.shape} for windows {(batch, *roi, channels)}; b x y z k is needed."
-        )
+    _check_output(out.shape, (batch, *roi, channels))
     return out.shape[4]
+
+
+def _check_output(out: tuple[int, ...], windows: tuple[int, ...]) -> None:
+    """Raise a ConfigError unless a prediction of shape `out` has the voxels of its `windows`, both `b x y z c`."""
+    if len(out) != 5 or out[:4] != windows[:4]:
+        raise ConfigError(f"predict gave shape {out} for windows {windows}; b x y z k is needed.")
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "settings"))
@@ -170,7 +181,7 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings)
     volume = jnp.asarray(volume)
     shape = volume.shape[:3]
     grid = grids.windows(shape, settings.roi, settings.overlap)
-    starts, counts = grids.batches(grid.starts, settings.batch)
+    starts, counts = grids.batches(grid.starts, settings.batch, exact=True)
     weight = jnp.asarray(grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale))[..., None]
     padded = pad_volume(volume, grid, grid.padded, settings.pad)
     k = num_outputs(apply, variables, starts.shape[1], grid.roi, volume.shape[3], volume.dtype)
@@ -190,6 +201,25 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings)
     return logits / lax.slice(
         weights, (*grid.before, 0), tuple(b + s for b, s in zip(grid.before, shape)) + (1,)
     )
+
+
+def _logits_on_host(predict: Callable[[jax.Array], Any], volume: np.ndarray, settings: Settings) -> jax.Array:
+    """`_logits` for a prediction that cannot be traced."""
+    grid = grids.windows(volume.shape[:3], settings.roi, settings.overlap)
+    weight = grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale)[..., None]
+    padded = pad_volume(volume, grid, grid.padded, settings.pad)
+    total, weights = None, np.zeros((*grid.padded, 1), np.float32)
+    for starts, counts in zip(*grids.batches(grid.starts, settings.batch, exact=True)):
+        places = [tuple(slice(a, a + r) for a, r in zip(start, grid.roi)) for start in starts]
+        x = np.stack([padded[place] for place in places])
+        logits = np.asarray(predict(jnp.asarray(x)), np.float32)
+        _check_output(logits.shape, x.shape)
+        total = np.zeros((*grid.padded, logits.shape[4]), np.float32) if total is None else total
+        for place, count, part in zip(places, counts, logits):
+            total[place] += part * weight * count
+            weights[place] += weight * count
+    inside = tuple(slice(b, b + s) for b, s in zip(grid.before, grid.shape))
+    return jnp.asarray(total[inside] / weights[inside])
 
 
 def add_at(total: jax.Array, part: jax.Array, start: tuple) -> jax.Array:
