@@ -156,6 +156,28 @@ def test_one_scan_goes_to_a_file(capsys, scans, tmp_path, network):
     assert call(capsys, "segment", scans / "a.nii.gz", out, "--model", "m", "--existing", "overwrite")[0] == 0
 
 
+@pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])
+def test_labels_never_replace_the_scan(capsys, scans, network, existing):
+    before = {path: path.read_bytes() for path in scans.iterdir()}
+    for place in ((scans / "a.nii.gz", scans / "a.nii.gz"), (scans, scans)):
+        code, _, error = call(capsys, "segment", *place, "--model", "m", "--existing", existing)
+        assert code == 2 and "a.nii.gz is the scan itself" in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in scans.iterdir()} == before
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(capsys, scans, tmp_path, network):
+    (tmp_path / "file").write_text("no folder")
+    for source, place in ((scans / "a.nii.gz", "file/labels.nii.gz"), (scans, "file"), (scans, "file/deep")):
+        code, _, error = call(capsys, "segment", source, tmp_path / place, "--model", "m")
+        assert code == 3 and "file is not a folder that can be written" in error and error.count("\n") == 1
+
+
+def test_an_empty_folder_is_told(capsys, tmp_path, network):
+    (tmp_path / "empty").mkdir()
+    code, _, error = call(capsys, "segment", tmp_path / "empty", tmp_path / "out", "--model", "m")
+    assert code == 3 and "empty: an empty folder" in error and error.count("\n") == 1
+
+
 def test_a_folder_gets_a_summary_and_goes_on_where_it_stopped(capsys, scans, tmp_path, network):
     out = tmp_path / "out"
     (scans / "bad.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:200])

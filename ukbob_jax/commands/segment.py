@@ -79,8 +79,9 @@ def run(options: argparse.Namespace) -> None:
         "gate": options.gate,
     }
     if len(scans) == 1 and is_file(output):
-        if cohort.keep(output, options.existing):
-            segmenter.predict(next(iter(scans.values())), **settings).save(output)
+        (scan,) = scans.values()
+        if cohort.keep(output, options.existing, scan):
+            segmenter.predict(scan, **settings).save(output)
         return
     cohort.label(segmenter, scans, output, options.existing, **settings)
 
@@ -102,13 +103,16 @@ def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
     """Name -> scan, and where the labels go.
 
     Raises:
-        FileError: an input is not there.
+        FileError: an input is not there, or an empty folder.
         ConfigError: several files and a folder mixed, or an output of the wrong kind.
     """
     paths = [pathlib.Path(path) for path in inputs]
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileError(f"{missing[0]}: no such file or folder.")
+    empty = [path for path in paths if path.is_dir() and not any(path.iterdir())]
+    if empty:
+        raise FileError(f"{empty[0]}: an empty folder. Give a scan, a folder of scans, or a DICOM series.")
     if len(paths) > 1 and any(path.is_dir() for path in paths):
         raise ConfigError("several inputs are the contrasts of one scan: give files, or one folder of scans.")
     if len(paths) == 1 and paths[0].is_dir() and any(case.stem(p) != p.name for p in paths[0].iterdir()):

@@ -1,12 +1,13 @@
 """Many scans labelled one after the other: one that fails does not stop the others, and the same call goes on."""
 
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ukbob_jax import files
-from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
+from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
 from ukbob_jax.inference import table
 from ukbob_jax.inference.segmenter import Scan, Segmenter
 from ukbob_jax.progress import track
@@ -29,12 +30,13 @@ def label(
         **options: of `Segmenter.predict`.
 
     Raises:
-        ConfigError: a label map is there and `existing` is "refuse".
+        ConfigError: a label map is there and `existing` is "refuse", or it would replace a scan.
+        FileError: `output` cannot be written.
         UkbobError: the only scan failed, for its own reason.
         SomeFailed: some scans failed; `failures.jsonl` in `output` says which and why.
     """
     targets = {name: output / f"{name}.nii.gz" for name in scans}
-    wanted = [name for name, target in targets.items() if keep(target, existing)]
+    wanted = [name for name, target in targets.items() if keep(target, existing, scans[name])]
     reports, failures = {}, []
     for name in track(wanted, "segment"):
         try:
@@ -65,14 +67,23 @@ def label(
         )
 
 
-def keep(target: pathlib.Path, existing: str) -> bool:
-    """Whether to write `target`.
+def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> bool:
+    """Whether to write the labels of `scan` to `target`; asked before any work is done.
 
     Raises:
-        ConfigError: it exists and is not to be touched, or `existing` is no such choice.
+        ConfigError: it exists and is not to be touched, is the scan itself, or `existing` is no such choice.
+        FileError: its folder cannot be written.
     """
     if existing not in EXISTING:
         raise ConfigError(f"existing: {existing!r} is not one of {', '.join(EXISTING)}.")
+    for source in scan if isinstance(scan, tuple) else (scan,):
+        if isinstance(source, str | os.PathLike) and target.exists() and target.samefile(source):
+            raise ConfigError(
+                f"{target} is the scan itself, which labels would replace. Choose another place."
+            )
+    folder = next(f for f in target.absolute().parents if f.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"{target}: {folder} is not a folder that can be written. Choose another place.")
     if existing == "refuse" and target.exists():
         raise ConfigError(f"{target} exists. Choose another place, or skip or overwrite what is there.")
     return existing != "skip" or not target.exists()
