@@ -94,7 +94,7 @@ def three_planes(
         grey = tone(image)
         for column, plane in enumerate(("axial", "coronal", "sagittal")):
             index = int(voxel[PLANES[plane]])
-            picture = overlay(cut(grey, plane, index), cut(label, plane, index), colors)
+            picture = overlay(cut(grey, plane, index), cut(label, plane, index), colors, 0.75)
             _show(grid[line, column], picture, plane, spacing_mm, title if column == 0 else "")
     return render(figure)
 

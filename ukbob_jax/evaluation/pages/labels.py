@@ -1,7 +1,6 @@
 """What SOLF found: which labels were flagged, how they look, and, where errors were planted, whether it was right."""
 
 import numpy as np
-from scipy import ndimage
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import figures
@@ -19,6 +18,7 @@ SCATTERED = (
     "gluteus_maximus_right",
     "hip_left",
 )
+STRIKING = (255, 70, 30)  # colour of the one label in a picture; organs' own are too close to grey
 WORST = 4  # flagged labels that are shown beside a typical one
 
 
@@ -150,10 +150,19 @@ def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
             (
                 f"{'flagged' if row['flagged'] else 'typical'}: {row['subject']}",
                 image,
-                mask.astype(np.uint8) * row["organ"],
+                mask.astype(np.uint8),
             )
         )
-        centers.append(np.round(ndimage.center_of_mass(mask)).astype(int))
+        centers.append(middle_voxel(mask))
     return figures.three_planes(
-        shown, centers, store.rows[chosen[0]["subject"]]["spacing_mm"], anatomy.COLORS
+        shown,
+        centers,
+        store.rows[chosen[0]["subject"]]["spacing_mm"],
+        np.array([(0, 0, 0), STRIKING], np.uint8),
     )
+
+
+def middle_voxel(mask: np.ndarray) -> np.ndarray:
+    """The voxel of a mask nearest to its centre of mass, which may itself lie outside, as in scattered labels."""
+    voxels = np.argwhere(mask)
+    return voxels[((voxels - voxels.mean(0)) ** 2).sum(1).argmin()]
