@@ -10,8 +10,8 @@ from flax.core import unfreeze
 
 from ukbob_jax.errors import ConfigError
 
-# scale and bias of a module whose name ends in norm, and perhaps a number: norm1, LayerNorm_0, output_norm
-NORMS = r"(?i)(^|/)[a-z0-9_]*norm(_?[0-9]+)*/(scale|bias)$"
+# scale and bias of a module whose name has a word that ends in norm, numbered or not: norm1, LayerNorm_0, norm_out
+NORMS = r"(?i)(^|/)[a-z0-9_]*norm[0-9]*(_[a-z0-9_]+)?/(scale|bias)$"
 
 
 def split(params: Mapping[str, Any], select: str | None = None) -> tuple[dict, dict]:
