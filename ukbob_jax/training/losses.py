@@ -8,7 +8,7 @@ belong to any other class: their probability is added to the background's (margi
 have no Dice term. With sigmoid, their channels and the background's take no part for that case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +212,32 @@ def dice_bce_regions(
     targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
     loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
+
+
+def deep(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`loss` at several resolutions, for logits of `SwinUNETR(deep_supervision=n)`: sum(2**-i loss_i) / sum(2**-i).
+
+    Weights halve with the size, as nnU-Net's do. At size 1 / s a voxel of the logits stands for s**3 voxels of the
+    label map, and is compared with the one beyond their common middle, as `nearest-exact` interpolation takes it. That
+    is a label somebody gave: ids are not mixed, ignored voxels stay ignored, regions keep lying inside each other,
+    and thin structures keep their share of the voxels, which a majority vote would take from them.
+
+    Args:
+        loss: (logits, labels, **options) -> scalar; labels `b x y z`.
+    Returns:
+        (logits, labels, **options) -> scalar, where logits are a list: `b x y z k`, then at half the size, and so on.
+    """
+
+    def summed(logits: Sequence[jax.Array], labels: jax.Array, **options: jax.Array) -> jax.Array:
+        total = jnp.float32(0)
+        for level, maps in enumerate(logits):
+            s = 2**level
+            few = labels[:, s // 2 :: s, s // 2 :: s, s // 2 :: s]
+            x, y, z = few.shape[1:]
+            total += loss(maps[:, :x, :y, :z], few, **options) / s  # beyond lies the network's padding
+        return total / sum(2.0**-level for level in range(len(logits)))
+
+    return summed
 
 
 LABEL_LOSSES = {"dice_ce": dice_ce, "dice_bce": dice_bce_labels}  # what `config.loss` may name
