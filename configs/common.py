@@ -103,6 +103,7 @@ def base() -> ml_collections.ConfigDict:
     config.model.downsample = "merging"
     config.model.use_v2 = False
     config.model.dropout_path_rate = 0.0
+    config.model.deep_supervision = 0  # decoder steps with a loss of their own, 0 to 4
     config.model.dtype = "float32"
     config.model.remat = False
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder

@@ -1,6 +1,7 @@
 """From a store to a trained network that a Segmenter can load; the network is a real but very small Swin-UNETR."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ from ukbob_jax import phantom
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import train, validation
+from ukbob_jax.models import weights
+from ukbob_jax.models.swin_unetr import SwinUNETR
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
@@ -99,6 +102,23 @@ def test_a_resume_with_another_recipe_names_the_fields(trained, store):
         "data.batch_size was 2, is 1" in message and "optimizer.learning_rate was 0.0001, is 0.5" in message
     )
     assert "threads" not in message
+
+
+@pytest.mark.slow
+def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_inference(store, tmp_path):
+    """The second step again, from the first's checkpoint, on two devices and with recomputation."""
+    deep = {"model.deep_supervision": 2, "train.accumulate": 1, "data.batch_size": 2}
+    train.run(recipe(store, **deep), str(tmp_path))
+    expected = restore_params(tmp_path / "checkpoints", "latest")[0]
+    assert {"aux_0", "aux_1"} < set(expected)
+    shutil.rmtree(tmp_path / "checkpoints" / "step_00000002")
+    train.run(recipe(store, **deep, **{"mesh.fsdp": 2, "model.remat": True}), str(tmp_path))
+    again = restore_params(tmp_path / "checkpoints", "latest")[0]
+    # Adam's first steps are as long as the rate (1e-4) wherever the gradient points, rounding included.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2.5e-4), again, expected)
+    assert Segmenter.load(tmp_path).model.deep_supervision == 2
+    model = SwinUNETR.from_config(restore_params(tmp_path / "checkpoints")[2]["model"])
+    assert not any(name.startswith("aux") for name in weights.load(tmp_path, model))
 
 
 @pytest.mark.parametrize(

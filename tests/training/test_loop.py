@@ -12,6 +12,7 @@ import pytest
 from tests.training import toy
 from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
+from ukbob_jax.training import provenance
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.window import NonFinite
 
@@ -91,6 +92,16 @@ def test_a_finished_run_started_again_does_nothing(calm, tmp_path):
 def test_more_steps_may_be_asked_for_later(calm, tmp_path):
     toy.fit(tmp_path, steps=8)
     same(toy.fit(tmp_path, steps=12), calm[1])
+
+
+def test_a_field_that_a_run_did_not_know_is_the_same_while_it_is_off():
+    provenance.check_resume({"seed": 3}, {"seed": 3, "model.new": 0, "model.newer": ()}, "runs")
+    provenance.check_resume({"seed": 3, "model.old": False}, {"seed": 3}, "runs")
+    for now in ({"seed": 3, "model.new": 2}, {"seed": 0}, {"seed": None}, {}):
+        with pytest.raises(ConfigError, match=r"seed was 3|model.new was None, is 2"):
+            provenance.check_resume({"seed": 3}, now, "runs")
+    with pytest.raises(ConfigError, match="clip_norm was None, is 0"):
+        provenance.check_resume({"clip_norm": None}, {"clip_norm": 0.0}, "runs")
 
 
 def test_another_recipe_is_refused_by_field_and_value(calm):

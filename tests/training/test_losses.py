@@ -105,6 +105,25 @@ def test_ignored_voxels_count_as_if_they_were_not_there(function, options):
     assert not np.any(gradient[:, 1]) and np.all(np.any(gradient[:, 0], axis=-1))
 
 
+@pytest.mark.parametrize(
+    "function, options",
+    [
+        (losses.dice_ce, {}),
+        (losses.dice_ce, {"smooth_nr": 0.0, "include_background": False}),
+        (losses.dice_ce, {"batch": True, "squared": True}),
+        (losses.dice_bce_labels, {}),
+    ],
+)
+def test_a_case_ignored_as_a_whole_counts_as_if_it_were_not_there(function, options):
+    """Not as a perfect one (or, without smoothing above the line, a wrong one) that pulls the mean of Dice."""
+    logits, labels = random_case()
+    alone, _ = compiled(function, **options)(logits[:1], labels[:1])
+    labels[1] = 255
+    value, gradient = compiled(function, **options)(logits, labels)
+    np.testing.assert_allclose(value, alone, rtol=2e-6)
+    assert not np.any(gradient[1])
+
+
 @pytest.mark.parametrize("function", [losses.dice_ce, losses.dice_bce_labels])
 def test_nothing_to_learn_from_is_zero_loss_and_gradient(function):
     logits, labels = random_case()
@@ -222,6 +241,15 @@ def test_a_value_of_no_region_gives_nan_and_other_numbers_of_regions_an_error():
     assert np.isnan(losses.dice_bce_regions(logits, label, regions=REGIONS))
     with pytest.raises(ValueError, match="regions has shape"):
         losses.dice_bce_regions(logits, label, regions=REGIONS[:2])
+
+
+def test_arrays_of_numpy_are_as_good_outside_a_compiled_function():
+    logits, labels = random_case(shape=(2, 2, 2, 2), classes=3)
+    annotated = np.array([[True, True, True], [True, False, True]])
+    table = np.ones((2, 256), bool)
+    assert np.isfinite(losses.dice_ce(logits, labels, annotated=annotated))
+    assert np.isfinite(losses.dice_bce_labels(logits, labels, annotated=annotated))
+    assert np.isfinite(losses.dice_bce_regions(logits, labels, regions=((1, 2), (2,), (1,)), annotated=table))
 
 
 def test_a_region_takes_part_where_all_its_values_were_looked_for():

@@ -156,6 +156,15 @@ def loss(
     config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None,
     regions: Regions | None = None,
 ) -> Callable[..., jax.Array]:  # fmt: skip
+    """The function `config.loss` names, at every size the network gives logits of."""
+    chosen = class_loss(config, store, subjects, lookup, regions)
+    return losses.deep(chosen) if config.model.deep_supervision else chosen
+
+
+def class_loss(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None,
+    regions: Regions | None,
+) -> Callable[..., jax.Array]:  # fmt: skip
     """The function `config.loss` names; with `config.balance`, cross entropy weighs rare classes more."""
     if config.loss not in losses.LABEL_LOSSES:
         raise ConfigError(
@@ -210,10 +219,11 @@ def load(
     )
     if jax.process_index() == 0:
         files.write_bytes(pathlib.Path(workdir) / "init.txt", f"{config.init}\n{report}\n".encode())
+    params = {**state.params, **loaded.params}  # heads for deep supervision start afresh: no file has them
     return state.replace(
-        params=loaded.params,
+        params=params,
         model_state=loaded.model_state or state.model_state,
-        ema=jax.tree.map(jnp.copy, loaded.params) if state.ema else {},
+        ema=jax.tree.map(jnp.copy, params) if state.ema else {},
     )
 
 

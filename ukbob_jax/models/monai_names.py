@@ -1,7 +1,8 @@
 """Which MONAI tensor each of our parameters is, and how its axes move.
 
 MONAI stores linear weights (out, in), convolutions (out, in, x, y, z) and transposed convolutions (in, out, x, y, z);
-ours are (in, out) and (x, y, z, in, out), the transposed ones neither flipped nor exchanged.
+ours are (in, out) and (x, y, z, in, out), the transposed ones neither flipped nor exchanged. Heads for deep
+supervision have no counterpart there.
 """
 
 import functools
@@ -58,6 +59,11 @@ def monai_name(path: Path) -> str:
     return name
 
 
+def auxiliary(path: Path) -> bool:
+    """Whether the parameter at `path` serves training alone: a head for deep supervision."""
+    return path[0].startswith("aux_")
+
+
 def _axes(path: Path, ndim: int) -> tuple[int, ...]:
     if path[-1] != "kernel":
         return tuple(range(ndim))
@@ -75,10 +81,14 @@ def variables(model: SwinUNETR) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=16)
 def tensors(model: SwinUNETR, collection: str = "params") -> tuple[Tensor, ...]:
-    """Every tensor of one collection ("params" or "batch_stats"), in the tree's order."""
+    """Every tensor of one collection ("params" or "batch_stats") that MONAI has too, in the tree's order."""
     leaves = jax.tree_util.tree_leaves_with_path(variables(model).get(collection, {}))
     paths = [(tuple(key.key for key in keys), leaf.shape) for keys, leaf in leaves]
-    return tuple(Tensor(path, monai_name(path), shape, _axes(path, len(shape))) for path, shape in paths)
+    return tuple(
+        Tensor(path, monai_name(path), shape, _axes(path, len(shape)))
+        for path, shape in paths
+        if not auxiliary(path)
+    )
 
 
 def index_buffers(model: SwinUNETR) -> dict[str, np.ndarray]:

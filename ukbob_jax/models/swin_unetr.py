@@ -49,6 +49,8 @@ class SwinUNETR(nn.Module):
         mlp_ratio: hidden width of the MLP over its channels.
         norm_groups: groups of "group".
         norm_affine: scale and bias in "batch", "group" and "layer".
+        deep_supervision: decoder steps before the last that get a head of their own (0 to 4), from half the size on;
+            only training sees their logits, and MONAI's layout has no place for their weights.
     """
 
     in_channels: int
@@ -72,6 +74,7 @@ class SwinUNETR(nn.Module):
     mlp_ratio: float = 4.0
     norm_groups: int = 4
     norm_affine: bool = True
+    deep_supervision: int = 0
 
     def __post_init__(self) -> None:
         """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
@@ -117,14 +120,19 @@ class SwinUNETR(nn.Module):
         self.decoder3 = up(2 * f, norm, self.dtype)
         self.decoder2 = up(f, norm, self.dtype)
         self.decoder1 = up(f, norm, self.dtype)
-        self.head = Conv(self.out_channels, size=1, bias=True, dtype=self.dtype, accumulate=wide(self.dtype))
+        head = functools.partial(
+            Conv, self.out_channels, size=1, bias=True, dtype=self.dtype, accumulate=wide(self.dtype)
+        )
+        self.head = head()
+        self.aux = [head() for _ in range(self.deep_supervision)]  # of decoder2, decoder3, ...
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array | list[jax.Array]:
         """Logits b x y z k, float32, of volumes `x` b x y z c.
 
         Args:
             x: any float type.
-            train: dropout and stochastic depth on (rng "dropout"), batch statistics updated.
+            train: dropout and stochastic depth on (rng "dropout"), batch statistics updated; with `deep_supervision`,
+                a list follows: these logits, then those at half the size, a quarter, ..., padding not cropped.
         Raises:
             ValueError: not five axes, another number of channels, or sizes that `pad=False` refuses.
         """
@@ -137,12 +145,15 @@ class SwinUNETR(nn.Module):
         skip3 = self.encoder3(hidden[1], train)
         skip4 = self.encoder4(hidden[2], train)
         y = self.encoder10(hidden[4], train)
-        y = self.decoder5(y, hidden[3], train)
-        y = self.decoder4(y, skip4, train)
-        y = self.decoder3(y, skip3, train)
-        y = self.decoder2(y, skip2, train)
-        y = self.decoder1(y, skip1, train)
-        return windows.crop_to(self.head(y), size)
+        y5 = self.decoder5(y, hidden[3], train)
+        y4 = self.decoder4(y5, skip4, train)
+        y3 = self.decoder3(y4, skip3, train)
+        y2 = self.decoder2(y3, skip2, train)
+        y1 = self.decoder1(y2, skip1, train)
+        logits = windows.crop_to(self.head(y1), size)
+        if not self.deep_supervision or not (train or self.is_initializing()):
+            return logits
+        return [logits, *(head(y) for head, y in zip(self.aux, (y2, y3, y4, y5)))]
 
     @nn.nowrap
     def init(self, rngs: Any, x: jax.Array, **options: Any) -> dict[str, Any]:
@@ -204,6 +215,8 @@ class SwinUNETR(nn.Module):
             wrong = f"norm_groups {self.norm_groups} must divide feature_size {self.feature_size}"
         elif self.downsample not in MERGINGS:
             wrong = f"downsample {self.downsample!r} must be one of {', '.join(MERGINGS)}"
+        elif not 0 <= self.deep_supervision <= 4:
+            wrong = f"deep_supervision {self.deep_supervision} must be 0 to 4 decoder steps"
         if wrong:
             raise ConfigError(f"SwinUNETR: {wrong}.")
 

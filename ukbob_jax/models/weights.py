@@ -55,7 +55,8 @@ def from_monai(state_dict: Mapping[str, Any], model: SwinUNETR) -> Params:
             statistics may be there or not.
         model: the architecture the weights are for.
     Returns:
-        The parameter tree, float32. For the running statistics of norm="batch" see `state_from_monai`.
+        The parameter tree, float32. For the running statistics of norm="batch" see `state_from_monai`. Heads for deep
+        supervision are not in it: inference needs none, and training puts fresh ones in (`{**fresh, **params}`).
     Raises:
         ValueError: names every missing, extra or mis-shaped key.
     """
@@ -92,7 +93,8 @@ def to_monai(
         model: whose parameters they are.
         model_state: running statistics of norm="batch"; without them their keys are absent.
     Returns:
-        Names to arrays in MONAI's layout, with the int64 tables `relative_position_index`.
+        Names to arrays in MONAI's layout, with the int64 tables `relative_position_index`, without heads for deep
+        supervision.
     Raises:
         ValueError: names every missing, extra or mis-shaped parameter.
     """
@@ -299,7 +301,9 @@ def _named(tree: Mapping[str, Any], tensors: Sequence[monai_names.Tensor]) -> di
     given = {tuple(getattr(key, "key", str(key)) for key in keys): leaf for keys, leaf in leaves}
     wrong = [f"missing {'/'.join(tensor.path)}" for tensor in tensors if tensor.path not in given]
     wrong += [
-        f"unexpected {'/'.join(path)}" for path in given if path not in {tensor.path for tensor in tensors}
+        f"unexpected {'/'.join(path)}"
+        for path in given
+        if path not in {tensor.path for tensor in tensors} and not monai_names.auxiliary(path)
     ]
     wrong += [
         f"{'/'.join(tensor.path)} has shape {np.shape(given[tensor.path])}, the model {tensor.shape}"

@@ -182,7 +182,8 @@ class _Run:
                     raise Preempted(
                         f"stopped at step {self.done}, which is saved; run the same command to go on."
                     )
-        self.checkpoints.wait()
+        with self.clock.part("checkpoint"):
+            self.checkpoints.wait()
         print(self.summary(), file=sys.stderr)
         return state
 

@@ -8,7 +8,7 @@ belong to any other class: their probability is added to the background's (margi
 have no Dice term. With sigmoid, their channels and the background's take no part for that case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,8 @@ def dice_ce(
 ) -> jax.Array:
     """Soft Dice loss of the softmax plus cross entropy: lambda_dice * Dice + lambda_ce * CE.
 
-    Dice is the mean over b and k of 1 - (2 sum(p t) + smooth_nr) / (sum(p) + sum(t) + smooth_dr).
+    Dice is the mean over b and k of 1 - (2 sum(p t) + smooth_nr) / (sum(p) + sum(t) + smooth_dr). A case all of whose
+    voxels are ignored takes no part in that mean.
 
     Args:
         logits: `b x y z k`.
@@ -68,7 +69,7 @@ def dice_ce(
     unknown = jnp.any(valid & ((labels < 0) | (labels >= k)))
     if annotated is not None:
         _check_shapes("annotated", annotated.shape, (b, k), logits)
-        annotated = annotated.astype(bool).at[:, 0].set(True)
+        annotated = jnp.asarray(annotated, bool).at[:, 0].set(True)
         z, labels = _merge_into_background(z, labels, annotated)
 
     true = labels[..., None] == jnp.arange(k).reshape(
@@ -76,7 +77,9 @@ def dice_ce(
     )  # b v k, never stored: XLA fuses the comparison
     log_sum = jax.nn.logsumexp(z, axis=-1)  # b v
     sums = _sums(jnp.exp(z - log_sum[..., None]), true, valid, squared)
-    dice = _dice(sums, annotated, weight, include_background, jaccard, batch, smooth_nr, smooth_dr)
+    dice = _dice(
+        sums, _part(valid, annotated, k), weight, include_background, jaccard, batch, smooth_nr, smooth_dr
+    )
 
     voxel_factors = valid.astype(jnp.float32)
     for factors in (weight, ce_weight):
@@ -131,7 +134,7 @@ def dice_bce(
     _check_shapes("valid", valid.shape, logits.shape[:-1], logits)
     valid = valid.reshape(b, -1)
     sums = _sums(jax.nn.sigmoid(z), true, valid, squared)
-    dice = _dice(sums, annotated, None, True, jaccard, batch, smooth_nr, smooth_dr)
+    dice = _dice(sums, _part(valid, annotated, k), None, True, jaccard, batch, smooth_nr, smooth_dr)
 
     surprise = jax.nn.softplus(z) - jnp.where(true, z, 0.0)  # -t log p - (1 - t) log(1 - p), without overflow
     per_channel = jnp.einsum("bv,bvk->bk", valid.astype(jnp.float32), surprise)
@@ -167,7 +170,7 @@ def dice_bce_labels(
     labels = labels.astype(jnp.int32)
     valid = labels != ignore
     if annotated is not None:
-        annotated = annotated.astype(bool)
+        annotated = jnp.asarray(annotated, bool)
         annotated = annotated.at[:, 0].set(jnp.all(annotated[:, 1:], axis=1))
     targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
     loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
@@ -207,11 +210,37 @@ def dice_bce_regions(
     known[0] = True
     unknown = valid & ((labels < 0) | (labels > 255) | ~jnp.take(known, jnp.clip(labels, 0, 255)))
     if annotated is not None:
-        looked_for = annotated[:, :, None].astype(bool) | ~table[None, : annotated.shape[1]]
+        looked_for = jnp.asarray(annotated, bool)[:, :, None] | ~table[None, : annotated.shape[1]]
         annotated = jnp.all(looked_for, axis=1)  # b k
     targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
     loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
+
+
+def deep(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`loss` at several resolutions, for logits of `SwinUNETR(deep_supervision=n)`: sum(2**-i loss_i) / sum(2**-i).
+
+    Weights halve with the size, as nnU-Net's do. At size 1 / s a voxel of the logits stands for s**3 voxels of the
+    label map, and is compared with the one beyond their common middle, as `nearest-exact` interpolation takes it. That
+    is a label somebody gave: ids are not mixed, ignored voxels stay ignored, regions keep lying inside each other,
+    and thin structures keep their share of the voxels, which a majority vote would take from them.
+
+    Args:
+        loss: (logits, labels, **options) -> scalar; labels `b x y z`.
+    Returns:
+        (logits, labels, **options) -> scalar, where logits are a list: `b x y z k`, then at half the size, and so on.
+    """
+
+    def summed(logits: Sequence[jax.Array], labels: jax.Array, **options: jax.Array) -> jax.Array:
+        total = jnp.float32(0)
+        for level, maps in enumerate(logits):
+            s = 2**level
+            few = labels[:, s // 2 :: s, s // 2 :: s, s // 2 :: s]
+            x, y, z = few.shape[1:]
+            total += loss(maps[:, :x, :y, :z], few, **options) / s  # beyond lies the network's padding
+        return total / sum(2.0**-level for level in range(len(logits)))
+
+    return summed
 
 
 LABEL_LOSSES = {"dice_ce": dice_ce, "dice_bce": dice_bce_labels}  # what `config.loss` may name
@@ -230,9 +259,15 @@ def _sums(p: jax.Array, true: jax.Array, valid: jax.Array, squared: bool) -> tup
     return both, predicted, present
 
 
+def _part(valid: jax.Array, annotated: jax.Array | None, k: int) -> jax.Array:
+    """Which classes have a Dice term in which case, `b k`: those looked for, where any voxel counts (valid `b v`)."""
+    seen = jnp.repeat(jnp.any(valid, axis=1, keepdims=True), k, axis=1)
+    return seen if annotated is None else seen & jnp.asarray(annotated, bool)
+
+
 def _dice(
     sums: tuple[jax.Array, ...],
-    annotated: jax.Array | None,
+    part: jax.Array,
     weight: Sequence[float] | None,
     include_background: bool,
     jaccard: bool,
@@ -240,8 +275,7 @@ def _dice(
     smooth_nr: float,
     smooth_dr: float,
 ) -> jax.Array:
-    """Mean Dice loss over the classes (and cases) that take part, from the sums of `_sums`."""
-    part = jnp.ones(sums[0].shape, bool) if annotated is None else annotated.astype(bool)  # b k
+    """Mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`."""
     if batch:
         sums = [jnp.sum(jnp.where(part, s, 0.0), axis=0, keepdims=True) for s in sums]
         part = jnp.any(part, axis=0, keepdims=True)

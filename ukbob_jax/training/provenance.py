@@ -38,10 +38,19 @@ def recipe(config: Mapping[str, Any], data: str) -> dict[str, Any]:
 def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Any) -> None:
     """Refuse to go on with a training whose numbers would not be those of one configuration.
 
+    A field that only one of them has, and that is off (0, False, empty), belongs to another version of the package and
+    changes nothing: a new option must not strand the runs under way.
+
     Raises:
         ConfigError: naming every field that differs, with both values.
     """
     names = [name for name in sorted({*saved, *now}) if saved.get(name) != now.get(name)]
+    off = [
+        name
+        for name in names
+        if (name not in saved or name not in now) and not saved.get(name, now.get(name))
+    ]
+    names = [name for name in names if name not in off]
     if names:
         changes = "; ".join(f"{name} was {saved.get(name)!r}, is {now.get(name)!r}" for name in names)
         raise ConfigError(
