@@ -236,12 +236,17 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _remove_unfinished(folder: epath.Path) -> None:
-    """Free what a failed save has written; Orbax would leave it until the next start."""
+    """Free what a failed save has written; Orbax would leave it until the next start.
+
+    Writers of the other arrays may still be adding files, and make the folder anew: it is gone when it stays away.
+    """
     for part in folder.glob("*.orbax-checkpoint-tmp"):
-        for _ in range(20):  # writers of the other arrays may still be adding files
-            shutil.rmtree(part, ignore_errors=True)
-            if not part.exists():
+        absent = 0
+        for _ in range(100):  # ten seconds at most
+            absent = 0 if part.exists() else absent + 1
+            if absent == 3:
                 break
+            shutil.rmtree(part, ignore_errors=True)
             time.sleep(0.1)
 
 
