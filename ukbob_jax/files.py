@@ -1,5 +1,6 @@
 """Writing small files so that a crash leaves the old one or the new one, never half of it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -25,7 +26,8 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise FileError(
             f"{path}: cannot write {len(data) / 1e6:.1f} MB: {error.strerror}. Free space or choose another folder."
         ) from error

@@ -186,6 +186,12 @@ def test_a_prediction_that_needs_values_is_called_on_the_host(shape, batch, blen
     np.testing.assert_allclose(ours, expected, atol=1e-6)  # float32 sums in another order
 
 
+def test_a_prediction_that_selects_by_value_is_called_on_the_host():
+    volume = random_volume((8, 9, 7, 1))
+    found = sliding_window(lambda x: x - x[x > 0].min() * 0, volume, (5, 5, 5))
+    np.testing.assert_allclose(found, volume, atol=1e-6)  # float32 weights
+
+
 def test_works_inside_jit():
     volume = random_volume((8, 9, 7, 1))
     jitted = jax.jit(lambda v: sliding_window(conv, v, (5, 5, 5)))

@@ -9,6 +9,7 @@ import pytest
 
 from configs import common
 from ukbob_jax import phantom
+from ukbob_jax.data import augment
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import train, validation
@@ -191,7 +192,7 @@ def test_a_flip_swaps_the_ids_the_network_has(store):
     label = np.random.default_rng(0).integers(0, 4, (16, 4, 2, 2)).astype(np.uint8)
     known = np.tile([True, True, True, False], (16, 1))
     given = jax.tree.map(jax.numpy.asarray, packed(label, known))
-    found = train.on_device(("flip",), classes)(jax.random.key(0), given)
+    found = train.on_device(("flip",), classes, (1, 1, 1))(jax.random.key(0), given)
     turned = np.array([0, 3, 2, 1], np.uint8)[label[:, ::-1]]
     rows = [("turned" if np.array_equal(a, t) else "same") for a, t in zip(found["label"], turned)]
     for kind, row, plain, mirrored in zip(rows, np.asarray(found["label"]), label, turned):
@@ -199,4 +200,23 @@ def test_a_flip_swaps_the_ids_the_network_has(store):
     assert set(rows) == {"turned", "same"}
     assert np.asarray(found["annotated"]).tolist() == [[True, False, True, False]] * 16
     with pytest.raises(ConfigError, match="kidney_left but not kidney_right"):
-        train.on_device(("flip",), {0: "background", 1: "kidney_left"})
+        train.on_device(("flip",), {0: "background", 1: "kidney_left"}, (1, 1, 1))
+
+
+def test_turns_know_the_spacing():
+    with pytest.raises(ConfigError, match="2 x 3 mm are not square"):
+        train.on_device(("rot90",), {0: "background"}, (2, 3, 2))
+    label = np.zeros((1, 12, 12, 12), np.uint8)
+    label[:, 5:7, 2:10, 5:7] = 1
+    image = np.zeros((1, 1, *label.shape[1:]), np.int16)
+    image[0, 0, 2:10, 5:7, 5:7] = 9  # shows that image and label move together
+    given = jax.tree.map(jax.numpy.asarray, {**packed(label, np.ones((1, 2), bool)), "stored": image})
+    keys = map(jax.random.key, range(99))
+    key = next(
+        k for k in keys if jax.random.uniform(jax.random.fold_in(k, 0), (1, augment.DRAWS))[0, 0] < 0.2
+    )
+    flat, deep = (
+        train.on_device(("affine",), {0: "background"}, spacing)(key, given)["image"]
+        for spacing in ((1, 1, 1), (1, 1, 4))
+    )
+    assert np.abs(flat - deep).max() > 0.1  # the same angle in mm is another one in voxels

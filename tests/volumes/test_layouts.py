@@ -191,6 +191,11 @@ def test_nnunet_channels_are_separate_files(tmp_path):
         (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
         (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, "do not match for a, b"),
         (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
+        (
+            ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/a_0000.nii.gz"],
+            MismatchError,
+            "both in imagesTr and in imagesTs: a",
+        ),
         (["labelsTr/a.nii.gz"], FileError, "imagesTr: no such folder"),
         (
             [
@@ -209,6 +214,15 @@ def test_an_nnunet_folder_that_does_not_match_is_refused(files, error, message, 
         layouts.find("nnunet", touch(tmp_path, *files))
 
 
+def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "imagesTs").mkdir()
+    assert [case.subject for case in layouts.find("nnunet", tmp_path)] == ["a"]
+    touch(tmp_path, "imagesTs/b_0000.nii.gz")
+    (tmp_path / "labelsTs").mkdir()
+    assert [case.labels for case in layouts.find("nnunet", tmp_path)][1] == {}
+
+
 # -- one mask per organ
 
 
@@ -220,6 +234,18 @@ def test_subjects_with_masks_take_their_split_from_the_table(tmp_path):
         ("s1", ["ct.nii.gz"], {"manual": "segmentations"}, "train"),
         ("s2", ["mri.nii.gz"], {"manual": "segmentations"}, "test"),
     ]
+
+
+def test_the_table_of_splits_may_have_commas(tmp_path):
+    touch(tmp_path, "s1/ct.nii.gz", "s1/segmentations/liver.nii.gz")
+    (tmp_path / "meta.csv").write_text("image_id,age,split\ns1,50,val\n")
+    assert layouts.find("organ_masks", tmp_path)[0].split == "val"
+
+
+def test_a_subject_with_two_scans_is_refused(tmp_path):
+    touch(tmp_path, "s1/ct.nii.gz", "s1/mri.nii.gz", "s1/segmentations/liver.nii.gz")
+    with pytest.raises(MismatchError, match=r"s1 with ct.nii.gz and mri.nii.gz; leave one"):
+        layouts.find("organ_masks", tmp_path)
 
 
 def test_subjects_without_scan_or_masks_are_refused(tmp_path):

@@ -212,3 +212,17 @@ def test_the_voxels_that_are_read_can_be_changed(tmp_path):
     volume = bob.read_volume(tmp_path / "a.nii")
     volume.array[0, 0, 0] = 5
     assert volume.array[0, 0, 0] == 5
+
+
+def test_a_file_of_many_gzip_members_is_read_as_one(tmp_path):
+    """As bgzip writes them; with zeros between."""
+    plain = malformed.nii(malformed.image())
+    members = [gzip.compress(plain[low : low + 40]) for low in range(0, len(plain), 40)]
+    path = tmp_path / "many.nii.gz"
+    path.write_bytes(b"\0\0".join(members))
+    whole = tmp_path / "one.nii"
+    whole.write_bytes(plain)
+    np.testing.assert_array_equal(bob.read_volume(path).array, bob.read_volume(whole).array)
+    path.write_bytes(b"".join(members)[:-3])
+    with pytest.raises(FileError, match="truncated"):
+        bob.read_volume(path)

@@ -55,6 +55,8 @@ def surface(
             f"surface: {num_classes} classes with tolerances of shape {tolerance.shape}; give at most {IGNORE} "
             "classes, and one tolerance or one per class."
         )
+    if not (tolerance >= 0).all():
+        raise ValuesError(f"surface: tolerance {tolerance_mm} mm; give 0 or more.")
     if len(spacing_mm) != 3 or not all(0 < s < np.inf for s in spacing_mm):
         raise ValuesError(f"surface: spacing {tuple(spacing_mm)} must be three positive numbers, mm.")
     pred, true = _checked(pred, true, num_classes)

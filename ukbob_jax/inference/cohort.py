@@ -77,7 +77,8 @@ def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> 
     if existing not in EXISTING:
         raise ConfigError(f"existing: {existing!r} is not one of {', '.join(EXISTING)}.")
     for source in scan if isinstance(scan, tuple) else (scan,):
-        if isinstance(source, str | os.PathLike) and target.exists() and target.samefile(source):
+        named = isinstance(source, str | os.PathLike) and os.path.exists(source)
+        if named and target.exists() and target.samefile(source):
             raise ConfigError(
                 f"{target} is the scan itself, which labels would replace. Choose another place."
             )

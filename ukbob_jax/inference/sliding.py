@@ -33,6 +33,14 @@ class Settings:
     sigma_scale: float = 0.125
 
 
+WANTS_VALUES = (  # what JAX raises where a function needs the values of its arrays, as numpy does
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.ConcretizationTypeError,
+)
+
+
 def sliding_window(
     predict: Callable[[jax.Array], jax.Array],
     volume: jax.Array | np.ndarray,
@@ -73,7 +81,7 @@ def sliding_window(
     volume = check_volume(volume)
     try:
         return _logits(_Closed(predict), None, volume, settings)
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+    except WANTS_VALUES:
         if isinstance(volume, jax.core.Tracer):  # inside the caller's jit there are no values to hand out
             raise
         return _logits_on_host(predict, np.asarray(volume), settings)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +38,7 @@ NEW_PARTS = {
     "stem_average": {"stem": "average"},
     "decoder": {"new": "^(encoder|decoder|out)"},
 }
+SAME_SPACING = 0.01  # share by which spacings may differ and count as one
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
 # Fields of `config.train` for the loop; the step takes the others.
 PLANNED = {field.name for field in dataclasses.fields(loop.Plan)}
@@ -81,7 +82,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             model=model,
             optimizer=tx,
             loss_fn=loss(config, store, subjects, lookup, regions),
-            augment=on_device(config.augment, names),
+            augment=on_device(config.augment, names, middle_spacing(store, subjects)),
             accumulate=config.train.accumulate,
             ema=config.train.ema,
         ),
@@ -124,22 +125,31 @@ def batches(
 
 
 def on_device(
-    steps: tuple[str, ...], classes: dict[int, str]
+    steps: tuple[str, ...], classes: dict[int, str], spacing_mm: Sequence[float]
 ) -> Callable[[jax.Array, dict[str, jax.Array]], dict[str, jax.Array]]:
     """(key, packed batch) -> what the network learns from: unpacked, then changed by the augmentations named.
 
+    An affine turns by angles that are true in mm at `spacing_mm`; a rot90 asks for the same spacing along x and y.
     A flip exchanges the ids of the two sides among `classes` (id -> name); where one side of a pair was not looked for,
     neither is learnt from, since either may be shown as the other.
 
     Raises:
-        ConfigError: an unknown augmentation, or a flip of classes whose sides are not known.
+        ConfigError: an unknown augmentation, a rot90 of voxels that are not square, or a flip of classes whose sides
+            are not known.
     """
+    x_mm, y_mm, _ = spacing_mm
+    if "rot90" in steps and abs(x_mm - y_mm) > SAME_SPACING * x_mm:
+        raise ConfigError(
+            f"augmentation rot90: voxels of {x_mm:g} x {y_mm:g} mm are not square in x and y. Leave it out."
+        )
+    affine = functools.partial(augment.affine, spacing_mm=tuple(spacing_mm))
     if "flip" not in steps:
-        change = augment.compose(*steps) if steps else lambda _, batch: batch
+        turned = (affine if step == "affine" else step for step in steps)
+        change = augment.compose(*turned) if steps else lambda _, batch: batch
         return lambda key, batch: change(key, unpack(batch))
     mirror = anatomy.mirror_lookup(classes)
-    flip = functools.partial(augment.flip, mirror=mirror)
-    chain = augment.compose(*(flip if step == "flip" else step for step in steps))
+    own = {"affine": affine, "flip": functools.partial(augment.flip, mirror=mirror)}
+    chain = augment.compose(*(own.get(step, step) for step in steps))
 
     def flipped(key: jax.Array, packed: dict[str, jax.Array]) -> dict[str, jax.Array]:
         batch = unpack(packed)
@@ -329,8 +339,13 @@ def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Ma
     )
 
 
+def middle_spacing(store: Store, subjects: tuple[str, ...]) -> list[float]:
+    """Median over the subjects of each axis's spacing, mm."""
+    return np.median([store.rows[subject]["spacing_mm"] for subject in subjects], axis=0).tolist()
+
+
 def common_spacing(store: Store, subjects: tuple[str, ...]) -> list[float] | None:
-    """Spacing in mm that all subjects share to 1 %, for inference to resample to; None: they differ."""
+    """Spacing in mm that all subjects share, for inference to resample to; None: they differ."""
     spacings = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
     middle = np.median(spacings, axis=0)
-    return middle.tolist() if np.all(np.abs(spacings - middle) <= 0.01 * middle) else None
+    return middle.tolist() if np.all(np.abs(spacings - middle) <= SAME_SPACING * middle) else None

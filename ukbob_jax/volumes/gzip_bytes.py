@@ -1,6 +1,7 @@
 """Bytes of a file, inflated and verified: the checksum and length at the end of a gzip stream are always read."""
 
 import pathlib
+import re
 import zlib
 
 from ukbob_jax.errors import FileError
@@ -8,6 +9,8 @@ from ukbob_jax.errors import FileError
 MAGIC = b"\x1f\x8b"
 MAX_RATIO = 1032  # deflate cannot pack more than this many bytes into one
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
+_STEP = 2**17  # bytes given at a time to members after the first, since zlib copies what it leaves
+_PADDING = re.compile(b"\0*")  # zeros may follow a member
 
 
 def read(path: pathlib.Path) -> bytes:
@@ -53,21 +56,24 @@ def inflate(path: pathlib.Path, data: bytes, limit: int) -> bytes:
     """
     if data[:2] != MAGIC:
         return data
-    parts, room = [], limit
-    while data:
+    view, place, parts, room = memoryview(data), 0, [], limit
+    while place < len(data):
         stream = zlib.decompressobj(_GZIP)
-        try:
-            parts.append(stream.decompress(data, room + 1))
-        except zlib.error as error:
-            raise _corrupt(path, error) from error
-        room -= len(parts[-1])
-        if room < 0:
-            raise FileError(
-                f"{path}: holds over {limit} bytes, far more than its header declares; copy it again."
-            )
-        if not stream.eof:
-            raise FileError(f"{path}: truncated: the gzip stream ends early; copy it again.")
-        data = stream.unused_data.lstrip(b"\0")
+        while not stream.eof:
+            piece = view[place : place + _STEP] if place else view  # a usual file is one member
+            if not piece:
+                raise FileError(f"{path}: truncated: the gzip stream ends early; copy it again.")
+            try:
+                parts.append(stream.decompress(piece, room + 1))
+            except zlib.error as error:
+                raise _corrupt(path, error) from error
+            place += len(piece) - len(stream.unused_data)
+            room -= len(parts[-1])
+            if room < 0:
+                raise FileError(
+                    f"{path}: holds over {limit} bytes, far more than its header declares; copy it again."
+                )
+        place = _PADDING.match(data, place).end()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -17,20 +17,29 @@ def find(root: str | os.PathLike) -> list[Case]:
         root: the folder `DatasetNNN_Name`.
     Raises:
         FileError: missing or empty folders.
-        MismatchError: names without a channel number, missing channels, images without label or the reverse.
+        MismatchError: names without a channel number, missing channels, images without label or the reverse,
+            a name in both sets.
     """
     root = pathlib.Path(root)
     cases = [
         case
         for ending, split in FOLDERS.items()
-        if ending == "Tr" or (root / "imagesTs").is_dir()
+        if ending == "Tr" or _filled(root / "imagesTs")
         for case in _cases(root, ending, split)
     ]
+    subjects = [case.subject for case in cases]
+    if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
+        raise MismatchError(f"{root}: both in imagesTr and in imagesTs: {listed(twice)}.")
     numbers = {len(case.images) for case in cases}
     if len(numbers) > 1:
         odd = [case.subject for case in cases if len(case.images) < max(numbers)]
         raise MismatchError(f"{root}: fewer than {max(numbers)} channels for {listed(odd)}.")
     return cases
+
+
+def _filled(folder: pathlib.Path) -> bool:
+    """Whether the folder of a test set holds anything; many datasets leave an empty one."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
@@ -44,7 +53,7 @@ def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
             raise MismatchError(f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing.")
         found.append(path)
     folder = root / f"labels{ending}"
-    labels = scans(folder) if split == "train" or folder.is_dir() else dict.fromkeys(channels)
+    labels = scans(folder) if split == "train" or _filled(folder) else dict.fromkeys(channels)
     if labels.keys() != channels.keys():
         differ = sorted(labels.keys() ^ channels.keys())
         raise MismatchError(f"{folder}: images and labels do not match for {listed(differ)}.")

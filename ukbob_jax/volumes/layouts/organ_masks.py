@@ -4,8 +4,8 @@ import csv
 import os
 import pathlib
 
-from ukbob_jax.errors import EmptyError, FileError
-from ukbob_jax.volumes.case import LABEL_SET, Case, check_present
+from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.volumes.case import LABEL_SET, Case, check_present, listed
 
 SCANS = ("ct.nii.gz", "mri.nii.gz")
 MASKS = "segmentations"
@@ -19,11 +19,19 @@ def find(root: str | os.PathLike) -> list[Case]:
     Raises:
         FileError: no such folder, or a subject without its masks.
         EmptyError: no subject folders.
+        MismatchError: a subject with two scans.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder.")
-    image_of = {path.parent.name: path for name in SCANS for path in root.glob(f"*/{name}")}
+    found = [path for name in SCANS for path in root.glob(f"*/{name}")]
+    image_of = {path.parent.name: path for path in found}
+    if len(image_of) < len(found):
+        names = [path.parent.name for path in found]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise MismatchError(
+            f"{root}: {listed(twice)} with {' and '.join(SCANS)}; leave one scan per subject."
+        )
     if not image_of:
         raise EmptyError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
     check_present([path.parent / MASKS for path in image_of.values()], root)
@@ -39,5 +47,7 @@ def _splits(path: pathlib.Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
+        delimiter = ";" if ";" in file.readline() else ","
+        file.seek(0)
+        rows = list(csv.DictReader(file, delimiter=delimiter))
     return {row["image_id"]: row["split"] for row in rows if row.get("image_id") and row.get("split")}
