@@ -193,6 +193,15 @@ def test_decisions_overrule_and_end_with_the_label_map(store, tmp_path):
     assert HEART not in verdicts.flagged_organs(store.path, "auto").get("s04", set())
 
 
+def test_a_structure_too_small_to_judge_can_still_be_dropped(store, tmp_path):
+    rows = [{"subject": "s04", "organ": HEART, "decision": "drop"}]
+    path = tmp_path / "decisions.json"
+    files.write_json(path, {"format": "ukbob-decisions", "label": "auto", "decisions": rows})
+    solf.run(config(store, min_voxels=10_000, decisions=str(path)), str(tmp_path))
+    assert verdicts.flagged_organs(store.path, "auto") == {"s04": {HEART}}
+    assert len(files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")) == 1
+
+
 def test_strata_have_limits_of_their_own_and_missing_prostates_of_women_are_no_news(store, tmp_path):
     with StoreWriter(store.path) as writer:
         for number in range(0, 16):

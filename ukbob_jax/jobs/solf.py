@@ -89,15 +89,18 @@ def judge(
         groups = strata.names(rows, settings.strata, settings.height_band_mm)
         limits = fitted(config, store, subjects, solf.large(measures, settings.min_voxels), groups)
     limits.save(folder / "limits.json")
-    has_limits = (limits.count > 0).any(0)  # not the structures of a few voxels
-    measures = measures._replace(voxels=np.where(has_limits[None], measures.voxels, 0))
     out = solf.outside(measures, limits, groups)
     by_rule = out.sum(-1) >= settings.min_outside
     made = decisions.read(settings.decisions, config.label) if settings.decisions else []
     versions = {name: cohort.version(store, name, config.label) for name in subjects}
-    flagged, decided, void = decisions.apply(made, subjects, versions, by_rule)
+    present = np.asarray(measures.voxels) > 0
+    flagged, decided, void = decisions.apply(made, subjects, versions, present, by_rule)
     if void:
-        print(f"solf: {len(void)} of {len(made)} decisions are about label maps not here", file=sys.stderr)
+        print(f"solf: {len(void)} of {len(made)} decisions are about labels not here", file=sys.stderr)
+    listed = np.repeat((limits.count > 0).any(0)[None], len(subjects), 0)  # not structures of a few voxels,
+    for subject, organ in decided:  # unless somebody decided about one
+        listed[subjects.index(subject), organ] = True
+    measures = measures._replace(voxels=np.where(listed, measures.voxels, 0))
     files.write_jsonl(folder / verdicts.VERDICTS, verdicts.rows(subjects, measures, out, flagged, decided))
     files.write_jsonl(folder / "missing.jsonl", missing(subjects, rows, measures, groups))
     to_fix = ((subject, organ) for (subject, organ), choice in decided.items() if choice == "fix")
