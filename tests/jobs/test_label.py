@@ -1,4 +1,9 @@
+import os
+import pathlib
+import signal
+import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +133,7 @@ def test_shares_label_the_store_together(store, config, tmp_path):
         ({"contrasts": ()}, "choose from in_phase, water, fat"),
         ({"contrasts": ("T2",)}, "no contrast 'T2'"),
         ({"merge": "magic"}, "vote, first, rules"),
+        ({"merge": "rules", "contrasts": ("fat", "in_phase")}, "needs the contrast 'water'"),
         ({"kind": "magic"}, "command or teacher"),
         ({"water_only": ("brain",)}, "'brain' is not a structure"),
         ({"labels": "magic"}, "label set 'magic' is not known"),
@@ -138,6 +144,42 @@ def test_settings_that_cannot_be_used_are_refused_before_any_call(config, tmp_pa
     with pytest.raises(ConfigError, match=words):
         label.run(config(**fields), str(tmp_path))
     assert calls(tmp_path) == 0
+
+
+HANGS = """
+import os, sys, time
+print(os.getpid(), os.path.dirname(sys.argv[1]), file=open(sys.argv[3], "a"))
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "asked to stop")]
+)
+def test_a_job_that_is_stopped_leaves_no_program_and_no_copy_of_a_scan(store, tmp_path, number, code, words):
+    (tmp_path / "hangs.py").write_text(HANGS)
+    command = f"{sys.executable} {tmp_path}/hangs.py {{input}} {{output}} {tmp_path}/running"
+    job = subprocess.Popen(
+        [
+            sys.executable, "-m", "ukbob_jax.main", "--config=configs/label.py", f"--workdir={tmp_path / 'w'}",
+            f"--config.store={store.path}", f"--config.labeller.command={command}",
+            '--config.labeller.contrasts=("water",)', "--config.labeller.workers=2",
+        ],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    running = tmp_path / "running"
+    while not running.exists() or running.read_text().count("\n") < 2:
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    job.send_signal(number)
+    _, told = job.communicate(timeout=30)  # the programs would go on for 300 s
+    assert job.returncode == code and words in told
+    rows = [line.split(" ", 1) for line in running.read_text().splitlines()]
+    assert len(rows) == 2  # the third subject is not begun
+    for process, folder in rows:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
+        assert not pathlib.Path(folder).exists()
 
 
 class Threshold(nn.Module):

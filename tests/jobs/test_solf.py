@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, SomeFailed
-from ukbob_jax.jobs import judge, solf
+from ukbob_jax.jobs import audit, judge, solf
 from ukbob_jax.quality import Limits, cohort, flag, measure, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -193,6 +193,15 @@ def test_decisions_overrule_and_end_with_the_label_map(store, tmp_path):
     assert HEART not in verdicts.flagged_organs(store.path, "auto").get("s04", set())
 
 
+def test_a_structure_too_small_to_judge_can_still_be_dropped(store, tmp_path):
+    rows = [{"subject": "s04", "organ": HEART, "decision": "drop"}]
+    path = tmp_path / "decisions.json"
+    files.write_json(path, {"format": "ukbob-decisions", "label": "auto", "decisions": rows})
+    solf.run(config(store, min_voxels=10_000, decisions=str(path)), str(tmp_path))
+    assert verdicts.flagged_organs(store.path, "auto") == {"s04": {HEART}}
+    assert len(files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")) == 1
+
+
 def test_strata_have_limits_of_their_own_and_missing_prostates_of_women_are_no_news(store, tmp_path):
     with StoreWriter(store.path) as writer:
         for number in range(0, 16):
@@ -219,6 +228,26 @@ def test_a_store_is_judged_by_limits_of_another(store, tmp_path):
     solf.run(config(store, limits=str(limits), epsilon=40.0), str(tmp_path))
     assert (folder / "solf.jsonl").read_bytes() == rows
     assert (folder / "limits.json").read_bytes() == limits.read_bytes()
+
+
+def test_a_subject_of_a_group_without_limits_does_not_stop_the_others(store, tmp_path, capsys):
+    solf.run(config(store, strata=("sex",), min_count=4, epsilon=20.0), str(tmp_path))
+    folder = verdicts.folder(store.path, "auto")
+    limits, flagged = tmp_path / "limits.json", verdicts.flagged_organs(store.path, "auto")
+    (folder / "limits.json").rename(limits)
+    with StoreWriter(store.path) as writer:  # s03, whose liver is broken, has lost its sex
+        image, labels = np.ones((*SHAPE, 1), np.int16), {"auto": label_map(3)}
+        writer.write("s03", image, AFFINE, labels, source="again", attributes={})
+    decision = {"subject": "s03", "organ": HEART, "decision": "drop"}
+    path = tmp_path / "decisions.json"
+    files.write_json(path, {"format": "ukbob-decisions", "label": "auto", "decisions": [decision]})
+    made = config(store, limits=str(limits), decisions=str(path))
+    solf.run(made, str(tmp_path))
+    assert "1 of 16 subjects are not judged" in capsys.readouterr().err
+    assert flagged.pop("s03") >= {LIVER}
+    assert verdicts.flagged_organs(store.path, "auto") == flagged | {"s03": {HEART}}
+    assert Limits.load(folder / "limits.json").groups == ("F", "M", "unknown")
+    audit.run(made, str(tmp_path))  # its page knows the group too
 
 
 def test_one_file_is_judged_without_the_store(store, tmp_path, capsys):

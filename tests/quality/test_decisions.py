@@ -30,15 +30,34 @@ def test_decisions_overrule_the_limits_and_void_ones_are_told():
     flagged = np.zeros((2, 73), bool)
     flagged[0, 5] = flagged[1, 7] = True
     versions = {"a": "0001", "b": "0003"}
-    after, hold, void = decisions.apply(MADE, ["a", "b"], versions, flagged)
+    present = np.ones((2, 73), bool)
+    after, hold, void = decisions.apply(MADE, ["a", "b"], versions, present, flagged)
     assert not after[0, 5] and after[1, 1] and after[1, 7] and flagged[0, 5]
     assert hold == {("a", 5): "keep", ("b", 1): "fix"} and void == [MADE[2]]
 
 
 def test_a_decision_ends_with_the_label_map_it_was_about():
     flagged = np.ones((1, 73), bool)
-    after, hold, void = decisions.apply(MADE[:1], ["a"], {"a": "0002"}, flagged)
+    after, hold, void = decisions.apply(MADE[:1], ["a"], {"a": "0002"}, flagged, flagged)
     assert after.all() and not hold and void == MADE[:1]
+
+
+def test_of_a_missing_organ_only_a_fix_can_be_asked():
+    made = [Decision("a", 5, "drop"), Decision("a", 6, "fix")]
+    nothing = np.zeros((1, 73), bool)
+    _, hold, void = decisions.apply(made, ["a"], {"a": "0001"}, nothing, nothing)
+    assert void == made[:1] and hold == {("a", 6): "fix"}
+
+
+@pytest.mark.parametrize("name", ["d.json", "d.csv"])
+def test_two_decisions_about_one_label_must_agree(tmp_path, name):
+    twice = [MADE[0], MADE[1], MADE[0]]
+    assert decisions.read(written(tmp_path / name, twice), "auto") == MADE[:2]
+    other = Decision("a", 5, "drop", "0001")
+    with pytest.raises(FileError, match="row 3: drop for organ 5 of a, but keep before"):
+        decisions.read(written(tmp_path / name, [MADE[0], MADE[1], other]), "auto")
+    later = other._replace(version="0002")
+    assert len(decisions.read(written(tmp_path / name, [MADE[0], later]), "auto")) == 2
 
 
 def test_refuses_what_is_no_decision(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
-from ukbob_jax.quality import OrganMeasures, measure
+from ukbob_jax.quality import OrganMeasures, measure, stack
 from ukbob_jax.quality.measures import FEATURES
 
 CLASSES = 254  # one for all maps here, so that one program serves them
@@ -138,6 +138,32 @@ def test_jit_equals_eager_and_a_batch_equals_its_members():
         np.testing.assert_allclose(getattr(batch, name), expected, rtol=3e-6, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("how", ["jit", "shard_map"])
+def test_subjects_are_shared_out_over_devices(how):
+    labels = np.stack([random_map(seed, (9, 8, 10)) for seed in range(8)])
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    batch = jax.vmap(lambda one: measure(one, ANISO, CLASSES))
+    if how == "shard_map":
+        batch = jax.shard_map(batch, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
+    found = jax.jit(batch)(jax.device_put(labels, split))
+    assert found.surface_mm2.sharding.is_equivalent_to(split, 2)
+    expected = stack([measure(one, ANISO, CLASSES) for one in labels])
+    for name, field in expected._asdict().items():
+        np.testing.assert_allclose(getattr(found, name), field, rtol=3e-6, atol=1e-5, err_msg=name)  # float32
+
+
+def test_measures_the_same_where_64_bits_are_switched_on():
+    labels = random_map(5, (9, 8, 10))
+    expected = measure(labels, ANISO, CLASSES)
+    with jax.enable_x64(True):
+        found = measure(labels, ANISO, CLASSES)
+        inside = jax.jit(lambda one: measure(one, ANISO, CLASSES))(labels)
+    for name, field in expected._asdict().items():
+        np.testing.assert_array_equal(getattr(found, name), field, err_msg=name)
+        np.testing.assert_allclose(getattr(inside, name), field, rtol=3e-6, atol=1e-5, err_msg=name)
+
+
 def test_a_second_map_of_like_shape_compiles_nothing():
     from ukbob_jax.quality.tally import _tally
 
@@ -217,6 +243,14 @@ def test_a_body_mask_replaces_the_union_of_labels():
     body[:10] = 7
     found = measure(labels, ANISO, CLASSES, body=body)
     np.testing.assert_allclose(found.body_fraction, found.voxels / (body > 0).sum())
+
+
+def test_the_share_of_an_empty_body_is_undefined():
+    labels = random_map(4)
+    found = measure(labels, ANISO, CLASSES, body=np.zeros_like(labels))
+    assert np.isnan(found.body_fraction[:9]).all() and not found.body_fraction[9:].any()
+    alone = measure(np.zeros_like(labels), ANISO, CLASSES)  # nothing but background
+    assert np.isfinite(alone.body_fraction).all()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ukbob_jax.errors import FileError, MismatchError, ValuesError
-from ukbob_jax.quality import Limits, OrganMeasures, fit, fit_robust, flag, outside, solf
+from ukbob_jax.quality import FEATURES, Limits, OrganMeasures, fit, fit_robust, flag, outside, solf
 
 N, K = 101, 4
 TRANSFORMS = (np.exp, np.cbrt, lambda v: 5 * v - 3, lambda v: v**3 + v)
@@ -171,9 +172,21 @@ def test_robust_limits_are_the_median_and_mad_of_the_logarithms():
     np.testing.assert_allclose(limits.high[0, :, 0], np.exp(np.median(logs, 0) + spread), rtol=1e-4)
 
 
-def test_robust_limits_keep_a_flat_organ_flat():
-    measures = cohort()._replace(eccentricity=np.ones((N, K)))
-    assert not outside(measures, fit_robust(measures))[..., 2].any()
+@pytest.mark.parametrize("value", [1.0, 0.3, 0.123456])  # exp(log(v)) is another number for the last two
+def test_robust_limits_keep_a_flat_organ_flat(value):
+    measures = cohort()._replace(**{name: np.full((N, K), value) for name in FEATURES})
+    limits = fit_robust(measures)
+    assert not outside(measures, limits).any()
+    others = measures._replace(sphericity=np.full((N, K), 1.01 * value))
+    assert outside(others, limits)[..., 1].all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, jnp.float32])
+def test_settings_of_any_number_type_survive_saving(tmp_path, kind):
+    measures = cohort()
+    for limits in (fit(measures, kind(2), min_count=np.int64(7)), fit_robust(measures, kind(3))):
+        limits.save(tmp_path / "limits.json")
+        assert Limits.load(tmp_path / "limits.json").rule == limits.rule
 
 
 def test_refuses_what_it_cannot_judge(tmp_path):
@@ -186,6 +199,7 @@ def test_refuses_what_it_cannot_judge(tmp_path):
         (lambda: flag(measures, fit(measures, groups=["F", *["M"] * (N - 1)])), "groups F, M"),
         (lambda: flag(measures, fit(measures), groups=["X"] * N), "X"),
         (lambda: flag(OrganMeasures(*[np.ones(9)] * 6), fit(measures)), "9 classes"),
+        (lambda: flag(measures, fit(measures), min_outside=0), "min_outside=0"),
     ):
         with pytest.raises((ValuesError, MismatchError), match=words):
             wrong()

@@ -1,5 +1,6 @@
 """Labels from somebody else's program: any command that turns an image NIfTI into a label NIfTI."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -9,19 +10,53 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 
-from ukbob_jax.errors import ConfigError, FileError, InputError
+from ukbob_jax.errors import ConfigError, FileError, InputError, Preempted
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
 
 INPUT, OUTPUT = "{input}", "{output}"
 _TOLD = 300  # characters of what a failed program said last
+_LOOK_EVERY_SECONDS = 0.5  # whether a running program is still wanted
+_leaving = threading.Event()
 
 
 class ProgramError(InputError):
     """The program failed on a scan, or what it wrote is no label map of it."""
+
+
+@contextlib.contextmanager
+def ended_with_us(pool: concurrent.futures.Executor) -> Iterator[None]:
+    """A block that, left early, kills the programs that threads of `pool` run, and cancels those still to come.
+
+    Without it Ctrl-C would wait for them, and SIGTERM would leave them running, with copies of scans in the temporary
+    folder. A process handles SIGTERM only in its main thread.
+
+    Raises:
+        Preempted: SIGTERM came.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, _leave) if ours else None
+    try:
+        yield
+    except BaseException:
+        _leaving.set()
+        pool.shutdown(cancel_futures=True)
+        raise
+    finally:
+        _leaving.clear()
+        if ours:
+            signal.signal(signal.SIGTERM, former)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise Preempted("asked to stop; the same command goes on with the scans that are left.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +126,23 @@ class Program:
             except OSError as error:
                 raise FileError(f"{words[0]}: cannot be started ({error.strerror}).") from error
             try:
-                code = process.wait(self.timeout_s)
-            except subprocess.TimeoutExpired as error:
-                raise ProgramError(f"{words[0]} took over {self.timeout_s:g} s and was killed.") from error
+                code = self._wait(process)
             finally:
                 _end(process)
         if code:
             last = log.read_bytes()[-_TOLD:].decode(errors="replace").strip().splitlines()
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise ProgramError(f"{words[0]} {how}: {last[-1] if last else 'it said nothing'}")
+
+    def _wait(self, process: subprocess.Popen) -> int:
+        until = time.monotonic() + self.timeout_s
+        while not _leaving.is_set():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ProgramError(f"{self.words[0]} took over {self.timeout_s:g} s and was killed.")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(left, _LOOK_EVERY_SECONDS))
+        raise ProgramError(f"{self.words[0]} was stopped.")
 
 
 def _filled(word: str, paths: dict[str, str]) -> str:

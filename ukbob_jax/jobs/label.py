@@ -18,7 +18,7 @@ import ukbob_jax
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
 from ukbob_jax.inference import teacher
-from ukbob_jax.inference.program import Program, ProgramError
+from ukbob_jax.inference.program import Program, ProgramError, ended_with_us
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
 from ukbob_jax.quality import cohort, merge
@@ -38,6 +38,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         FileError: the store or the teacher is missing.
         InputError: every subject failed.
         SomeFailed: some did.
+        Preempted: asked to stop; the same command goes on.
     """
     settings, store = config.labeller, Store.open(config.store)
     subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
@@ -60,7 +61,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             return error
         return None
 
-    with StoreWriter(config.store) as writer, concurrent.futures.ThreadPoolExecutor(settings.workers) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(settings.workers)
+    with StoreWriter(config.store) as writer, pool, ended_with_us(pool):
         for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
             if error is not None:
                 failures.append({"subject": subject, "stage": stage(error), "reason": str(error)})
@@ -82,6 +84,8 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
     program = Program.parse(settings.command, settings.timeout_s)
     if settings.merge not in MERGES:
         raise ConfigError(f"labeller.merge={settings.merge!r}: choose one of {', '.join(MERGES)}.")
+    if settings.merge == "rules" and len(settings.contrasts) > 1:
+        merge.check_contrasts(settings.contrasts)
     unknown = [name for name in settings.water_only if name not in anatomy.IDS]
     if unknown:
         raise ConfigError(f"labeller.water_only: {unknown[0]!r} is not a structure.")

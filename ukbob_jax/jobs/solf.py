@@ -81,28 +81,50 @@ def judge(
     settings = config.solf
     rows = [store.rows[name] for name in subjects]
     if settings.limits:
-        limits = Limits.load(settings.limits)
-        cohort.check_body(limits, cohort.body_set(store, config.label, settings.body), settings.limits)
-        by, band = limits.rule.get("strata", ()), limits.rule.get("height_band_mm", settings.height_band_mm)
-        groups = strata.names(rows, by, band)
+        limits, groups = given(config, store, rows)
     else:
         groups = strata.names(rows, settings.strata, settings.height_band_mm)
         limits = fitted(config, store, subjects, solf.large(measures, settings.min_voxels), groups)
     limits.save(folder / "limits.json")
-    has_limits = (limits.count > 0).any(0)  # not the structures of a few voxels
-    measures = measures._replace(voxels=np.where(has_limits[None], measures.voxels, 0))
     out = solf.outside(measures, limits, groups)
     by_rule = out.sum(-1) >= settings.min_outside
     made = decisions.read(settings.decisions, config.label) if settings.decisions else []
     versions = {name: cohort.version(store, name, config.label) for name in subjects}
-    flagged, decided, void = decisions.apply(made, subjects, versions, by_rule)
+    present = np.asarray(measures.voxels) > 0
+    flagged, decided, void = decisions.apply(made, subjects, versions, present, by_rule)
     if void:
-        print(f"solf: {len(void)} of {len(made)} decisions are about label maps not here", file=sys.stderr)
+        print(f"solf: {len(void)} of {len(made)} decisions are about labels not here", file=sys.stderr)
+    listed = np.repeat((limits.count > 0).any(0)[None], len(subjects), 0)  # not structures of a few voxels,
+    index = {subject: i for i, subject in enumerate(subjects)}
+    for subject, organ in decided:  # unless somebody decided about one
+        listed[index[subject], organ] = True
+    measures = measures._replace(voxels=np.where(listed, measures.voxels, 0))
     files.write_jsonl(folder / verdicts.VERDICTS, verdicts.rows(subjects, measures, out, flagged, decided))
     files.write_jsonl(folder / "missing.jsonl", missing(subjects, rows, measures, groups))
     to_fix = ((subject, organ) for (subject, organ), choice in decided.items() if choice == "fix")
     files.write_jsonl(folder / "fix.jsonl", ({"subject": s, "organ": o} for s, o in sorted(to_fix)))
     score(config, subjects, rows, measures, limits, by_rule, folder)
+
+
+def given(
+    config: ml_collections.ConfigDict, store: Store, rows: list[dict]
+) -> tuple[Limits, list[str] | None]:
+    """The limits that the recipe names, and every subject's group; who is in none of theirs is told and not judged."""
+    settings = config.solf
+    limits = Limits.load(settings.limits)
+    cohort.check_body(limits, cohort.body_set(store, config.label, settings.body), settings.limits)
+    by, band = limits.rule.get("strata", ()), limits.rule.get("height_band_mm", settings.height_band_mm)
+    groups = strata.names(rows, by, band)
+    if groups is None:
+        return limits, None
+    lacking = [group for group in groups if group not in limits.groups]
+    if lacking:
+        print(
+            f"solf: {len(lacking)} of {len(rows)} subjects are not judged: {settings.limits} has no group "
+            f"{', '.join(sorted(set(lacking)))}",
+            file=sys.stderr,
+        )
+    return limits.with_groups(groups), groups
 
 
 def fitted(

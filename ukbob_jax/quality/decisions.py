@@ -8,8 +8,9 @@ A file of decisions is what the audit page exports, as JSON or as a table:
     subject,organ,name,decision,version
     s1,5,liver,keep,0001
 
-keep: the label holds whatever the limits say. drop: it does not. fix: it does not, until somebody corrects it. A
-decision about a version of the label map that has been replaced since is void.
+keep: the label holds whatever the limits say. drop: it does not. fix: it does not, until somebody corrects it; only
+that can be said of an organ that is missing. A decision about a version of the label map that has been replaced since
+is void.
 """
 
 import csv
@@ -41,19 +42,30 @@ def read(path: str | os.PathLike, label: str) -> list[Decision]:
     """The decisions in a .json or .csv file; rows without a decision are left out.
 
     Raises:
-        FileError: the file is missing, of another format, about another label set than `label`, or has a row that is
-            no decision; the message names the row.
+        FileError: the file is missing, of another format, about another label set than `label`, has a row that is no
+            decision, or decides twice and differently about one label; the message names the row.
     """
     path = pathlib.Path(path)
     rows = _rows_of_csv(path) if path.suffix.lower() == ".csv" else _rows_of_json(path, label)
-    found = [_decision(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
-    return [decision for decision in found if decision is not None]
+    found: dict[tuple[str, int, str], Decision] = {}
+    for number, row in enumerate(rows, 1):
+        decision = _decision(row, f"{path}: row {number}")
+        if decision is None:
+            continue
+        first = found.setdefault((decision.subject, decision.organ, decision.version), decision)
+        if first.decision != decision.decision:
+            raise FileError(
+                f"{path}: row {number}: {decision.decision} for organ {decision.organ} of {decision.subject}, but "
+                f"{first.decision} before. Leave one of them."
+            )
+    return list(found.values())
 
 
 def apply(
     decisions: Sequence[Decision],
     subjects: Sequence[str],
     versions: Mapping[str, str],
+    present: np.ndarray,
     flagged: np.ndarray,
 ) -> tuple[np.ndarray, dict[tuple[str, int], str], list[Decision]]:
     """Verdicts after the decisions.
@@ -61,17 +73,19 @@ def apply(
     Args:
         subjects: n names.
         versions: of every subject's label map.
+        present: bool (n, num_classes), which organs the label maps have.
         flagged: bool (n, num_classes), the limits' verdicts; not changed.
     Returns:
-        The verdicts, the decisions that hold by (subject, organ), and those that do not: about a subject or a version
-        of a label map that is not there.
+        The verdicts, the decisions that hold by (subject, organ), and those that do not: about a subject, a version of
+        a label map or an organ that is not there.
     """
     flagged, index = flagged.copy(), {subject: i for i, subject in enumerate(subjects)}
     hold: dict[tuple[str, int], str] = {}
     void = []
     for decision in decisions:
         subject, organ, choice, version = decision
-        if subject not in index or (version and version != versions[subject]):
+        here = subject in index and version in ("", versions[subject])
+        if not here or not (present[index[subject], organ] or choice == "fix"):
             void.append(decision)
             continue
         hold[subject, organ] = choice

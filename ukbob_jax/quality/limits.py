@@ -1,6 +1,7 @@
 """The range of each measure of each organ that a label must keep to, and how it is stored."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,17 @@ class Limits(NamedTuple):
     groups: tuple[str, ...]  # strata, such as "F" and "M"; one unnamed group without strata
     rule: dict[str, Any]  # how it was fitted: name and parameters
     provenance: dict[str, Any]  # versions that fitted it, and whatever tells where the organs came from
+
+    def with_groups(self, groups: Sequence[str]) -> "Limits":
+        """The same limits, with infinite ones for those of `groups` that they lack: whoever is in these is not judged."""
+        new = sorted(set(groups) - set(self.groups))
+        more = (len(new), *self.low.shape[1:])
+        return self._replace(
+            low=np.concatenate([self.low, np.full(more, -np.inf)]),
+            high=np.concatenate([self.high, np.full(more, np.inf)]),
+            count=np.concatenate([self.count, np.zeros(more[:2], self.count.dtype)]),
+            groups=(*self.groups, *new),
+        )
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the limits as JSON, enough to judge one new scan without the cohort; infinite ends become null.

@@ -20,7 +20,8 @@ _FEWEST_VOXELS = 4  # fewer have no shape
 class OrganMeasures(NamedTuple):
     """Arrays over classes, (num_classes,), or (n, num_classes) when stacked over subjects.
 
-    A class that is absent has 0 in all six; an eccentricity that is not defined is NaN.
+    A class that is absent has 0 in all six; an eccentricity that is not defined is NaN, and so is the share of a body
+    mask that is empty.
     """
 
     voxels: Array
@@ -129,12 +130,13 @@ def finish(
     planes = (counts.along_x, counts.along_y, counts.along_z)
     voxels = counts.along_x.sum(1)
     present = voxels > 0
-    if body_voxels is None:
-        body_voxels = voxels[1:].sum()
     dtype = spacing_mm.dtype
+    if body_voxels is None:
+        body = xp.maximum(voxels[1:].sum(), 1).astype(dtype)
+    else:
+        body = xp.where(body_voxels > 0, body_voxels, xp.nan).astype(dtype)
     volume = voxels.astype(dtype) * spacing_mm.prod()
     surface = xp.sum(counts.cells.astype(dtype) * area_table(spacing_mm, xp)[None, :], 1)
-    body = xp.maximum(xp.asarray(body_voxels).astype(dtype), 1)
     centre, covariance = _moments(counts, voxels, dtype, xp)
     inside = [a > 0 for a in planes]
     first = xp.stack([a.argmax(1) for a in inside], -1)
@@ -144,7 +146,7 @@ def finish(
         voxels=voxels,
         volume_mm3=volume,
         surface_mm2=surface,
-        body_fraction=voxels.astype(dtype) / body,
+        body_fraction=xp.where(present, voxels.astype(dtype) / body, 0),
         sphericity=_sphericity(volume, surface, xp),
         eccentricity=_eccentricity(
             covariance * spacing_mm[None, :, None] * spacing_mm[None, None, :], voxels, xp

@@ -32,6 +32,16 @@ def first(maps: Sequence[np.ndarray]) -> np.ndarray:
     return merged
 
 
+def check_contrasts(contrasts: Collection[str]) -> None:
+    """Refuse contrasts that `rules` cannot merge.
+
+    Raises:
+        ConfigError: there is no water.
+    """
+    if WATER not in contrasts:
+        raise ConfigError(f"merge='rules' needs the contrast {WATER!r}; there are {', '.join(contrasts)}.")
+
+
 def rules(
     maps: Sequence[np.ndarray],
     contrasts: Sequence[str],
@@ -49,8 +59,7 @@ def rules(
     Raises:
         ConfigError: there is no water map.
     """
-    if WATER not in contrasts:
-        raise ConfigError(f"merge='rules' needs the contrast {WATER!r}; there are {', '.join(contrasts)}.")
+    check_contrasts(contrasts)
     barred = np.arange(256, dtype=np.uint8)
     barred[list(water_only)] = 0
     cleaned = [components.clean(labels, factor=SPECKS_EACH) for labels in maps]

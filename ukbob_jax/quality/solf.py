@@ -13,7 +13,8 @@ from ukbob_jax.errors import MismatchError, ValuesError
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
 
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+LEAST_SPREAD = 1e-3  # of a logarithm: measures that hardly vary do not differ for a rounding error
 _LEAST_RATIO = 1e-18  # of variances; 1 - this is 1 in float64, so an eccentricity of 1 survives the logarithm
 
 
@@ -47,7 +48,7 @@ def fit(
         cut = np.ceil(epsilon / 100 * (count - 1) - 1e-9).astype(np.int64)
         return _pick(ordered, cut), _pick(ordered, count - 1 - cut)
 
-    rule = {"name": "percentile", "epsilon": epsilon, "min_count": min_count}
+    rule = {"name": "percentile", "epsilon": float(epsilon), "min_count": int(min_count)}
     return _fit(measures, ends, groups, min_count, rule)
 
 
@@ -62,7 +63,8 @@ def fit_robust(
 
     Percentiles discard the same share of a clean and of a noisy cohort; these limits follow the noise. The spread is
     taken where the measures are near normal: logarithms of body fraction, of sphericity and of the ratio of the least
-    to the greatest variance, 1 - eccentricity².
+    to the greatest variance, 1 - eccentricity². It is taken as 0.1 % at least, so that an organ whose measures are all
+    alike is not flagged for the last digit.
 
     Args, Raises: as for `fit`; `deviations` is positive.
     """
@@ -72,11 +74,12 @@ def fit_robust(
     def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scaled = to_scale(ordered)
         middle = _median(scaled, count)
-        spread = _MAD_TO_SIGMA * _median(np.sort(np.abs(scaled - middle), axis=0), count)
+        spread = MAD_TO_SIGMA * _median(np.sort(np.abs(scaled - middle), axis=0), count)
+        spread = np.maximum(spread, LEAST_SPREAD)
         a, b = (_from_scale(middle + sign * deviations * spread) for sign in (-1, 1))
         return np.minimum(a, b), np.maximum(a, b)
 
-    rule = {"name": "robust", "deviations": deviations, "min_count": min_count}
+    rule = {"name": "robust", "deviations": float(deviations), "min_count": int(min_count)}
     return _fit(measures, ends, groups, min_count, rule)
 
 
@@ -136,7 +139,10 @@ def flag(
 
     Raises:
         MismatchError: as for `outside`.
+        ValuesError: `min_outside` is not 1, 2 or 3.
     """
+    if min_outside not in (1, 2, 3):
+        raise ValuesError(f"min_outside={min_outside}: choose 1, 2 or 3 of the three measures.")
     return outside(measures, limits, groups).sum(-1) >= min_outside
 
 
@@ -189,7 +195,8 @@ def to_scale(values: np.ndarray) -> np.ndarray:
     """Features (..., 3) where they are near normal, as `fit_robust` says."""
     fraction, sphericity, eccentricity = np.moveaxis(values, -1, 0)
     ratio = np.maximum(1 - eccentricity**2, _LEAST_RATIO)
-    return np.log(np.stack([fraction, sphericity, ratio], -1))
+    with np.errstate(divide="ignore"):  # absent organs: 0
+        return np.log(np.stack([fraction, sphericity, ratio], -1))
 
 
 def _from_scale(scaled: np.ndarray) -> np.ndarray:

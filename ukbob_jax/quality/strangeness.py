@@ -3,11 +3,9 @@
 import numpy as np
 
 from ukbob_jax.quality.measures import OrganMeasures
-from ukbob_jax.quality.solf import features, to_scale
+from ukbob_jax.quality.solf import LEAST_SPREAD, MAD_TO_SIGMA, features, to_scale
 
 MOST = 20.0  # deviations; beyond it, and for an undefined measure, strange is strange
-_MAD_TO_SIGMA = 1.4826
-_LEAST_SPREAD = 1e-3  # of a logarithm: measures that hardly vary are not strange for a rounding error
 
 
 def deviations(measures: OrganMeasures) -> np.ndarray:
@@ -21,11 +19,10 @@ def deviations(measures: OrganMeasures) -> np.ndarray:
     """
     present = (np.asarray(measures.voxels) > 0)[..., None]
     values = features(measures)
-    with np.errstate(divide="ignore"):
-        scaled = np.where(present & np.isfinite(values), to_scale(values), np.nan)
+    scaled = np.where(present & np.isfinite(values), to_scale(values), np.nan)
     scaled = np.where(np.isfinite(scaled), scaled, np.nan)
     middle = _median(scaled)
-    spread = np.maximum(_MAD_TO_SIGMA * _median(np.abs(scaled - middle)), _LEAST_SPREAD)
+    spread = np.maximum(MAD_TO_SIGMA * _median(np.abs(scaled - middle)), LEAST_SPREAD)
     found = np.clip((scaled - middle) / spread, -MOST, MOST)
     return np.where(present, np.where(np.isnan(found), MOST, found), np.nan)
 

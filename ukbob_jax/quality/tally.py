@@ -84,16 +84,16 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
         cells, along_z, both = _count_slab(planes, cells, along_z, rows, chunk)
         both = both.reshape(rows, slab, cells_y)  # k x y
         count, z_sum = both & (1 << _COUNT_BITS) - 1, both >> _COUNT_BITS
-        y_sum = jnp.sum(count * jnp.arange(cells_y, dtype=jnp.int32)[None, None, :], 2)
-        carry = cells, along_z, along_y + count.sum(1), z_by_y + z_sum.sum(1)
-        return carry, (count.sum(2), y_sum, z_sum.sum(2))
+        y_sum = _sum(count * jnp.arange(cells_y, dtype=jnp.int32)[None, None, :], 2)
+        carry = cells, along_z, along_y + _sum(count, 1), z_by_y + _sum(z_sum, 1)
+        return carry, (_sum(count, 2), y_sum, _sum(z_sum, 2))
 
-    zeros = functools.partial(jnp.zeros, dtype=jnp.int32)
+    zeros = functools.partial(_zeros, framed)
     start = (zeros(rows * 256), zeros(rows * cells_z), zeros((rows, cells_y)), zeros((rows, cells_y)))
     steps = jnp.arange(cells_x // slab, dtype=jnp.int32)
     (cells, along_z, along_y, z_by_y), by_x = lax.scan(step, start, steps)
     along_x, y_by_x, z_by_x = (jnp.moveaxis(a, 0, 1).reshape(rows, cells_x) for a in by_x)
-    along_z = jnp.cumsum(along_z.reshape(rows, cells_z), 1)
+    along_z = jnp.cumsum(along_z.reshape(rows, cells_z), 1, dtype=jnp.int32)
     by_class = (cells.reshape(rows, 256), along_x, along_y, along_z, y_by_x, z_by_x, z_by_y)
     highest = jnp.max(jnp.where(framed == OUTSIDE, 0, framed))
     return Tally(*(a[:num_classes] for a in by_class), highest)
@@ -132,7 +132,7 @@ def _count_slab(
             along_z = along_z.at[which * cells_z + z].add(-sign, mode="promise_in_bounds")
         return cells, along_z, both
 
-    empty = jnp.zeros(rows * slab * cells_y, jnp.int32)
+    empty = _zeros(planes, rows * slab * cells_y)
     return lax.fori_loop(0, -(-number // chunk), add, (cells, along_z, empty))
 
 
@@ -156,7 +156,7 @@ def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
     mixed = (first != last) | (first != (first & 255) * _UNIFORM)
     mixed = mixed.reshape(-1, _GROUP).any(1)
     groups = mixed.shape[0]
-    place = jnp.cumsum(mixed.astype(jnp.int32))
+    place = jnp.cumsum(mixed, dtype=jnp.int32)
     size = -(-groups // chunk) * chunk
     kept = jnp.full(size, groups, jnp.int32)
     kept = kept.at[jnp.where(mixed, place - 1, size)].set(jnp.arange(groups, dtype=jnp.int32), mode="drop")
@@ -171,3 +171,13 @@ def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
     lowest = pattern & (~pattern + jnp.uint8(1))
     which = jnp.where(lowest == bits[:, None], label, jnp.uint8(rows - 1))
     return which.astype(jnp.int32) * 256 + pattern.astype(jnp.int32)
+
+
+def _sum(counts: jax.Array, axis: int) -> jax.Array:
+    """A sum that stays 32-bit where 64-bit numbers are switched on."""
+    return jnp.sum(counts, axis, dtype=jnp.int32)
+
+
+def _zeros(like: jax.Array, shape: int | tuple[int, ...]) -> jax.Array:
+    """Counters to start from, tied to `like`, so that inside shard_map they differ by device as the counts do."""
+    return jnp.zeros(shape, jnp.int32) + (like.reshape(-1)[0] * 0).astype(jnp.int32)
