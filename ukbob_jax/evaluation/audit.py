@@ -56,6 +56,7 @@ def write(
     measures: OrganMeasures,
     flagged: np.ndarray,
     cases: Sequence[Case],
+    unlisted: int,
     typical: Mapping[int, Typical],
 ) -> None:
     """Write the page.
@@ -65,6 +66,7 @@ def write(
         measures: fields (n, num_classes), of the whole cohort.
         flagged: bool (n, num_classes).
         cases: strangest first.
+        unlisted: how many more there are.
         typical: by organ id.
     Raises:
         FileError: the folder cannot be written.
@@ -78,6 +80,7 @@ def write(
         "features": list(FEATURES),
         "organs": organs(limits, measures, flagged),
         "cases": [case._asdict() for case in cases],
+        "unlisted": unlisted,
         "typical": {organ: shown._asdict() for organ, shown in typical.items()},
     }
     source = (pathlib.Path(__file__).parent / "audit.html").read_text()

@@ -42,9 +42,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     index = {subject: i for i, subject in enumerate(subjects)}
     chosen = [row for row in rows if row["flagged"] or "decision" in row]
     chosen.sort(key=lambda row: (-order[index[row["subject"]], row["organ"]], row["subject"], row["organ"]))
+    listed = [row for i, row in enumerate(chosen) if i < settings.rows or "decision" in row]
     cases = [
-        case(config, store, row, limits, float(order[index[row["subject"]], row["organ"]]))
-        for row in chosen[: settings.rows]
+        case(config, store, row, limits, float(order[index[row["subject"]], row["organ"]])) for row in listed
     ]
     shown = cases[: settings.cases]
     best = typical(measures, flagged)
@@ -62,6 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         measures=measures,
         flagged=flagged,
         cases=cases,
+        unlisted=len(chosen) - len(cases),
         typical={o: audit.Typical(subjects[i], pictures[i, o]) for o, i in wanted.items()},
     )
     print(f"audit: {len(cases)} labels to look at: {path}", file=sys.stderr)
