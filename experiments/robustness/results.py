@@ -17,7 +17,8 @@ DRIFTS = (0.05, 0.1, 0.2, 0.5, None)  # limits that are compared
 WORSE = 0.01  # Dice that a scan must lose to be counted as clearly worse
 LEAD = "Scans that went wrong, labelled without adaptation and with it. Settings were chosen on validation corruptions."
 READING = (
-    "Change is Dice minus that of the same scan without adaptation (off). Interval and p are over bodies; made worse is a "
+    "Scans, in brackets of how many bodies. Change is Dice minus that of the same scan without adaptation (off). Interval "
+    "and p are over bodies; made worse is a "
     f"share of scans, in brackets those that lost more than {WORSE:g}."
 )
 MEANS = "Mean Dice over the structures."
@@ -120,18 +121,7 @@ def by_corruption(rows: Rows, network: str, phase: str) -> Table:
 
 def overall(rows: Rows, phase: str) -> Table:
     """The summary of a phase as cells."""
-    header = [
-        "network",
-        "way",
-        "scans (bodies)",
-        "Dice",
-        "change",
-        "95 %",
-        "p",
-        "worst",
-        "made worse",
-        "rejected",
-    ]
+    header = ["network", "way", "scans", "Dice", "change", "95 %", "p", "worst", "made worse", "refused"]
     cells = [
         [
             s["network"],
@@ -139,7 +129,7 @@ def overall(rows: Rows, phase: str) -> Table:
             f"{s['scans']} ({s['bodies']})",
             f"{s['dice']:.3f}",
             f"{s['change']:+.4f}",
-            f"{s['low']:+.3f} to {s['high']:+.3f}",
+            f"{s['low']:+.3f}, {s['high']:+.3f}",
             f"{s['p']:.2f}",
             f"{s['worst']:+.3f}",
             f"{s['share_worse']:.0%} ({s['share_clearly_worse']:.0%})",

@@ -1,6 +1,6 @@
 """The scaling study on phantoms, short enough to repeat: true labels, nested shares of few bodies, equal steps.
 
-    python experiments/scaling/phantoms.py --workdir runs/scaling                 15 short trainings
+    python experiments/scaling/phantoms.py --workdir runs/scaling                 18 short trainings, a quarter of an hour
     python experiments/scaling/phantoms.py --workdir runs/scaling --minutes 5     stop after 5 minutes; again goes on
 
 The network and the trainings are those of `experiments/small.py`; `scaling.py` runs whole recipes on real stores.
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--minutes", type=float, default=np.inf, help="stop before a training would end later"
     )
-    parser.add_argument("--shares", type=int, nargs="+", default=(10, 20, 40, 70, 100), help="percent")
-    parser.add_argument("--subjects", type=int, default=20, help="that are 100 percent")
+    parser.add_argument("--shares", type=int, nargs="+", default=(5, 10, 20, 40, 70, 100), help="percent")
+    parser.add_argument("--subjects", type=int, default=100, help="that are 100 percent")
     parser.add_argument("--tests", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--width", type=int, default=small.Setting.width)

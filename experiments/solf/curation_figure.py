@@ -12,7 +12,7 @@ UNKNOWN = "_unknown"
 def draw(rows: list[dict]) -> bytes:
     """A PNG: Dice of every arm at each level, and the change over ε beside the one the paper reports."""
     levels = list(dict.fromkeys(row["level"] for row in rows if row["level"]))
-    true = [row["dice"] for row in rows if not row["level"]]  # no label spoilt
+    true = [row["dice"] for row in rows if not row["level"] and row["arm"] == "all"]  # no label spoilt
     figure = Figure(figsize=(4.4 * (len(levels) + 1), 3.8), layout="constrained")
     panels = figure.subplots(1, len(levels) + 1, squeeze=False)[0]
     for axes, level in zip(panels, levels):
