@@ -166,6 +166,8 @@ def test_a_job_that_is_stopped_leaves_no_program_and_no_copy_of_a_scan(store, tm
             '--config.labeller.contrasts=("water",)', "--config.labeller.workers=2",
         ],
         stderr=subprocess.PIPE, text=True,
+        # a test run in the background of a shell ignores SIGINT, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     running = tmp_path / "running"
     while not running.exists() or running.read_text().count("\n") < 2:
