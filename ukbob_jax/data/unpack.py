@@ -16,8 +16,8 @@ def unpack(batch: Arrays) -> Arrays:
     """Normalise the image, bring labels to the ids of training, and blank out what lies beyond small volumes.
 
     On the device it costs next to nothing, and half the bytes travel there. Contrasts come first in what is stored, as
-    in the store's chunks: to read them so takes a fifth less time than interleaving them here, which a device does on the
-    way. Numpy and JAX give the same labels, and images within 1e-6 (their divisions round alike; a compiler may fuse).
+    in the store's chunks: a device interleaves them on the way, and reading is spared it. Numpy and JAX give the same
+    labels, and images within 1e-6 (their divisions round alike; a compiler may fuse).
 
     Args:
         batch: stored int16 `b c x y z`, label uint8 `b x y z`, size int32 `b 3` (voxels of each crop that are the
