@@ -14,7 +14,7 @@ from tests.jobs.test_solf import AFFINE, BAD, HEART, LIVER, SHAPE, SPLEEN, label
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.jobs import audit, solf
-from ukbob_jax.quality import cohort, verdicts
+from ukbob_jax.quality import cohort, decisions, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -98,6 +98,7 @@ def test_pictures_are_limited_and_so_are_rows(made):
     audit.run(fewer, str(workdir / "fewer"))
     cases = data(workdir / "fewer")["cases"]
     assert [bool(c["picture"]) for c in cases] == [True, False]
+    assert data(workdir / "fewer")["unlisted"] == len(data(workdir)["cases"]) - 2 > 0
     fewer.audit.contrast = "T2"
     with pytest.raises(ConfigError, match="not 'T2'"):
         audit.run(fewer, str(workdir / "fewer"))
@@ -182,6 +183,58 @@ def test_keys_decide_and_decisions_survive_closing_the_page(window, made):
     assert window.run(state, key) == "drop"
     window.run(press, key)
     assert window.run(state, key) == ""
+
+
+def told(window) -> str:
+    return window.run("return document.getElementById('told').textContent")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("hello", "no file of decisions"), ('{"format": "ukbob-decisions", "label": "other", "decisions": []}', "other")],
+)  # fmt: skip
+def test_files_that_are_no_decisions_on_this_page_are_told(window, text, words):
+    before = window.run("return audit.decisionsText()")
+    window.run("audit.loadDecisions(arguments[0])", text)
+    assert words in told(window) and window.run("return audit.decisionsText()") == before
+
+
+def test_loaded_decisions_about_labels_not_shown_are_exported_as_they_came(window, made, tmp_path):
+    away = {"subject": "s00", "organ": 72, "decision": "fix", "version": "0001"}
+    case = data(made[1])["cases"][-1]
+    here = {"subject": case["subject"], "organ": case["organ"], "decision": "keep", "version": ""}
+    text = json.dumps({"format": "ukbob-decisions", "label": "auto", "decisions": [away, here]})
+    window.run("audit.loadDecisions(arguments[0])", text)
+    assert "1 decisions" in told(window)
+    for name, exported in (("d.json", "decisionsText"), ("d.csv", "tableText")):
+        (tmp_path / name).write_text(window.run(f"return audit.{exported}()"))
+        assert decisions.read(tmp_path / name, "auto")[-1] == decisions.Decision(**away)
+    click(window, f"[data-case='{case['subject']}/{case['organ']}/0001'] .keep")  # undone
+
+
+def test_a_page_made_anew_is_not_overruled_by_what_was_left_undecided(window, made):
+    cases = data(made[1])["cases"]
+    key = f"{cases[-1]['subject']}/{cases[-1]['organ']}/0001"
+    click(window, f"[data-case='{key}'] .drop")
+    kept = json.loads(window.run("return localStorage.getItem(audit.data.key)"))
+    assert kept[key] == "drop" and all(kept.values())
+    click(window, f"[data-case='{key}'] .drop")
+
+
+def test_a_label_is_shown_with_its_groups_limits_only(made, tmp_path):
+    config = made[0].copy_and_resolve_references()
+    config.solf.update({"strata": ("sex",), "min_count": 4})
+    solf.run(config, str(tmp_path))
+    audit.run(config, str(tmp_path))
+    solf.run(made[0], str(tmp_path))
+    with browser.started(tmp_path) as window:
+        window.open(tmp_path / "report" / "solf" / "index.html")
+        dashed = "s => s.querySelectorAll('[stroke-dasharray]').length"
+        lines = f"return [...document.querySelectorAll(arguments[0])].map({dashed})"
+        assert set(window.run(lines, "article svg")) == {2}
+        click(window, f"[data-organ='{LIVER}']")
+        assert window.run(lines, ".plots svg") == [4] * 3
+        assert ": " in window.run("return document.querySelector('figcaption').title")
 
 
 def test_the_store_is_left_as_it_was(made):
