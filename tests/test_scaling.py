@@ -79,6 +79,6 @@ def test_shares_of_phantoms_are_nested_and_draws_differ(tmp_path, monkeypatch):
 
     monkeypatch.setattr(phantoms, "parts", lambda options: ())
     monkeypatch.setattr(phantoms, "one", one)
-    phantoms.main(["--workdir", str(tmp_path), "--shares", "10", "100", "--seeds", "2"])
+    phantoms.main(["--workdir", str(tmp_path), "--subjects", "20", "--shares", "10", "100", "--seeds", "2"])
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(row["subjects"], row["seeds"], row["dice"]) for row in rows] == [(2, 2, 0.5), (20, 2, 0.5)]

@@ -220,11 +220,12 @@ def _open(folder: str | os.PathLike, keep: int | None) -> ocp.CheckpointManager:
 def _silence_orbax() -> None:
     """Keep Orbax's pages of traceback off the terminal; its errors reach us as exceptions, one line each.
 
-    After a failed save or read, TensorStore's remaining tasks also complain that nobody waits for them any more.
+    After a failed save or read, its remaining tasks also complain that nobody waits for them any more.
     """
     logger = absl_logging.get_absl_logger()
     if _not_from_orbax not in logger.filters:
         logger.addFilter(_not_from_orbax)
+        logging.getLogger("asyncio").addFilter(_not_from_orbax)
         others = sys.unraisablehook
         sys.unraisablehook = lambda late: (
             None if str(late.exc_value) == "Event loop is closed" else others(late)
@@ -232,7 +233,8 @@ def _silence_orbax() -> None:
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.pathname
+    """Of asyncio's records, those that name a task of Orbax's are from Orbax."""
+    return "orbax" not in (record.getMessage() if record.name == "asyncio" else record.pathname)
 
 
 def _remove_unfinished(folder: epath.Path) -> None:
