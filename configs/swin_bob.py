@@ -72,4 +72,4 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.train.steps = 200
     config.train.log_every = 10
     config.train.eval_every = 40
-    config.train.checkpoint_every = 50
+    config.train.checkpoint_every = 40

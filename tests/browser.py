@@ -63,6 +63,7 @@ def started(folder: pathlib.Path, size: tuple[int, int] = (1400, 900)) -> Iterat
     try:
         wait_for(address)
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        arguments += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         arguments += [f"--window-size={size[0]},{size[1]}", f"--user-data-dir={folder / 'profile'}"]
         options = {"goog:chromeOptions": {"binary": binary, "args": arguments}}
         try:

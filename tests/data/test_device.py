@@ -34,6 +34,8 @@ def test_runs_ahead_and_closes_the_source():
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     stream = to_device(numbered(50, log), lambda name: here, ahead=2)
     next(stream)
-    assert log == [0, 1, 2]
+    assert log == [0]
+    assert next(stream)["subject"][0] == 1
+    assert log == [0, 1, 2, 3]
     stream.close()
-    assert log == [0, 1, 2, "closed"]
+    assert log == [0, 1, 2, 3, "closed"]

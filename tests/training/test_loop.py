@@ -14,7 +14,8 @@ from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
 from ukbob_jax.training import provenance
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.window import NonFinite
+from ukbob_jax.training.clock import Clock
+from ukbob_jax.training.window import NonFinite, Window
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +60,46 @@ def test_a_run_writes_what_a_reader_needs(calm):
     assert start["step"] == 0 and start["packages"]["jax"] == jax.__version__ and "cpu" in start["devices"]
 
 
+def test_fetching_a_batch_counts_as_input_only_where_the_device_waits_for_it(tmp_path):
+    class Metric:
+        def __init__(self, ready):
+            self.is_ready = lambda: ready
+
+    clock, window = Clock(), Window(tmp_path, [], [], 1)
+    for metrics, part in (
+        ({}, "input"),
+        ({"loss": Metric(False)}, "step"),
+        ({"loss": Metric(True)}, "input"),
+    ):
+        clock.seconds.clear()
+        if metrics:
+            window.add(metrics, None)
+        with clock.part("input", beside=("step", window.busy)):
+            pass
+        assert list(clock.seconds) == [part]
+
+
+def test_a_slow_stream_shows_as_input(tmp_path):
+    def slow(start):
+        for one in toy.batches(start):
+            time.sleep(0.05)
+            yield one
+
+    toy.fit(tmp_path, steps=20, stream=slow, evaluate=None, every=100)
+    last = json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[-1])
+    # The toy's step takes a millisecond, so nearly all of the twenty waits of 50 ms are the device's too.
+    assert last["time/input"] * last["time/seconds"] > 0.7
+
+
 def test_the_same_run_gives_the_same_numbers(calm, tmp_path):
     same(toy.fit(tmp_path), calm[1])
     assert metrics(tmp_path) == metrics(calm[0])
 
 
-@pytest.mark.parametrize("step", [3, 6, 7])
-def test_a_run_told_to_stop_saves_and_ends_as_if_it_never_had(calm, tmp_path, step):
-    # The stream runs ahead of the training by the two batches held on the device, and one in hand.
-    with pytest.raises(Preempted, match=f"stopped at step {step - 2}, which is saved"):
+@pytest.mark.parametrize("step, stopped", [(3, 2), (6, 4), (7, 5)])
+def test_a_run_told_to_stop_saves_and_ends_as_if_it_never_had(calm, tmp_path, step, stopped):
+    # From the second step on the stream runs ahead of the training by the two batches held on the device.
+    with pytest.raises(Preempted, match=f"stopped at step {stopped}, which is saved"):
         toy.fit(tmp_path, stream=stopping_after(step))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     same(toy.fit(tmp_path), calm[1])

@@ -12,6 +12,8 @@ def to_device(
 ) -> Iterator[dict[str, jax.Array]]:
     """Yield each batch as global arrays, with the transfers of the next ones already under way.
 
+    The first comes as soon as it is there: the others are fetched while the step compiles.
+
     Args:
         batches: of this process, rows first; closed when this iterator is.
         place: name of an array -> its sharding.
@@ -19,14 +21,14 @@ def to_device(
     """
     waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
     try:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             waiting.append(
                 {
                     name: jax.make_array_from_process_local_data(place(name), rows)
                     for name, rows in batch.items()
                 }
             )
-            if len(waiting) > ahead:
+            if number == 0 or len(waiting) > ahead:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()

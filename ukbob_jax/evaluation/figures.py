@@ -233,15 +233,16 @@ def precision_recall(lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     """Per rule (setting, precision, recall): the curve, its best F1 labelled, and the setting `marked` as a square."""
     figure = Figure(figsize=(5.0, 3.8))
     axes = figure.subplots()
-    for color, (name, (setting, precision, recall)) in zip(SERIES, lines.items()):
+    for row, (color, (name, (setting, precision, recall))) in enumerate(zip(SERIES, lines.items())):
         axes.plot(recall, precision, marker="o", markersize=3, color=color, label=name)
         best = int(np.nanargmax(2 * precision * recall / np.maximum(precision + recall, 1e-9)))
         axes.annotate(
             f"{setting[best]:g}",
             (recall[best], precision[best]),
             textcoords="offset points",
-            xytext=(5, 5),
+            xytext=(5, 5 - 16 * (row % 2)),  # above the first curve, below the second: they may touch
             fontsize=8,
+            color=color,
         )
         for place in np.flatnonzero(np.isclose(setting, marked)) if name.startswith("percentile") else ():
             axes.plot(

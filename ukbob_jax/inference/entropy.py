@@ -7,15 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax.errors import ConfigError
+
 LOWEST = -1e3  # a log-probability whose exponential is 0 in float32, for those of minus infinity
 ACTIVATIONS = ("softmax", "sigmoid")
 
 
 def barred(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
-    """Logits with minus infinity for the classes in `exclude`: they get no probability."""
+    """Logits with minus infinity for the classes in `exclude`: they get no probability.
+
+    Raises:
+        ConfigError: no class is left.
+    """
     if not exclude:
         return logits
     mask = np.isin(np.arange(logits.shape[-1]), exclude)
+    if mask.all():
+        raise ConfigError(f"exclude: {logits.shape[-1]} of {logits.shape[-1]} classes; leave at least one.")
     return jnp.where(jnp.broadcast_to(mask, logits.shape), -jnp.inf, logits)
 
 

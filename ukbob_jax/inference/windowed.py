@@ -111,6 +111,10 @@ def _check(settings: Settings) -> None:
     """Raise a ConfigError for a setting that cannot be used."""
     if settings.steps < 0:
         raise ConfigError(f"etta: steps {settings.steps} is negative.")
+    if not 0 <= settings.background_weight < np.inf:
+        raise ConfigError(
+            f"etta: background_weight {settings.background_weight} must be 0 or more; 1 is the plain mean."
+        )
     if settings.ceiling is not None and not 0 < settings.ceiling <= 1:
         raise ConfigError(
             f"etta: ceiling {settings.ceiling} is outside 0 to 1, a share of the largest entropy."

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class Clock:
@@ -13,12 +13,16 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Count the time inside the block under `name`."""
+    def part(self, name: str, beside: tuple[str, Callable[[], bool]] | None = None) -> Iterator[None]:
+        """Count the time inside the block under `name`.
+
+        `beside`, (part, still): if `still()` holds at the end, that part went on all the while, and it gets the time.
+        """
         start = time.monotonic()
         try:
             yield
         finally:
+            name = beside[0] if beside and beside[1]() else name
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     @property

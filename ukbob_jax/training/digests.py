@@ -3,6 +3,7 @@
 Orbax restores a file with a flipped bit without an error; a digest beside the state finds it.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -39,6 +40,8 @@ def _blocks(leaf: Any) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _positions(shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
     """C-order positions, modulo 2**32, of the elements of `array[index]`."""
+    if all(part.indices(size) == (0, size, 1) for size, part in zip(shape, index)):
+        return np.arange(math.prod(shape), dtype=np.uint32)
     place = np.zeros((), np.uint32)
     for size, part in zip(shape, index):
         place = place[..., None] * np.uint32(size) + np.arange(size, dtype=np.uint32)[part]

@@ -167,7 +167,7 @@ class _Run:
             return state
         with contextlib.closing(to_device(batches(self.done), place)) as stream:
             while self.done < self.plan.steps:
-                with self.clock.part("input"):
+                with self.clock.part("input", beside=("step", self.window.busy)):
                     batch = next(stream)
                 with self.clock.part("step" if "step" in self.clock.seconds else "compile"):
                     state, metrics = train(state, batch, self.key)
@@ -231,7 +231,7 @@ class _Run:
             self.checkpoints.save(state, meta, score, again=again)
 
     def timing(self) -> dict[str, float]:
-        """Seconds so far and where they went."""
+        """Seconds so far and where they went; "input" is what the device waited for."""
         shares = {f"time/{name}": share for name, share in self.clock.shares().items()}
         return {"time/seconds": self.clock.total, **shares}
 

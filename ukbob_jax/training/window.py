@@ -39,6 +39,10 @@ class Window:
         if len(self._waiting) > steps:
             jax.block_until_ready(self._waiting[-1 - steps][0])
 
+    def busy(self) -> bool:
+        """Whether the device still works on a step."""
+        return bool(self._waiting) and not all(value.is_ready() for value in self._waiting[-1][0].values())
+
     def rows(self, step: int) -> list[dict[str, float]]:
         """Metrics of each step since the last summary, on the host; the last one is `step`.
 
