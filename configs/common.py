@@ -81,8 +81,8 @@ def base() -> ml_collections.ConfigDict:
     config.data.organs = ()  # names to learn, the others count as background; empty: all of the label set
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
-    config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally
-    config.data.normalize = "zscore"
+    config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally; ours
+    config.data.normalize = "zscore"  # of the voxels that are not 0; an earlier released script
     config.data.contrasts = ()  # names to feed; empty: all in the store
     config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
     config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
@@ -110,21 +110,21 @@ def base() -> ml_collections.ConfigDict:
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
     config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
 
-    config.loss = "dice_ce"  # or "dice_bce"
+    config.loss = "dice_ce"  # released script; or "dice_bce", the paper's
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
-    config.augment = ("gamma", "intensity", "noise", "bias_field")
+    config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_steps = 500
-    config.optimizer.weight_decay = 1e-5
-    config.optimizer.clip_norm = 1.0
+    config.optimizer.learning_rate = 1e-4  # released script
+    config.optimizer.warmup_steps = 500  # ours
+    config.optimizer.weight_decay = 1e-5  # released script
+    config.optimizer.clip_norm = 1.0  # ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
     config.optimizer.frozen = ""  # regular expression on parameter paths, "^swin/stage[12]": those stay
     config.optimizer.trainable = ""  # the same the other way round; empty: all
 
     config.train = ml_collections.ConfigDict()
-    config.train.steps = 100_000
+    config.train.steps = 100_000  # ours, as the next four
     config.train.log_every = 50
     config.train.eval_every = 2_000
     config.train.checkpoint_every = 1_000

@@ -5,6 +5,9 @@
                                                                                      cohort, minutes on two cores
     python -m ukbob_jax.main --config=configs/swin_bob.py:pod ...                    many devices
 
+Shorter: --config.epochs.total=10, or --config.epochs.total=0 --config.train.steps=1000. Numbers without a mark are the
+paper's or of the script released with it; "ours" are not published.
+
 Reached: docs/benchmarks.md#swin-bob.
 """
 
@@ -23,6 +26,8 @@ DEMO_ORGANS = (  # structures that the demo's coarse voxels carry; the filter ju
 
 def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
     config = common.base()
+    if variant == "paper":
+        paper(config)
     if variant == "demo":
         demo(config)
     if variant == "pod":
@@ -30,8 +35,15 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
     return config
 
 
+def paper(config: ml_collections.ConfigDict) -> None:
+    """The paper's pre-training; what it shares with other recipes is in `common`."""
+    config.loss = "dice_bce"  # paper; the released script: "dice_ce"
+    config.epochs.total = 3_000  # paper; 0: train.steps and optimizer.warmup_steps count
+    config.epochs.warmup = 60  # ours; paper: more than 50
+
+
 def pod(config: ml_collections.ConfigDict) -> None:
-    """256 devices; ours, not the paper's."""
+    """256 devices; ours, not the paper's: length in steps, and the released script's loss."""
     config.data.batch_size = 256
     config.model.dtype = "bfloat16"
     config.model.remat = True

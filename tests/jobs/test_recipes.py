@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from configs import amos, brats, btcv
+from configs import amos, brats, btcv, swin_bob
 from ukbob_jax import files, settings
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate, ingest, predict, train
@@ -62,10 +62,28 @@ def trained(config, workdir):
     return json.loads(lines[-1])
 
 
-@pytest.mark.parametrize("module", [btcv, brats, amos])
+@pytest.mark.parametrize("module", [btcv, brats, amos, swin_bob])
 def test_every_variant_is_a_recipe_that_differs_from_the_first(module):
     made = [module.get_config(variant).to_json() for variant in module.VARIANTS]
     assert len(set(made)) == len(made) and module.get_config().to_json() == made[0]
+
+
+def test_recipes_start_from_the_published_numbers():
+    """Of the paper: crops, batch, losses, epochs; of the released script: optimizer, sampling, windows."""
+    for made in (swin_bob.get_config(), btcv.get_config(), brats.get_config(), amos.get_config()):
+        assert made.data.crop == (96, 96, 96) and made.data.batch_size == 8
+        assert (made.optimizer.learning_rate, made.optimizer.weight_decay) == (1e-4, 1e-5)
+        assert (made.model.feature_size, made.model.depths, made.model.num_heads, made.model.window_size) == (
+            48, (2, 2, 2, 2), (3, 6, 12, 24), (7, 7, 7)
+        )  # fmt: skip
+    whole, few = swin_bob.get_config(), btcv.get_config()
+    assert (whole.loss, whole.epochs.total, whole.solf.epsilon) == ("dice_bce", 3_000, 2.0)
+    assert whole.epochs.warmup > 50 and whole.model.out_channels == 73
+    for made in (few, brats.get_config(), amos.get_config()):
+        assert (made.epochs.total, made.epochs.warmup) == (500, 50)
+    assert few.epochs.crops == 4 and few.data.foreground == 0.5 and few.source.spacing_mm == (1.5, 1.5, 2.0)
+    assert few.data.normalize == "window:-175:250" and few.inference.overlap == 0.5
+    assert brats.get_config().loss == "dice_bce" and brats.get_config().inference.overlap == 0.6
 
 
 def test_epochs_become_steps():
