@@ -240,7 +240,7 @@ def precision_recall(lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
             f"{setting[best]:g}",
             (recall[best], precision[best]),
             textcoords="offset points",
-            xytext=(5, 5 - 16 * (row % 2)),  # above the first curve, below the second: they may touch
+            xytext=(6, 4) if row else (-9, -14),  # on either side: the curves may touch
             fontsize=8,
             color=color,
         )
