@@ -242,6 +242,15 @@ def test_facts_that_are_no_numbers_are_left_out():
     assert not {"flip_angle_deg", "height_mm"} & set(found.facts)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize("value", ["NaN", "-inf", "1e400"])
+def test_facts_that_are_not_finite_are_left_out(value):
+    one = images(volume())[0]
+    one.dataset.PatientSize = value
+    found = slices.read_slice(ukb_archive.encode(one), "x")
+    assert "height_mm" not in found.facts and "flip_angle_deg" in found.facts
+
+
 @pytest.mark.parametrize(
     "description, image_type, expected",
     [

@@ -73,6 +73,18 @@ def test_sound_scan_has_nothing_to_report(sound):
     assert volume == pytest.approx((label > 0).sum() * np.prod(truth().spacing_mm) / 1000, rel=0.04)
 
 
+def test_rescaled_values_that_are_not_whole_are_kept(tmp_path):
+    found = join(read(tmp_path, [ukb.altered(one, RescaleSlope="0.001") for one in scanned()]))
+    assert found.image.array.dtype == np.float32
+    np.testing.assert_allclose(found.image.array, truth().array * 0.001, atol=1e-6)
+
+
+def test_values_beyond_int16_stay_whole(tmp_path):
+    found = join(read(tmp_path, [ukb.altered(one, RescaleSlope="90") for one in scanned()]))
+    assert found.image.array.dtype == np.float32 and found.image.array.max() > 32767
+    np.testing.assert_array_equal(found.image.array, truth().array * 90)
+
+
 def test_station_map_counts_from_the_head(sound):
     heights = sound.station.array.max((0, 1))
     np.testing.assert_array_equal(sound.station.array, np.broadcast_to(heights, SHAPE))

@@ -14,7 +14,7 @@ from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
 from ukbob_jax.volumes.dicom.slices import library
 from ukbob_jax.volumes.dicom.stations import Stations
 
-VERSION = 1  # raise it when reading or stitching changes, so that stores are made anew
+VERSION = 2  # raise it when reading or stitching changes, so that stores are made anew
 FIELD = "20201"
 FINDINGS = (
     "swapped",

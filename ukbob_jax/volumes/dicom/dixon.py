@@ -22,7 +22,7 @@ class Dixon(NamedTuple):
     """A stitched scan.
 
     Attributes:
-        image: `x y z c`, RAS, whole numbers as the scanner gives them (int16 where they fit).
+        image: `x y z c`, RAS, whole numbers where the scanner gives them (int16 where they fit), else float32.
         body: `x y z`, uint8, 1 in the body.
         station: `x y z`, uint8, from 1 at the head; 0 where no station was.
         attributes: technical facts under the store's names.
@@ -96,17 +96,25 @@ def join(stations: Stations, contrasts: Sequence[str], spacing_mm: Sequence[floa
         "contradicted_series": sum(one.contradicted for one in series),
         "body_ml": round(float(inside.sum() * np.prod(spacing) / 1000), 1),
     }
-    whole = np.rint(array)
-    limits = np.iinfo(np.int16)
-    fits = limits.min <= whole.min() and whole.max() <= limits.max
     affine = found.image.affine
     return Dixon(
-        image=Volume(whole.astype(np.int16 if fits else np.float32), affine),
+        image=Volume(_as_acquired(array, stations.volumes), affine),
         body=Volume(inside.astype(np.uint8), affine),
         station=found.station,
         attributes=dict(stations.chosen[0][0].facts),
         quality=quality,
     )
+
+
+def _as_acquired(array: np.ndarray, volumes: Sequence[Volume]) -> np.ndarray:
+    """Rounded to whole numbers (int16 where they fit) if the stations hold nothing else; rescaled ones may not."""
+    parts = (volume.array for volume in volumes)
+    if not all(part.dtype.kind in "iu" or (np.rint(part) == part).all() for part in parts):
+        return array
+    whole = np.rint(array)
+    limits = np.iinfo(np.int16)
+    fits = limits.min <= whole.min() and whole.max() <= limits.max
+    return whole.astype(np.int16 if fits else np.float32)
 
 
 def _signal(array: np.ndarray, contrasts: Sequence[str]) -> np.ndarray:

@@ -200,10 +200,17 @@ def _facts(found: Any) -> dict[str, Any]:
         try:
             value = found.get(tag)
             if value not in (None, ""):
-                facts[name] = str(value) if kind is str else round(float(value) * factor, 3)
+                facts[name] = str(value) if kind is str else round(_finite(value) * factor, 3)
         except (TypeError, ValueError):
             continue  # no image is lost for a field strength that is no number
     return facts
+
+
+def _finite(value: Any) -> float:
+    """The number; ValueError for NaN and infinity, which no store holds."""
+    if not np.isfinite(number := float(value)):
+        raise ValueError("not finite")
+    return number
 
 
 def _text(found: Any, tag: str) -> str:
