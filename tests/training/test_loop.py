@@ -12,7 +12,7 @@ import pytest
 from tests.training import toy
 from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
-from ukbob_jax.training import provenance
+from ukbob_jax.training import checkpoints, provenance
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.clock import Clock
 from ukbob_jax.training.window import NonFinite, Window
@@ -160,6 +160,29 @@ def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_
     same(restore_params(tmp_path / "stopped" / "checkpoints", "latest")[0], state.ema)
     last = json.loads(metrics(tmp_path / "calm").splitlines()[-1])
     assert last["val/dice"] == toy.evaluation(state)[0]["val/dice"]
+
+
+def test_an_evaluation_owed_is_dropped_where_there_is_none_any_more(tmp_path):
+    with pytest.raises(Preempted, match="stopped at step 4"):
+        toy.fit(tmp_path, stream=stopping_after(6))  # an evaluation was due after step 4
+    assert toy.fit(tmp_path, evaluate=None).step == 12
+
+
+@pytest.mark.parametrize("failing, stream", [(8, toy.batches), (5, stopping_after(7))])
+def test_a_run_whose_last_save_fails_does_not_end_as_if_it_were_saved(tmp_path, monkeypatch, failing, stream):
+    manager = checkpoints.ocp.CheckpointManager
+    save = manager.save
+
+    def full(self, step, **options):
+        if step == failing:
+            raise ValueError("No space left on device")
+        return save(self, step, **options)
+
+    monkeypatch.setattr(manager, "save", full)
+    with pytest.raises(FileError, match=f"saving step {failing} failed: No space left on device; step 4 still"):
+        toy.fit(tmp_path, steps=8, stream=stream)
+    monkeypatch.undo()
+    assert toy.fit(tmp_path, steps=8).step == 8
 
 
 def poisoned(*steps):

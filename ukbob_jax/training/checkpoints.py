@@ -26,6 +26,7 @@ from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.state import TrainState
 
 FAILED_SAVES = 2  # in a row; then training stops rather than go on unprotected
+REMEDY = "Free space, then run the same command to resume."
 
 
 class Damaged(Exception):
@@ -40,6 +41,7 @@ class Checkpoints:
         self.folder = epath.Path(folder)
         self._manager = _open(folder, keep)
         self._failed = 0
+        self._problem = ""  # of the latest save that failed
         self._saving: int | None = None
 
     def save(
@@ -87,6 +89,16 @@ class Checkpoints:
             self._report(error)
         else:
             self._failed, self._saving = 0, None
+
+    def finish(self) -> None:
+        """Wait until the save under way, the last one, is complete.
+
+        Raises:
+            FileError: it failed.
+        """
+        self.wait()
+        if self._failed:
+            raise FileError(f"{self._problem} {REMEDY}")
 
     def close(self) -> None:
         """Wait for the save under way and let go of the folder.
@@ -140,10 +152,12 @@ class Checkpoints:
         self._manager.reload()
         latest = self._manager.latest_step()
         kept = f"step {latest} still loads" if latest is not None else "none was saved before"
-        text = f"{self.folder}: saving step {step} failed: {_reason(error)}; {kept}."
+        self._problem = f"{self.folder}: saving step {step} failed: {_reason(error)}; {kept}."
         if self._failed >= FAILED_SAVES:
-            raise FileError(f"{text} Free space, then run the same command to resume.") from error
-        print(f"warning: {text} Training goes on; it stops if the next save fails too.", file=sys.stderr)
+            raise FileError(f"{self._problem} {REMEDY}") from error
+        print(
+            f"warning: {self._problem} Training goes on; it stops if the next save fails too.", file=sys.stderr
+        )
 
     def _set_aside(self, step: int, problem: Damaged) -> None:
         print(

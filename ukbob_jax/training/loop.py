@@ -161,7 +161,7 @@ class _Run:
         self, state: TrainState, train: Step, batches: Batches, place: Callable, preemption: Preemption
     ) -> TrainState:
         """The loop itself."""
-        if self.owed:
+        if self.owed and self.evaluate is not None:
             self.save(state, score=self.scores(state), again=True)
         if self.done >= self.plan.steps:
             return state
@@ -178,12 +178,12 @@ class _Run:
                 stop = preemption.requested(self.done)
                 self.after_step(state, stop)
                 if stop:
-                    self.checkpoints.wait()
+                    self.checkpoints.finish()
                     raise Preempted(
                         f"stopped at step {self.done}, which is saved; run the same command to go on."
                     )
         with self.clock.part("checkpoint"):
-            self.checkpoints.wait()
+            self.checkpoints.finish()
         print(self.summary(), file=sys.stderr)
         return state
 
