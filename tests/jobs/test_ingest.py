@@ -152,6 +152,29 @@ def test_changed_file_or_setting_replaces_its_subject_only(tmp_path, dataset):
     )
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_image_and_label_of_one_name_are_both_watched_for_changes(tmp_path, dataset, kind):
+    ingest.run(folders(tmp_path / "store", dataset), str(tmp_path))
+    before = times(tmp_path / "store")
+    source = nibabel.load(dataset / kind / "scan1.nii.gz")
+    changed = np.asarray(source.dataobj)[::-1]
+    nibabel.save(nibabel.Nifti1Image(changed, source.affine), dataset / kind / "scan1.nii.gz")
+    ingest.run(folders(tmp_path / "store", dataset), str(tmp_path))
+    after = times(tmp_path / "store")
+    assert [subject for subject in before if before[subject] != after[subject]] == ["scan1"]
+
+
+def test_link_that_leads_nowhere_is_bad_input(tmp_path):
+    write_scan(tmp_path / "data", "only")
+    (tmp_path / "data/images/only.nii.gz").unlink()
+    (tmp_path / "data/images/only.nii.gz").symlink_to(tmp_path / "not_fetched")
+    with pytest.raises(
+        errors.FileError, match=r"images/only\.nii\.gz: cannot be read: No such file"
+    ) as caught:
+        ingest.run(folders(tmp_path / "store", tmp_path / "data"), str(tmp_path))
+    assert caught.value.exit_code == 3
+
+
 def truncate(path: pathlib.Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 

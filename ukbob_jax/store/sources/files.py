@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax import anatomy
-from ukbob_jax.errors import ConfigError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.store.sources import assign_splits, digest
 from ukbob_jax.volumes import layouts
 from ukbob_jax.volumes.case import Case
@@ -63,8 +63,9 @@ class Files:
         return [str(path) for found in inner for path in found]
 
     def checksum(self) -> str:
-        """Of the files' names and bytes and the settings."""
-        content = {pathlib.Path(path).name: file_digest(path) for path in self.files()}
+        """Of the files' names and bytes, in order, the names of the label sets, and the settings."""
+        content = [(pathlib.Path(path).name, file_digest(path)) for path in self.files()]
+        content.append(("label sets", ", ".join(self.case.labels)))
         settings = dataclasses.asdict(self.settings)
         return digest({"files": VERSION, **settings, "split": self.split, "content": content})
 
@@ -157,9 +158,18 @@ def find(
 
 
 def file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        FileError: missing, such as behind a link that leads nowhere, or unreadable.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(
+            f"{path}: cannot be read: {error.strerror}. Fetch it, or permit reading it."
+        ) from error
 
 
 def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Sequence[str]) -> None:
