@@ -3,6 +3,7 @@
 import io
 import pathlib
 import stat
+import tracemalloc
 import zipfile
 
 import pytest
@@ -106,6 +107,34 @@ def test_understated_size_is_no_way_around_the_limits(tmp_path):
         data[at : at + 4] = (1000).to_bytes(4, "little")
     path.write_bytes(data)
     with pytest.raises(FileError, match="member 1 is damaged"):
+        list(unpack(path))
+
+
+def test_understated_size_takes_no_memory_either(tmp_path):
+    size = 2**26 + 2**13 + 77  # its bytes occur nowhere else in the archive
+    path = pack(tmp_path / "a.zip", {"zeros.dcm": bytes(size)})
+    path.write_bytes(path.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    with pytest.raises(FileError, match="member 1 is damaged"):
+        list(unpack(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
+def test_spoilt_name_of_a_member_is_damage(tmp_path):
+    path = pack(tmp_path / "a.zip", {"é.dcm": b"x"})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xc3\xff", 1))  # in the member's own header
+    with pytest.raises(FileError, match="member 1 is damaged"):
+        list(unpack(path))
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_cannot_be_bounded_are_refused(packing, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("a.dcm", bytes(1000))
+    with pytest.raises(FileError, match="member 1 is packed otherwise than by deflate"):
         list(unpack(path))
 
 

@@ -15,6 +15,7 @@ from ukbob_jax.errors import FileError
 _NESTED = (b"PK\x03\x04", b"PK\x05\x06")  # how a zip begins
 _SYSTEM_UNIX = 3
 _ENCRYPTED = 0x1  # flag bit
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked at once, whatever their size
 
 
 class Limits(NamedTuple):
@@ -113,14 +114,25 @@ def _objection(member: zipfile.ZipInfo) -> str:
             return "is neither a file nor a folder"
     if name.lower().endswith(".zip"):
         return "is an archive in the archive"
+    if member.compress_type not in _PACKINGS:
+        return "is packed otherwise than by deflate"
     return "is encrypted" if member.flag_bits & _ENCRYPTED else ""
 
 
 def _read(path: pathlib.Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, number: int) -> bytes:
-    """One member; never more bytes than its entry announced, and its checksum verified."""
+    """One member; never more bytes than its entry announced, in memory neither, and its checksum verified."""
     try:
-        data = archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        with archive.open(member) as file:
+            data = file.read(member.file_size + 1)  # a size given bounds what is unpacked at a time
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+    ) as error:
         reason = "its checksum does not match" if "CRC" in str(error) else type(error).__name__
         raise FileError(f"{path}: member {number} is damaged ({reason}). Fetch the archive again.") from error
     if data.startswith(_NESTED):
