@@ -155,6 +155,16 @@ def test_a_missing_part_is_damage_too(tmp_path, state, missing, capfd):
     assert meta["step"] == 10 and "step 20 is damaged" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"", b'{"sco', b"\0" * 14])
+def test_a_score_that_cannot_be_read_is_none(tmp_path, state, content, capfd):
+    save(tmp_path, state, [10, 20], [0.1, 0.2])
+    (tmp_path / "step_00000020" / "metrics" / "metrics").write_bytes(content)
+    assert restore_params(tmp_path)[2]["step"] == 10
+    assert restore_params(tmp_path, "latest")[2]["step"] == 20
+    assert restore(tmp_path, state)[1]["step"] == 20
+    assert capfd.readouterr().err.count("the score of step 20 cannot be read") == 1
+
+
 def test_nothing_sound_left_is_refused_rather_than_started_again(tmp_path, state):
     save(tmp_path, state, [20])
     flip_a_bit(tmp_path / "step_00000020")

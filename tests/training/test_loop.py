@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 from tests.training import toy
 from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
-from ukbob_jax.training import checkpoints, provenance
+from ukbob_jax.training import checkpoints, metrics_log, provenance
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.clock import Clock
 from ukbob_jax.training.window import NonFinite, Window
@@ -179,10 +180,28 @@ def test_a_run_whose_last_save_fails_does_not_end_as_if_it_were_saved(tmp_path, 
         return save(self, step, **options)
 
     monkeypatch.setattr(manager, "save", full)
-    with pytest.raises(FileError, match=f"saving step {failing} failed: No space left on device; step 4 still"):
+    with pytest.raises(
+        FileError, match=f"saving step {failing} failed: No space left on device; step 4 still"
+    ):
         toy.fit(tmp_path, steps=8, stream=stream)
     monkeypatch.undo()
     assert toy.fit(tmp_path, steps=8).step == 8
+
+
+def test_a_disk_too_full_for_the_log_is_named_and_the_run_goes_on_when_there_is_space(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def stream(start_step):
+        for number, batch in enumerate(toy.batches(start_step), start_step + 1):
+            if number == 10:
+                monkeypatch.setattr(metrics_log.os, "fsync", full)
+            yield batch
+
+    with pytest.raises(FileError, match=r"metrics\.jsonl: cannot write: No space left on device\. Free"):
+        toy.fit(tmp_path, stream=stream)
+    monkeypatch.undo()
+    assert toy.fit(tmp_path).step == 12
 
 
 def poisoned(*steps):

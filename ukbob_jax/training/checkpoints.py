@@ -4,6 +4,7 @@ Each holds three items: `model` (parameters and other collections), `training` (
 (JSON: what a reader must know, and the shape and digest of every array). Kept are the latest ones and the best.
 """
 
+import functools
 import logging
 import os
 import shutil
@@ -156,7 +157,8 @@ class Checkpoints:
         if self._failed >= FAILED_SAVES:
             raise FileError(f"{self._problem} {REMEDY}") from error
         print(
-            f"warning: {self._problem} Training goes on; it stops if the next save fails too.", file=sys.stderr
+            f"warning: {self._problem} Training goes on; it stops if the next save fails too.",
+            file=sys.stderr,
         )
 
     def _set_aside(self, step: int, problem: Damaged) -> None:
@@ -172,6 +174,22 @@ class Checkpoints:
         if jax.process_count() > 1:  # nobody may take it for a step that is saved already
             multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, for which a score that cannot be read is none: it would open no folder that has one."""
+
+    def metrics(self, step: int) -> Any:
+        try:
+            return super().metrics(step)
+        except ValueError as error:
+            _warn_once(f"{self.directory}: the score of step {step} cannot be read ({_reason(error)}).")
+            return None
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any, Any, dict]:
@@ -211,7 +229,7 @@ def _open(folder: str | os.PathLike, keep: int | None) -> ocp.CheckpointManager:
     _silence_orbax()
     score = lambda metrics: metrics["score"]  # noqa: E731
     folder = str(folder)
-    return ocp.CheckpointManager(
+    return _Manager(
         folder if "://" in folder else os.path.abspath(folder),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(

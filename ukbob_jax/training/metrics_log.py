@@ -4,17 +4,20 @@ Both and early pictures also go to TensorBoard. A resumed run drops what came af
 as if it had never stopped.
 """
 
+import contextlib
 import io
 import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
 from ukbob_jax import files
+from ukbob_jax.errors import FileError
 
 
 class MetricsLog:
@@ -41,10 +44,15 @@ class MetricsLog:
             self._board.add_image(name, picture, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Bring all lines to the disk; before a checkpoint, so that no line it stands on can be lost."""
+        """Bring all lines to the disk; before a checkpoint, so that no line it stands on can be lost.
+
+        Raises:
+            FileError: the disk is full.
+        """
         for file in (self._metrics, self._timing):
-            file.flush()
-            os.fsync(file.fileno())
+            with _writing(file):
+                file.flush()
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flush and close."""
@@ -55,7 +63,8 @@ class MetricsLog:
 
     def _write(self, file: TextIO, step: int, values: dict[str, float | None]) -> None:
         known = {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
-        file.write(json.dumps({"step": step, **{name: known.get(name) for name in values}}) + "\n")
+        with _writing(file):
+            file.write(json.dumps({"step": step, **{name: known.get(name) for name in values}}) + "\n")
         for name, value in known.items():
             self._board.add_scalar(name, value, step)
 
@@ -71,6 +80,16 @@ def lines_until(text: str, step: int) -> str:
         if row["step"] <= step:
             kept.write(line + "\n")
     return kept.getvalue()
+
+
+@contextlib.contextmanager
+def _writing(file: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileError(
+            f"{file.name}: cannot write: {error.strerror}. Free space, then run the same command to resume."
+        ) from error
 
 
 def _continue(path: pathlib.Path, step: int) -> TextIO:
