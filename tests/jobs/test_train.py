@@ -136,6 +136,18 @@ def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_infe
         ({"train.accumulate": 3}, "config.train.accumulate: 3 does not divide config.data.batch_size 2"),
         ({"train.ema": 1.0}, r"config.train.ema: 1.0 is not in \[0, 1\)"),
         ({"mesh.space": 3}, "config.data.crop: 32 voxels along x do not divide over mesh.space 3"),
+        ({"train.log_every": 0}, "config.train.log_every: 0 is less than 1"),
+        ({"train.checkpoint_every": 0}, "config.train.checkpoint_every: 0 is less than 1"),
+        ({"data.batch_size": -2}, "config.data.batch_size: -2 is less than 1"),
+        ({"mesh.space": 0}, "config.mesh.space: 0 is less than 1"),
+        ({"epochs.total": -1}, "config.epochs.total: -1 is less than 0"),
+        ({"data.crop": (32, 32)}, r"config.data.crop: \(32, 32\) is not three numbers"),
+        ({"model.dtype": "bf16"}, "config.model.dtype: 'bf16' is unknown"),
+        ({"data.val_label": "expert"}, "config.data.val_label: p3: no label set 'expert'"),
+        (
+            {"data.label": "expert", "data.organs": ("liver",), "model.out_channels": 0},
+            "config.data.label: p0: no label set 'expert'",
+        ),
         ({"optimizer.frozen": "stage9"}, "optimizer.frozen: 'stage9' matches no parameter"),
     ],
 )

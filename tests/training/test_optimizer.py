@@ -79,11 +79,16 @@ def test_frozen_parameters_stay_and_cost_no_memory():
         ({"warmup_steps": 10}, r"optimizer.warmup_steps: 10 is not in 0..9"),
         ({"layer_decay": 0.0}, r"optimizer.layer_decay: 0.0 is not in \(0, 1\]"),
         ({"layer_decay": 1.5}, r"optimizer.layer_decay: 1.5 is not in \(0, 1\]"),
+        ({"learning_rate": -1.0}, "optimizer.learning_rate: -1.0 is not a number from 0 on"),
+        ({"learning_rate": float("nan")}, "optimizer.learning_rate: nan is not a number from 0 on"),
+        ({"weight_decay": -1.0}, "optimizer.weight_decay: -1.0 is not a number from 0 on"),
+        ({"clip_norm": 0.0}, "optimizer.clip_norm: 0.0 is not above 0"),
+        ({"frozen": "("}, r"optimizer.frozen: '\(' is no regular expression"),
     ],
 )
 def test_what_cannot_be_is_refused(options, named):
     with pytest.raises(ConfigError, match=named):
-        optimizer.build(learning_rate=0.1, steps=10, **options)
+        optimizer.build(**{"learning_rate": 0.1, "steps": 10, **options})
 
 
 def test_a_selection_that_matches_nothing_is_refused_with_an_example_of_a_name():

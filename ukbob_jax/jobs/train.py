@@ -39,6 +39,7 @@ NEW_PARTS = {
     "decoder": {"new": "^(encoder|decoder|out)"},
 }
 SAME_SPACING = 0.01  # share by which spacings may differ and count as one
+DTYPES = ("float32", "bfloat16")  # of the network's arithmetic
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
 # Fields of `config.train` for the loop; the step takes the others.
 PLANNED = {field.name for field in dataclasses.fields(loop.Plan)}
@@ -52,9 +53,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         FileError: no store, no SOLF verdicts, damaged data or weights, or a disk that is full.
         Preempted: asked to stop; the same command goes on.
     """
+    check_numbers(config)
     data = config.data
     store = Store.open(data.store)
     subjects, held_out = splits.choose(config, store, workdir)
+    check_labels(config, store, subjects, held_out)
     regions = tumour(config, store, subjects)
     config = fitted(config, store, subjects, regions)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
@@ -287,6 +290,50 @@ def fitted(
         present = (max(store.present(s, config.data.label), default=0) for s in subjects)
         config.model.out_channels = 1 + max(present)
     return config
+
+
+# Fields that count something, and so are at least 1.
+COUNTS = (
+    *(f"train.{name}" for name in ("steps", "log_every", "checkpoint_every", "stop_after_nonfinite")),
+    *("data.batch_size", "mesh.fsdp", "mesh.space", "epochs.crops"),
+)
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Refuse numbers with which nothing can be computed.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    for field in COUNTS:
+        section, name = field.split(".")
+        if config[section][name] < 1:
+            raise ConfigError(f"config.{field}: {config[section][name]} is less than 1.")
+    for name, value in config.epochs.items():
+        if value < 0:
+            raise ConfigError(f"config.epochs.{name}: {value} is less than 0.")
+    if len(config.data.crop) != 3 or min(config.data.crop) < 1:
+        raise ConfigError(f"config.data.crop: {config.data.crop} is not three numbers of voxels, x y z.")
+    if config.model.dtype not in DTYPES:
+        raise ConfigError(
+            f"config.model.dtype: {config.model.dtype!r} is unknown; choose one of {', '.join(DTYPES)}."
+        )
+
+
+def check_labels(
+    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], held_out: tuple[str, ...]
+) -> None:
+    """Refuse label sets that a subject has not, before hours of training rather than at its crop or validation.
+
+    Raises:
+        ConfigError: naming the subject and the label set.
+    """
+    for field, chosen in (("label", subjects), ("val_label", held_out)):
+        for subject in chosen:
+            try:
+                store.present(subject, config.data[field])
+            except ConfigError as error:
+                raise ConfigError(f"config.data.{field}: {error}") from error
 
 
 def check(

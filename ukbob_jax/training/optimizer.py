@@ -67,8 +67,9 @@ def build(
             half of the encoder.
         layer_decay: factor on the learning rate per step from the output to the input, see `DEPTHS`; 1: none.
     Raises:
-        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1], or
-            (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
+        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1], a
+            rate, decay or norm below 0, a pattern that is no regular expression, or (from `init`) a `trainable` or
+            `frozen` which matches no parameter, or leaves none to train.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(
@@ -78,6 +79,19 @@ def build(
         raise ConfigError(
             f"optimizer.warmup_steps: {warmup_steps} is not in 0..{steps - 1} (train.steps - 1)."
         )
+    if not 0 <= learning_rate < float("inf"):
+        raise ConfigError(f"optimizer.learning_rate: {learning_rate} is not a number from 0 on.")
+    if not 0 <= weight_decay < float("inf"):
+        raise ConfigError(f"optimizer.weight_decay: {weight_decay} is not a number from 0 on.")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ConfigError(
+            f"optimizer.clip_norm: {clip_norm} is not above 0; a large one, such as 1e9, turns it off."
+        )
+    for field, pattern in (("trainable", trainable), ("frozen", frozen)):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"optimizer.{field}: {pattern!r} is no regular expression: {error}.") from error
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"optimizer.layer_decay: {layer_decay} is not in (0, 1]; 1 turns it off.")
     rate = _schedule(schedule, learning_rate, warmup_steps, steps, final_fraction)
