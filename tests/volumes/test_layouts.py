@@ -130,6 +130,16 @@ def test_names_of_channels_and_labels_are_read_in_both_spellings(fields, contras
     assert found.labels == {0: "background", 1: labels}
 
 
+def test_a_dataset_may_be_named_relative_to_where_one_is(tmp_path, monkeypatch):
+    touch(dataset(tmp_path, training=[entry("a")]), "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    for root in (".", "dataset.json"):
+        assert [case.subject for case in layouts.find("decathlon", root)] == ["a"]
+    dataset(tmp_path, training=[{"image": "/etc/passwd.nii.gz"}])
+    with pytest.raises(FileError, match="leads out of the dataset's folder"):
+        layouts.find("decathlon", ".")
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd.nii.gz", "/etc/passwd.nii.gz", "imagesTr/../../x.nii.gz"])
 def test_a_path_out_of_the_dataset_is_refused(name, tmp_path):
     with pytest.raises(FileError, match="leads out of the dataset's folder"):

@@ -54,7 +54,8 @@ def inside(dataset: Dataset, name: str) -> pathlib.Path:
     if not isinstance(name, str) or not name:
         raise FileError(f"{where}: expected a file name, found {name!r}.")
     path = os.path.normpath(dataset.folder / name)
-    if os.path.commonpath([path, os.path.normpath(dataset.folder)]) != os.path.normpath(dataset.folder):
+    folder = os.path.abspath(dataset.folder)
+    if os.path.commonpath([os.path.abspath(path), folder]) != folder:
         raise FileError(f"{where}: {name!r} leads out of the dataset's folder; use paths below it.")
     return pathlib.Path(path)
 
