@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from ukbob_jax import phantom
+from ukbob_jax import files, phantom
 from ukbob_jax.data import augment
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
@@ -103,6 +103,7 @@ def test_a_resume_with_another_recipe_names_the_fields(trained, store):
         "data.batch_size was 2, is 1" in message and "optimizer.learning_rate was 0.0001, is 0.5" in message
     )
     assert "threads" not in message
+    assert files.read_json(trained / "config.json")["data"]["batch_size"] == 2  # of what is in the folder
 
 
 @pytest.mark.slow

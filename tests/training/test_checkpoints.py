@@ -155,6 +155,14 @@ def test_a_missing_part_is_damage_too(tmp_path, state, missing, capfd):
     assert meta["step"] == 10 and "step 20 is damaged" in capfd.readouterr().err
 
 
+def test_a_meta_without_its_table_of_arrays_counts_as_damaged(tmp_path, state, capsys):
+    save(tmp_path, state, [1, 2])
+    path = tmp_path / "step_00000002" / "meta" / "metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "arrays": []}))
+    assert restore(tmp_path, state)[1]["step"] == 1
+    assert "step 2 is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b'{"sco', b"\0" * 14])
 def test_a_score_that_cannot_be_read_is_none(tmp_path, state, content, capfd):
     save(tmp_path, state, [10, 20], [0.1, 0.2])

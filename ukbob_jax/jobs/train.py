@@ -70,8 +70,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size // config.train.accumulate)
     content = fingerprint(store, subjects, data.label, flagged)
 
-    if jax.process_index() == 0:
-        files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+    def note() -> None:
+        if jax.process_index() == 0:
+            files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
     small = (1, *(MULTIPLE,) * 3, len(contrasts))
     validate = functools.partial(validator, config, store, held_out, model, mesh, names, contrasts, regions)
@@ -108,6 +110,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         ),
         subjects=subjects,
         batch_size=data.batch_size,
+        accepted=note,
     )
 
 

@@ -78,6 +78,7 @@ def fit(
     recipe: Mapping[str, Any],
     subjects: Sequence[str] = (),
     replace: Callable[[TrainState], TrainState] | None = None,
+    accepted: Callable[[], None] | None = None,
 ) -> TrainState:
     """Train to the end of the plan, from the newest checkpoint in `workdir` where there is one.
 
@@ -97,6 +98,7 @@ def fit(
         recipe: what a resume must repeat (`provenance.recipe`).
         subjects: names that a batch's "subject" numbers stand for, for messages.
         replace: changes a fresh state, such as to put loaded weights in; not called on resume.
+        accepted: called before the first step, once it is sure that `workdir` may be continued with this recipe.
     Returns:
         The final state.
     Raises:
@@ -113,6 +115,8 @@ def fit(
             contextlib.closing(Checkpoints(workdir / "checkpoints", keep=plan.keep))
         )
         state, saved = _restore(checkpoints, init, key, place, recipe)
+        if accepted is not None:
+            accepted()
         if state is None:
             state = jax.jit(init, out_shardings=place)(key)
             state = state if replace is None else jax.device_put(replace(state), place)
