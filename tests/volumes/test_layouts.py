@@ -293,6 +293,12 @@ def test_bids_labels_go_to_the_run_they_name(tmp_path):
     ]
 
 
+def test_bids_sessions_that_name_one_file_are_refused(tmp_path):
+    touch(tmp_path, "sub-1/ses-1/anat/sub-1_T1w.nii.gz", "sub-1/ses-2/anat/sub-1_T1w.nii.gz")
+    with pytest.raises(MismatchError, match=r"in more than one folder: sub-1\. Put the session"):
+        layouts.find("bids", tmp_path)
+
+
 def test_a_bids_folder_that_does_not_match_is_refused(tmp_path):
     with pytest.raises(FileError, match="no such folder"):
         layouts.find("bids", tmp_path / "none")

@@ -17,7 +17,8 @@ def find(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> lis
     Raises:
         FileError: no such folder.
         EmptyError: no image of these contrasts.
-        MismatchError: a contrast is missing, or a pipeline has two label maps for one image.
+        MismatchError: a contrast is missing, two sessions have files of one name, or a pipeline has two label maps for
+            one image.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -32,6 +33,11 @@ def find(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> lis
         raise EmptyError(f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}.")
     if lacking := [key.name for key, images in found.items() if len(images) < len(contrasts)]:
         raise MismatchError(f"{root}: not all of {', '.join(contrasts)} for {listed(lacking)}.")
+    names = [key.name for key in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MismatchError(
+            f"{root}: in more than one folder: {listed(twice)}. Put the session into the name."
+        )
     labels = _labels(root, list(found))
     return [Case(key.name, tuple(images[c] for c in contrasts), labels[key]) for key, images in found.items()]
 
