@@ -210,6 +210,19 @@ def test_repeat_that_was_broken_off_does_not_mix_breath_holds(tmp_path):
     np.testing.assert_array_equal(stations.volumes[1].array, ukb.cut(truth())[1].array)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("contrasts", [CONTRASTS, ("fat", "water")])
+def test_repeat_with_some_of_its_slices_replaces_nothing(share, contrasts, tmp_path):
+    sound = list(scanned())
+    added = ukb.repeated(sound, 3, 0.5, contrasts, True)[len(sound) :]
+    last = max(one.position for one in added)
+    stations = read(tmp_path, [*sound, *(one for one in added if one.position < share * (last + 1))])
+    assert stations.repeats == len(contrasts) and len(stations.volumes) == 6
+    (tmp_path / "sound").mkdir()
+    for volume, expected in zip(stations.volumes, read(tmp_path / "sound", sound).volumes):
+        np.testing.assert_array_equal(volume.array, expected.array)
+
+
 def test_broken_repeat_of_a_sound_station_is_no_loss(tmp_path):
     found = ukb.repeated(list(scanned()), 3, 0.5, ("water",), False)
     early = {image.dataset.SeriesInstanceUID for image in ukb.of(found, 3, "water")} - {

@@ -11,6 +11,7 @@ from ukbob_jax.volumes.dicom.series import Defect, Series
 from ukbob_jax.volumes.volume import Volume
 
 SAME_PLACE = 0.25  # of a station's height: centres nearer than this are one table position
+BROKEN_OFF = 0.95  # of the height of a series that covers it: a shorter one is a repeat that was not finished
 SAME_GRID = 0.1  # voxels between the contrasts of one station
 
 
@@ -37,7 +38,8 @@ def arrange(
 ) -> Stations:
     """Group series by table position, choose among repeats, and join contrasts.
 
-    Of repeated series the latest is taken, from the latest acquisition of that station that has every contrast.
+    Of repeated series the latest is taken, from the latest acquisition of that station that has every contrast. A
+    series that lies inside a longer one of its contrast was broken off, and is left out.
 
     Args:
         series, defects: as `assemble` gives them.
@@ -54,7 +56,7 @@ def arrange(
             f"{where}: none of its {len(series)} series shows {', '.join(contrasts)}; expected descriptions that end "
             "in _in, _opp, _F, _W. Is it field 20201?"
         )
-    places = by_place(wanted)
+    places = by_place([found for found in wanted if not _broken_off(found, wanted)])
     chosen = [choose(place, contrasts) for place in places]
     _check_complete(chosen, contrasts, defects, where)
     _check_defects(chosen, defects)
@@ -82,6 +84,18 @@ def by_place(series: Sequence[Series]) -> list[list[Series]]:
         else:
             places.append([found])
     return places
+
+
+def _broken_off(found: Series, series: Sequence[Series]) -> bool:
+    """Whether another series of this contrast covers it and goes on; neighbouring stations share a fifth at most."""
+    low, high = _ends(found.volume)
+    margin = found.volume.spacing_mm[2] / 2
+    for other in series:
+        bottom, top = _ends(other.volume)
+        inside = bottom - margin <= low and high <= top + margin
+        if other.contrast == found.contrast and inside and high - low < BROKEN_OFF * (top - bottom):
+            return True
+    return False
 
 
 def choose(place: Sequence[Series], contrasts: Sequence[str]) -> dict[str, Series]:
