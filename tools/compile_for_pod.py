@@ -5,7 +5,8 @@
     python tools/compile_for_pod.py --topology v5e:16x16 --data 32 --fsdp 8
 
 Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu` and a
-quarter of an hour of one core: the step has some 2,900 kernels, and each is scheduled and given registers by itself.
+quarter of an hour to an hour of one core: the step has some 2,900 kernels, each scheduled and given registers by itself.
+docs/scaling.md has two switches for `--xla` that save a tenth of the FLOPs.
 Nothing is run, so times are what follows from the published figures in `CHIPS`, not measurements.
 """
 

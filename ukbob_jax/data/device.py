@@ -12,7 +12,7 @@ def to_device(
 ) -> Iterator[dict[str, jax.Array]]:
     """Yield each batch as global arrays, with the transfers of the next ones already under way.
 
-    The first comes as soon as it is there: the others are fetched while the step compiles.
+    The first comes as soon as it is there, so that reading the others and compiling the step go on together.
 
     Args:
         batches: of this process, rows first; closed when this iterator is.

@@ -19,7 +19,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.data import augment, pipeline
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.jobs import splits
+from ukbob_jax.jobs import checks, splits
 from ukbob_jax.jobs.validation import validator
 from ukbob_jax.models import weights
 from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
@@ -39,7 +39,6 @@ NEW_PARTS = {
     "decoder": {"new": "^(encoder|decoder|out)"},
 }
 SAME_SPACING = 0.01  # share by which spacings may differ and count as one
-DTYPES = ("float32", "bfloat16")  # of the network's arithmetic
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
 # Fields of `config.train` for the loop; the step takes the others.
 PLANNED = {field.name for field in dataclasses.fields(loop.Plan)}
@@ -53,26 +52,22 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         FileError: no store, no SOLF verdicts, damaged data or weights, or a disk that is full.
         Preempted: asked to stop; the same command goes on.
     """
-    check_numbers(config)
+    checks.numbers(config)
     data = config.data
     store = Store.open(data.store)
     subjects, held_out = splits.choose(config, store, workdir)
-    check_labels(config, store, subjects, held_out)
+    checks.labels(config, store, subjects, held_out)
     regions = tumour(config, store, subjects)
     config = fitted(config, store, subjects, regions)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
     contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
     names = regions.labels if regions else class_names(config)
     lookup = anatomy.to_names(names) if data.organs else None
-    check(config, store, subjects, contrasts, regions)
+    checks.network(config, store, subjects, contrasts, regions)
     model = SwinUNETR.from_config(config.model.to_dict())
     tx = optimizer.build(**config.optimizer, steps=config.train.steps)
     mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size // config.train.accumulate)
     content = fingerprint(store, subjects, data.label, flagged)
-
-    def note() -> None:
-        if jax.process_index() == 0:
-            files.write_json(pathlib.Path(workdir) / "config.json", config.to_dict())
 
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
     small = (1, *(MULTIPLE,) * 3, len(contrasts))
@@ -110,7 +105,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         ),
         subjects=subjects,
         batch_size=data.batch_size,
-        accepted=note,
+        accepted=functools.partial(files.write_json, pathlib.Path(workdir) / "config.json", config.to_dict()),
     )
 
 
@@ -293,88 +288,6 @@ def fitted(
         present = (max(store.present(s, config.data.label), default=0) for s in subjects)
         config.model.out_channels = 1 + max(present)
     return config
-
-
-# Fields that count something, and so are at least 1.
-COUNTS = (
-    *(f"train.{name}" for name in ("steps", "log_every", "checkpoint_every", "stop_after_nonfinite")),
-    *("data.batch_size", "mesh.fsdp", "mesh.space", "epochs.crops"),
-)
-
-
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Refuse numbers with which nothing can be computed.
-
-    Raises:
-        ConfigError: naming the field.
-    """
-    for field in COUNTS:
-        section, name = field.split(".")
-        if config[section][name] < 1:
-            raise ConfigError(f"config.{field}: {config[section][name]} is less than 1.")
-    for name, value in config.epochs.items():
-        if value < 0:
-            raise ConfigError(f"config.epochs.{name}: {value} is less than 0.")
-    if len(config.data.crop) != 3 or min(config.data.crop) < 1:
-        raise ConfigError(f"config.data.crop: {config.data.crop} is not three numbers of voxels, x y z.")
-    if config.model.dtype not in DTYPES:
-        raise ConfigError(
-            f"config.model.dtype: {config.model.dtype!r} is unknown; choose one of {', '.join(DTYPES)}."
-        )
-
-
-def check_labels(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], held_out: tuple[str, ...]
-) -> None:
-    """Refuse label sets that a subject has not, before hours of training rather than at its crop or validation.
-
-    Raises:
-        ConfigError: naming the subject and the label set.
-    """
-    for field, chosen in (("label", subjects), ("val_label", held_out)):
-        for subject in chosen:
-            try:
-                store.present(subject, config.data[field])
-            except ConfigError as error:
-                raise ConfigError(f"config.data.{field}: {error}") from error
-
-
-def check(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...],
-    regions: Regions | None = None,
-) -> None:  # fmt: skip
-    """Refuse a network that does not fit the store, before anything is compiled.
-
-    Raises:
-        ConfigError: naming the field.
-    """
-    if len(contrasts) != config.model.in_channels:
-        raise ConfigError(
-            f"config.model.in_channels is {config.model.in_channels}, but the store has {len(contrasts)} contrasts "
-            f"({', '.join(contrasts)}). Change it, or choose some with config.data.contrasts."
-        )
-    if config.train.accumulate < 1 or config.data.batch_size % config.train.accumulate:
-        raise ConfigError(
-            f"config.train.accumulate: {config.train.accumulate} does not divide config.data.batch_size "
-            f"{config.data.batch_size}."
-        )
-    if not 0 <= config.train.ema < 1:
-        raise ConfigError(f"config.train.ema: {config.train.ema} is not in [0, 1); 0 turns it off.")
-    if config.data.crop[0] % config.mesh.space:
-        raise ConfigError(
-            f"config.data.crop: {config.data.crop[0]} voxels along x do not divide over mesh.space {config.mesh.space}."
-        )
-    if regions and config.model.out_channels != len(regions.names):
-        raise ConfigError(
-            f"config.model.out_channels is {config.model.out_channels}, but there are {len(regions.names)} regions."
-        )
-    for subject in subjects if not (config.data.organs or regions) else ():
-        largest = max(store.present(subject, config.data.label), default=0)
-        if largest >= config.model.out_channels:
-            raise ConfigError(
-                f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
-                f"{config.model.out_channels}."
-            )
 
 
 def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Mapping[str, set[int]]) -> str:

@@ -98,7 +98,7 @@ def fit(
         recipe: what a resume must repeat (`provenance.recipe`).
         subjects: names that a batch's "subject" numbers stand for, for messages.
         replace: changes a fresh state, such as to put loaded weights in; not called on resume.
-        accepted: called before the first step, once it is sure that `workdir` may be continued with this recipe.
+        accepted: called by process 0 before the first step, once it is sure that this recipe may continue `workdir`.
     Returns:
         The final state.
     Raises:
@@ -115,7 +115,7 @@ def fit(
             contextlib.closing(Checkpoints(workdir / "checkpoints", keep=plan.keep))
         )
         state, saved = _restore(checkpoints, init, key, place, recipe)
-        if accepted is not None:
+        if accepted is not None and jax.process_index() == 0:
             accepted()
         if state is None:
             state = jax.jit(init, out_shardings=place)(key)

@@ -124,15 +124,7 @@ def _read(path: pathlib.Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo,
     try:
         with archive.open(member) as file:
             data = file.read(member.file_size + 1)  # a size given bounds what is unpacked at a time
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-    ) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         reason = "its checksum does not match" if "CRC" in str(error) else type(error).__name__
         raise FileError(f"{path}: member {number} is damaged ({reason}). Fetch the archive again.") from error
     if data.startswith(_NESTED):
