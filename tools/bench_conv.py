@@ -1,4 +1,4 @@
-"""Speed of `ukbob_jax.models.conv` beside XLA's own 3D convolution, shape by shape, forward and with both gradients.
+"""Speed of `ukbob_jax.models.kernels.conv` beside XLA's own 3D convolution, shape by shape, forward and with both gradients.
 
     python tools/bench_conv.py                    the shapes of the demo: crop 64 x 32 x 32, batch 2, width 12
     python tools/bench_conv.py --shapes unetr     those of Swin-UNETR at 96 cubed, widths 12, 24 and 48; minutes
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ukbob_jax.models.conv import conv3d
+from ukbob_jax.models.kernels.conv import conv3d
 
 Shape = tuple[int, int, int, int, int, int]  # b x y z i o
 

@@ -28,12 +28,13 @@ import numpy as np
 import tensorstore as ts
 from scipy import ndimage
 
+from ukbob_jax import sources
 from ukbob_jax.data.pipeline import batches
 from ukbob_jax.data.source import Epochs, ScanSource
 from ukbob_jax.data.transforms import PlaceCrop
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.jobs import ingest as ingest_job
-from ukbob_jax.store import rows, schema, sources
+from ukbob_jax.store import rows, schema
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 

@@ -27,14 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax import phantom
+from ukbob_jax import phantom, weights
 from ukbob_jax.evaluation import metrics
-from ukbob_jax.inference import grid as grids
-from ukbob_jax.inference import selection, slabs, sliding
-from ukbob_jax.inference.entropy import voxel_entropy
-from ukbob_jax.inference.etta import etta
-from ukbob_jax.models import weights
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.inference.adaptation import selection
+from ukbob_jax.inference.adaptation.etta import etta
+from ukbob_jax.inference.windows import grid as grids
+from ukbob_jax.inference.windows import slabs, sliding
+from ukbob_jax.inference.windows.entropy import voxel_entropy
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
 CLASSES = 73
 Run = Callable[[], Any]

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training.losses import dice_ce
 
 KINDS = ("forward", "train step")

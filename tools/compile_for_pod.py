@@ -29,7 +29,7 @@ from jax.experimental import topologies
 
 from ukbob_jax import files
 from ukbob_jax.data import augment
-from ukbob_jax.models.swin_unetr import MULTIPLE, SwinUNETR
+from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
 from ukbob_jax.training import losses, optimizer, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.step import train_step

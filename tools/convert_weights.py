@@ -22,12 +22,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError, UkbobError
 from ukbob_jax.files import read_json
-from ukbob_jax.models import infer, weights
 from ukbob_jax.models.blocks import NORMS
-from ukbob_jax.models.swin import MERGINGS
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.models.swin_unetr import infer
+from ukbob_jax.models.swin_unetr.encoder import MERGINGS
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
 FACTS = ("labels", "regions", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
 OF_HEAD, OF_STEM = ("labels", "regions"), ("contrasts",)  # facts that a new head or stem makes wrong

@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tests.models.cases import Case
-from tests.models.test_gradients import monais_steps
+from tests.models.swin_unetr.test_gradients import monais_steps
 
 
 def main() -> None:

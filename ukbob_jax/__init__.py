@@ -13,18 +13,18 @@ _MODULES = {
     "metrics": "ukbob_jax.evaluation.metrics",
     "phantom": "ukbob_jax.phantom",
     "quality": "ukbob_jax.quality",
-    "weights": "ukbob_jax.models.weights",
+    "weights": "ukbob_jax.weights",
     "anatomy": "ukbob_jax.anatomy",
 }
 _NAMES = {
     "Segmenter": "ukbob_jax.inference.segmenter",
     "Store": "ukbob_jax.store.reader",
-    "SwinUNETR": "ukbob_jax.models.swin_unetr",
+    "SwinUNETR": "ukbob_jax.models.swin_unetr.network",
     "Volume": "ukbob_jax.volumes.volume",
-    "etta": "ukbob_jax.inference.etta",
+    "etta": "ukbob_jax.inference.adaptation.etta",
     "read_pair": "ukbob_jax.volumes.nifti",
     "read_volume": "ukbob_jax.volumes.nifti",
-    "sliding_window": "ukbob_jax.inference.sliding",
+    "sliding_window": "ukbob_jax.inference.windows.sliding",
     "write_volume": "ukbob_jax.volumes.nifti",
 }
 __all__ = ["__version__", *_MODULES, *_NAMES]

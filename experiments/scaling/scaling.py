@@ -27,8 +27,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from ukbob_jax import devices, files, settings
 from ukbob_jax.jobs import ingest, train
 from ukbob_jax.jobs.demo import changed
+from ukbob_jax.sources import digest
 from ukbob_jax.store.reader import Store
-from ukbob_jax.store.sources import digest
 
 # The embedded cohort with true labels: what is asked here is how many, not how clean.
 PHANTOM = {"label": "manual", "data.label": "manual", "data.flagged": "off", "source.errors": 0.0}

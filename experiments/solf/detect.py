@@ -17,9 +17,9 @@ from ukbob_jax import anatomy, files, phantom
 from ukbob_jax.evaluation import figures
 from ukbob_jax.phantom import label_errors
 from ukbob_jax.progress import track
-from ukbob_jax.quality import FEATURES, measure, planted, solf, stack
+from ukbob_jax.quality import FEATURES, error_detection, measure, solf, stack
 from ukbob_jax.quality.measures import OrganMeasures
-from ukbob_jax.quality.strangeness import deviations, strangeness
+from ukbob_jax.quality.outliers import deviations, strangeness
 
 HERE = pathlib.Path(__file__).parent
 FEWEST = 24  # voxels, as in configs/common.py
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
             "planted": int((kind >= 0).sum()),
             "kinds": {name: int((kind == i).sum()) for i, name in enumerate(kinds)},
             "labels": int((np.asarray(measures.voxels)[:, 1:] > 0).sum()),
-            "rows": planted.sweep(measures, kind, kinds),
+            "rows": error_detection.sweep(measures, kind, kinds),
             "auc": areas(measures, kind, kinds),
         }
         curves[share] = (measures, kind, kinds)
@@ -56,7 +56,7 @@ def cohort(count: int, shape: tuple[int, int, int], share: float) -> tuple[Organ
         labels, made = label_errors.plant(phantom.label_map(seed, shape), seed, share=share)
         found.append(measure(labels, spacing))
         errors += [{"subject": str(seed), **error._asdict()} for error in made]
-    kind, kinds = planted.truth([str(seed) for seed in range(count)], errors, anatomy.NUM_CLASSES)
+    kind, kinds = error_detection.truth([str(seed) for seed in range(count)], errors, anatomy.NUM_CLASSES)
     return solf.large(stack(found), FEWEST), kind, kinds
 
 

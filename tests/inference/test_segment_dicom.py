@@ -10,7 +10,7 @@ import pytest
 from tests.inference.networks import META
 from ukbob_jax import cli
 from ukbob_jax.inference.segmenter import Segmenter
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer, state
 from ukbob_jax.training.checkpoints import Checkpoints
 from ukbob_jax.volumes.nifti import read_volume, write_volume

@@ -9,9 +9,9 @@ import pytest
 
 from tests.inference.networks import META, Bands, bands, scan
 from ukbob_jax import anatomy
-from ukbob_jax.inference import memory
 from ukbob_jax.inference.segmenter import Segmenter
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.inference.windows import memory
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.training import optimizer, state
 from ukbob_jax.training.checkpoints import Checkpoints

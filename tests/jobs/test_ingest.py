@@ -11,9 +11,9 @@ import pytest
 
 from ukbob_jax import anatomy, errors, files, phantom
 from ukbob_jax.jobs import ingest
+from ukbob_jax.sources import assign_splits
+from ukbob_jax.sources import phantom as phantom_source
 from ukbob_jax.store.reader import Store
-from ukbob_jax.store.sources import assign_splits
-from ukbob_jax.store.sources import phantom as phantom_source
 
 SHAPE = (32, 24, 64)  # voxels; the coarsest on which the phantom has most organs
 

@@ -14,9 +14,9 @@ from tests.volumes import ukb_archive as ukb
 from ukbob_jax import files, main
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
 from ukbob_jax.phantom import CONTRASTS
+from ukbob_jax.sources import ukb as source
 from ukbob_jax.store import schema
 from ukbob_jax.store.reader import Store
-from ukbob_jax.store.sources import ukb as source
 
 SHAPE = (40, 30, 72)
 

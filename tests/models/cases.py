@@ -8,8 +8,8 @@ import pathlib
 import jax
 import numpy as np
 
-from ukbob_jax.models import weights
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax import weights
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
 OURS = {  # what the JSON's MONAI arguments become
     "D": {"depths": (1, 2, 1, 1), "window_size": (4, 7, 5)},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax.models.blocks import Conv, Norm, PatchEmbed, ResidualBlock, Upsample
-from ukbob_jax.models.swin import SwinBlock
+from ukbob_jax.models.swin_unetr.encoder import SwinBlock
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.training.toy import CLASSES
-from ukbob_jax.models import weights
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax import weights
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import losses
 
 TINY = SwinUNETR(1, 3, feature_size=4, num_heads=(1, 2, 2, 4), window_size=2, depths=(1, 1, 1, 1))

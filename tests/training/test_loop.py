@@ -15,8 +15,8 @@ from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
 from ukbob_jax.training import checkpoints, metrics_log, provenance
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.clock import Clock
-from ukbob_jax.training.window import NonFinite, Window
+from ukbob_jax.training.metrics_buffer import NonFinite, Window
+from ukbob_jax.training.timer import Clock
 
 
 @pytest.fixture(scope="module")

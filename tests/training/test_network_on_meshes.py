@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training import toy
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import losses, sharding
 
 NET = SwinUNETR(

@@ -144,7 +144,7 @@ def test_a_freeze_that_cannot_be_is_refused(options, named):
 
 
 def test_every_parameter_of_the_network_has_a_depth_and_its_position_biases_do_not_decay():
-    from ukbob_jax.models.swin_unetr import SwinUNETR
+    from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
     model = SwinUNETR(1, 3, feature_size=12, depths=(1, 1, 1, 1), norm="instance_affine")
     shapes = jax.eval_shape(

@@ -93,7 +93,7 @@ def test_a_mesh_that_cannot_be_is_refused(sizes, named):
 @pytest.mark.slow
 @pytest.mark.parametrize("data, fsdp, space", MESHES[1:])
 def test_swin_unetr_trains_the_same_on_every_mesh(data, fsdp, space):
-    from ukbob_jax.models.swin_unetr import SwinUNETR
+    from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
     model = SwinUNETR(
         in_channels=2, out_channels=4, feature_size=12, depths=(1, 1, 1, 1), norm="instance_affine"

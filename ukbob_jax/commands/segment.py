@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     """Segment what is named.
 
     Raises:
-        UkbobError: see `inference.cohort.label`.
+        UkbobError: see `inference.predict_scans.label`.
     """
     if not options.model:
         raise ConfigError(
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     adapt = adaptation(options)
 
     from ukbob_jax import devices
-    from ukbob_jax.inference import averaging, cohort
+    from ukbob_jax.inference import averaging, predict_scans
     from ukbob_jax.inference.segmenter import Segmenter
     from ukbob_jax.quality.limits import Limits
 
@@ -80,10 +80,10 @@ def run(options: argparse.Namespace) -> None:
     }
     if len(scans) == 1 and is_file(output):
         (scan,) = scans.values()
-        if cohort.keep(output, options.existing, scan):
+        if predict_scans.keep(output, options.existing, scan):
             segmenter.predict(scan, **settings).save(output)
         return
-    cohort.label(segmenter, scans, output, options.existing, **settings)
+    predict_scans.label(segmenter, scans, output, options.existing, **settings)
 
 
 def adaptation(options: argparse.Namespace) -> dict | str:

@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 
 from ukbob_jax import anatomy
-from ukbob_jax.inference.entropy import barred
-from ukbob_jax.inference.sliding import Apply
+from ukbob_jax.inference.windows.entropy import barred
+from ukbob_jax.inference.windows.sliding import Apply
 
 SMALLEST = 1e-37  # a probability whose logarithm is finite in float32
 

@@ -16,16 +16,19 @@ from flax import linen as nn
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.inference import averaging, body_parts, slabs, summary, verdict, ways
+from ukbob_jax.inference import averaging
+from ukbob_jax.inference.adaptation import methods
+from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.averaging import View
-from ukbob_jax.inference.etta import AdaptResult
-from ukbob_jax.inference.memory import Plan
-from ukbob_jax.inference.planning import Planner
-from ukbob_jax.inference.sliding import ModuleApply
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax.inference.reports import body_parts, summary, verdict
+from ukbob_jax.inference.windows import slabs
+from ukbob_jax.inference.windows.memory import Plan
+from ukbob_jax.inference.windows.planning import Planner
+from ukbob_jax.inference.windows.sliding import ModuleApply
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.quality.limits import Limits
+from ukbob_jax.regions import paint_of
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.tumours import paint_of
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
@@ -142,14 +145,14 @@ class Segmenter:
         first, *others = (_restore(folder, which, dtype) for folder in folders)
         return cls(*first, others=[cls(*other) for other in others], announce=announce)
 
-    def __call__(self, scan: Scan | Sequence[Scan], adapt: ways.Adapt = False) -> Volume:
+    def __call__(self, scan: Scan | Sequence[Scan], adapt: methods.Adapt = False) -> Volume:
         """Labels of a scan in its own space; see `predict`."""
         return self.predict(scan, adapt).volume
 
     def predict(
         self,
         scan: Scan | Sequence[Scan],
-        adapt: ways.Adapt = False,
+        adapt: methods.Adapt = False,
         *,
         overlap: float | Sequence[float] = 0.5,
         batch: int = 4,
@@ -163,7 +166,7 @@ class Segmenter:
         Args:
             scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
                 one 3-D per contrast. The order of contrasts is that of `meta["contrasts"]`.
-            adapt: True adapts the norms to this scan with `etta`'s defaults; a name is one of `ways.WAYS`; a mapping
+            adapt: True adapts the norms to this scan with `etta`'s defaults; a name is one of `methods.WAYS`; a mapping
                 gives options, and the name as "way" where it is not "etta".
             overlap: share of a window that its neighbour covers.
             batch: windows in a call of the network.
@@ -180,7 +183,7 @@ class Segmenter:
         given = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(given)
         x, grid = self.prepare(image)
-        way, options = ways.parse(adapt)
+        way, options = methods.parse(adapt)
         views = averaging.AUGMENTED if way == "tta" else tuple(views)
         window = {"overlap": overlap, "batch": batch}
         self.planner.check(x.shape, native.shape, len(views), way not in ("off", "tta"), **window)
@@ -255,9 +258,9 @@ class Segmenter:
         statistics = intensity.statistics(image.array)
         return np.asarray(intensity.normalize(image.array, statistics, self.meta["normalize"])), image
 
-    def adapt(self, x: np.ndarray, adapt: ways.Adapt) -> tuple[Any, AdaptResult | None]:
+    def adapt(self, x: np.ndarray, adapt: methods.Adapt) -> tuple[Any, AdaptResult | None]:
         """Parameters for this scan, and how they came about; None where adaptation was not asked for."""
-        result = self._adapted(self.members[0], x, *ways.parse(adapt))
+        result = self._adapted(self.members[0], x, *methods.parse(adapt))
         return (self.params if result is None else result.params), result
 
     def _adapted(
@@ -266,7 +269,7 @@ class Segmenter:
         """What the way makes of one network, (parameters, other collections), for this scan."""
         fixed = {"roi": self.meta["roi"], "exclude": self.excluded}
         fixed["activation"] = "sigmoid" if self.paint else "softmax"
-        return ways.adapt(way, self.model, *member, x, **fixed, **options)
+        return methods.adapt(way, self.model, *member, x, **fixed, **options)
 
 
 def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str, Any]:

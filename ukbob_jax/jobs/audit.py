@@ -18,7 +18,7 @@ from ukbob_jax.progress import track
 from ukbob_jax.quality import cohort, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
-from ukbob_jax.quality.strangeness import strangeness, typical
+from ukbob_jax.quality.outliers import strangeness, typical
 from ukbob_jax.store.reader import Store
 
 _THREADS = 4

@@ -17,7 +17,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
-from ukbob_jax.inference import ways
+from ukbob_jax.inference.adaptation import methods
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
@@ -84,7 +84,7 @@ def check(asked: tuple[str, ...]) -> None:
         ConfigError: naming the ones there are.
     """
     try:
-        ways.check(asked)
+        methods.check(asked)
     except ConfigError as error:
         raise ConfigError(f"config.evaluate.{error}") from error
 

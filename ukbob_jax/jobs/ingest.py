@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from ukbob_jax import cluster, files, processes
+from ukbob_jax import cluster, files, processes, sources
 from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed, UkbobError
 from ukbob_jax.progress import track
-from ukbob_jax.store import sources
 from ukbob_jax.store.writer import StoreWriter
 
 FAILURES = "failures.jsonl"

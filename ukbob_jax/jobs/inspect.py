@@ -9,11 +9,10 @@ import ml_collections
 import nibabel
 import numpy as np
 
-from ukbob_jax import anatomy, files
+from ukbob_jax import anatomy, files, sources
 from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
 from ukbob_jax.evaluation import figures
 from ukbob_jax.progress import track
-from ukbob_jax.store import sources
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import case, gzip_bytes, nifti_header
 

@@ -17,11 +17,11 @@ import numpy as np
 import ukbob_jax
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
-from ukbob_jax.inference import teacher
-from ukbob_jax.inference.program import Program, ProgramError, ended_with_us
 from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.labelling import merge, teacher
+from ukbob_jax.labelling.external import Program, ProgramError, ended_with_us
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort, merge
+from ukbob_jax.quality import cohort
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.volume import Volume

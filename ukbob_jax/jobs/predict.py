@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.inference import averaging, cohort
+from ukbob_jax.inference import averaging, predict_scans
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.volumes import case, layouts
@@ -21,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         SomeFailed: some scans failed; `failures.jsonl` in the output folder says which and why.
     """
     settings, window = config.predict, config.inference
-    cohort.label(
+    predict_scans.label(
         Segmenter.load(workdir, dtype=window.dtype),
         inputs(settings.inputs, settings.layout),
         pathlib.Path(settings.output),

@@ -23,7 +23,7 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
-from ukbob_jax.quality import cohort, decisions, planted, solf, strata, verdicts
+from ukbob_jax.quality import cohort, decisions, error_detection, solf, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, stack
 from ukbob_jax.store.reader import Store
@@ -192,14 +192,14 @@ def score(
     ]
     if not errors:
         return
-    kind, kinds = planted.truth(subjects, errors, anatomy.NUM_CLASSES)
+    kind, kinds = error_detection.truth(subjects, errors, anatomy.NUM_CLASSES)
     files.write_json(
         folder / "precision_recall.json",
         {
             "planted": len(errors),
             "kinds": kinds,
-            "chosen": {"rule": limits.rule, **planted.scores(measures, flagged, kind, kinds)},
-            "rows": planted.sweep(measures, kind, kinds, config.solf.min_outside),
+            "chosen": {"rule": limits.rule, **error_detection.scores(measures, flagged, kind, kinds)},
+            "rows": error_detection.sweep(measures, kind, kinds, config.solf.min_outside),
         },
     )
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ukbob_jax.models.conv import conv3d, conv_transpose2
+from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 EPSILON = 1e-5  # of every normalisation, as PyTorch's

@@ -17,13 +17,13 @@ from jax.sharding import Mesh
 from ukbob_jax.data.device import to_device
 from ukbob_jax.errors import Preempted
 from ukbob_jax.training import provenance, sharding
-from ukbob_jax.training.bar import Bar
 from ukbob_jax.training.checkpoints import Checkpoints
-from ukbob_jax.training.clock import Clock
+from ukbob_jax.training.metrics_buffer import Window
 from ukbob_jax.training.metrics_log import MetricsLog
 from ukbob_jax.training.preemption import Preemption
+from ukbob_jax.training.progress_bar import Bar
 from ukbob_jax.training.state import TrainState
-from ukbob_jax.training.window import Window
+from ukbob_jax.training.timer import Clock
 
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 Step = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]

@@ -1,0 +1,77 @@
+"""Who trains and who validates."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from configs import btcv, common
+from ukbob_jax import files, splits
+from ukbob_jax.errors import ConfigError
+
+SUBJECTS = tuple(f"s{number}" for number in range(11))
+
+
+def recipe(**values):
+    config = common.base()
+    config.update(values)
+    return config
+
+
+@pytest.fixture
+def store():
+    return SimpleNamespace(
+        path="store", rows=dict.fromkeys(SUBJECTS), split={"train": SUBJECTS, "val": ()}.get
+    )
+
+
+@pytest.mark.parametrize("number", [2, 5, 11])
+def test_folds_cover_everybody_once_and_hardly_differ_in_size(number):
+    made = splits.folds(SUBJECTS, number, seed=0)
+    assert sorted(name for split in made for name in split["val"]) == sorted(SUBJECTS)
+    for split in made:
+        assert sorted(split["train"] + split["val"]) == sorted(SUBJECTS)
+        assert len(split["val"]) in (11 // number, -(-11 // number))
+    assert splits.folds(SUBJECTS, number, seed=0) == made
+    assert number == 11 or splits.folds(SUBJECTS, number, seed=1) != made
+
+
+def test_a_fold_is_chosen_and_all_are_written(store, tmp_path):
+    train, val = splits.choose(recipe(folds=3, fold=1), store, str(tmp_path))
+    written = files.read_json(tmp_path / "splits.json")
+    assert written[1] == {"train": list(train), "val": list(val)} and len(written) == 3
+    again = recipe(splits=str(tmp_path / "splits.json"), fold=1)  # what was written can be read
+    assert splits.choose(again, store, str(tmp_path)) == (train, val)
+
+
+def test_without_either_the_store_says(store, tmp_path):
+    assert splits.choose(recipe(), store, str(tmp_path)) == (SUBJECTS, ())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        ({"train": ["s0"], "val": ["s1"], "test": []}, "expected .*names"),
+        ({"train": [], "val": ["s1"]}, "somebody to train on"),
+        ({"train": ["s0", "s1"], "val": ["s1"]}, "s1 both trains and validates"),
+        ({"train": ["s0", "x9"], "val": []}, "no subject 'x9', which train names"),
+        ([{"train": ["s0"], "val": []}] * 2, r"config.fold: 4 is not in 0..1"),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_refused(store, tmp_path, content, named):
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    fold = 4 if isinstance(content, list) else 0
+    with pytest.raises(ConfigError, match=named):
+        splits.choose(recipe(splits=str(tmp_path / "split.json"), fold=fold), store, str(tmp_path))
+
+
+def test_more_folds_than_subjects_are_refused(store, tmp_path):
+    with pytest.raises(ConfigError, match=r"config.folds: 12 folds of 11 subjects"):
+        splits.choose(recipe(folds=12), store, str(tmp_path))
+
+
+def test_the_public_split_of_btcv_has_24_and_6():
+    [split] = splits.read(str(btcv.SPLIT))
+    assert len(split["train"]) == 24 and split["val"] == [f"img{n:04d}" for n in range(35, 41)]
+    assert btcv.get_config().splits == str(btcv.SPLIT)

@@ -1,0 +1,119 @@
+"""`tools/convert_weights.py`: every kind of target gives back the numbers of the source."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.weights.test_weights import FIELDS, MODEL, same, state_dict, write
+from ukbob_jax import weights
+from ukbob_jax.models.swin_unetr import infer
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
+
+TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_weights.py"
+spec = importlib.util.spec_from_file_location("convert_weights", TOOL)
+convert_weights = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(convert_weights)
+
+
+def convert(*arguments):
+    return convert_weights.main([str(argument) for argument in arguments])
+
+
+def test_a_round_trip_through_every_format_is_bitwise(tmp_path, capsys):
+    model = SwinUNETR(2, 3, **FIELDS, norm="batch", downsample="merging_legacy")
+    theirs = state_dict(model)
+    source = write(tmp_path / "theirs.pt", {f"module.{name}": array for name, array in theirs.items()})
+    places = [source, tmp_path / "a.safetensors", tmp_path / "folder", tmp_path / "b.pt"]
+    assert convert(source, places[1], "--downsample", "merging_legacy") == 0
+    assert "matched: " in capsys.readouterr().out
+    assert convert(places[1], places[2]) == 0 and convert(places[2], places[3]) == 0
+    for place in places[1:]:
+        loaded = weights.read(place, model)
+        same(weights.to_monai(loaded.params, model, loaded.model_state), theirs)
+        assert loaded.description["model"]["downsample"] == "merging_legacy"
+        assert loaded.description["provenance"]["converted_from"] == "theirs.pt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "--downsample"),
+        (["--downsample", "merging", "--norm", "batch"], 3, "missing"),
+        (["--downsample", "merging", "--out_channels", 5], 3, "out.conv.conv.bias"),
+    ],
+)
+def test_what_cannot_be_known_or_does_not_fit_is_said_in_one_line(tmp_path, capsys, arguments, code, words):
+    source = write(tmp_path / "theirs.pt", state_dict())
+    assert convert(source, tmp_path / "out.pt", *arguments) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_facts_follow_unless_a_new_head_or_stem_makes_them_wrong(tmp_path):
+    source, regions = tmp_path / "ours.pt", {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    facts = {
+        "labels": {"0": "background"},
+        "regions": regions,
+        "contrasts": ["t1", "t2"],
+        "roi": [32, 32, 32],
+    }
+    weights.save(source, weights.from_monai(state_dict(), MODEL), MODEL, **facts)
+    assert convert(source, tmp_path / "same.pt") == 0
+    assert convert(source, tmp_path / "head.pt", "--head", "new", "--out_channels", 5) == 0
+    assert convert(source, tmp_path / "stem.pt", "--stem", "average", "--in_channels", 1) == 0
+    kept = {
+        name: set(facts) & set(weights.contents(tmp_path / f"{name}.pt")[1])
+        for name in ("same", "head", "stem")
+    }
+    assert kept == {
+        "same": set(facts), "head": {"contrasts", "roi"}, "stem": {"labels", "regions", "roi"}
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [("[1]", 2, "expected a JSON object"), ("{", 3, "not readable"), ('{"colour": 1}', 2, "colour")],
+)
+def test_facts_that_are_none_are_refused_in_one_line(tmp_path, capsys, content, code, words):
+    source, facts = write(tmp_path / "theirs.pt", state_dict()), tmp_path / "facts.json"
+    facts.write_text(content)
+    assert convert(source, tmp_path / "out.pt", "--downsample", "merging", "--facts", facts) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out.pt").exists()
+
+
+def test_an_encoder_becomes_a_start_for_other_classes(tmp_path):
+    theirs = {name: array for name, array in state_dict().items() if name.startswith("swinViT.")}
+    source = write(tmp_path / "encoder.pt", theirs)
+    options = (
+        "--downsample",
+        "merging",
+        "--out_channels",
+        5,
+        "--norm",
+        "layer",
+        "--new",
+        "^(encoder|decoder|out)",
+    )
+    assert convert(source, tmp_path / "start.safetensors", *options) == 0
+    params = weights.load(tmp_path / "start.safetensors", SwinUNETR(2, 5, **FIELDS, norm="layer"))
+    kernel = params["swin"]["patch_embed"]["kernel"]
+    np.testing.assert_array_equal(
+        kernel, weights.from_monai(state_dict(), MODEL)["swin"]["patch_embed"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"use_v2": True, "qkv_bias": False, "patch_norm": True, "norm": "batch"}]
+)
+def test_the_architecture_is_read_off_the_tensors(fields):
+    model = SwinUNETR(2, 3, **{**FIELDS, "window_size": (3, 3, 3)}, **fields)
+    assert SwinUNETR(**infer.fields(state_dict(model))) == model
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(ValueError, match="patch_embed"):
+        infer.fields({"conv1.weight": np.zeros((3, 3), np.float32)})

@@ -1,0 +1,233 @@
+"""The reader of PyTorch files: what `torch.save` writes comes back, anything else is refused and never run.
+
+`UKBOB_FUZZ=100000 pytest tests/weights/test_torch_files.py -s` tries that many damaged files.
+"""
+
+import collections
+import datetime
+import json
+import os
+import pathlib
+import pickle
+import random
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from ukbob_jax.errors import FileError
+from ukbob_jax.weights import files, torch_files
+
+FUZZ = int(os.environ.get("UKBOB_FUZZ", "400"))
+
+
+def sample():
+    rng = np.random.default_rng(0)
+    return {
+        "a.weight": rng.normal(size=(3, 2)).astype(np.float32),
+        "a.bias": np.zeros((0, 3), np.float32),
+        "count": np.array(3, np.int64),
+        "half": np.arange(4, dtype=np.float16),
+    }
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "w.pt"
+    torch_files.save(path, sample(), {"note": "text"})
+    return path
+
+
+def zipped(path, pickled, records=()):
+    """A file in the current format around any pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for name, data in records:
+            archive.writestr(f"archive/{name}", data)
+    return path
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["checkpoint_sample.pt", "checkpoint_sample_legacy.pt"])
+def test_both_formats_of_torch_save_come_back(reference, name):
+    """Views, shared storages, empty and 0-d tensors, every type."""
+    folder = reference / "swin_unetr"
+    expected, facts = (
+        np.load(folder / "checkpoint_sample.npz"),
+        json.loads((folder / "checkpoint_sample.json").read_text()),
+    )
+    file = torch_files.load(folder / name)
+    assert (file.value["epoch"], file.value["best_acc"]) == (facts["epoch"], facts["best_acc"])
+    tensors = files.read(folder / name).tensors
+    assert list(tensors) == list(facts["tensors"])
+    for key, array in tensors.items():
+        assert array.dtype.name == facts["tensors"][key]["dtype"]
+        assert not array.flags.writeable
+        np.testing.assert_array_equal(array.astype(expected[key].dtype), expected[key], err_msg=key)
+
+
+def test_what_we_write_comes_back(written):
+    tensors = files.read(written).tensors
+    for name, array in sample().items():
+        assert tensors[name].dtype == array.dtype and tensors[name].shape == array.shape
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+def test_torch_reads_what_we_write(written):
+    torch = pytest.importorskip("torch")
+    loaded = torch.load(written, weights_only=True)
+    assert loaded["note"] == "text"
+    for name, array in sample().items():
+        np.testing.assert_array_equal(loaded["state_dict"][name].numpy(), array)
+
+
+@pytest.mark.parametrize("options", [{}, {"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}])
+def test_a_trainers_checkpoint_of_torch_loads(tmp_path, options):
+    import argparse
+
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    extras = {
+        "args": argparse.Namespace(lr=1e-3, device=torch.device("cpu"), data=pathlib.Path("data")),
+        "seen": collections.defaultdict(list, a=[1]),
+        "counts": collections.Counter("aab"),
+        "started": datetime.datetime(2024, 5, 1, 9, 30),
+        "accuracy": np.float64(0.5),
+        "size": torch.Size([2]),
+    }
+    checkpoint = {"optimizer": optimizer.state_dict(), **extras, "epoch": 3, "state_dict": layer.state_dict()}
+    torch.save(checkpoint, tmp_path / "t.pt", **options)
+    tensors = files.read(tmp_path / "t.pt").tensors
+    np.testing.assert_array_equal(tensors["weight"], layer.weight.detach().numpy())
+    assert set(tensors) == {"weight", "bias"}
+
+
+class Attack:
+    """A pickle of this calls `os.system` where pickles are trusted."""
+
+    def __init__(self, marker: pathlib.Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("container", ["zip", "bare", "legacy"])
+def test_pickled_code_is_refused_and_not_run(tmp_path, protocol, container):
+    path, marker = tmp_path / "evil.pt", tmp_path / "ran"
+    evil = pickle.dumps({"state_dict": {}, "x": Attack(marker)}, protocol=protocol)
+    head = b"".join(
+        pickle.dumps(v, protocol=2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    )
+    if container == "zip":
+        zipped(path, evil)
+    else:
+        path.write_bytes(head + evil if container == "legacy" else evil)
+    with pytest.raises(FileError) as refusal:
+        torch_files.load(path)
+    assert not marker.exists()
+    if protocol >= 2 and container == "zip":
+        assert "system" in str(refusal.value)
+
+
+def test_a_whole_pickled_model_is_refused_by_its_class(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(FileError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):
+        torch_files.load(tmp_path / "model.pt")
+
+
+def test_a_pickle_cannot_ask_for_more_memory_than_the_file_has(tmp_path):
+    """What one flipped byte can turn into gigabytes: memo indices, lengths, tensors outside or larger than the data."""
+    path = tmp_path / "big.pt"
+    memo = b"\x80\x02Nr" + struct.pack("<I", 2**32 - 1) + b"."
+    assert torch_files.load(zipped(path, memo)).value is None
+    length = b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"."
+    with pytest.raises(FileError):
+        torch_files.load(zipped(path, length))
+    for shape, strides in (((2**40,), (0,)), ((4,), (1,)), ((1,), (-1,))):
+        tensors = {"w": np.zeros(3, np.float32)}
+        pickled = torch_files._pickle(tensors, {}, {np.dtype(np.float32): "FloatStorage"})
+        long = lambda n: b"\x8a\x08" + struct.pack("<q", n)  # noqa: E731
+        whole = b"(" + long(3) + b"t(" + long(1) + b"t"
+        assert whole in pickled
+        pickled = pickled.replace(whole, b"(" + long(shape[0]) + b"t(" + long(strides[0]) + b"t")
+        with pytest.raises(FileError, match="tensor"):
+            torch_files.load(zipped(path, pickled, [("data/0", bytes(12))]))
+
+
+@pytest.mark.parametrize("damage", ["bomb", "two", "none", "big"])
+def test_archives_torch_would_not_write_are_refused(tmp_path, damage):
+    path = tmp_path / "odd.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        if damage == "bomb":
+            archive.writestr("archive/data.pkl", bytes(10**6), compress_type=zipfile.ZIP_DEFLATED)
+        for name in {"two": "ab", "big": "a"}.get(damage, ""):
+            archive.writestr(f"{name}/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("a/byteorder", "big")
+    with pytest.raises(FileError, match=r"odd\.pt"):
+        torch_files.load(path)
+
+
+def damaged(data, rng):
+    """`data` with a few bytes changed, removed, doubled, or cut short."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        place, kind = rng.randrange(len(data)), rng.randrange(6)
+        if kind <= 1:
+            data[place] = rng.randrange(256)
+        elif kind == 2:
+            data[place] ^= 1 << rng.randrange(8)
+        elif kind == 3:
+            del data[place : place + rng.choice((1, 4, 100))]
+        elif kind == 4:
+            data[place:place] = data[place : place + rng.choice((1, 4, 100))]
+        else:
+            data[place : place + 4] = struct.pack("<I", rng.choice((0, 2**31 - 1, 2**32 - 1, len(data))))
+        if not data:
+            return b""
+    return bytes(data)
+
+
+def fuzz_seeds(folder: pathlib.Path) -> dict[str, bytes]:
+    path = folder / "seed.pt"
+    torch_files.save(path, sample(), {"note": "text"})
+    pickled = torch_files._pickle(sample(), {}, {np.dtype(v): k for k, v in torch_files.STORAGES.items()})
+    head = b"".join(
+        pickle.dumps(v, protocol=2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
+    )
+    storages = [struct.pack("<q", array.size) + array.tobytes() for array in sample().values()]
+    keys = pickle.dumps([str(i) for i in range(len(storages))], protocol=2)
+    return {"zip": path.read_bytes(), "pickle": pickled, "legacy": head + pickled + keys + b"".join(storages)}
+
+
+def test_damaged_files_are_refused_or_read_but_never_anything_else(tmp_path):
+    """Of damaged files, only `FileError` may leave the reader."""
+    rng, path = random.Random(1), tmp_path / "damaged.pt"
+    seeds = fuzz_seeds(tmp_path)
+    for name, data in seeds.items():
+        (zipped(path, data) if name == "pickle" else path.write_bytes(data))
+        assert name == "pickle" or len(files.read(path).tensors) == 4
+    refused, failures = 0, []
+    for number in range(FUZZ):
+        kind = ("zip", "pickle", "legacy")[number % 3]
+        data = damaged(seeds[kind], rng)
+        if kind == "pickle":  # in a sound archive, past its checksums
+            zipped(path, data, [(f"data/{i}", array.tobytes()) for i, array in enumerate(sample().values())])
+        else:
+            path.write_bytes(data)
+        try:
+            files.read(path)
+        except FileError:
+            refused += 1
+        except BaseException as error:
+            failures.append((kind, type(error).__name__, str(error)[:80]))
+    print(
+        f"{FUZZ} damaged files: {refused} refused, {FUZZ - refused - len(failures)} read, {len(failures)} failures"
+    )
+    assert not failures

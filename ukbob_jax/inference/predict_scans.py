@@ -1,0 +1,94 @@
+"""Many scans labelled one after the other: one that fails does not stop the others, and the same call goes on."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ukbob_jax import files
+from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
+from ukbob_jax.inference.reports import table
+from ukbob_jax.inference.segmenter import Scan, Segmenter
+from ukbob_jax.progress import track
+
+EXISTING = ("refuse", "skip", "overwrite")
+
+
+def label(
+    segmenter: Segmenter,
+    scans: Mapping[str, Scan | tuple[Scan, ...]],
+    output: pathlib.Path,
+    existing: str,
+    **options: Any,
+) -> None:
+    """Write NAME.nii.gz and NAME.json into `output` for every scan, then `summary.json` and `summary.csv`.
+
+    Args:
+        scans: name -> file, DICOM folder, or one file per contrast.
+        existing: what becomes of a label map that is there: "refuse", "skip" it or "overwrite".
+        **options: of `Segmenter.predict`.
+
+    Raises:
+        ConfigError: a label map is there and `existing` is "refuse", or it would replace a scan.
+        FileError: `output` cannot be written.
+        UkbobError: the only scan failed, for its own reason.
+        SomeFailed: some scans failed; `failures.jsonl` in `output` says which and why.
+    """
+    targets = {name: output / f"{name}.nii.gz" for name in scans}
+    wanted = [name for name, target in targets.items() if keep(target, existing, scans[name])]
+    reports, failures = {}, []
+    for name in track(wanted, "segment"):
+        try:
+            found = segmenter.predict(scans[name], **options)
+            reports[name] = found.report
+            found.save(targets[name])
+        except UkbobError as error:
+            if len(scans) == 1:
+                raise
+            failures.append(
+                {"subject": name, "file": _text(scans[name]), "stage": "predict", "reason": str(error)}
+            )
+    for name in scans:
+        beside = output / f"{name}.json"
+        if name not in reports and targets[name].exists() and beside.exists():
+            reports[name] = files.read_json(beside)
+    programs = [str(plan) for plan in segmenter.planner.plans.values()]
+    table.write(output, {name: reports[name] for name in scans if name in reports}, failures, programs)
+    print(
+        f"segment: {len(wanted) - len(failures)} of {len(scans)} scans labelled, {len(programs)} programs compiled",
+        file=sys.stderr,
+    )
+    (output / "failures.jsonl").unlink(missing_ok=True)
+    if failures:
+        files.write_jsonl(output / "failures.jsonl", failures)
+        raise SomeFailed(
+            f"{len(failures)} of {len(scans)} scans failed, listed in {output / 'failures.jsonl'}."
+        )
+
+
+def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> bool:
+    """Whether to write the labels of `scan` to `target`; asked before any work is done.
+
+    Raises:
+        ConfigError: it exists and is not to be touched, is the scan itself, or `existing` is no such choice.
+        FileError: its folder cannot be written.
+    """
+    if existing not in EXISTING:
+        raise ConfigError(f"existing: {existing!r} is not one of {', '.join(EXISTING)}.")
+    for source in scan if isinstance(scan, tuple) else (scan,):
+        named = isinstance(source, str | os.PathLike) and os.path.exists(source)
+        if named and target.exists() and target.samefile(source):
+            raise ConfigError(
+                f"{target} is the scan itself, which labels would replace. Choose another place."
+            )
+    folder = next(f for f in target.absolute().parents if f.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"{target}: {folder} is not a folder that can be written. Choose another place.")
+    if existing == "refuse" and target.exists():
+        raise ConfigError(f"{target} exists. Choose another place, or skip or overwrite what is there.")
+    return existing != "skip" or not target.exists()
+
+
+def _text(scan: Scan | tuple[Scan, ...]) -> str:
+    return ", ".join(map(str, scan)) if isinstance(scan, tuple) else str(scan)

@@ -1,0 +1,99 @@
+"""What a person should know about a predicted label map, as JSON values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax.inference.adaptation.etta import AdaptResult
+from ukbob_jax.inference.windows.slabs import Segmentation
+from ukbob_jax.quality import components
+from ukbob_jax.volumes.volume import Volume
+
+MOST_MOVED = 10  # structures listed in the report of an adaptation
+
+
+def describe(labels: Volume, found: Segmentation, names: Mapping[int, str]) -> dict[str, Any]:
+    """Size, certainty and completeness of every structure.
+
+    Args:
+        labels: in the scan's own space; volumes and border contact are measured here.
+        found: on the network's grid, where entropy and confidence are.
+        names: id to name, with 0 the background.
+
+    Returns:
+        `shape`, `spacing_mm`, `orientation`, `mean_entropy` (nats) and `mean_confidence` over all voxels, and
+        `structures`: name -> `id`, `voxels`, `volume_ml`, `mean_entropy` and `mean_confidence` over its voxels (None
+        where there are none), `touches_border`: a voxel of it lies on a face of the volume, so that it may go on,
+        `fragments`: connected pieces, `largest_share`: of its voxels, in the largest piece (None where absent).
+    """
+    k = max(names) + 1
+    voxels = np.bincount(labels.array.ravel(), minlength=k)
+    border = np.zeros(k, bool)
+    for axis in range(3):
+        for face in (0, -1):
+            border[np.unique(labels.array.take(face, axis=axis))] = True
+    flat = found.labels.ravel()
+    counts = np.bincount(flat, minlength=k)
+    means = [np.bincount(flat, part.ravel(), minlength=k) / np.maximum(counts, 1) for part in found[1:]]
+    pieces = components.count(labels.array, k)
+    voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
+    return {
+        "shape": list(labels.shape),
+        "spacing_mm": [round(s, 6) for s in labels.spacing_mm],
+        "orientation": labels.orientation,
+        "mean_entropy": float(found.entropy.mean(dtype=np.float64)),
+        "mean_confidence": float(found.confidence.mean(dtype=np.float64)),
+        "structures": {
+            name: {
+                "id": label,
+                "voxels": int(voxels[label]),
+                "volume_ml": float(voxels[label] * voxel_ml),
+                "mean_entropy": float(means[0][label]) if counts[label] else None,
+                "mean_confidence": float(means[1][label]) if counts[label] else None,
+                "touches_border": bool(border[label]),
+                "fragments": int(pieces.count[label]),
+                "largest_share": float(pieces.largest_voxels[label] / voxels[label])
+                if voxels[label]
+                else None,
+            }
+            for label, name in sorted(names.items())
+            if label != 0
+        },
+    }
+
+
+def add(report: dict[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the verdicts on structures, by name, into their entries of a report."""
+    for name, verdict in judged.items():
+        report["structures"][name] |= verdict
+
+
+def adaptations(results: Sequence[AdaptResult | None], way: str, names: Mapping[int, str]) -> Any:
+    """What `way` did: None where nothing was adapted; a list with one entry per network where there are several."""
+    told = [{"way": way, **adaptation(result, names)} for result in results if result is not None]
+    return None if not told else told[0] if len(told) == 1 else told
+
+
+def adaptation(result: AdaptResult, names: Mapping[int, str]) -> dict[str, Any]:
+    """What adaptation did: entropies (nats), the verdict, and the classes whose share of the scan moved most.
+
+    Numbers that are not finite become None, which JSON can hold.
+    """
+    change = result.shares_after - result.shares_before
+    moved = [int(c) for c in np.argsort(-np.abs(change), kind="stable")[:MOST_MOVED] if change[c] != 0]
+    return {
+        "accepted": result.accepted,
+        "reason": result.reason,
+        "entropy_before": _finite(result.entropy_before),
+        "entropy_after": _finite(result.entropy_after),
+        "entropies": [_finite(entropy) for entropy in result.entropies],
+        "drift": _finite(result.drift),
+        "skipped_steps": result.skipped,
+        "parameters": len(result.selected),
+        "share_change": {names.get(c, str(c)): float(change[c]) for c in moved},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

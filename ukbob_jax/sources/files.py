@@ -1,0 +1,216 @@
+"""Folders of NIfTI as a source, in any of the layouts of `volumes/layouts`."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax import anatomy
+from ukbob_jax.errors import ConfigError, FileError, ValuesError
+from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.volumes import layouts
+from ukbob_jax.volumes.case import Case
+from ukbob_jax.volumes.scan import Scan, read_case
+from ukbob_jax.volumes.volume import Volume
+
+VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
+NEAREST, LINEAR = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How files become arrays, the same for every subject.
+
+    Attributes:
+        spacing_mm: resample to it, x y z after reorientation; empty: keep each scan's own.
+        label_map: a key of `anatomy.DATASETS` whose ids become ours; "": keep the ids.
+        num_classes: label ids are 0 to num_classes - 1, or 255; 0: any up to 254.
+        contrasts: a name per channel; empty: numbers.
+        nan: "refuse" scans with NaN or infinite voxels, or "zero" those voxels.
+        assume_ras: accept scans that do not say how they are oriented.
+        constant: "refuse" scans with a channel of one value throughout, or "accept" them.
+    """
+
+    spacing_mm: tuple[float, ...] = ()
+    label_map: str = ""
+    num_classes: int = 0
+    contrasts: tuple[str, ...] = ()
+    nan: str = "refuse"
+    assume_ras: bool = False
+    constant: str = "refuse"
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """One subject in files."""
+
+    case: Case
+    split: str
+    settings: Settings
+
+    @property
+    def subject(self) -> str:
+        """The subject's id."""
+        return self.case.subject
+
+    def files(self) -> list[str]:
+        """Images and label maps; a folder of masks with every file in it."""
+        paths = [*self.case.images, *self.case.labels.values()]
+        inner = [sorted(path.rglob("*.nii*")) if path.is_dir() else [path] for path in paths]
+        return [str(path) for found in inner for path in found]
+
+    def checksum(self) -> str:
+        """Of the files' names and bytes, in order, the names of the label sets, and the settings."""
+        content = [(pathlib.Path(path).name, file_digest(path)) for path in self.files()]
+        content.append(("label sets", ", ".join(self.case.labels)))
+        settings = dataclasses.asdict(self.settings)
+        return digest({"files": VERSION, **settings, "split": self.split, "content": content})
+
+    def read(self) -> Scan:
+        """The scan in RAS, checked.
+
+        Raises:
+            ValuesError: a channel holds nothing, and `constant` refuses it.
+            FileError, GeometryError, MismatchError, ValuesError: as `read_case`.
+        """
+        dataset = anatomy.DATASETS.get(self.settings.label_map)
+        ids = dataset or anatomy.NAMES
+        scan = read_case(
+            self.case,
+            num_classes=self.settings.num_classes or (max(dataset) + 1 if dataset else None),
+            organs={name: organ for organ, name in ids.items() if organ and organ != anatomy.UNUSED},
+            nan=self.settings.nan,
+            assume_ras=self.settings.assume_ras,
+        )
+        if self.settings.constant == "refuse":
+            check_varies(scan.image.array, self.case.images, self.settings.contrasts)
+        return scan
+
+    def convert(self, scan: Scan) -> dict[str, Any]:
+        """Resample and relabel."""
+        image, labels = scan.image, scan.labels
+        if self.settings.spacing_mm:
+            image = image.resample(self.settings.spacing_mm, LINEAR)
+            labels = {
+                name: label.resample(self.settings.spacing_mm, NEAREST) for name, label in labels.items()
+            }
+        known, relabelled = annotated(scan), {name: small(label, name) for name, label in labels.items()}
+        if self.settings.label_map:
+            mapping = anatomy.from_dataset(self.settings.label_map)
+            relabelled = {name: mapping.lut[label] for name, label in relabelled.items()}
+            known = reached(mapping, known)
+        return {
+            "image": image.array,
+            "affine": image.affine,
+            "labels": relabelled,
+            "contrasts": self.settings.contrasts,
+            "annotated": known,
+        }
+
+
+def find(
+    *,
+    layout: str,
+    paths: Mapping[str, str],
+    spacing_mm: Sequence[float] = (),
+    label_map: str = "",
+    num_classes: int = 0,
+    contrasts: Sequence[str] = (),
+    nan: str = "refuse",
+    assume_ras: bool = False,
+    constant: str = "refuse",
+    splits: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> list[Files]:
+    """The subjects of a dataset.
+
+    Args:
+        layout: a name of `volumes.layouts`.
+        paths: what that layout takes, such as images and labels, or root.
+        spacing_mm, label_map, num_classes, contrasts, nan, assume_ras, constant: as in `Settings`.
+        splits, seed: for subjects without a split of their own: how many go where; the rest trains.
+    Raises:
+        ConfigError: an unknown layout, label map or choice, or a spacing that is not three numbers.
+        FileError, MismatchError: as the layout.
+    """
+    settings = Settings(
+        tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras, constant
+    )
+    for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
+        if getattr(settings, name) not in choices:
+            raise ConfigError(
+                f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}."
+            )
+    if settings.label_map:
+        anatomy.from_dataset(settings.label_map)  # an unknown name is told before any file is read
+    if len(settings.spacing_mm) not in (0, 3) or not all(
+        0 < length < np.inf for length in settings.spacing_mm
+    ):
+        raise ConfigError(
+            f"config.source.spacing_mm {settings.spacing_mm}: expected three positive numbers, or ()."
+        )
+    cases = layouts.find(layout, **paths)
+    split_of = assign_splits([case.subject for case in cases if not case.split], splits or {}, seed)
+    return [Files(case, case.split or split_of[case.subject], settings) for case in cases]
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        FileError: missing, such as behind a link that leads nowhere, or unreadable.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(
+            f"{path}: cannot be read: {error.strerror}. Fetch it, or permit reading it."
+        ) from error
+
+
+def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Sequence[str]) -> None:
+    """Refuse an image `x y z c` with a channel that shows nothing: an empty export, or a contrast that is missing.
+
+    Raises:
+        ValuesError: naming file, channel and value.
+    """
+    for channel in range(image.shape[3]):
+        values = image[..., channel]
+        if values.min() == values.max():
+            path = paths[channel] if len(paths) == image.shape[3] else paths[0]
+            name = f" ({contrasts[channel]})" if channel < len(contrasts) else ""
+            raise ValuesError(
+                f"{path}: channel {channel}{name} is {values.flat[0]:g} in every voxel. "
+                "Export it again, or ingest it all the same with --config.source.constant=accept."
+            )
+
+
+def small(label: Volume, name: str) -> np.ndarray:
+    """The label map as uint8.
+
+    Raises:
+        ValuesError: ids above 255.
+    """
+    if label.array.max(initial=0) > 255:
+        raise ValuesError(
+            f"label {name!r} has ids up to {label.array.max()}; a store holds 0 to 254 and 255 to ignore."
+        )
+    return label.array.astype(np.uint8, copy=False)
+
+
+def annotated(scan: Scan) -> list[int] | None:
+    """Ids that were looked for in every label set of the scan; None: all."""
+    sets = [set(ids) for ids in scan.annotated.values() if ids is not None]
+    return sorted(set.intersection(*sets)) if sets else None
+
+
+def reached(mapping: anatomy.LabelMap, known: list[int] | None) -> list[int]:
+    """Our ids that a dataset speaks of: those all of whose ids in it were looked for."""
+    missing = {
+        target for source, target in mapping.mapped.items() if known is not None and source not in known
+    }
+    return sorted(set(mapping.mapped.values()) - missing)

@@ -1,0 +1,310 @@
+"""PyTorch's `.pt` and `.pth` files, read and written without PyTorch.
+
+Both formats `torch.save` has had: the zip archive since 1.6 and the chain of pickles before. Reading runs no code
+(`pickles.py`), and a tensor's bytes are touched only when asked for.
+"""
+
+import collections
+import io
+import pathlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from ukbob_jax import files
+from ukbob_jax.errors import FileError
+from ukbob_jax.weights import pickles
+from ukbob_jax.weights.pickles import Named
+
+STORAGES = {
+    "FloatStorage": np.float32,
+    "DoubleStorage": np.float64,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+# What a damaged archive or pickle can make the readers below raise.
+_DAMAGE = (
+    *(
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        EOFError,
+        AssertionError,
+        AttributeError,
+        MemoryError,
+    ),
+    *(RuntimeError, OSError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
+class Storage(NamedTuple):
+    """A run of numbers in the file, which several tensors may share."""
+
+    key: str
+    dtype: np.dtype
+    length: int  # numbers
+
+
+class Tensor(NamedTuple):
+    """A tensor that has not been read yet."""
+
+    storage: Storage
+    offset: int  # numbers, in the storage
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # numbers
+
+
+class Inert(NamedTuple):
+    """Stands for an object of a trainer's checkpoint that no weights are in."""
+
+    name: str
+
+
+class TorchFile(NamedTuple):
+    """What a file holds: `value` with a `Tensor` in place of each tensor, and `read` to get one's numbers."""
+
+    value: Any
+    read: Callable[[Tensor], np.ndarray]
+
+
+def load(path: pathlib.Path) -> TorchFile:
+    """The contents of a file written by `torch.save`.
+
+    Raises:
+        FileError: it is damaged, no PyTorch file, or holds objects other than tensors and plain containers, which are
+            named and never run.
+    """
+    try:
+        data = path.read_bytes()
+        return _load_zip(data) if zipfile.is_zipfile(io.BytesIO(data)) else _load_legacy(data)
+    except pickles.Refused as refused:
+        raise FileError(
+            f"{path}: holds {refused}, which is not read: only tensors and plain containers are, and no code is run. "
+            "Save model.state_dict() with PyTorch."
+        ) from None
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file.") from None
+    except _DAMAGE as error:
+        raise FileError(
+            f"{path}: damaged, or no PyTorch checkpoint ({error}). Fetch or save it again."
+        ) from None
+
+
+def numbers(file: TorchFile, tensor: Tensor, where: str) -> np.ndarray:
+    """The array of `tensor`, a read-only view where it can be.
+
+    Raises:
+        FileError: its bytes are damaged or do not suffice; the message starts with `where`.
+    """
+    try:
+        return file.read(tensor)
+    except _DAMAGE as error:
+        raise FileError(f"{where}: damaged ({error}). Fetch or save the file again.") from None
+
+
+def _storage(pid: Any) -> Storage:
+    kind, dtype, key, _, length, *view = pid
+    if kind != "storage" or not isinstance(dtype, Named) or dtype.name not in STORAGES or any(view):
+        raise ValueError("unknown kind of storage")
+    if not isinstance(key, str) or not isinstance(length, int) or length < 0:
+        raise ValueError("storage without a key or length")
+    return Storage(key, np.dtype(STORAGES[dtype.name]), length)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise TypeError("tensor without storage")
+    whole = (offset, *shape, *strides)
+    if len(shape) != len(strides) or not all(isinstance(n, int) and 0 <= n < 2**48 for n in whole):
+        raise ValueError("tensor with an impossible shape")
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    if count and (last >= storage.length or count > storage.length):
+        raise ValueError("tensor outside its storage")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _ordered(*items: Any) -> collections.OrderedDict:
+    if items and not all(isinstance(k, str) for pairs in items for k, _ in pairs):
+        raise TypeError("dictionary with keys that are no text")
+    return collections.OrderedDict(*items)
+
+
+def _names() -> dict[pickles.Key, Named]:
+    calls = {
+        ("collections", "OrderedDict"): _ordered,
+        ("collections", "defaultdict"): lambda *_: {},  # its items follow
+        ("torch._utils", "_rebuild_tensor"): _tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _first,
+        ("torch", "Size"): lambda *a: (
+            tuple(*a) if all(isinstance(x, tuple | list) for x in a) else Inert("Size")
+        ),
+    }
+    # Left by trainers beside the weights: names of devices and dtypes, parsed arguments, paths, dates, numpy scalars.
+    inert = [
+        ("argparse", "Namespace"),
+        ("torch", "device"),
+        ("_codecs", "encode"),
+        ("collections", "Counter"),
+        ("numpy", "dtype"),
+    ]
+    types = ("dict", "list", "set", "tuple", "int", "float", "complex", "bool", "str")
+    inert += [(module, name) for module in ("builtins", "__builtin__") for name in types]
+    paths = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+    inert += [(module, name) for module in ("pathlib", "pathlib._local") for name in paths]
+    inert += [("datetime", name) for name in ("date", "datetime", "timedelta")]
+    inert += [
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ]
+    inert += [("numpy", "ndarray")]
+    inert += [
+        ("torch", name) for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")
+    ]
+    table = {key: Named(key[1], call) for key, call in calls.items()}
+    table |= {("torch", name): Named(name, _no_call) for name in STORAGES}
+    return table | {key: Named(key[1], _inert(".".join(key))) for key in inert}
+
+
+def _inert(name: str) -> Callable[..., Inert]:
+    return lambda *_: Inert(name)
+
+
+def _no_call(*_: Any) -> None:
+    raise TypeError("pickle calls a storage type")
+
+
+NAMES = _names()
+
+
+def _array(tensor: Tensor, data: bytes | memoryview) -> np.ndarray:
+    storage = tensor.storage
+    flat = np.frombuffer(data, storage.dtype, count=storage.length)
+    strides = [stride * storage.dtype.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+
+
+def _load_zip(data: bytes) -> TorchFile:
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    names = archive.namelist()
+    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl")]
+    if len(roots) != 1 or any("/code/" in name for name in names):
+        raise ValueError("TorchScript, or a zip file of another kind")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise ValueError("compressed records, which PyTorch never writes")
+    root = roots[0]
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        raise ValueError("big-endian numbers")
+    value = pickles.load(io.BytesIO(archive.read(f"{root}data.pkl")), NAMES, _storage)
+    return TorchFile(value, lambda tensor: _array(tensor, archive.read(f"{root}data/{tensor.storage.key}")))
+
+
+def _load_legacy(data: bytes) -> TorchFile:
+    file = io.BytesIO(data)
+    magic, version, system = (pickles.load(file, {}, _storage) for _ in range(3))
+    if (
+        magic != _LEGACY_MAGIC
+        or version != 1001
+        or not (isinstance(system, dict) and system.get("little_endian"))
+    ):
+        raise ValueError("not the format of torch.save")
+    storages: dict[str, Storage] = {}
+
+    def remember(pid: Any) -> Storage:
+        storage = _storage(pid)
+        return storages.setdefault(storage.key, storage)
+
+    value = pickles.load(file, NAMES, remember)
+    keys = pickles.load(file, {}, _storage)
+    places = _legacy_places(file, keys, storages, len(data))
+    view = memoryview(data)
+    return TorchFile(value, lambda tensor: _array(tensor, view[slice(*places[tensor.storage.key])]))
+
+
+def _legacy_places(
+    file: IO[bytes], keys: list[str], storages: Mapping[str, Storage], end: int
+) -> dict[str, tuple[int, int]]:
+    """Where each storage's numbers start and end: behind the pickles, in the order of `keys`, each after its length."""
+    places = {}
+    for key in keys:
+        (length,) = struct.unpack("<q", file.read(8))
+        start = file.tell()
+        stop = start + length * storages[key].dtype.itemsize
+        if length != storages[key].length or stop > end:
+            raise ValueError("file ends inside a storage")
+        places[key] = (start, stop)
+        file.seek(stop)
+    return places
+
+
+def save(path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
+    """Write `{"state_dict": tensors, **texts}` as `torch.save` would; `torch.load(weights_only=True)` reads it.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    kinds = {np.dtype(dtype): name for name, dtype in STORAGES.items()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        _record(archive, "data.pkl", _pickle(tensors, texts, kinds))
+        _record(archive, "byteorder", b"little")
+        for key, array in enumerate(tensors.values()):
+            _record(archive, f"data/{key}", np.ascontiguousarray(array).tobytes())
+        _record(archive, "version", b"3\n")
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _record(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    archive.writestr(
+        zipfile.ZipInfo(f"archive/{name}", (1980, 1, 1, 0, 0, 0)), data
+    )  # a fixed date: same bytes again
+
+
+def _pickle(
+    tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], kinds: Mapping[np.dtype, str]
+) -> bytes:
+    """Protocol 2, opcode by opcode: the pickler of the standard library cannot name classes that are not installed."""
+
+    def text(value: str) -> bytes:
+        data = value.encode()
+        return b"X" + struct.pack("<I", len(data)) + data
+
+    def number(value: int) -> bytes:
+        data = value.to_bytes(8, "little", signed=True)
+        return b"\x8a\x08" + data
+
+    def integers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    def tensor(key: int, array: np.ndarray) -> bytes:
+        steps = [int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim)]
+        kind = f"ctorch\n{kinds[array.dtype]}\n".encode()
+        storage = b"(" + text("storage") + kind + text(str(key)) + text("cpu") + number(array.size) + b"tQ"
+        layout = number(0) + integers(array.shape) + integers(tuple(steps))
+        hooks = b"\x89ccollections\nOrderedDict\n)R"  # no gradient, no hooks
+        return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + layout + hooks + b"tR"
+
+    weights = b"".join(
+        text(name) + tensor(key, array) + b"s" for key, (name, array) in enumerate(tensors.items())
+    )
+    rest = b"".join(text(name) + text(value) + b"s" for name, value in texts.items())
+    return b"\x80\x02}" + text("state_dict") + b"}" + weights + b"s" + rest + b"."
