@@ -1,6 +1,7 @@
 """Neck-to-knee archives made of phantoms: what comes out is the phantom, and every planted defect is told."""
 
 import functools
+import itertools
 import pathlib
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_gains_between_stations_stay_within_their_neighbours_and_are_told(tmp_pa
         heights = np.flatnonzero((station == number).all((0, 1)))[2:-2]
         inside = found.image.array[:, :, heights], reference[:, :, heights]
         assert np.abs(inside[0] - gain * inside[1]).max() <= 1.0
-    for cost, upper, lower in zip(found.quality["seam_costs"], GAINS, GAINS[1:]):
+    for cost, (upper, lower) in zip(found.quality["seam_costs"], itertools.pairwise(GAINS), strict=True):
         assert cost == pytest.approx(abs(upper - lower) / ((upper + lower) / 2), abs=0.01)
     assert found.quality["swapped"] == []  # a gain is no swap
     overlap = (
