@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.volumes import ukb_archive as ukb
 from ukbob_jax import phantom
@@ -386,3 +387,13 @@ def test_otsu_is_skimages():
         expected, abs=1.5 * np.ptp(values) / body.BINS
     )  # bin edge against centre
     assert body.otsu(np.full(10, 3.0)) == 3.0
+
+
+@pytest.mark.parametrize("radii", [(1, 1), (2, 5), (9, 1)])
+def test_the_core_is_what_a_box_fits_into(radii):
+    mask = np.random.default_rng(0).uniform(size=(12, 30, 4)) < 0.97
+    mask[2:9, 2:26] = True
+    box = np.ones((2 * radii[0] + 1, 2 * radii[1] + 1, 1))
+    found = swap.erode_in_plane(mask, list(radii))
+    np.testing.assert_array_equal(found, ndimage.binary_erosion(mask, box))
+    assert found.dtype == bool and found.any() == (radii[0] < 5)

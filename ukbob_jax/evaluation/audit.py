@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation.figures import cut, tone
@@ -179,14 +180,9 @@ def _panel(grey: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], colo
     inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     shown = np.repeat(base[..., None], 3, axis=-1).astype(np.float32)
     shown[inside] = (1 - _OPACITY) * shown[inside] + _OPACITY * color.astype(np.float32)
-    rim = inside & ~_eroded(inside)
+    rim = inside & ~ndimage.binary_erosion(inside)
     shown[rim] = color
     return np.round(shown).astype(np.uint8)
-
-
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    padded = np.pad(mask, 1)
-    return padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _escaped(text: str) -> str:
