@@ -56,7 +56,8 @@ def bootstrap_interval(
     if not values.size:
         return float("nan"), float("nan")
     if values.size == 1:  # every resample is that value; SciPy asks for two
-        return (float(statistic(values, axis=-1)),) * 2
+        only = float(statistic(values, axis=-1))
+        return only, only
     found = stats.bootstrap(
         (values,),
         statistic,
