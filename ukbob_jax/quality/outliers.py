@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
-from ukbob_jax.quality.solf import LEAST_SPREAD, MAD_TO_SIGMA, features, to_scale
+from ukbob_jax.quality.solf import features, middle_and_spread, to_scale
 
 MOST = 20.0  # deviations; beyond it, and for an undefined measure, strange is strange
 
@@ -74,8 +74,7 @@ def _deviations(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     present = present[..., None]
     scaled = np.where(present & np.isfinite(values), to_scale(values), np.nan)
     scaled = np.where(np.isfinite(scaled), scaled, np.nan)
-    middle = _median(scaled)
-    spread = np.maximum(MAD_TO_SIGMA * _median(np.abs(scaled - middle)), LEAST_SPREAD)
+    middle, spread = middle_and_spread(scaled)
     found = np.clip((scaled - middle) / spread, -MOST, MOST)
     return np.where(present, np.where(np.isnan(found), MOST, found), np.nan)
 
@@ -83,8 +82,3 @@ def _deviations(values: np.ndarray, present: np.ndarray) -> np.ndarray:
 def _second_largest(away: np.ndarray) -> np.ndarray:
     """Of three deviations, last axis, by size; NaN counts as 0."""
     return np.sort(np.nan_to_num(np.abs(away), nan=0.0), -1)[..., 1]
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Along the subjects, NaN left out; 0 where there is nothing."""
-    return np.ma.filled(np.ma.median(np.ma.masked_invalid(values), axis=0), 0.0)
