@@ -6,8 +6,8 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from ukbob_jax.models import weights
-from ukbob_jax.models.swin_unetr import SwinUNETR
+from ukbob_jax import weights
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import state as states
 from ukbob_jax.training.checkpoints import Checkpoints
 from ukbob_jax.training.optimizer import build
