@@ -172,7 +172,8 @@ def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agree
     seen = (p > 0) | (t > 0)
     p, t = p[seen], t[seen]
     error = float((p - t).mean()) if p.size else float("nan")
-    share = float((np.abs(p - t) / t)[t > 0].mean()) if (t > 0).any() else float("nan")
+    there = t > 0
+    share = float((np.abs(p - t)[there] / t[there]).mean()) if there.any() else float("nan")
     if p.size < 3 or np.ptp(p) == 0 or np.ptp(t) == 0:
         return Agreement(p.size, float("nan"), float("nan"), error, share)
     pearson = float(stats.pearsonr(p, t).statistic)
