@@ -60,13 +60,13 @@ def test_archives_arrive_stitched_with_body_stations_and_quality(archives, tmp_p
         row, truth = store.rows[subject], ukb.subject(number, SHAPE)
         image = store.read(subject, "image")
         np.testing.assert_array_equal(image, truth.array)
-        assert image.dtype == np.int16 and row["contrasts"] == list(CONTRASTS)
-        np.testing.assert_allclose(row["affine"], truth.affine, atol=1e-5)
-        assert row["labels"] == ["body", "station"] and row["annotated"] is None
+        assert image.dtype == np.int16 and row.contrasts == tuple(CONTRASTS)
+        np.testing.assert_allclose(row.affine, truth.affine, atol=1e-5)
+        assert row.labels == ("body", "station") and row.annotated is None
         assert set(np.unique(store.read(subject, "label/body"))) == {0, 1}
         assert set(np.unique(store.read(subject, "label/station"))) == set(range(1, 7))
-        assert row["quality"]["stations"] == 6 and row["quality"]["swapped"] == []
-        assert set(row["attributes"]) <= set(schema.ATTRIBUTES) and row["attributes"]["sex"] == "F"
+        assert row.quality["stations"] == 6 and row.quality["swapped"] == []
+        assert set(row.attributes) <= set(schema.ATTRIBUTES) and row.attributes["sex"] == "F"
 
 
 def test_running_again_reads_no_archive_again(archives, tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_changed_archive_and_changed_setting_replace_the_subject(archives, tmp_p
     sums += [origin.checksum() for origin in source.find(folder=str(folder))]
     assert len(set(sums)) == 3
     assert ingest(folder, tmp_path / "w") == 0
-    assert Store.open(tmp_path / "w/store").rows["1000001_2"]["quality"]["swapped"] == [2]
+    assert Store.open(tmp_path / "w/store").rows["1000001_2"].quality["swapped"] == [2]
 
 
 def test_instance_is_chosen_and_visits_of_one_person_stay_together(archives, tmp_path):

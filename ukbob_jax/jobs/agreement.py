@@ -32,7 +32,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     organs = agreement.organs(settings.subset)
     flagged = flagged_organs(store.path, settings.auto)
     pool = store.split(settings.split) if settings.split else store.subjects
-    subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s]["labels"])]
+    subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s].labels)]
     if not subjects:
         raise ConfigError(
             f"{store.path}: no subject has both label sets {settings.auto!r} and {settings.manual!r}."
@@ -61,16 +61,16 @@ def compared(
     """Scores of one subject, from its file where the label maps and settings are the same."""
     row, sets = store.rows[subject], (settings.auto, settings.manual)
     key = [
-        *(row["folders"][f"label/{s}"] for s in sets),
-        row["source"],
+        *(row.folders[f"label/{s}"] for s in sets),
+        row.source,
         settings.subset,
         settings.tolerance_mm,
     ]
     if path.exists() and (known := files.read_json(path))["key"] == key:
         return known["rows"]
     auto, manual = (store.read(subject, f"label/{s}") for s in sets)
-    looked_for = [organ for organ in organs if row["annotated"] is None or organ in row["annotated"]]
-    scores = agreement.score(auto, manual, tuple(row["spacing_mm"]), looked_for, settings.tolerance_mm)
+    annotated = [organ for organ in organs if row.annotated is None or organ in row.annotated]
+    scores = agreement.score(auto, manual, row.spacing_mm, annotated, settings.tolerance_mm)
     rows = [{"subject": subject, **score} for score in scores]
     files.write_json(path, {"key": key, "rows": rows})
     return rows

@@ -27,6 +27,7 @@ from ukbob_jax.quality import cohort, decisions, error_detection, solf, strata, 
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, stack
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 
 RULES = ("percentile", "robust")
 _COMMON = 0.5  # share of a group that has an organ whose absence is worth telling
@@ -44,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings, store = config.solf, Store.open(config.store)
     check(settings)
-    subjects = [name for name, row in store.rows.items() if config.label in row["labels"]]
+    subjects = [name for name, row in store.rows.items() if config.label in row.labels]
     if not subjects:
         raise ConfigError(
             f"{store.path}: no subject has a label set {config.label!r}. Correct --config.label."
@@ -107,7 +108,7 @@ def judge(
 
 
 def given(
-    config: ml_collections.ConfigDict, store: Store, rows: list[dict]
+    config: ml_collections.ConfigDict, store: Store, rows: list[Subject]
 ) -> tuple[Limits, list[str] | None]:
     """The limits that the recipe names, and every subject's group; who is in none of theirs is told and not judged."""
     settings = config.solf
@@ -156,7 +157,7 @@ def fitted(
 
 
 def missing(
-    subjects: list[str], rows: list[dict], measures: OrganMeasures, groups: list[str] | None
+    subjects: list[str], rows: list[Subject], measures: OrganMeasures, groups: list[str] | None
 ) -> list[dict]:
     """Organs that a subject lacks and most of its group has: not a shape to judge, but worth telling.
 
@@ -168,7 +169,7 @@ def missing(
     common = {group: present[names == group].mean(0) > _COMMON for group in set(names.tolist())}
     for subject, row, group, has in zip(subjects, rows, names.tolist(), present):
         lacks = common[group] & ~has
-        if row["attributes"].get("sex") == "F":
+        if row.attributes.get("sex") == "F":
             lacks[list(anatomy.SEXED)] = False
         if lacks.any():
             told.append({"subject": subject, "organs": np.flatnonzero(lacks).tolist()})
@@ -178,7 +179,7 @@ def missing(
 def score(
     config: ml_collections.ConfigDict,
     subjects: list[str],
-    rows: list[dict],
+    rows: list[Subject],
     measures: OrganMeasures,
     limits: Limits,
     flagged: np.ndarray,
@@ -188,7 +189,7 @@ def score(
     errors = [
         {"subject": name, **error}
         for name, row in zip(subjects, rows)
-        for error in row["quality"].get("planted", ())
+        for error in row.quality.get("planted", ())
     ]
     if not errors:
         return

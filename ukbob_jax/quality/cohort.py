@@ -30,7 +30,7 @@ def share(subjects: list[str], process: int, processes: int) -> list[str]:
 
 def version(store: Store, subject: str, label: str) -> str:
     """Which writing of the label map this is; it changes when the map is replaced."""
-    return store.rows[subject]["folders"][f"label/{label}"].split("/")[0]
+    return store.rows[subject].folders[f"label/{label}"].split("/")[0]
 
 
 def body_set(store: Store, label: str, body: str) -> str:
@@ -38,7 +38,7 @@ def body_set(store: Store, label: str, body: str) -> str:
 
     One cohort is measured against one kind of body: shares of a mask and of a union do not compare.
     """
-    rows = [row["labels"] for row in store.rows.values()]
+    rows = [row.labels for row in store.rows.values()]
     return body if body and all(body in labels for labels in rows if label in labels) else ""
 
 
@@ -93,7 +93,7 @@ def measured(
             station = store.read(subject, f"label/{stations}") if stations else None
             inside = store.read(subject, f"label/{body}") if body else None
             with jax.default_device(devices[number % len(devices)]):
-                spacing = store.rows[subject]["spacing_mm"]
+                spacing = store.rows[subject].spacing_mm
                 return measure(labels, spacing, anatomy.NUM_CLASSES, inside, station)
         except UkbobError as error:
             return error
@@ -123,4 +123,4 @@ def _key(store: Store, subject: str, label: str, stations: str, body: str) -> st
     """Changes when the label map, the station map or the body does."""
     row = store.rows[subject]
     used = (name for name in (label, stations, body) if name)
-    return ":".join([row["source"], *(row["folders"].get(f"label/{name}", "") for name in used)])
+    return ":".join([row.source, *(row.folders.get(f"label/{name}", "") for name in used)])

@@ -4,19 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.store.row import Subject
 
 STRATA = ("sex", "height")
 UNKNOWN = "unknown"
 
 
-def names(rows: Sequence[Mapping[str, Any]], by: Sequence[str], band_mm: float) -> list[str] | None:
+def names(subjects: Sequence[Subject], by: Sequence[str], band_mm: float) -> list[str] | None:
     """The group of every subject, such as "F", "1700-1800 mm" or "F 1700-1800 mm"; None without strata.
 
     A subject whose sex or height is not known is in a group of its like, "unknown"; `min_count` of `solf.fit` decides
     whether that group is large enough to be judged.
 
     Args:
-        rows: manifest rows, whose `attributes` may have "sex" and "height_mm".
+        subjects: whose `attributes` may have "sex" and "height_mm".
         by: of `STRATA`, in this order.
         band_mm: width of a height group.
     Raises:
@@ -27,7 +28,7 @@ def names(rows: Sequence[Mapping[str, Any]], by: Sequence[str], band_mm: float) 
         raise ConfigError(f"solf.strata: {unknown[0]!r} is not one of {', '.join(STRATA)}.")
     if not band_mm > 0:
         raise ConfigError(f"solf.height_band_mm={band_mm}: must be positive.")
-    return [name(row["attributes"], by, band_mm) for row in rows] if by else None
+    return [name(subject.attributes, by, band_mm) for subject in subjects] if by else None
 
 
 def name(attributes: Mapping[str, Any], by: Sequence[str], band_mm: float) -> str:

@@ -70,7 +70,7 @@ def planted_errors(store: Store) -> set[tuple[str, int]]:
     return {
         (subject, error["organ"])
         for subject in store.subjects
-        for error in (store.rows[subject].get("quality") or {}).get("planted", ())
+        for error in store.rows[subject].quality.get("planted", ())
     }
 
 
@@ -165,7 +165,7 @@ def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
     return figures.three_planes(
         shown,
         centers,
-        store.rows[chosen[0]["subject"]]["spacing_mm"],
+        store.rows[chosen[0]["subject"]].spacing_mm,
         np.array([(0, 0, 0), STRIKING], np.uint8),
     )
 

@@ -9,7 +9,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ukbob_jax import anatomy
-from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
 from ukbob_jax.inference.windows.slabs import segment
@@ -65,7 +64,7 @@ def validator(
             )
             found = np.asarray(found.labels)
             dice = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
-            known = annotated(store.rows[subject]["annotated"], lookup, 256)
+            known = store.rows[subject].annotated_classes(lookup, 256)
             scores[number] = np.where(regions.looked_for(known) if regions else known[:k], dice, np.nan)
             looks = looks or {"look/truth_and_prediction": look(image[..., 0], true, found)}
         return dice_numbers(of_all(scores), organs), looks
@@ -76,8 +75,8 @@ def validator(
 def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize: str) -> np.ndarray:
     """A whole image as the network takes it: `x y z c`, float32."""
     row = store.rows[subject]
-    channels = [row["contrasts"].index(name) for name in contrasts]
-    stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row["intensity"].items()})
+    channels = row.channel_indices(contrasts)
+    stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row.intensity.items()})
     return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
 
 
