@@ -4,7 +4,7 @@ import types
 
 from ukbob_jax import files
 from ukbob_jax.jobs import label, train
-from ukbob_jax.sources import digest
+from ukbob_jax.splits import digest
 from ukbob_jax.store.row import Subject
 
 

@@ -331,7 +331,9 @@ def write_scan(folder: pathlib.Path, name: str, image: np.ndarray, label: np.nda
 
 def ingest_ours(folder: pathlib.Path) -> Callable[[int, pathlib.Path], None]:
     paths = {"root": str(folder)}
-    origins = sources.find({"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM})
+    origins = sources.list_subjects(
+        {"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM}
+    )
 
     def write(number: int, out: pathlib.Path) -> None:
         failure = ingest_job.write_one(origins[number], str(out))

@@ -11,8 +11,8 @@ import pytest
 
 from ukbob_jax import anatomy, errors, files, phantom
 from ukbob_jax.jobs import ingest
-from ukbob_jax.sources import assign_splits
 from ukbob_jax.sources import phantom as phantom_source
+from ukbob_jax.splits import assign_splits
 from ukbob_jax.store.reader import Store
 
 SHAPE = (32, 24, 64)  # voxels; the coarsest on which the phantom has most organs
@@ -303,5 +303,5 @@ def test_many_workers_write_what_one_writes(tmp_path, cluster):
 
 
 def test_origins_are_small_enough_to_send():
-    [origin] = phantom_source.find(count=1, shape=SHAPE, seed=0)
+    [origin] = phantom_source.list_subjects(count=1, shape=SHAPE, seed=0)
     assert len(json.dumps(vars(origin))) < 500 and origin.files() == []

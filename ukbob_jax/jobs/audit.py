@@ -76,9 +76,9 @@ def judged(
     if gone:
         raise FileError(f"{folder}: {gone[0]} is no longer in the store. Run --config.job=solf again.")
     body = cohort.body_set(store, config.label, config.solf.body)
-    found, failures = cohort.measured(store, subjects, config.label, folder, config.solf.stations, body=body)
-    if failures:
-        raise FileError(failures[0]["reason"])
+    found, errors = cohort.measured(store, subjects, config.label, folder, config.solf.stations, body=body)
+    for error in errors.values():
+        raise error
     measures = stack([found[subject] for subject in subjects])
     index = {subject: i for i, subject in enumerate(subjects)}
     seen, flagged = np.zeros((2, *measures.voxels.shape), bool)

@@ -31,23 +31,23 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings = config.inspect
     names = class_names(settings.names, config.source.get("label_map", ""))
-    origins = sources.find(config.source.to_dict())
-    chosen = origins[: settings.subjects or None]
-    print(f"{len(origins)} subjects in the source, {len(chosen)} looked at")
+    subjects = sources.list_subjects(config.source.to_dict())
+    chosen = subjects[: settings.subjects or None]
+    print(f"{len(subjects)} subjects in the source, {len(chosen)} looked at")
     facts, looks, failures = [], [], []
-    for origin in track(chosen, "inspect"):
+    for source in track(chosen, "inspect"):
         try:
-            stored = [on_disk(pathlib.Path(path)) for path in origin.files() if case.is_scan(path)]
-            values = origin.convert(origin.read())
+            stored = [on_disk(pathlib.Path(path)) for path in source.files() if case.is_scan(path)]
+            values = source.convert(source.read())
         except UkbobError as error:
             failures.append(error)
-            facts.append({"subject": origin.subject, "problem": str(error)})
+            facts.append({"subject": source.subject, "problem": str(error)})
         else:
             facts.append(
-                {**describe(values, names), "subject": origin.subject, "split": origin.split, "files": stored}
+                {**describe(values, names), "subject": source.subject, "split": source.split, "files": stored}
             )
             if len(looks) < settings.pictures:
-                looks.append(picture(origin.subject, values))
+                looks.append(picture(source.subject, values))
         print("\n".join(lines(facts[-1])), flush=True)
     files.write_jsonl(pathlib.Path(workdir) / "inspect.jsonl", facts)
     if looks:

@@ -14,7 +14,8 @@ import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
+from ukbob_jax.errors import ConfigError, InputError, UkbobError
+from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
 from ukbob_jax.labelling.external import Program, ProgramError, ended_with_us
@@ -46,7 +47,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}
     keys = {subject: fingerprint(facts, store.rows[subject]) for subject in subjects}
     todo = [subject for subject in subjects if wanted(store.rows[subject], settings.name, keys[subject])]
-    failures = []
+    failures = Failures(pathlib.Path(workdir) / FILE, kind=InputError)
 
     def one(subject: str) -> UkbobError | None:
         row = store.rows[subject]
@@ -64,8 +65,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     with StoreWriter(config.store) as writer, pool, ended_with_us(pool):
         for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
             if error is not None:
-                failures.append({"subject": subject, "stage": stage(error), "reason": str(error)})
-    report(failures, len(todo), pathlib.Path(workdir) / "failures.jsonl")
+                failures.add(subject, "", stage(error), error)
+    failures.conclude(len(todo))
 
 
 def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
@@ -177,16 +178,3 @@ def wanted(row: Subject, name: str, key: str) -> bool:
 def stage(error: UkbobError) -> str:
     """Where a subject failed, for `failures.jsonl`."""
     return "label" if isinstance(error, ProgramError) else "store"
-
-
-def report(failures: list[dict], total: int, path: pathlib.Path) -> None:
-    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say."""
-    path.unlink(missing_ok=True)
-    if not failures:
-        return
-    files.write_jsonl(path, failures)
-    kind = SomeFailed if len(failures) < total else InputError
-    raise kind(
-        f"{len(failures)} of {total} subjects failed, listed in {path}. "
-        f"The first: {failures[0]['subject']}: {failures[0]['reason']}"
-    )

@@ -22,7 +22,8 @@ import ml_collections
 import numpy as np
 
 from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, FileError, SomeFailed
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.failures import Failures
 from ukbob_jax.quality import cohort, decisions, error_detection, solf, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, stack
@@ -55,11 +56,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     part = f".{settings.process}-of-{settings.processes}" if sharded else ""
     mine = cohort.share(subjects, settings.process, settings.processes)
     body = cohort.body_set(store, config.label, settings.body)
-    found, failures = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
+    found, errors = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
     subjects = [name for name in mine if name in found]
     if subjects and not sharded:
         judge(config, store, subjects, stack([found[name] for name in subjects]), folder)
-    report_failures(failures, len(subjects), pathlib.Path(workdir) / f"failures{part}.jsonl")
+    failures = Failures(pathlib.Path(workdir) / f"failures{part}.jsonl", "label maps", FileError)
+    for name, error in errors.items():
+        failures.add(name, "", "measure", error)
+    failures.conclude(len(mine))
 
 
 def check(settings: ml_collections.ConfigDict) -> None:
@@ -202,21 +206,4 @@ def score(
             "chosen": {"rule": limits.rule, **error_detection.scores(measures, flagged, kind, kinds)},
             "rows": error_detection.sweep(measures, kind, kinds, config.solf.min_outside),
         },
-    )
-
-
-def report_failures(failures: list[dict], done: int, path: pathlib.Path) -> None:
-    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say.
-
-    Raises:
-        FileError: every label map failed.
-        SomeFailed: some did.
-    """
-    path.unlink(missing_ok=True)
-    if not failures:
-        return
-    files.write_jsonl(path, failures)
-    kind = SomeFailed if done else FileError
-    raise kind(
-        f"{len(failures)} of {done + len(failures)} label maps failed, listed in {path}. The first: {failures[0]['reason']}"
     )

@@ -69,8 +69,8 @@ def measured(
     stations: str = "",
     name: str = "",
     body: str = "",
-) -> tuple[dict[str, OrganMeasures], list[dict]]:
-    """Measures of every subject, from what any process saved where the label map is the same, and those that failed.
+) -> tuple[dict[str, OrganMeasures], dict[str, UkbobError]]:
+    """Measure every subject, or take what any process saved where the label map is the same; also return errors by subject.
 
     New ones are saved in `folder` while they come, so that a stopped run goes on where it was.
 
@@ -82,7 +82,8 @@ def measured(
     known = cache.load_all(folder)
     keys = {subject: _key(store, subject, label, stations, body) for subject in subjects}
     found = {s: known[s] for s in subjects if s in known and known[s][0] == keys[s]}
-    missing, failures = [s for s in subjects if s not in found], []
+    missing = [s for s in subjects if s not in found]
+    errors: dict[str, UkbobError] = {}
     path, saved = folder / f"measures{name}.npz", time.monotonic()
     devices = devices_to_use()
 
@@ -102,7 +103,7 @@ def measured(
         results = progress.track(pool.map(one, enumerate(missing)), "solf", len(missing))
         for result, subject in zip(results, missing):
             if isinstance(result, UkbobError):
-                failures.append({"subject": subject, "stage": "measure", "reason": str(result)})
+                errors[subject] = result
                 continue
             found[subject] = keys[subject], result
             if time.monotonic() - saved > _SAVE_SECONDS:
@@ -110,7 +111,7 @@ def measured(
                 saved = time.monotonic()
     if missing and found:
         cache.save(path, found)
-    return {subject: result for subject, (_, result) in found.items()}, failures
+    return {subject: result for subject, (_, result) in found.items()}, errors
 
 
 def devices_to_use() -> list[jax.Device]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ukbob_jax import phantom
 from ukbob_jax.phantom import label_errors, scanners
-from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.splits import assign_splits, digest
 
 VERSION = 1  # raise it when the phantom changes, so that stores are made anew
 
@@ -58,7 +58,7 @@ class Phantom:
         }
 
 
-def find(
+def list_subjects(
     *,
     count: int,
     shape: tuple[int, int, int],
@@ -88,7 +88,7 @@ def find(
             subject=name,
             split=split_of[name],
             seed=seed * 1_000_000 + number,
-            shape=tuple(shape),
+            shape=(shape[0], shape[1], shape[2]),  # a list in a recipe
             errors=errors if name in wrong else 0.0,
             scanner=scanner,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
-from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
 from ukbob_jax.volumes.dicom.slices import library
 from ukbob_jax.volumes.dicom.stations import Stations
@@ -80,7 +80,7 @@ class Archive:
         }
 
 
-def find(
+def list_subjects(
     *,
     folder: str,
     instance: int = 2,
@@ -130,7 +130,7 @@ def archives(folder: str, instance: int) -> dict[tuple[str, int], pathlib.Path]:
     """Path by participant and instance; -1 takes every instance.
 
     Raises:
-        FileError, EmptyError, MismatchError: as `find`.
+        FileError, EmptyError, MismatchError: as `list_subjects`.
     """
     root = pathlib.Path(folder)
     if not folder or not root.is_dir():
