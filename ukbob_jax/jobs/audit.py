@@ -46,7 +46,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     cases = [case(config, store, row, limits, score) for row, score in listed]
     shown = cases[: settings.cases]
     wanted = {
-        c.organ: index[ranking.typical[c.organ]["subject"]] for c in shown if c.organ in ranking.typical
+        c.organ: index[ranking.representative[c.organ]["subject"]]
+        for c in shown
+        if c.organ in ranking.representative
     }
     pictures = pictures_of(
         config, store, subjects, measures, [(index[c.subject], c.organ) for c in shown], wanted

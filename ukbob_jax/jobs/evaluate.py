@@ -101,7 +101,7 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
+        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.region_labels))
         return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})

@@ -13,14 +13,13 @@ import ml_collections
 import numpy as np
 
 import ukbob_jax
-from ukbob_jax import anatomy, files
+from ukbob_jax import anatomy, files, processes
 from ukbob_jax.errors import ConfigError, InputError, UkbobError
 from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
 from ukbob_jax.labelling.external import Program, ProgramError, ended_with_us
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.row import Subject
 from ukbob_jax.store.writer import StoreWriter
@@ -41,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         Preempted: asked to stop; the same command goes on.
     """
     settings, store = config.labeller, Store.open(config.store)
-    subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
+    subjects = processes.shard(store.subjects, settings.process, settings.processes)
     labeller, facts, contrasts = make(config)
     contrasts = chosen_contrasts(contrasts, store, subjects)
     facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}

@@ -21,7 +21,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ukbob_jax import anatomy, files
+from ukbob_jax import anatomy, files, processes
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.failures import Failures
 from ukbob_jax.quality import cohort, decisions, error_detection, solf, strata, verdicts
@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     folder = verdicts.folder(store.path, config.label)
     sharded = settings.processes > 1
     part = f".{settings.process}-of-{settings.processes}" if sharded else ""
-    mine = cohort.share(subjects, settings.process, settings.processes)
+    mine = processes.shard(subjects, settings.process, settings.processes)
     body = cohort.body_set(store, config.label, settings.body)
     found, errors = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
     subjects = [name for name in mine if name in found]
@@ -89,7 +89,9 @@ def judge(
         limits, groups = given(config, store, rows)
     else:
         groups = strata.names(rows, settings.strata, settings.height_band_mm)
-        limits = fitted(config, store, subjects, solf.large(measures, settings.min_voxels), groups)
+        limits = fitted(
+            config, store, subjects, solf.drop_small_organs(measures, settings.min_voxels), groups
+        )
     limits.save(folder / "limits.json")
     out = solf.outside(measures, limits, groups)
     by_rule = out.sum(-1) >= settings.min_outside
@@ -174,7 +176,7 @@ def missing(
     for subject, row, group, has in zip(subjects, rows, names.tolist(), present):
         lacks = common[group] & ~has
         if row.attributes.get("sex") == "F":
-            lacks[list(anatomy.SEXED)] = False
+            lacks[list(anatomy.MALE_ONLY)] = False
         if lacks.any():
             told.append({"subject": subject, "organs": np.flatnonzero(lacks).tolist()})
     return told

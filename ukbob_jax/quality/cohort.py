@@ -7,7 +7,7 @@ import time
 import jax
 
 from ukbob_jax import anatomy, progress
-from ukbob_jax.errors import ConfigError, MismatchError, UkbobError
+from ukbob_jax.errors import MismatchError, UkbobError
 from ukbob_jax.quality import cache
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, measure
@@ -15,17 +15,6 @@ from ukbob_jax.store.reader import Store
 
 UNION = "union of labels"
 _SAVE_SECONDS = 30.0
-
-
-def share(subjects: list[str], process: int, processes: int) -> list[str]:
-    """The subjects that one of several processes works on.
-
-    Raises:
-        ConfigError: there is no such process.
-    """
-    if not 0 <= process < processes:
-        raise ConfigError(f"process {process} of {processes}: must be 0 to {processes - 1}.")
-    return subjects[process::processes]
 
 
 def version(store: Store, subject: str, label: str) -> str:

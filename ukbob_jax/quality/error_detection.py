@@ -74,15 +74,15 @@ def scores(
     hits = int((flagged & wrong).sum())
     return {
         "flagged": int(flagged.sum()),
-        "flagged_share": _share(int(flagged.sum()), int(present.sum())),
-        "precision": _share(hits, int(flagged.sum())),
-        "recall": _share(hits, int(wrong.sum())),
+        "flagged_fraction": _fraction(int(flagged.sum()), int(present.sum())),
+        "precision": _fraction(hits, int(flagged.sum())),
+        "recall": _fraction(hits, int(wrong.sum())),
         "recall_by_kind": {
-            name: _share(int((flagged & (kind == i)).sum()), int((kind == i).sum()))
+            name: _fraction(int((flagged & (kind == i)).sum()), int((kind == i).sum()))
             for i, name in enumerate(kinds)
         },
     }
 
 
-def _share(part: int, whole: int) -> float | None:
+def _fraction(part: int, whole: int) -> float | None:
     return part / whole if whole else None

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.quality import seams
+from ukbob_jax.quality.label_counts import LabelCounts, label_counts
 from ukbob_jax.quality.surface import area_table
-from ukbob_jax.quality.tally import OUTSIDE, Tally, tally
 
 Array = np.ndarray | jax.Array
 FEATURES = ("body_fraction", "sphericity", "eccentricity")  # SOLF's three
@@ -65,32 +66,30 @@ def measure(
         ValuesError: labels are not integers, or one is not a class (not noticed inside jit).
         MismatchError: `body` or `station` has another shape.
     """
-    if not 0 < num_classes <= OUTSIDE:
-        raise ValuesError(
-            f"num_classes={num_classes}: must be 1 to {OUTSIDE}; {OUTSIDE} itself means ignore."
-        )
+    if not 0 < num_classes <= IGNORE:
+        raise ValuesError(f"num_classes={num_classes}: must be 1 to {IGNORE}; {IGNORE} itself means ignore.")
     if body is not None and body.shape != labels.shape:
         raise MismatchError(
             f"body mask of shape {body.shape} for labels of shape {labels.shape}: use one grid."
         )
     traced = any(isinstance(a, jax.core.Tracer) for a in (labels, spacing_mm, body, station))
     labels = _as_bytes(labels, num_classes)
-    counts = tally(labels, num_classes)
+    counts = label_counts(labels, num_classes)
     body_voxels = None if body is None else (body != 0).sum()
     touching = None if station is None else seams.contact(labels, station, num_classes)
     if traced:
-        found = finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
+        found = measures_from_counts(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
         return _with_seams(found, touching, jnp.float32, jnp)
     counts = jax.tree.map(np.asarray, counts)
     if counts.highest >= num_classes:
         raise ValuesError(
-            f"label {counts.highest} is not in 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            f"label {counts.highest} is not in 0..{num_classes - 1} (or {IGNORE}, ignore). "
             "Map it in anatomy.py, or pass a larger num_classes."
         )
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
-    return _with_seams(finish(counts, spacing, body_voxels, np), touching, np.float64, np)
+    return _with_seams(measures_from_counts(counts, spacing, body_voxels, np), touching, np.float64, np)
 
 
 def _with_seams(found: OrganMeasures, touching: Array | None, dtype: type, xp: ModuleType) -> OrganMeasures:
@@ -114,17 +113,17 @@ def _as_bytes(labels: Array, num_classes: int) -> Array:
             f"labels are {labels.dtype}: need integers. Round them, or read them with kind='label'."
         )
     if isinstance(labels, jax.core.Tracer):
-        return jnp.where((labels >= 0) & (labels < num_classes), labels, OUTSIDE).astype(jnp.uint8)
-    if labels.size and (labels.min() < 0 or labels.max() > OUTSIDE):
+        return jnp.where((labels >= 0) & (labels < num_classes), labels, IGNORE).astype(jnp.uint8)
+    if labels.size and (labels.min() < 0 or labels.max() > IGNORE):
         raise ValuesError(
-            f"labels run from {labels.min()} to {labels.max()}: need 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            f"labels run from {labels.min()} to {labels.max()}: need 0..{num_classes - 1} (or {IGNORE}, ignore). "
             "Map them in anatomy.py."
         )
     return labels.astype(np.uint8)
 
 
-def finish(
-    counts: Tally, spacing_mm: Array, body_voxels: Array | int | None, xp: ModuleType = np
+def measures_from_counts(
+    counts: LabelCounts, spacing_mm: Array, body_voxels: Array | int | None, xp: ModuleType = np
 ) -> OrganMeasures:
     """Measures from counts, in the precision of `spacing_mm` (3,); `xp` is numpy or jax.numpy."""
     planes = (counts.along_x, counts.along_y, counts.along_z)
@@ -158,7 +157,7 @@ def finish(
     )
 
 
-def _moments(counts: Tally, voxels: Array, dtype: np.dtype, xp: ModuleType) -> tuple[Array, Array]:
+def _moments(counts: LabelCounts, voxels: Array, dtype: np.dtype, xp: ModuleType) -> tuple[Array, Array]:
     """Mean (k, 3) and covariance (k, 3, 3, divided by n) of voxel positions, in voxels.
 
     Positions are taken from an integer near the mean, so that float32 sums do not cancel.

@@ -44,12 +44,12 @@ def fit(
     if not 0 <= epsilon < 50:
         raise ValuesError(f"epsilon={epsilon}: must be from 0 to below 50 percent at either end.")
 
-    def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cut = np.ceil(epsilon / 100 * (count - 1) - 1e-9).astype(np.int64)
         return _pick(ordered, cut), _pick(ordered, count - 1 - cut)
 
     rule = {"name": "percentile", "epsilon": float(epsilon), "min_count": int(min_count)}
-    return _fit(measures, ends, groups, min_count, rule)
+    return _fit(measures, bounds, groups, min_count, rule)
 
 
 def fit_robust(
@@ -71,19 +71,19 @@ def fit_robust(
     if not deviations > 0:
         raise ValuesError(f"deviations={deviations}: must be positive.")
 
-    def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scaled = to_scale(ordered)
+    def bounds(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scaled = to_log_scale(ordered)
         middle = _median(scaled, count)
         spread = MAD_TO_SIGMA * _median(np.sort(np.abs(scaled - middle), axis=0), count)
         spread = np.maximum(spread, LEAST_SPREAD)
-        a, b = (_from_scale(middle + sign * deviations * spread) for sign in (-1, 1))
+        a, b = (_from_log_scale(middle + sign * deviations * spread) for sign in (-1, 1))
         return np.minimum(a, b), np.maximum(a, b)
 
     rule = {"name": "robust", "deviations": float(deviations), "min_count": int(min_count)}
-    return _fit(measures, ends, groups, min_count, rule)
+    return _fit(measures, bounds, groups, min_count, rule)
 
 
-def large(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
+def drop_small_organs(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
     """The measures with organs counted as absent, so never flagged, whose median size is under `min_voxels`.
 
     A few voxels have no shape worth judging: one more or less moves every measure.
@@ -153,12 +153,12 @@ def features(measures: OrganMeasures) -> np.ndarray:
 
 def _fit(
     measures: OrganMeasures,
-    ends: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    bounds: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     groups: Sequence[str] | None,
     min_count: int,
     rule: dict[str, Any],
 ) -> Limits:
-    """Limits from `ends`, which is given a group's values in ascending order (n k 3) and how many there are (k 3)."""
+    """Limits from `bounds`, which is given a group's values in ascending order (n k 3) and how many there are (k 3)."""
     values = np.where((np.asarray(measures.voxels) > 0)[..., None], features(measures), np.nan)  # n k 3
     if values.ndim != 3 or not len(values):
         raise ValuesError(
@@ -175,7 +175,7 @@ def _fit(
         )  # NaN last
         count = np.isfinite(ordered).sum(0)  # k 3
         enough = count >= max(min_count, 1)
-        a, b = ends(ordered, count)
+        a, b = bounds(ordered, count)
         low.append(np.where(enough, a, -np.inf))
         high.append(np.where(enough, b, np.inf))
         counts.append(count.max(1))
@@ -191,7 +191,7 @@ def _median(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
     return (_pick(ordered, (count - 1) // 2) + _pick(ordered, count // 2)) / 2
 
 
-def to_scale(values: np.ndarray) -> np.ndarray:
+def to_log_scale(values: np.ndarray) -> np.ndarray:
     """Features (..., 3) where they are near normal, as `fit_robust` says."""
     fraction, sphericity, eccentricity = np.moveaxis(values, -1, 0)
     ratio = np.maximum(1 - eccentricity**2, _LEAST_RATIO)
@@ -199,6 +199,6 @@ def to_scale(values: np.ndarray) -> np.ndarray:
         return np.log(np.stack([fraction, sphericity, ratio], -1))
 
 
-def _from_scale(scaled: np.ndarray) -> np.ndarray:
+def _from_log_scale(scaled: np.ndarray) -> np.ndarray:
     fraction, sphericity, ratio = np.moveaxis(np.exp(np.minimum(scaled, 700)), -1, 0)
     return np.stack([fraction, sphericity, np.sqrt(np.maximum(1 - ratio, 0))], -1)

@@ -122,7 +122,7 @@ def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
 def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
     """The strangest flagged label of each of a few large organs, above a typical label of the same organ.
 
-    The order is that of the audit page (`strangeness.rank`). An organ whose labels are all flagged has nothing to
+    The order is that of the audit page (`outliers.rank`). An organ whose labels are all flagged has nothing to
     be compared with: its label is shown alone, and the caption says so.
     """
     large = {anatomy.IDS[name] for name in SCATTERED}
@@ -133,7 +133,7 @@ def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
             strangest.setdefault(row["organ"], row)
     pictures = []
     for organ, row in itertools.islice(strangest.items(), WORST):
-        name, typical = anatomy.NAMES[organ], ranking.typical.get(organ)
+        name, typical = anatomy.NAMES[organ], ranking.representative.get(organ)
         chosen = (row,) if typical is None else (row, typical)
         caption = worst_caption(name, row["outside"], typical is not None)
         pictures.append(Picture(f"solf_{name}", pair(store, label, chosen), caption))
