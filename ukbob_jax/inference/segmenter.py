@@ -31,9 +31,9 @@ from ukbob_jax.regions import region_labels_of
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
-LINEAR, NEAREST = 1, 0
 UNUSED = "unused"  # name of a class that no label map has
 SAME = (
     "labels",

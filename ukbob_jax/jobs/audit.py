@@ -15,7 +15,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.errors import FileError
 from ukbob_jax.evaluation import audit
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort, strata, verdicts
+from ukbob_jax.quality import cohort, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
 from ukbob_jax.quality.outliers import rank
@@ -95,8 +95,8 @@ def case(
 ) -> audit.Case:
     """What the page says of one label."""
     about = store.rows[row["subject"]].attributes
-    by = limits.rule.get("strata", ())
-    group = limits.groups.index(strata.name(about, by, limits.rule["height_band_mm"])) if by else 0
+    groups = limits.groups_of([about])
+    group = limits.groups.index(groups[0]) if groups else 0
     return audit.Case(
         subject=row["subject"],
         organ=row["organ"],

@@ -101,9 +101,8 @@ def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, A
     intensities = {}
     for channel, name in enumerate(contrasts):
         inside = image[..., channel][image[..., channel] != 0]
-        share = inside.size / image[..., channel].size
         found = np.percentile(inside, PERCENTILES).tolist() if inside.size else [0.0] * len(PERCENTILES)
-        intensities[name] = {"percentiles": found, "non_zero": share}
+        intensities[name] = {"percentiles": found, "non_zero": inside.size / image[..., channel].size}
     return {
         "shape": list(image.shape[:3]),
         "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),

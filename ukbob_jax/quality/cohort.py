@@ -3,6 +3,7 @@
 import concurrent.futures
 import pathlib
 import time
+from typing import Any
 
 import jax
 
@@ -18,26 +19,26 @@ _SAVE_SECONDS = 30.0
 
 
 def version(store: Store, subject: str, label: str) -> str:
-    """Which writing of the label map this is; it changes when the map is replaced."""
+    """Return which writing of the label map this is; it changes when the map is replaced."""
     return store.rows[subject].folders[f"label/{label}"].split("/")[0]
 
 
 def body_set(store: Store, label: str, body: str) -> str:
-    """`body` where every subject with label set `label` has that label set too, else "".
+    """Return `body` where every subject with label set `label` has that label set too, else "".
 
-    One cohort is measured against one kind of body: shares of a mask and of a union do not compare.
+    One cohort is measured against one kind of body: fractions of a mask and of a union do not compare.
     """
     rows = [row.labels for row in store.rows.values()]
     return body if body and all(body in labels for labels in rows if label in labels) else ""
 
 
 def body_name(body: str) -> str:
-    """What limits say of the body that they were fitted with."""
+    """Return what limits say of the body that they were fitted with."""
     return f"label set {body}" if body else UNION
 
 
 def check_body(limits: Limits, body: str, where: str) -> None:
-    """Refuse to judge shares of one kind of body by limits that were fitted on shares of another.
+    """Refuse to judge fractions of one kind of body by limits that were fitted on fractions of another.
 
     Raises:
         MismatchError: naming both.
@@ -103,14 +104,14 @@ def measured(
     return {subject: result for subject, (_, result) in found.items()}, errors
 
 
-def devices_to_use() -> list[jax.Device]:
-    """Every accelerator; of CPUs one, whose threads use all cores."""
+def devices_to_use() -> list[Any]:
+    """List every accelerator, as JAX's devices; of CPUs one, whose threads use all cores."""
     found = jax.local_devices()
     return found[:1] if found[0].platform == "cpu" else found
 
 
 def _key(store: Store, subject: str, label: str, stations: str, body: str) -> str:
-    """Changes when the label map, the station map or the body does."""
+    """Return a key that changes when the label map, the station map or the body does."""
     row = store.rows[subject]
     used = (name for name in (label, stations, body) if name)
     return ":".join([row.source, *(row.folders.get(f"label/{name}", "") for name in used)])

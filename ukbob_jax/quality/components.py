@@ -1,4 +1,4 @@
-"""Connected pieces of every organ, and small stray ones taken away; an optional step beside SOLF."""
+"""Connected pieces of every organ, and how small stray ones are removed; an optional step beside SOLF."""
 
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ ALLOWED = _allowed()
 class Components(NamedTuple):
     """Pieces per class, (num_classes,)."""
 
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     largest_voxels: np.ndarray  # of the largest piece; 0 where the organ is absent
 
 
@@ -68,7 +68,7 @@ def count(labels: np.ndarray, num_classes: int = anatomy.NUM_CLASSES, connectivi
 def clean(
     labels: np.ndarray, allowed: dict[int, Allowed] = ALLOWED, *, factor: float = 1.0, connectivity: int = 26
 ) -> np.ndarray:
-    """`labels` without stray pieces: those below the organ's `min_component_voxels` times `factor` become background.
+    """Remove stray pieces from `labels`: those below the organ's `min_component_voxels` times `factor` become background.
 
     The largest piece of an organ always stays. The labeller itself uses a factor of 5 for each contrast and 15 after
     merging contrasts.
@@ -85,7 +85,7 @@ def clean(
 
 
 def _pieces(labels: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every voxel's piece (0: none), and every piece's class and voxels, from piece 1 on."""
+    """Find every voxel's piece (0: none), and every piece's class and voxels, from piece 1 on."""
     if connectivity not in (6, 18, 26):
         raise ValuesError(f"connectivity={connectivity}: choose 6, 18 or 26.")
     organs = np.where(labels == anatomy.IGNORE, 0, labels)

@@ -96,7 +96,7 @@ def _label_counts(framed: jax.Array, num_classes: int, slab: int, chunk: int) ->
     along_z = jnp.cumsum(along_z.reshape(rows, cells_z), 1, dtype=jnp.int32)
     by_class = (cells.reshape(rows, 256), along_x, along_y, along_z, y_by_x, z_by_x, z_by_y)
     highest = jnp.max(jnp.where(framed == IGNORE, 0, framed))
-    return LabelCounts(*(a[:num_classes] for a in by_class), highest)
+    return LabelCounts(*(a[:num_classes] for a in by_class), highest=highest)
 
 
 def _count_slab(

@@ -23,8 +23,8 @@ class Ranking(NamedTuple):
 def rank(rows: Sequence[dict[str, Any]]) -> Ranking:
     """Order the labels that SOLF flagged or a person decided about by `outlier_score`, ties by subject and organ.
 
-    Every page that shows flagged labels takes its order and its representative labels from here. The representative label of an
-    organ is the one nearest its medians (Euclidean distance of the three deviations) that is not flagged.
+    Every page that shows flagged labels takes its order and its representative labels from here. The representative
+    label of an organ is the one nearest its medians (Euclidean distance of the three z-scores) that is not flagged.
 
     Args:
         rows: verdicts, as `verdicts.rows` gives them, of the whole cohort. Their number sets time and memory, linearly.

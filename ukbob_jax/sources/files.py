@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Settings:
     label_map: str = ""
     num_classes: int = 0
     contrasts: tuple[str, ...] = ()
-    nan: str = "refuse"
+    nan: Literal["refuse", "zero"] = "refuse"
     assume_ras: bool = False
     constant: str = "refuse"
 
@@ -119,7 +119,7 @@ def list_subjects(
     label_map: str = "",
     num_classes: int = 0,
     contrasts: Sequence[str] = (),
-    nan: str = "refuse",
+    nan: Literal["refuse", "zero"] = "refuse",
     assume_ras: bool = False,
     constant: str = "refuse",
     splits: Mapping[str, int] | None = None,

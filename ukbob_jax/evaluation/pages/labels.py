@@ -8,7 +8,7 @@ import numpy as np
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import figures
 from ukbob_jax.evaluation.report import Picture, Section, Table
-from ukbob_jax.quality import verdicts
+from ukbob_jax.quality import error_detection, verdicts
 from ukbob_jax.quality.outliers import rank
 from ukbob_jax.store.reader import Store
 
@@ -80,7 +80,7 @@ def sweep_table(rows: list[dict]) -> Table:
         (
             row["rule"],
             f"{row['setting']:g}",
-            f"{100 * row['flagged_share']:.2f} %",
+            f"{100 * error_detection.flagged_fraction(row):.2f} %",
             row["precision"],
             row["recall"],
         )
