@@ -25,7 +25,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Subjects whose label maps are unchanged are not compared again.
 
     Raises:
-        ConfigError: no such subset or split, or no subject has both label sets.
+        ConfigError: unknown subset or split, or no subject has both label sets.
         FileError: there is no store, or no verdicts on the automatic labels.
     """
     settings, store = config.agreement, Store.open(config.store)
@@ -58,7 +58,7 @@ def compared(
     organs: dict[int, str],
     path: pathlib.Path,
 ) -> list[dict[str, Any]]:
-    """Scores of one subject, from its file where the label maps and settings are the same."""
+    """Score one subject, or read its scores from its file where the label maps and settings are the same."""
     row, sets = store.rows[subject], (settings.auto, settings.manual)
     key = [
         *(row.folders[f"label/{s}"] for s in sets),
@@ -77,7 +77,7 @@ def compared(
 
 
 def as_csv(table: list[dict[str, Any]]) -> str:
-    """The table with a header line."""
+    """Write the table with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()

@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 def judged(
     config: ml_collections.ConfigDict, store: Store, rows: list[dict[str, Any]], folder: pathlib.Path
 ) -> tuple[list[str], OrganMeasures, np.ndarray]:
-    """Subjects, their measures as far as they were judged, and the verdicts."""
+    """Return the subjects, their measures as far as they were judged, and the verdicts."""
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     gone = [subject for subject in subjects if subject not in store.rows]
     if gone:
@@ -93,7 +93,7 @@ def judged(
 def case(
     config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, strange: float
 ) -> audit.Case:
-    """What the page says of one label."""
+    """Collect what the page shows of one label."""
     about = store.rows[row["subject"]].attributes
     groups = limits.groups_of([about])
     group = limits.groups.index(groups[0]) if groups else 0
@@ -120,7 +120,7 @@ def pictures_of(
     cases: list[tuple[int, int]],
     wanted: dict[int, int],
 ) -> dict[tuple[int, int], str]:
-    """Pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
+    """Draw pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
     places = list(dict.fromkeys([*cases, *((i, organ) for organ, i in wanted.items())]))
     spacing = np.array([store.rows[subject].spacing_mm for subject in subjects])
     extent = {p: (measures.last[p] - measures.first[p] + 1) * spacing[p[0]] for p in places}

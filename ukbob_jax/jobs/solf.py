@@ -192,7 +192,7 @@ def score(
     flagged: np.ndarray,
     folder: pathlib.Path,
 ) -> None:
-    """Where errors were planted, write what the limits found of them, and what either rule would at any setting."""
+    """Write which planted errors the limits found, and which either rule would find at any setting."""
     errors = [
         {"subject": name, **error}
         for name, row in zip(subjects, rows)

@@ -74,7 +74,7 @@ def _frame(labels: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _label_counts(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> LabelCounts:
-    """`LabelCounts` of a framed volume: cell (x, y, z) has the voxel (x, y, z) as its last corner."""
+    """Count a framed volume: cell (x, y, z) has the voxel (x, y, z) as its last corner."""
     cells_x, cells_y, cells_z = (n - 1 for n in framed.shape)
     rows = num_classes + 1  # the last one takes what belongs to no class
 
@@ -137,7 +137,7 @@ def _count_slab(
 
 
 def _words(planes: jax.Array) -> jax.Array:
-    """The four neighbours in x and y at each z, one byte each, `x y z` uint32: half a cell in one read."""
+    """Pack the four neighbours in x and y at each z, one byte each, `x y z` uint32: half a cell in one read."""
     planes = planes.astype(jnp.uint32)
     return (
         planes[:-1, :-1] | planes[:-1, 1:] << 8 | planes[1:, :-1] << 16 | planes[1:, 1:] << 24
@@ -145,13 +145,13 @@ def _words(planes: jax.Array) -> jax.Array:
 
 
 def _corners(words: jax.Array) -> jax.Array:
-    """Labels of the eight corners of the cells between neighbouring words, `n z` -> `8 n`, corner 4 dx + 2 dy + dz."""
+    """Unpack the labels of the eight corners of the cells between neighbouring words, `n z` -> `8 n`, corner 4 dx + 2 dy + dz."""
     ends = words[:, :-1].reshape(-1), words[:, 1:].reshape(-1)
     return jnp.stack([(ends[i % 2] >> (8 * (i // 2))).astype(jnp.uint8) for i in range(8)])
 
 
 def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """Indices of the groups of cells that are not uniform, first in a padded list, and how many there are."""
+    """List the groups of cells that are not uniform, padded at the end, and count them."""
     first, last = words[..., :-1], words[..., 1:]
     mixed = (first != last) | (first != (first & 255) * _UNIFORM)
     mixed = mixed.reshape(-1, _GROUP).any(1)
@@ -164,7 +164,7 @@ def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
-    """Where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
+    """Return where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
     bits = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
     same = label[:, None, :] == label[None, :, :]
     pattern = jnp.sum(jnp.where(same, bits[None, :, None], jnp.uint8(0)), axis=1, dtype=jnp.uint8)
@@ -174,10 +174,10 @@ def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
 
 
 def _sum(counts: jax.Array, axis: int) -> jax.Array:
-    """A sum that stays 32-bit where 64-bit numbers are switched on."""
+    """Sum, staying 32-bit where 64-bit numbers are switched on."""
     return jnp.sum(counts, axis, dtype=jnp.int32)
 
 
 def _zeros(like: jax.Array, shape: int | tuple[int, ...]) -> jax.Array:
-    """Counters to start from, tied to `like`, so that inside shard_map they differ by device as the counts do."""
+    """Make counters to start from, tied to `like`, so that inside shard_map they differ by device as the counts do."""
     return jnp.zeros(shape, jnp.int32) + (like.reshape(-1)[0] * 0).astype(jnp.int32)

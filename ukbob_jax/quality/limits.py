@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     @property
     def min_outside(self) -> int:
-        """How many of the three measures must be out of range."""
+        """Return how many of the three measures must be out of range."""
         return int(self.rule.get("min_outside", MIN_OUTSIDE))
 
     def groups_of(

@@ -87,5 +87,5 @@ def _second_largest(away: np.ndarray) -> np.ndarray:
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Along the subjects, NaN left out; 0 where there is nothing."""
+    """Take the median along the subjects, NaN left out; 0 where nothing is left."""
     return np.ma.filled(np.ma.median(np.ma.masked_invalid(values), axis=0), 0.0)

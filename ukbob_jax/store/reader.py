@@ -81,7 +81,7 @@ class Store:
         return Store.open, (self.path,)
 
     def split(self, name: str) -> tuple[str, ...]:
-        """Subjects of one split, in the manifest's order.
+        """Return the subjects of one split, in the manifest's order.
 
         Raises:
             ConfigError: the store has no such split.
@@ -93,7 +93,7 @@ class Store:
         return self._splits[name]
 
     def read(self, subject: str, name: str) -> np.ndarray:
-        """A whole array.
+        """Read a whole array.
 
         Args:
             name: "image" (`x y z c`, int16, or float32 where the row has a slope) or "label/SET" (`x y z`, uint8).
@@ -108,7 +108,7 @@ class Store:
     def crop(
         self, subject: str, name: str, start: tuple[int, int, int], size: tuple[int, int, int]
     ) -> np.ndarray:
-        """The voxels from `start` (inclusive), `size` of them per axis; only their chunks are read.
+        """Read the voxels from `start` (inclusive), `size` of them per axis; only their chunks are read.
 
         Raises:
             ValuesError: the crop leaves the volume.
@@ -149,7 +149,7 @@ class Store:
         return wait
 
     def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
-        """Voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
+        """Read the voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
         present = self.present(subject, name)
         if not present:
             return {}
@@ -158,13 +158,13 @@ class Store:
         return {organ: samples.valid(voxels[row]) for row, organ in enumerate(present)}
 
     def sample(self, subject: str, name: str, organ: int) -> np.ndarray:
-        """As `samples`, for one class that is present: reads one chunk."""
+        """Read the samples of one class that is present: one chunk."""
         row = self.present(subject, name).index(organ)
         with _reading(self._where(subject, f"samples/{name}"), self._remedy(subject)):
             return samples.valid(self._array(subject, f"samples/{name}")[row].read().result())
 
     def present(self, subject: str, name: str) -> Sequence[int]:
-        """Ids of the classes in label set `name`, ascending, without background and ignore.
+        """Return the ids of the classes in label set `name`, ascending, without background and ignore.
 
         Raises:
             ConfigError: no such subject or label set.
@@ -210,7 +210,7 @@ class Store:
 
 
 def verify(path: str | os.PathLike) -> dict[str, str]:
-    """What is wrong with each damaged subject of the store at `path`; empty: every byte is as it was written.
+    """Find what is wrong with each damaged subject of the store at `path`; empty: every byte is as it was written.
 
     Raises:
         FileError: nothing is there, or it is not a store.
@@ -219,7 +219,7 @@ def verify(path: str | os.PathLike) -> dict[str, str]:
 
 
 def list_all(path: str | os.PathLike) -> list[str]:
-    """Every subject that the store's manifest or its folders know of, also where those are damaged.
+    """List every subject that the store's manifest or its folders know of, also where those are damaged.
 
     Raises:
         FileError: nothing is there, or it is not a store.
@@ -243,7 +243,7 @@ def check_all(
 
 
 def damage(root: ts.KvStore, subject: str) -> str:
-    """What is wrong with a subject: the first file that differs from the digests written beside it; "": nothing."""
+    """Find what is wrong with a subject: the first file that differs from the digests beside it; "": nothing."""
     try:
         done = rows.read_done(root, subject)
     except FileError:
@@ -273,7 +273,7 @@ def check_crop(where: str, start: Sequence[int], size: Sequence[int], shape: Seq
 
 
 def _open_root(path: str) -> ts.KvStore:
-    """The files of the store at `path`.
+    """Open the files of the store at `path`.
 
     Raises:
         FileError: nothing is there, or it is not a store of this format.
@@ -289,7 +289,7 @@ def _open_root(path: str) -> ts.KvStore:
 
 
 def _manifest(root: ts.KvStore) -> list[bytes]:
-    """The manifest's lines, or the same lines from the `done.json` files while there is no manifest."""
+    """Read the manifest's lines, or make the same lines from the `done.json` files while there is no manifest."""
     found = root.read("manifest.jsonl").result()
     if found.state == "missing":
         return [rows.encode_line(rows.without_digests(row)) for row in rows.read_rows(root)]

@@ -1,6 +1,7 @@
 """What a store knows of one subject: a row of its manifest, with a name and a type for every field."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class Channel:
 
     @property
     def is_named_only(self) -> bool:
-        """Whether nothing but the name is known."""
+        """Return whether nothing but the name is known."""
         return self.b_s_mm2 is None and self.direction is None
 
 
@@ -96,7 +97,7 @@ class Subject:
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """Names of the channels."""
+        """Return the names of the channels."""
         return tuple(channel.name for channel in self.channels)
 
     def channel_indices(self, contrasts: Sequence[str]) -> list[int]:
@@ -152,14 +153,15 @@ class Subject:
         Raises:
             FileError: the row has no id, or a field of another type.
         """
-        known = {name: row[name] for name in _FIELDS if name in row and name != "channels"}
+        known = dict(row)
+        extra = {name: known.pop(name) for name in row if name not in _STORED} if row.keys() - _STORED else {}
         try:
+            known["channels"] = _channels(known.pop("contrasts", ()), known.pop("channels", None))
             for name in _TUPLES & known.keys():
-                known[name] = None if known[name] is None else tuple(known[name])
+                if known[name] is not None:
+                    known[name] = tuple(known[name])
             if "affine" in known:
                 known["affine"] = tuple(map(tuple, known["affine"]))
-            known["channels"] = _channels(row)
-            extra = {name: row[name] for name in row if name not in _STORED}
             return cls(**known, extra=extra)
         except (TypeError, KeyError) as error:
             raise FileError(
@@ -172,10 +174,15 @@ _STORED = frozenset((*_FIELDS, "contrasts"))
 _TUPLES = frozenset(("shape", "spacing_mm", "labels", "annotated", "slope", "intercept"))
 
 
-def _channels(row: Mapping[str, Any]) -> tuple[Channel, ...]:
-    if "channels" not in row:
-        return tuple(map(Channel, row.get("contrasts", ())))
+def _channels(contrasts: Sequence[str], channels: Sequence[Mapping[str, Any]] | None) -> tuple[Channel, ...]:
+    if channels is None:
+        return _named(tuple(contrasts))
     return tuple(
         Channel(c["name"], c.get("b_s_mm2"), None if c.get("direction") is None else tuple(c["direction"]))
-        for c in row["channels"]
+        for c in channels
     )
+
+
+@functools.lru_cache(maxsize=64)  # most rows of a store have the same channels
+def _named(contrasts: tuple[str, ...]) -> tuple[Channel, ...]:
+    return tuple(map(Channel, contrasts))

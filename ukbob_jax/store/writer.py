@@ -41,7 +41,7 @@ class StoreWriter:
         self.finish()
 
     def has(self, subject: str, source: str) -> bool:
-        """Whether the store holds `subject` as made from a source with this checksum; a damaged row counts as no."""
+        """Return whether the store holds `subject` as made from a source with this checksum; a damaged row counts as no."""
         try:
             done = rows.read_done(self._root, subject)
         except FileError:
@@ -151,7 +151,7 @@ class StoreWriter:
                     self._sweep(row)
 
     def _next_version(self, subject: str) -> int:
-        """One above the version in place; what lies above that was left by a killed run and is cleared first."""
+        """Return one above the version in place; what lies above that was left by a killed run."""
         try:
             done = rows.read_done(self._root, subject)
         except FileError:  # damaged: above every folder there is
@@ -214,14 +214,14 @@ class StoreWriter:
 
 
 def digests(folder: ts.KvStore) -> dict[str, str]:
-    """SHA-256 of every file of an array, by its name below `folder`."""
+    """Compute the SHA-256 of every file of an array, by its name below `folder`."""
     folder = folder / "/"
     keys = sorted(key.decode() for key in folder.list().result())
     return {key: hashlib.sha256(folder[key]).hexdigest() for key in keys}
 
 
 def plain(statistics: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Statistics per channel as JSON-able lists."""
+    """Turn statistics per channel into lists that JSON can hold."""
     return {name: [float(value) for value in channel] for name, channel in statistics.items()}
 
 
