@@ -1,9 +1,14 @@
 """What the pages of the report show."""
 
+import json
+import re
+
+import jinja2
 import numpy as np
 import pytest
 
 from ukbob_jax.anatomy import IDS
+from ukbob_jax.evaluation import report
 from ukbob_jax.evaluation.pages import labels
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -59,3 +64,23 @@ def test_a_label_is_shown_above_a_typical_one_unless_all_of_its_organ_are_flagge
 
 def test_a_label_that_a_person_flagged_is_told_so():
     assert "flagged for a person's decision" in labels.worst_caption("liver", [], True)
+
+
+def test_pages_escape_text_and_data():
+    text = "</script><b>'&"
+    page = report.render("audit.html", title=text, data={"z": text, "a": [1.5, None]})
+    assert "<title>&lt;/script&gt;&lt;b&gt;&#39;&amp; · label audit</title>" in page
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)
+    assert found[1].startswith('{"z":') and not set("<>&'") & set(found[1])
+    assert json.loads(found[1]) == {"z": text, "a": [1.5, None]}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_has_not_are_refused(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.render("audit.html", title="", data={"a": value})
+
+
+def test_a_template_is_given_every_value_it_names():
+    with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
+        report.render("audit.html", data={})

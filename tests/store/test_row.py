@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import pickle
 
@@ -80,3 +81,18 @@ def test_a_class_counts_as_annotated_where_all_ids_that_become_it_were_looked_fo
     assert Subject("s").annotated_classes(lookup, 3).tolist() == [True, True, True]
     known = Subject("s", annotated=(1, 3)).annotated_classes(lookup, 3)
     assert known.tolist() == [True, False, True]  # id 2 was not looked for; class 9 lies beyond
+
+
+def test_an_identity_is_of_the_arrays_asked_for_and_of_facts_but_not_of_the_split():
+    subject = Subject(
+        "s1",
+        source="a",
+        folders={"image": "1/image"},
+        digests={"image": {"c": "x"}, "label/auto": {"c": "y"}},
+    )
+    same = subject.identity("image")
+    assert same["image"] == ["1/image", {"c": "x"}] and same["source"] == "a"
+    for change in ({"split": "test"}, {"version": 2}, {"digests": subject.digests | {"label/auto": {}}}):
+        assert dataclasses.replace(subject, **change).identity("image") == same
+    for change in ({"source": "b"}, {"digests": {"image": {"c": "z"}}}, {"extra": {"person": "p"}}):
+        assert dataclasses.replace(subject, **change).identity("image") != same

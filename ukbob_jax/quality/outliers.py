@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
-from ukbob_jax.quality.solf import LEAST_SPREAD, MAD_TO_SIGMA, features, to_log_scale
+from ukbob_jax.quality.solf import features, middle_and_spread, to_log_scale
 
 MAX_DEVIATIONS = 20.0  # robust standard deviations; measures beyond it, and undefined ones, count as this far
 
@@ -75,8 +75,7 @@ def _z_scores(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     present = present[..., None]
     scaled = np.where(present & np.isfinite(values), to_log_scale(values), np.nan)
     scaled = np.where(np.isfinite(scaled), scaled, np.nan)
-    middle = _median(scaled)
-    spread = np.maximum(MAD_TO_SIGMA * _median(np.abs(scaled - middle)), LEAST_SPREAD)
+    middle, spread = middle_and_spread(scaled)
     found = np.clip((scaled - middle) / spread, -MAX_DEVIATIONS, MAX_DEVIATIONS)
     return np.where(present, np.where(np.isnan(found), MAX_DEVIATIONS, found), np.nan)
 
@@ -84,8 +83,3 @@ def _z_scores(values: np.ndarray, present: np.ndarray) -> np.ndarray:
 def _second_largest(away: np.ndarray) -> np.ndarray:
     """Take the second largest of three z-scores by size, along the last axis; NaN counts as 0."""
     return np.sort(np.nan_to_num(np.abs(away), nan=0.0), -1)[..., 1]
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """Take the median along the subjects, NaN left out; 0 where nothing is left."""
-    return np.ma.filled(np.ma.median(np.ma.masked_invalid(values), axis=0), 0.0)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorstore as ts
@@ -149,7 +150,7 @@ class Store:
         return wait
 
     def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
-        """Read the voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
+        """Read the voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES`; `name` is of the label set."""
         present = self.present(subject, name)
         if not present:
             return {}
@@ -173,6 +174,19 @@ class Store:
         if name not in row.present:
             raise ConfigError(f"{subject}: no label set {name!r}; it has {', '.join(row.labels) or 'none'}.")
         return row.present[name]
+
+    def identity(self, subject: str, *arrays: str) -> dict[str, Any]:
+        """Return what changes when one of a subject's `arrays` does; see `Subject.identity`.
+
+        For results that are kept: a label set written anew counts as another even where names and sources agree.
+
+        Raises:
+            FileError: the subject's `done.json` is missing or damaged.
+        """
+        row = rows.read_done(self._root, subject)
+        if row is None:
+            raise FileError(f"{self.path}: subject {subject}, done.json: missing. {self._remedy(subject)}")
+        return row.identity(*arrays)
 
     def verify(self, subject: str) -> None:
         """Compare every file of `subject` with the digests written beside it.

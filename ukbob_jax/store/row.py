@@ -129,6 +129,16 @@ class Subject:
             known[targets[(targets > 0) & (targets < k)]] = False
         return known
 
+    def identity(self, *arrays: str) -> dict[str, Any]:
+        """Return what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.
+
+        Everything counts except where the subject stands and what other arrays bring: a field that is added to rows
+        counts until it is listed here. The row must have its digests: it comes from `done.json`.
+        """
+        elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
+        same = {name: value for name, value in self.to_json().items() if name not in elsewhere}
+        return same | {name: [self.folders.get(name), self.digests.get(name)] for name in arrays}
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the order in which they are stored.
 
