@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.store import rows
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.row import Channel, Subject
@@ -73,6 +73,8 @@ def test_channels_are_found_by_name_and_missing_ones_are_named():
     assert subject.channel_indices(("water", "fat", "water")) == [1, 0, 1]
     with pytest.raises(MismatchError, match=r"s1 has contrasts \['fat', 'water'\], not \['t1', 't2'\]\."):
         subject.channel_indices(("t1", "fat", "t2"))
+    with pytest.raises(ConfigError, match=r"^audit.contrast: s1 has contrasts .* not \['t1'\]\."):
+        subject.channel_indices(("t1",), "audit.contrast")
 
 
 def test_a_class_counts_as_annotated_where_all_ids_that_become_it_were_looked_for():

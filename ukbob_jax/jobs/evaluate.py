@@ -149,11 +149,11 @@ def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[
     """Image `x y z c`, with the contrasts in the network's order, and true label map `x y z`.
 
     Raises:
-        MismatchError: the store lacks a contrast the network needs.
+        ConfigError: the store lacks a contrast the network needs.
     """
     row = store.rows[subject]
     affine = np.asarray(row.affine, np.float64)
-    channels = row.channel_indices(contrasts)
+    channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 
