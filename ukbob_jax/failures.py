@@ -69,11 +69,12 @@ class Failures:
         rows = self.to_json()
         files.write_jsonl(self.path, rows)
         first = f"{rows[0]['subject']}: {rows[0]['reason']}"
+        counted = f"{len(rows)} of {total} {self.noun} failed, listed in {self.path}. The first: {first}"
         if len(rows) < total:
-            raise SomeFailed(
-                f"{len(rows)} of {total} {self.noun} failed, listed in {self.path}. The first: {first}"
-            )
+            raise SomeFailed(counted)
+        if self.kind:
+            raise self.kind(counted)
         errors = {row.error for row in self.rows}
-        kind = self.kind or (errors.pop() if len(errors) == 1 else InputError)
+        kind = errors.pop() if len(errors) == 1 else InputError
         listed = f"all {total} {self.noun} failed, listed in {self.path}. The first: {first}"
         raise kind(first if total == 1 else listed)

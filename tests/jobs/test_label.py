@@ -132,7 +132,7 @@ def test_shares_label_the_store_together(store, config, tmp_path):
     [
         ({"name": "manual"}, "'manual' was not made by a labeller"),
         ({"contrasts": ()}, "choose from in_phase, water, fat"),
-        ({"contrasts": ("T2",)}, "no contrast 'T2'"),
+        ({"contrasts": ("T2",)}, r"labeller.contrasts: s0 has contrasts .* not \['T2'\]"),
         ({"merge": "magic"}, "vote, first, rules"),
         ({"merge": "rules", "contrasts": ("fat", "in_phase")}, "needs the contrast 'water'"),
         ({"kind": "magic"}, "command or teacher"),

@@ -1,11 +1,12 @@
 import copy
+import dataclasses
 import json
 import pickle
 
 import numpy as np
 import pytest
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.store import rows
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.row import Channel, Subject
@@ -72,6 +73,8 @@ def test_channels_are_found_by_name_and_missing_ones_are_named():
     assert subject.channel_indices(("water", "fat", "water")) == [1, 0, 1]
     with pytest.raises(MismatchError, match=r"s1 has contrasts \['fat', 'water'\], not \['t1', 't2'\]\."):
         subject.channel_indices(("t1", "fat", "t2"))
+    with pytest.raises(ConfigError, match=r"^audit.contrast: s1 has contrasts .* not \['t1'\]\."):
+        subject.channel_indices(("t1",), "audit.contrast")
 
 
 def test_a_class_counts_as_annotated_where_all_ids_that_become_it_were_looked_for():
@@ -80,3 +83,18 @@ def test_a_class_counts_as_annotated_where_all_ids_that_become_it_were_looked_fo
     assert Subject("s").annotated_classes(lookup, 3).tolist() == [True, True, True]
     known = Subject("s", annotated=(1, 3)).annotated_classes(lookup, 3)
     assert known.tolist() == [True, False, True]  # id 2 was not looked for; class 9 lies beyond
+
+
+def test_an_identity_is_of_the_arrays_asked_for_and_of_facts_but_not_of_the_split():
+    subject = Subject(
+        "s1",
+        source="a",
+        folders={"image": "1/image"},
+        digests={"image": {"c": "x"}, "label/auto": {"c": "y"}},
+    )
+    same = subject.identity("image")
+    assert same["image"] == ["1/image", {"c": "x"}] and same["source"] == "a"
+    for change in ({"split": "test"}, {"version": 2}, {"digests": subject.digests | {"label/auto": {}}}):
+        assert dataclasses.replace(subject, **change).identity("image") == same
+    for change in ({"source": "b"}, {"digests": {"image": {"c": "z"}}}, {"extra": {"person": "p"}}):
+        assert dataclasses.replace(subject, **change).identity("image") != same

@@ -29,7 +29,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Write the page from what the solf job found on label set `config.label`.
 
     Raises:
-        MismatchError: the store lacks the contrast.
+        ConfigError: the store lacks the contrast.
         FileError: the solf job has not been run, or its files are damaged.
     """
     settings, store = config.audit, Store.open(config.store)
@@ -143,6 +143,6 @@ def channel(row: Subject, contrast: str) -> int:
     """Return the channel to show: the one named, or the last but one, in-phase for Dixon.
 
     Raises:
-        MismatchError: the subject lacks it.
+        ConfigError: the subject lacks it.
     """
-    return row.channel_indices([contrast])[0] if contrast else max(0, len(row.channels) - 2)
+    return row.channel_indices([contrast], "audit.contrast")[0] if contrast else max(0, len(row.channels) - 2)

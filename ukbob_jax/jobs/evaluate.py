@@ -26,7 +26,7 @@ from ukbob_jax.volumes.volume import Volume
 # itself. Of the store, each subject's arrays count. `data.organs` renumbers the true labels, as `mapping` tells.
 UNREAD = (
     *("job", "seed", "platform", "workers", "repair", "cluster", "source", "inspect", "label", "store"),
-    *("solf", "audit", "judge", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
+    *("solf", "audit", "check_labels", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
     *("model", "init", "init_new", "regions", "loss", "balance", "augment", "optimizer", "train", "epochs"),
     "mesh",
 )
@@ -149,11 +149,11 @@ def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[
     """Image `x y z c`, with the contrasts in the network's order, and true label map `x y z`.
 
     Raises:
-        MismatchError: the store lacks a contrast the network needs.
+        ConfigError: the store lacks a contrast the network needs.
     """
     row = store.rows[subject]
     affine = np.asarray(row.affine, np.float64)
-    channels = row.channel_indices(contrasts)
+    channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 

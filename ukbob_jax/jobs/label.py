@@ -140,8 +140,7 @@ def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) 
     """The contrasts that the labeller sees; the only one of the store where none is asked for.
 
     Raises:
-        ConfigError: several are there, and none is named.
-        MismatchError: a subject lacks one.
+        ConfigError: several are there and none is named, or a subject lacks one.
     """
     there = store.rows[subjects[0]].contrasts if subjects else ()
     if not asked and len(there) > 1:
@@ -150,7 +149,7 @@ def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) 
         )
     chosen = asked or there
     for subject in subjects:
-        store.rows[subject].channel_indices(chosen)
+        store.rows[subject].channel_indices(chosen, "labeller.contrasts")
     return chosen
 
 

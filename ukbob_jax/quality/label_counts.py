@@ -145,7 +145,7 @@ def _words(planes: jax.Array) -> jax.Array:
 
 
 def _corners(words: jax.Array) -> jax.Array:
-    """Unpack the labels at the eight corners of the cells between words, `n z` -> `8 n`, corner 4 dx + 2 dy + dz."""
+    """Unpack the labels of every cell's eight corners from neighbouring words, `n z` -> `8 n`: 4 dx + 2 dy + dz."""
     ends = words[:, :-1].reshape(-1), words[:, 1:].reshape(-1)
     return jnp.stack([(ends[i % 2] >> (8 * (i // 2))).astype(jnp.uint8) for i in range(8)])
 

@@ -150,7 +150,7 @@ class Store:
         return wait
 
     def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
-        """Read the voxels of label set `name` drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` each."""
+        """Read the voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES`; `name` is of the label set."""
         present = self.present(subject, name)
         if not present:
             return {}
@@ -176,7 +176,7 @@ class Store:
         return row.present[name]
 
     def identity(self, subject: str, *arrays: str) -> dict[str, Any]:
-        """Return what changes when one of a subject's `arrays` does, with the digests of their bytes; see `rows.identity`.
+        """Return what changes when one of a subject's `arrays` does; see `Subject.identity`.
 
         For results that are kept: a label set written anew counts as another even where names and sources agree.
 
@@ -186,7 +186,7 @@ class Store:
         row = rows.read_done(self._root, subject)
         if row is None:
             raise FileError(f"{self.path}: subject {subject}, done.json: missing. {self._remedy(subject)}")
-        return rows.identity(row, *arrays)
+        return row.identity(*arrays)
 
     def verify(self, subject: str) -> None:
         """Compare every file of `subject` with the digests written beside it.

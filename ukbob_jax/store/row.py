@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.store import schema
 
 
@@ -100,18 +100,21 @@ class Subject:
         """Return the names of the channels."""
         return tuple(channel.name for channel in self.channels)
 
-    def channel_indices(self, contrasts: Sequence[str]) -> list[int]:
+    def channel_indices(self, contrasts: Sequence[str], asked_by: str = "") -> list[int]:
         """Return the channel of each of `contrasts`.
 
+        Args:
+            asked_by: the field of a recipe that names them, or whatever else does; "": the data.
         Raises:
-            MismatchError: naming the contrasts that are missing and those there are.
+            MismatchError: naming the contrasts that are missing and those there are; with `asked_by` a ConfigError.
         """
         index = {name: number for number, name in enumerate(self.contrasts)}
         if missing := [name for name in contrasts if name not in index]:
-            raise MismatchError(
+            message = (
                 f"{self.id} has contrasts {list(index)}, not {missing}. "
                 "Ask for contrasts that every subject has, or ingest the missing ones."
             )
+            raise ConfigError(f"{asked_by}: {message}") if asked_by else MismatchError(message)
         return [index[name] for name in contrasts]
 
     def annotated_classes(self, lookup: np.ndarray, k: int) -> np.ndarray:
@@ -128,6 +131,16 @@ class Subject:
             targets = lookup[missing]
             known[targets[(targets > 0) & (targets < k)]] = False
         return known
+
+    def identity(self, *arrays: str) -> dict[str, Any]:
+        """Return what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.
+
+        Everything counts except where the subject stands and what other arrays bring: a field that is added to rows
+        counts until it is listed here. The row must have its digests: it comes from `done.json`.
+        """
+        elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
+        same = {name: value for name, value in self.to_json().items() if name not in elsewhere}
+        return same | {name: [self.folders.get(name), self.digests.get(name)] for name in arrays}
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the order in which they are stored.

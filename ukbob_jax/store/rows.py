@@ -14,20 +14,6 @@ from ukbob_jax.store.row import Subject
 _CHECKSUM_BYTES = len(', "crc32": "00000000"}')
 
 
-def identity(subject: Subject, *arrays: str) -> dict[str, Any]:
-    """Return what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.
-
-    Everything in the row counts except where the subject stands and what other arrays bring: a field that is added
-    to rows counts until it is listed here.
-
-    Args:
-        subject: with digests, as `read_done` gives it.
-    """
-    elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
-    same = {name: value for name, value in subject.to_json().items() if name not in elsewhere}
-    return same | {name: [subject.folders.get(name), subject.digests.get(name)] for name in arrays}
-
-
 def encode_line(row: Mapping[str, Any]) -> bytes:
     """Write `row` as one line of JSON that ends with a checksum of itself."""
     body = json.dumps(row, allow_nan=False).encode()
