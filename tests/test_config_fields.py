@@ -180,7 +180,13 @@ def files(reads, root, store, quality, patch) -> None:
     paths = f"source.paths.images={root}/images", f"source.paths.labels={root}/labels"
     run(reads, root / "b", "inspect", *paths)
     run(reads, root / "b", "finetune", "job=ingest", "workers=1", *paths)
-    run(reads, root / "b", "solf:judge", f"judge.inputs={root}/labels", f"judge.limits={quality}/limits.json")
+    run(
+        reads,
+        root / "b",
+        "solf:check_labels",
+        f"check_labels.inputs={root}/labels",
+        f"check_labels.limits={quality}/limits.json",
+    )
     for recipe in ("amos", "btcv", "brats", "ingest_ukb", "inspect:ukb", "inspect:root"):
         with pytest.raises(
             UkbobError

@@ -201,7 +201,7 @@ def _expand(config: ml_collections.ConfigDict, workdir: str) -> None:
             config[key] = value.replace("{workdir}", workdir)
 
 
-def claim(workdir: str, job: tuple[str, ...]) -> pathlib.Path:
+def prepare_workdir(workdir: str, job: tuple[str, ...]) -> pathlib.Path:
     """Make the workdir, refusing a folder with content that no run of ours has made.
 
     Raises:

@@ -14,6 +14,7 @@ from ukbob_jax.quality import components
 def test_counts_equal_the_reference(reference, connectivity):
     shapes = json.loads((reference / "geometry" / "shapes.json").read_text())
     masks = np.load(reference / "geometry" / "shape_masks.npz")
+    assert shapes
     for name, shape in shapes.items():
         found = components.count(masks[name], 2, connectivity)
         assert found.count[1] == shape["measured"][f"n_components_{connectivity}"], name
@@ -44,7 +45,7 @@ def test_stray_pieces_go_and_the_largest_stays():
 
 def test_every_organ_has_a_rule():
     assert set(components.ALLOWED) == set(range(1, 73)) - {anatomy.UNUSED}
-    assert all(rule.speck_voxels > 0 for rule in components.ALLOWED.values())
+    assert all(rule.min_component_voxels > 0 for rule in components.ALLOWED.values())
 
 
 def test_refuses_another_connectivity():

@@ -5,16 +5,14 @@ subject and way: entropies, whether the adaptation was accepted), `evaluation/NA
 comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
-import hashlib
-import json
 import pathlib
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+import ukbob_jax
 from ukbob_jax import anatomy, files
-from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
 from ukbob_jax.inference.adaptation import methods
@@ -23,6 +21,15 @@ from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
+
+# Sections of a recipe that no score depends on: those of other jobs, and those of the training, whose network counts
+# itself. Of the store, each subject's arrays count. `data.organs` renumbers the true labels, as `mapping` tells.
+UNREAD = (
+    *("job", "seed", "platform", "workers", "repair", "cluster", "source", "inspect", "label", "store"),
+    *("solf", "audit", "check_labels", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
+    *("model", "init", "init_new", "regions", "loss", "balance", "augment", "optimizer", "train", "epochs"),
+    "mesh",
+)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -38,15 +45,17 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     segmenter = Segmenter.load(workdir)
     subjects = store.split(settings.split)
     read_found, read_truth, organs = mapping(config, segmenter)
-    key = fingerprint(config, segmenter)
+    same_for_all = [decisive(config, segmenter), read_found.tolist(), read_truth.tolist(), organs]
     folder = pathlib.Path(workdir) / "evaluation"
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
+        what = store.identity(subject, "image", f"label/{settings.label}")
+        key = files.fingerprint([same_for_all, what])
         if done.get(subject, {}).get("key") == key:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
-        known = annotated(store.rows[subject]["annotated"], read_truth, 256)
+        known = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
         for way in settings.adapt:
             found = segmenter.predict(
@@ -72,7 +81,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         done[subject] = {"key": key, "ways": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     rows = collect(folder, settings.name, {subject: done[subject]["ways"] for subject in subjects})
-    groups = {s: str(store.rows[s]["attributes"].get(settings.groups, "unknown")) for s in subjects}
+    groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
 
@@ -104,7 +113,7 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
+        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.region_labels))
         return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
@@ -127,18 +136,13 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool =
     }
 
 
-def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
-    """Changes when the network or a setting that moves scores does; old scores are then made anew."""
-    what = {
-        "network": segmenter.meta["provenance"],
-        "evaluate": config.evaluate.to_dict(),
-        "etta": config.etta.to_dict(),
-        "inference": config.inference.to_dict(),
-        "organs": list(config.organs),
-        "baselines": [config.tent.to_dict(), config.bn.to_dict()],
-        "store": config.store,
-    }
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[str, Any]:
+    """What decides the scores of every subject: the network, the code and all of the recipe but what is never read.
+
+    A section that is new counts until it is listed in `UNREAD`.
+    """
+    settings = {name: value for name, value in config.to_dict().items() if name not in UNREAD}
+    return {"network": segmenter.digest, "ukbob_jax": ukbob_jax.__version__, "settings": settings}
 
 
 def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:
@@ -148,11 +152,8 @@ def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[
         ConfigError: the store lacks a contrast the network needs.
     """
     row = store.rows[subject]
-    missing = [name for name in contrasts if name not in row["contrasts"]]
-    if missing:
-        raise ConfigError(f"{store.path}: {subject} has no contrast {missing[0]!r}, which the network needs.")
-    affine = np.asarray(row["affine"], np.float64)
-    channels = [row["contrasts"].index(name) for name in contrasts]
+    affine = np.asarray(row.affine, np.float64)
+    channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 
