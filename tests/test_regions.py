@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import brats, paint_of
+from ukbob_jax.regions import Regions, brats
 
 
 @pytest.mark.parametrize(
@@ -26,8 +28,8 @@ def test_regions_nest_and_travel_as_json():
     regions = brats("brats")
     table = regions.table
     assert np.all(table[:, 2] <= table[:, 1]) and np.all(table[:, 1] <= table[:, 0])
-    assert paint_of({"regions": regions.to_json()}) == (2, 1, 3)
-    assert paint_of({"regions": None}) == paint_of({}) == ()
+    assert regions.paint == (2, 1, 3)
+    assert Regions.from_json(json.loads(json.dumps(regions.to_json())), regions.labels) == regions
 
 
 def test_other_numberings_are_refused():

@@ -36,6 +36,16 @@ class Regions(NamedTuple):
     paint: tuple[int, ...]
     labels: dict[int, str]
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], labels: Mapping[int, str]) -> "Regions":
+        """The regions of `to_json`, with the names of the labels they are written as.
+
+        Raises:
+            ValueError, TypeError, KeyError: not such a value.
+        """
+        values = tuple(tuple(map(int, ids)) for ids in value["values"])
+        return cls(tuple(map(str, value["names"])), values, tuple(map(int, value["paint"])), dict(labels))
+
     @property
     def table(self) -> np.ndarray:
         """Which label values belong to which region: bool `256 k`."""
@@ -83,8 +93,3 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
         paint = (*paint[:2], OLD_ENHANCING)
         labels[OLD_ENHANCING] = labels.pop(3)
     return Regions(tuple(values), tuple(values.values()), paint, {0: "background", **labels})
-
-
-def paint_of(description: Mapping[str, Any]) -> tuple[int, ...]:
-    """`Regions.paint` of a checkpoint's description; empty for a network of classes that exclude each other."""
-    return tuple((description.get("regions") or {}).get("paint", ()))

@@ -119,12 +119,12 @@ def measure(
     segmenter: Segmenter, store: Store, scan: dict[str, Any], ways: dict[str, dict], label: str
 ) -> Iterator[dict[str, Any]]:
     """A row per way, one after the other: mean Dice over the organs, and what the adaptation reported."""
-    image, truth = evaluate.read(store, scan["subject"], segmenter.meta["contrasts"], label)
-    pixels, known = image.array, anatomy.to_names(segmenter.names)[truth.array]
+    image, truth = evaluate.read(store, scan["subject"], segmenter.card.contrasts, label)
+    pixels, known = image.array, anatomy.to_names(segmenter.card.labels)[truth.array]
     if scan["corruption"] != CLEAN:
         number = int.from_bytes(scan["subject"].encode()[-4:])  # the last characters tell subjects apart
         pixels, known = corrupt(pixels, known, scan["corruption"], scan["severity"], number)
-    organs = evaluate.scored_organs((), segmenter.names)
+    organs = evaluate.scored_organs((), segmenter.card.labels)
     for name, way in ways.items():
         start = time.monotonic()
         found = segmenter.predict(Volume(pixels, image.affine), way)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from tests.inference.networks import META, Bands, scan
+from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
 from ukbob_jax.store.writer import StoreWriter
@@ -18,8 +18,7 @@ from ukbob_jax.store.writer import StoreWriter
 def workdir(tmp_path, monkeypatch):
     model = Bands()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    meta = {**META, "provenance": {}}
-    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, meta))
+    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, CARD))
     return tmp_path
 
 

@@ -8,6 +8,7 @@ comparisons with "off", volumes, groups) and label maps of the first subjects.
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -44,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
         if done.get(subject, {}).get("key") == key:
             continue
-        scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
+        scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
         known = annotated(store.rows[subject]["annotated"], read_truth, 256)
         scores = {}
@@ -61,7 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     surface=settings.surface,
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
-                    regions=segmenter.regions,
+                    regions=segmenter.card.region_values,
                     known=known,
                 ),
                 **outcome(found.report),
@@ -104,9 +105,9 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
-        return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
-    shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
+        organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
+        return same, anatomy.to_names(segmenter.card.labels) if config.data.organs else same, organs
+    shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
 
 
@@ -130,7 +131,7 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool =
 def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
     """Changes when the network or a setting that moves scores does; old scores are then made anew."""
     what = {
-        "network": segmenter.meta["provenance"],
+        "network": segmenter.card.provenance,
         "evaluate": config.evaluate.to_dict(),
         "etta": config.etta.to_dict(),
         "inference": config.inference.to_dict(),
@@ -141,7 +142,7 @@ def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:
+def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tuple[Volume, Volume]:
     """Image `x y z c`, with the contrasts in the network's order, and true label map `x y z`.
 
     Raises:

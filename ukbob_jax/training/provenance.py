@@ -12,6 +12,7 @@ import jax
 
 import ukbob_jax
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.card import FIRST_ARCHITECTURE
 
 # Sections of a configuration that decide the numbers of a training, and the fields in them that do not. A resumed
 # run may differ in the latter and in everything else (mesh, inference, organs).
@@ -44,6 +45,8 @@ def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Any) 
     Raises:
         ConfigError: naming every field that differs, with both values.
     """
+    if "model.name" in now:
+        saved = {"model.name": FIRST_ARCHITECTURE, **saved}  # recipes before networks had names
     names = [name for name in sorted({*saved, *now}) if saved.get(name) != now.get(name)]
     off = [
         name
