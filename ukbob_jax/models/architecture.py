@@ -125,7 +125,9 @@ def find(name: str, *, imported_only: bool = False) -> Architecture:
     Raises:
         ConfigError: there is none of this name; the message says which there are, or what to import.
     """
-    if "." not in name:
+    if not all(word.isidentifier() for word in name.split(".")):
+        found = None
+    elif "." not in name:
         found = _constant(f"{PACKAGE}.{name}") if _is_folder(name) else None
     else:
         if imported_only and name not in sys.modules:
@@ -218,7 +220,7 @@ def _constant(module: str) -> Architecture | None:
 
 
 def _is_folder(name: str) -> bool:
-    return name.isidentifier() and (pathlib.Path(__file__).parent / name / "__init__.py").is_file()
+    return (pathlib.Path(__file__).parent / name / "__init__.py").is_file()
 
 
 def _tuples(value: Any) -> Any:

@@ -196,7 +196,7 @@ def contents(
         said, model = architecture.find(card.architecture, imported_only=True), None
     if said is None:
         raise ConfigError(f"{path}: does not say which network it is for. Give the architecture.")
-    own = expected(model) if model else ()
+    own = {*expected(model), *torch_names(model).copies(model)} if model else ()
     found, left_out = aliases.rename(
         file.tensors,
         said.torch or architecture.TorchNames(),

@@ -9,13 +9,14 @@ from ukbob_jax.errors import MismatchError
 from ukbob_jax.models.architecture import TorchNames
 
 # What trainers, compilers and wrappers put in front of every name.
-_WRAPPERS = re.compile(r"^((_orig_mod|module|net|network|model|backbone)\.)+")
+_WRAPPER = re.compile(r"^(_orig_mod|module|net|network|model|backbone)\.")
 
 
-def canonical(name: str, names: TorchNames) -> str:
-    """The network's name of the tensor a checkpoint calls `name`; unknown names stay."""
-    name = _WRAPPERS.sub("", name)
-    for pattern, replacement in names.aliases:
+def canonical(name: str, names: TorchNames, own: Collection[str] = ()) -> str:
+    """The network's name of the tensor a checkpoint calls `name`: one of `own`, if known; unknown names stay."""
+    while name not in own and _WRAPPER.match(name):
+        name = _WRAPPER.sub("", name)
+    for pattern, replacement in names.aliases if name not in own else ():
         name = re.sub(pattern, replacement, name)
     return name
 
@@ -52,7 +53,7 @@ def rename(
     kept = {name: array for name, array in tensors.items() if name not in left_out}
     before = wrapping(kept, names)
     for name, array in kept.items():
-        new = name if name in own else canonical(name.removeprefix(before), names)
+        new = name if name in own else canonical(name.removeprefix(before), names, own)
         if re.match(names.pretext, new):
             left_out.append(name)
             continue
