@@ -168,3 +168,27 @@ def base() -> ml_collections.ConfigDict:
 
     config.organs = ()  # names that are scored; empty: all in the label set
     return config
+
+
+def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str) -> None:
+    """Scans with manual labels in files of their own: where they are, and that nothing filters the labels."""
+    config.job = "ingest,train"
+    config.label = "manual"
+    config.data.flagged = "off"  # manual labels; and a few scans are no population to filter by
+    config.source = ml_collections.ConfigDict()
+    config.source.kind = "files"
+    config.source.layout = layout
+    config.source.paths = paths
+
+
+def finetune(config: ml_collections.ConfigDict, layout: str) -> None:
+    """What the paper's fine-tuning runs share. Unmarked numbers: the paper or the script released with it."""
+    labelled_files(config, layout, root="")
+    config.data.crop = (96, 96, 96)
+    config.data.batch_size = 8
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.clip_norm = 1.0  # ours
+    config.optimizer.layer_decay = 0.75  # ours
+    config.epochs.total = 500
+    config.epochs.warmup = 50

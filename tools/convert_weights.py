@@ -1,9 +1,9 @@
 """Convert a network's weights between PyTorch files, safetensors and our checkpoint folders, in any direction.
 
-    python tools/convert_weights.py model.pt model.safetensors --downsample merging_legacy
-    python tools/convert_weights.py model_swinvit.pt start/checkpoints --downsample merging --out_channels 73 \\
+    python -m tools.convert_weights model.pt model.safetensors --downsample merging_legacy
+    python -m tools.convert_weights model_swinvit.pt start/checkpoints --downsample merging --out_channels 73 \\
         --new decoder,head
-    python tools/convert_weights.py runs/swin_bob swin_bob.pt
+    python -m tools.convert_weights runs/swin_bob swin_bob.pt
 
 Files are written in the layout of the network's PyTorch class, with its card inside; a target without a suffix becomes
 a folder that training, prediction and `bob.weights.load` read. Files of others do not say which network they are of:

@@ -1,8 +1,8 @@
 """Does adaptation help where scans go wrong? Dice by corruption, severity and way of adapting.
 
-    python experiments/robustness/sweep.py --workdir runs/demo --store runs/demo/stores/cohort --split val \
+    python -m experiments.robustness.sweep --workdir runs/demo --store runs/demo/stores/cohort --split val \
         --phase validation
-    python experiments/robustness/sweep.py --workdir runs/demo --store runs/demo/stores/clean --phase test
+    python -m experiments.robustness.sweep --workdir runs/demo --store runs/demo/stores/clean --phase test
     ... --minutes 4                     stop after 4 minutes; the same command goes on
     ... --severities 3 5 --subjects 2   a part of it
     ... --network NAME                  under which another network's rows are kept
@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.robustness import results
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt

@@ -1,22 +1,15 @@
 """`tools/convert_weights.py`: every kind of target gives back the numbers of the source."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
 
 from tests.weights.test_weights import FIELDS, MODEL, same, state_dict, write
+from tools import convert_weights
 from ukbob_jax import weights
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr import infer
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
-
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "convert_weights.py"
-spec = importlib.util.spec_from_file_location("convert_weights", TOOL)
-convert_weights = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert_weights)
 
 
 def convert(*arguments):

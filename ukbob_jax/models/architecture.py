@@ -190,7 +190,7 @@ def build_module(module: type, fields: Fields) -> Any:
         raise ConfigError(
             f"{module.__name__}: field {missing[0]!r} is missing; its fields: {', '.join(known)}."
         )
-    values = {name: _tuples(value) for name, value in fields.items()}
+    values = {name: tuples(value) for name, value in fields.items()}
     if "dtype" in values:
         values["dtype"] = jnp.dtype(values["dtype"])
     return module(**values)
@@ -223,8 +223,9 @@ def _is_folder(name: str) -> bool:
     return (pathlib.Path(__file__).parent / name / "__init__.py").is_file()
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+def tuples(value: Any) -> Any:
+    """Lists as tuples, those inside others too."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _lists(value: Any) -> Any:
