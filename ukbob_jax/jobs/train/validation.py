@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ukbob_jax import anatomy
@@ -13,7 +14,6 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
@@ -22,7 +22,7 @@ from ukbob_jax.volumes import intensity
 
 
 def validator(
-    config: ml_collections.ConfigDict, store: Store, subjects: Sequence[str], model: SwinUNETR, mesh: Any,
+    config: ml_collections.ConfigDict, store: Store, subjects: Sequence[str], model: nn.Module, mesh: Any,
     names: dict[int, str], contrasts: tuple[str, ...], regions: Regions | None = None,
 ) -> Callable[[TrainState], loop.Evaluation]:  # fmt: skip
     """state -> mean and per-organ (or per-region) Dice over whole volumes of `subjects`, and a picture of the first.
