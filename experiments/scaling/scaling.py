@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 from ukbob_jax import devices, files, settings
 from ukbob_jax.jobs import ingest, train
 from ukbob_jax.jobs.demo import changed
-from ukbob_jax.sources import digest
+from ukbob_jax.splits import digest
 from ukbob_jax.store.reader import Store
 
 # The embedded cohort with true labels: what is asked here is how many, not how clean.

@@ -31,9 +31,9 @@ from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
-LINEAR, NEAREST = 1, 0
 # What averaged networks must share.
 SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
 
@@ -211,7 +211,7 @@ class Segmenter:
             )
             apply = averaging.Average(apply, views, card.excluded, mirror, card.activation)
             variables = averaging.stack(members)
-        options = {"exclude": self.card.excluded, "paint": self.card.region_labels, **window}
+        options = {"exclude": self.card.excluded, "region_labels": self.card.region_labels, **window}
         found = slabs.segment(apply, variables, x, self.card.window, **options)
         return slabs.Segmentation(*(np.asarray(part) for part in found))
 

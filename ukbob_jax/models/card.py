@@ -94,7 +94,7 @@ class ModelCard:
     @property
     def region_labels(self) -> tuple[int, ...]:
         """The label each region writes into a label map, later ones over earlier ones; empty without regions."""
-        return self.regions.paint if self.regions else ()
+        return self.regions.region_labels if self.regions else ()
 
     @property
     def region_values(self) -> tuple[tuple[int, ...], ...]:

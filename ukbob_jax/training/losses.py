@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-IGNORE = 255
+from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.regions import membership
 
 
 def dice_ce(
@@ -203,7 +203,7 @@ def dice_bce_regions(
     """
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     _check_shapes("regions", (len(regions),), logits.shape[-1:], logits)
-    table = np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)  # value, k
+    table = membership(regions)  # value, k
     labels = labels.astype(jnp.int32)
     valid = labels != ignore
     known = table.any(axis=-1)

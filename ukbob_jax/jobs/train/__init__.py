@@ -61,7 +61,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     regions = tumour(config, store, subjects)
     config = fitted(config, store, subjects, regions)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
-    contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
+    contrasts = tuple(data.contrasts) or store.rows[subjects[0]].contrasts
     names = regions.labels if regions else class_names(config)
     lookup = anatomy.to_names(names) if data.organs else None
     checks.network(config, store, subjects, contrasts, regions)
@@ -286,7 +286,7 @@ def fitted(
     """The recipe with what was left to the data filled in: channels (0), steps and warm-up in epochs."""
     config = ml_collections.ConfigDict(config.to_dict())
     if config.model.in_channels == 0:
-        config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]]["contrasts"])
+        config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]].contrasts)
     if config.epochs.total:
         length = config.epochs.crops * len(subjects) / config.data.batch_size  # steps
         config.train.steps = max(1, round(config.epochs.total * length))
@@ -305,7 +305,7 @@ def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Ma
     """Of what is learnt from: sources, versions of the arrays, organs left out. Other label sets do not count."""
     rows = ((subject, store.rows[subject]) for subject in subjects)
     what = [
-        [subject, row["source"], row["folders"]["image"], row["folders"][f"label/{label}"]]
+        [subject, row.source, row.folders["image"], row.folders[f"label/{label}"]]
         + sorted(flagged.get(subject, ()))
         for subject, row in rows
     ]
@@ -314,11 +314,11 @@ def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Ma
 
 def middle_spacing(store: Store, subjects: tuple[str, ...]) -> list[float]:
     """Median over the subjects of each axis's spacing, mm."""
-    return np.median([store.rows[subject]["spacing_mm"] for subject in subjects], axis=0).tolist()
+    return np.median([store.rows[subject].spacing_mm for subject in subjects], axis=0).tolist()
 
 
 def common_spacing(store: Store, subjects: tuple[str, ...]) -> tuple[float, ...] | None:
     """Spacing in mm that all subjects share, for inference to resample to; None: they differ."""
-    spacings = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
+    spacings = np.array([store.rows[subject].spacing_mm for subject in subjects])
     middle = np.median(spacings, axis=0)
     return tuple(middle.tolist()) if np.all(np.abs(spacings - middle) <= SAME_SPACING * middle) else None
