@@ -51,11 +51,10 @@ def test_a_region_is_annotated_where_all_its_values_are():
 
 def test_regions_travel_as_json_and_old_descriptions_are_read():
     regions = brats("brats")
-    travelled = json.loads(json.dumps(regions.to_json()))
-    assert Regions.from_json(travelled, regions.labels) == regions
-    old = {**travelled, "paint": travelled["region_labels"]}
-    del old["region_labels"]
-    assert Regions.from_json(old, regions.labels) == regions
+    value = json.loads(json.dumps(regions.to_json()))
+    assert Regions.from_json(value, regions.labels) == regions and regions.region_labels == (2, 1, 3)
+    old = {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    assert Regions.from_json(old, {1: "a"}) == Regions(("WT",), ((1, 2),), (2,), {1: "a"})
 
 
 def test_other_numberings_are_refused():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError
-from ukbob_jax.models.blocks import NORMS, Conv, ResidualBlock, UpBlock, wide
+from ukbob_jax.models.blocks import NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.encoder import MERGINGS, Encoder
 from ukbob_jax.models.swin_unetr.windows import Size
@@ -123,7 +123,12 @@ class SwinUNETR(nn.Module):
         self.decoder2 = up(f, norm, self.dtype)
         self.decoder1 = up(f, norm, self.dtype)
         head = functools.partial(
-            Conv, self.out_channels, size=1, bias=True, dtype=self.dtype, accumulate=wide(self.dtype)
+            Conv,
+            self.out_channels,
+            size=1,
+            bias=True,
+            dtype=self.dtype,
+            accumulate=at_least_float32(self.dtype),
         )
         self.head = head()
         self.aux = [head() for _ in range(self.deep_supervision)]  # of decoder2, decoder3, ...
