@@ -19,7 +19,7 @@ def workdir(tmp_path, monkeypatch):
     model = Bands()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
     meta = {**META, "provenance": {}}
-    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, meta))
+    monkeypatch.setattr(Segmenter, "load", lambda workdir, **_: Segmenter(model, params, meta))
     return tmp_path
 
 
@@ -49,15 +49,15 @@ def summary(workdir):
 
 
 def test_zero_shot_on_another_data_set_scores_as_on_ours(workdir):
-    adapt = ("off", "etta", "tent", "tta")
-    evaluate.run(recipe(workdir, 1, 3, adapt=adapt, label_map=""), str(workdir))
+    methods = ("off", "etta", "tent", "tta")
+    evaluate.run(recipe(workdir, 1, 3, methods=methods, label_map=""), str(workdir))
     ours = summary(workdir)
-    assert set(ours) == set(adapt)
+    assert set(ours) == set(methods)
     evaluate.run(
-        recipe(workdir, 6, 1, adapt=adapt, label_map="btcv"), str(workdir)
+        recipe(workdir, 6, 1, methods=methods, label_map="btcv"), str(workdir)
     )  # liver 6, spleen 1 there
     assert summary(workdir) == ours | {
-        way: {**found, "mean": pytest.approx(found["mean"])} for way, found in ours.items()
+        method: {**found, "mean": pytest.approx(found["mean"])} for method, found in ours.items()
     }
     off = ours["off"]
     assert off["equity"]["groups"]["F"] == 1 > off["equity"]["groups"]["M"] and off["undefined"] == 0
@@ -72,10 +72,10 @@ def test_organs_that_nobody_looked_for_are_not_scored(workdir):
     assert any(row["organ"] == "spleen" for row in rows)
 
 
-def test_wrong_label_sets_and_ways_are_named(workdir):
+def test_wrong_label_sets_and_methods_are_named(workdir):
     with pytest.raises(ValueError, match="'flare' is not known"):
         evaluate.run(recipe(workdir, 1, 3, label_map="flare"), str(workdir))
     with pytest.raises(
-        ValueError, match=r"config\.evaluate\.adapt: 'magic' is not one of off, etta, tent, bn, tta"
+        ValueError, match=r"config\.evaluate\.methods: method 'magic' is not one of off, etta, tent, bn, tta"
     ):
-        evaluate.run(recipe(workdir, 2, 3, adapt=("magic",)), str(workdir))
+        evaluate.run(recipe(workdir, 2, 3, methods=("magic",)), str(workdir))

@@ -200,7 +200,7 @@ def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
     meta = {"labels": {"0": "background", "1": "spleen"}, "spacing_mm": None, "normalize": "window:0:100"}
     meta |= {"contrasts": ["water"], "roi": [8, 8, 8], "provenance": {"store": "of the teacher"}}
     params = Threshold().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    monkeypatch.setattr(label.Segmenter, "load", lambda workdir: Segmenter(Threshold(), params, meta))
+    monkeypatch.setattr(label.Segmenter, "load", lambda workdir, **_: Segmenter(Threshold(), params, meta))
     label.run(config(kind="teacher", contrasts=contrasts, name="taught"), str(tmp_path))
     found = Store.open(store.path)
     image = store.read("s0", "image").astype(np.float64)

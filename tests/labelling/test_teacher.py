@@ -7,6 +7,7 @@ from scipy.special import softmax
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import teacher
 from ukbob_jax.volumes.volume import Volume
@@ -46,7 +47,7 @@ def test_contrasts_are_merged_by_their_mean_probability(segmenter):
     x = np.clip(image.array / 100, 0, 1)
     expected = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).mean(-2).argmax(-1)
     params = {"norm1": {"kernel": jnp.asarray(WEIGHTS), "bias": jnp.array([0.0, -1.5, 0.0])}}
-    found = teacher.label(Segmenter(segmenter.model, params, META), image, False)
+    found = teacher.label(Segmenter(segmenter.model, params, META), image, PredictOptions())
     ids = np.array([0, anatomy.IDS["liver"], anatomy.IDS["spleen"]])
     np.testing.assert_array_equal(found, ids[expected])
     single = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).argmax(-1)
@@ -56,10 +57,10 @@ def test_contrasts_are_merged_by_their_mean_probability(segmenter):
 def test_one_contrast_is_labelled_as_the_segmenter_does(segmenter):
     image = scan(1)
     expected = segmenter(image).array
-    np.testing.assert_array_equal(teacher.label(segmenter, image, False) > 0, expected > 0)
+    np.testing.assert_array_equal(teacher.label(segmenter, image, PredictOptions()) > 0, expected > 0)
 
 
 def test_a_network_with_classes_that_are_not_ours_is_no_teacher():
-    assert teacher.our_ids({0: "background", 1: "liver"})[[0, 1, 2]].tolist() == [0, 5, 255]
+    assert teacher.to_taxonomy_ids({0: "background", 1: "liver"})[[0, 1, 2]].tolist() == [0, 5, 255]
     with pytest.raises(ConfigError, match="class 1, 'class_1'"):
-        teacher.our_ids({0: "background", 1: "class_1"})
+        teacher.to_taxonomy_ids({0: "background", 1: "class_1"})

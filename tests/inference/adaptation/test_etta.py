@@ -100,7 +100,7 @@ def test_all_windows_sampled_are_the_whole_scan(pointwise, batch):
         ours = etta(model, params, volume(), windows=windows, seed=1, **options)
         assert_trees_close(ours.params, whole.params, atol=1e-6)
         assert ours.entropies == pytest.approx((whole.entropies[0], whole.entropies[2]), abs=1e-6)
-        assert ours.shares_before == pytest.approx(whole.shares_before)
+        assert ours.class_fractions_before == pytest.approx(whole.class_fractions_before)
 
 
 def test_a_sampled_step_is_that_of_its_windows_and_in_the_mean_that_of_the_scan(pointwise):
@@ -144,17 +144,6 @@ def test_every_voxel_counts_once_also_with_padding_and_overlap(pointwise, shape,
     x = volume(shape)
     ours = etta(model, params, x, roi=ROI, learning_rate=0.5, optimizer="sgd", overlap=overlap, batch=2)
     assert_trees_close(ours.params, whole_scan_step(model, params, x, 0.5), atol=1e-6)
-
-
-def test_masked_voxels_do_not_count(pointwise):
-    model, params = pointwise
-    x, mask = volume(), np.zeros((8, 4, 8), bool)
-    mask[:5, :, 2:] = True
-    x[~mask] = 50.0
-    ours = etta(model, params, x, roi=ROI, learning_rate=0.5, optimizer="sgd", mask=mask)
-    assert_trees_close(
-        ours.params, whole_scan_step(model, params, x, 0.5, mask.astype(np.float32)), atol=1e-6
-    )
 
 
 def test_background_can_count_less(pointwise):
@@ -256,7 +245,7 @@ def test_collapse_to_background_is_refused_unless_told(pointwise):
     arguments = dict(roi=ROI, steps=30, learning_rate=0.5, select="out/bias$")
     ours = etta(model, params, volume(), **arguments)
     assert ours.entropy_after < ours.entropy_before
-    assert ours.shares_before[0] < 0.6 and ours.shares_after[0] == pytest.approx(1)
+    assert ours.class_fractions_before[0] < 0.6 and ours.class_fractions_after[0] == pytest.approx(1)
     assert not ours.accepted and ours.params is params
     assert ours.reason == "predicted classes drifted by 1.00, more than 0.5"
     assert etta(model, params, volume(), max_drift=None, **arguments).accepted
@@ -317,8 +306,10 @@ def test_selection_finds_norms_by_name_and_names_them_when_empty(pointwise):
         ({"background_weight": np.nan}, "background_weight nan must be 0 or more"),
         ({"exclude": (0, 1, 2)}, "exclude: 3 of 3 classes; leave at least one"),
         ({"windows": 0}, "windows 0 must be at least 1"),
-        ({"mask": np.zeros((8, 4, 8))}, "keeps no voxel"),
-        ({"mask": np.ones((8, 4, 7))}, r"mask of shape \(8, 4, 7\)"),
+        (
+            {"momentum": 0.9},
+            "etta: unknown option 'momentum'; there are overlap, batch, activation, exclude, steps",
+        ),
     ],
 )
 def test_wrong_settings_are_named(pointwise, change, message):

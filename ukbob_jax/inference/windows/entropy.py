@@ -10,10 +10,9 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 
 LOWEST = -1e3  # a log-probability whose exponential is 0 in float32, for those of minus infinity
-ACTIVATIONS = ("softmax", "sigmoid")
 
 
-def barred(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
+def mask_classes(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
     """Logits with minus infinity for the classes in `exclude`: they get no probability.
 
     Raises:
@@ -41,7 +40,7 @@ def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: tuple
     Returns:
         `...`, float32, never below 0.
     """
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         return -jnp.sum(_p_log_p(jax.nn.log_softmax(logits, axis=-1)), axis=-1)
     return -jnp.sum(_p_log_p(jax.nn.log_sigmoid(logits)) + _p_log_p(jax.nn.log_sigmoid(-logits)), axis=-1)
@@ -55,7 +54,7 @@ def _p_log_p(log_p: jax.Array) -> jax.Array:
 
 def background(logits: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()) -> jax.Array:
     """Probability that a voxel belongs to nothing: `... k` -> `...`. softmax: class 0; sigmoid: no channel."""
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         return jax.nn.softmax(logits, axis=-1)[..., 0]
     return jnp.exp(jnp.sum(jax.nn.log_sigmoid(-logits), axis=-1))
@@ -65,7 +64,7 @@ def class_counts(
     logits: jax.Array, weight: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()
 ) -> jax.Array:
     """Weighted number of voxels predicted as each class: `b x y z k`, `b x y z` -> `k`, float32."""
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         winner = jnp.argmax(logits, axis=-1)[..., None]
         chosen = winner == jnp.arange(logits.shape[-1])[(None,) * (logits.ndim - 1)]
