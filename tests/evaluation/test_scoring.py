@@ -117,3 +117,9 @@ def test_a_network_without_all_lobes_is_not_scored_on_lungs():
         zero_shot.common("btcv", {0: "background", 1: "muscle"})
     with pytest.raises(ValueError, match="'flare' is not known"):
         zero_shot.common("flare", names)
+
+
+@pytest.mark.parametrize("key", ["method", "adapt", "way"])
+def test_rows_of_older_versions_are_read(tmp_path, key):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"subject": "s", key: "off", "dice": 0.5}) + "\n")
+    assert scoring.read_rows(tmp_path / "rows.jsonl") == [{"subject": "s", "method": "off", "dice": 0.5}]

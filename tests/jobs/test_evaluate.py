@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from configs import common
 from tests.inference.networks import META, Bands, scan
+from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.nifti import read_volume
 
 
 @pytest.fixture
@@ -79,3 +82,46 @@ def test_wrong_label_sets_and_methods_are_named(workdir):
         ValueError, match=r"config\.evaluate\.methods: method 'magic' is not one of off, etta, tent, bn, tta"
     ):
         evaluate.run(recipe(workdir, 2, 3, methods=("magic",)), str(workdir))
+
+
+class Sided(nn.Module):
+    """Liver wherever the window's voxel lies left of its middle, whatever it shows: not symmetric."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        scale = self.param("norm1", lambda key: {"scale": jnp.ones(1), "bias": jnp.zeros(1)})["scale"]
+        left = jnp.arange(x.shape[1]).reshape(1, -1, 1, 1, 1) < x.shape[1] // 2
+        left = jnp.broadcast_to(jnp.where(left, 5.0, -5.0) * scale[0], (*x.shape[:4], 1))
+        return jnp.concatenate([0 * left, left, 0 * left, 0 * left - 9], -1)
+
+
+@pytest.mark.parametrize("change", [{}, {"mirror": True}, {"dtype": "bfloat16"}])
+def test_what_is_scored_is_what_inference_settings_predict(tmp_path, monkeypatch, change):
+    dtypes, model = [], Sided()
+    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
+    segmenter = Segmenter(model, params, {**META, "provenance": {}})
+    monkeypatch.setattr(Segmenter, "load", lambda workdir, *, dtype: dtypes.append(dtype) or segmenter)
+    config = recipe(tmp_path, 1, 3, pictures=2)
+    config.inference.update(change)
+    evaluate.run(config, str(tmp_path))
+    kept = read_volume(tmp_path / "evaluation" / "test" / "s0_off.nii.gz", kind="label").array
+    expected = segmenter.predict(scan(seed=0), from_config(config)).volume.array
+    np.testing.assert_array_equal(kept, expected)
+    plain = segmenter.predict(scan(seed=0)).volume.array
+    assert (kept != plain).any() == ("mirror" in change) and dtypes == [change.get("dtype", "")]
+
+
+def test_gated_predictions_are_scored_gated(workdir):
+    config = recipe(workdir, 1, 3)
+    config.inference.gate = True
+    seen = []
+    gate = Segmenter.remove_out_of_view
+
+    def record(self, labels, attributes):
+        seen.append(attributes["sex"])
+        return gate(self, labels, attributes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "remove_out_of_view", record)
+        evaluate.run(config, str(workdir))
+    assert seen == ["F", "F", "M", "M"]  # off and etta

@@ -79,8 +79,9 @@ def should_write(target: pathlib.Path, existing: str, scan: ScanInput | tuple[Sc
     if existing not in EXISTING:
         raise ConfigError(f"existing: {existing!r} is not one of {', '.join(EXISTING)}.")
     for source in scan if isinstance(scan, tuple) else (scan,):
-        is_path = isinstance(source, str | os.PathLike) and os.path.exists(source)
-        if is_path and target.exists() and target.samefile(source):
+        if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
+            continue
+        if target.exists() and target.samefile(source):
             raise ConfigError(
                 f"{target} is the scan itself, which labels would replace. Choose another place."
             )

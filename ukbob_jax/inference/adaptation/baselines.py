@@ -110,7 +110,7 @@ def with_statistics(
     fraction: float,
 ) -> dict:
     """Return `state` with batch norm's statistics moved by `fraction` towards those of the scan's windows together."""
-    rates = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
+    rates: dict[str, Any] = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
     of_scan = _statistics(model.clone(**rates), params, state, scan, program)
     return {**state, BATCH_NORM: _blend(dict(state[BATCH_NORM]), of_scan, fraction)}
 

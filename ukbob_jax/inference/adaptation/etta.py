@@ -129,7 +129,7 @@ def measure(
     """Entropy and classes of a scan under given parameters; nothing is adapted."""
     leaves = selection.split(params, ".")[0]
     outcome = jax.device_get(_adapt(model, leaves, {}, dict(state), scan, 0.0, program.without_steps()))
-    return Measured(float(outcome.entropies[-1]), outcome.fractions_before)
+    return Measured(float(outcome.entropies[-1]), np.asarray(outcome.fractions_before))
 
 
 def drift(before: np.ndarray, after: np.ndarray, first: int = 1) -> float:
@@ -145,7 +145,7 @@ def hashable(model: nn.Module) -> nn.Module:
         for name in type(model).__dataclass_fields__
         if name not in ("parent", "name")
     }
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    lists: dict[str, Any] = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return model.clone(**lists) if lists else model
 
 
@@ -158,7 +158,8 @@ def _judged(
     """Decide whether the adapted parameters are used."""
     before, after = float(outcome.entropies[0]), float(outcome.entropy)
     first = 1 if options.activation == "softmax" else 0  # sigmoid has no background channel
-    moved = drift(outcome.fractions_before, outcome.fractions, first)
+    fractions_before, fractions_after = np.asarray(outcome.fractions_before), np.asarray(outcome.fractions)
+    moved = drift(fractions_before, fractions_after, first)
     if options.skip_nonfinite and not np.isfinite(after):
         reason = "entropy is not finite"
     elif options.must_fall and not after < before:
@@ -177,8 +178,8 @@ def _judged(
         drift=moved,
         skipped=int(outcome.skipped),
         selected=tuple(sorted(outcome.adapted)),
-        class_fractions_before=outcome.fractions_before,
-        class_fractions_after=outcome.fractions,
+        class_fractions_before=fractions_before,
+        class_fractions_after=fractions_after,
     )
 
 
@@ -215,7 +216,7 @@ def _adapt(
         total = jnp.sum(w * entropy)
         return total, _Sums(total, jnp.sum(w), fractions)
 
-    def sweep(visit: Any, chosen: dict, batches: tuple[jax.Array, jax.Array] | None = None) -> Any:
+    def sweep(visit: Any, chosen: dict, batches: tuple[Any, Any] | None = None) -> Any:
         """Add what `visit` gives over windows, `m batch ...`: all of the scan's, unless given."""
         batches = (scan.starts, scan.counts) if batches is None else batches
         like = jax.eval_shape(visit, chosen, *jax.tree.map(lambda a: a[0], batches))
@@ -236,7 +237,7 @@ def _descend(
     gradient: Any,
     measure: Any,
     source: dict,
-    learning_rate: jax.Array,
+    learning_rate: jax.Array | float,
     sampled: tuple[Any, Any] | None,
     options: Adaptation,
 ) -> _Outcome:

@@ -35,11 +35,15 @@ class Program:
     @classmethod
     def of(cls, roi: tuple[int, int, int], options: ScanOptions) -> "Program":
         """The program for some options; of another method than ETTA, one that takes no step."""
-        if isinstance(options, Adaptation):
-            runtime = {"learning_rate": 0.0, "select": None, "max_drift": None, "windows": None, "seed": 0}
-            return cls(roi, dataclasses.replace(options, **runtime))
-        shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ScanOptions)}
-        return cls(roi, Adaptation(steps=0, **shared))
+        if not isinstance(options, Adaptation):
+            shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ScanOptions)}
+            options = Adaptation(steps=0, **shared)
+        return cls(
+            roi,
+            dataclasses.replace(
+                options, learning_rate=0.0, select=None, max_drift=None, windows=None, seed=0
+            ),
+        )
 
     def without_steps(self) -> "Program":
         """The program that measures and takes no step."""

@@ -4,7 +4,7 @@ The rules are those of MONAI's `sliding_window_inference`, so that results compa
 is host arithmetic on static shapes: it runs while a program is traced, never on the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +48,11 @@ def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[
         )
     if not all(0 <= fraction < 1 for fraction in overlaps):
         raise ConfigError(f"sliding window: overlap {overlap} is outside [0, 1). 0.5 is usual.")
-    size = tuple(int(r) if r > 0 else int(s) for r, s in zip(roi, shape))
-    padded = tuple(max(r, int(s)) for r, s in zip(size, shape))
-    before = tuple((p - int(s)) // 2 for p, s in zip(padded, shape))
+    size = _xyz(int(r) if r > 0 else int(s) for r, s in zip(roi, shape))
+    padded = _xyz(max(r, int(s)) for r, s in zip(size, shape))
+    before = _xyz((p - int(s)) // 2 for p, s in zip(padded, shape))
     corners = [axis_starts(p, r, fraction) for p, r, fraction in zip(padded, size, overlaps)]
-    bucket = tuple(
+    bucket = _xyz(
         r + (len(c) - 1) * axis_step(p, r, fraction)
         for p, r, fraction, c in zip(padded, size, overlaps, corners)
     )
@@ -62,7 +62,12 @@ def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[
     starts = np.empty((mesh[0].size, 3), np.int32)
     for a, grid in zip(order, mesh):
         starts[:, a] = grid.ravel()
-    return Grid(tuple(int(s) for s in shape), size, before, padded, bucket, starts, axis)
+    return Grid(_xyz(map(int, shape)), size, before, padded, bucket, starts, axis)
+
+
+def _xyz(values: Iterable[int]) -> tuple[int, int, int]:
+    x, y, z = values
+    return x, y, z
 
 
 def axis_starts(length: int, roi: int, overlap: float) -> np.ndarray:

@@ -78,7 +78,7 @@ def tree_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def available(device: jax.Device) -> int | None:
+def available(device: jax.Device) -> int | None:  # pyright: ignore[reportInvalidTypeForm]
     """Bytes that are free on a device; for the CPU the smaller of the machine's and the container's."""
     if device.platform != "cpu":
         stats = device.memory_stats() or {}

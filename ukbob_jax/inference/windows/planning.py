@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ class Planner:
             params, state = self.variables
 
             def forward(params: Any, x: jax.Array) -> jax.Array:
-                return self.model.apply({"params": params, **state}, x)
+                return cast(jax.Array, self.model.apply({"params": params, **state}, x))
 
             x = jax.ShapeDtypeStruct((batch, *roi, channels), jnp.float32)
             out = jax.eval_shape(forward, params, x)

@@ -7,13 +7,13 @@ without ever holding classes x volume.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
+from jax import core, lax
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.windows import grid as grids
@@ -66,7 +66,7 @@ def sliding_window(
     try:
         return _logits(_Closed(predict), None, volume, window)
     except WANTS_VALUES:
-        if isinstance(volume, jax.core.Tracer):  # inside the caller's jit there are no values to hand out
+        if isinstance(volume, core.Tracer):  # inside the caller's jit there are no values to hand out
             raise
         return _logits_on_host(predict, np.asarray(volume), window)
 
@@ -123,7 +123,7 @@ class ModuleApply:
 
     def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
         """Logits `b x y z k` of windows `b x y z c`."""
-        return self.module.apply(variables, x)
+        return cast(jax.Array, self.module.apply(variables, x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, window: Window) -> 
     grid = grids.windows(shape, window.roi, window.overlap)
     starts, counts = grids.batches(grid.starts, window.batch, exact=True)
     weight = jnp.asarray(grids.blend_weights(grid.roi, window.blend))[..., None]
-    padded = pad_volume(volume, grid, grid.padded)
+    padded = jnp.asarray(pad_volume(volume, grid, grid.padded))
     k = num_outputs(apply, variables, starts.shape[1], grid.roi, volume.shape[3], volume.dtype)
 
     def add_window(sums: tuple, xs: tuple) -> tuple[tuple, None]:
@@ -183,13 +183,13 @@ def _logits_on_host(predict: Callable[[jax.Array], Any], volume: np.ndarray, win
     grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
     weight = grids.blend_weights(grid.roi, window.blend)[..., None]
     padded = pad_volume(volume, grid, grid.padded)
-    total, weights = None, np.zeros((*grid.padded, 1), np.float32)
+    total, weights = np.zeros((*grid.padded, 0), np.float32), np.zeros((*grid.padded, 1), np.float32)
     for starts, counts in zip(*grids.batches(grid.starts, window.batch, exact=True)):
         places = [tuple(slice(a, a + r) for a, r in zip(start, grid.roi)) for start in starts]
         x = np.stack([padded[place] for place in places])
         logits = np.asarray(predict(jnp.asarray(x)), np.float32)
         _check_output(logits.shape, x.shape)
-        total = np.zeros((*grid.padded, logits.shape[4]), np.float32) if total is None else total
+        total = total if total.shape[3] else np.zeros((*grid.padded, logits.shape[4]), np.float32)
         for place, count, part in zip(places, counts, logits):
             total[place] += part * weight * count
             weights[place] += weight * count
