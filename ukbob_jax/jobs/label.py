@@ -6,8 +6,6 @@ subjects that could not be labelled. Recipes for public labellers: docs/labels.m
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -133,12 +131,8 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
         return teacher.label(segmenter, image, dataclasses.replace(options, attributes=row["attributes"]))
 
-    facts = {
-        "labeller": "teacher",
-        "network": segmenter.meta["provenance"],
-        "dtype": config.inference.dtype,
-        **options.to_json(),
-    }
+    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "digest": segmenter.digest}
+    facts |= {"dtype": config.inference.dtype, **options.to_json()}
     return label, facts, chosen or trained_on
 
 
@@ -163,8 +157,7 @@ def chosen_contrasts(contrasts: tuple[str, ...], store: Store, subjects: list[st
 
 def fingerprint(facts: dict[str, Any], row: dict[str, Any]) -> str:
     """Changes when the labeller, its settings or the subject's image do."""
-    what = [facts, row["source"], row["folders"]["image"]]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return files.fingerprint([facts, row["source"], row["folders"]["image"]])
 
 
 def wanted(row: dict[str, Any], name: str, key: str) -> bool:
