@@ -183,7 +183,8 @@ def _online(
 
     def loss(chosen: dict, start: jax.Array, count: jax.Array) -> jax.Array:
         x = sliding.cut(volume, start, program.roi)
-        logits = model.apply({"params": selection.join(chosen, others), **state}, x).astype(jnp.float32)
+        variables = {"params": selection.join(chosen, others), **state}
+        logits = sliding.ModuleApply(model)(variables, x).astype(jnp.float32)
         w = sliding.cut(weights, start, program.roi) * count[:, None, None, None]
         return jnp.sum(w * voxel_entropy(logits, options.activation, options.exclude)) / jnp.sum(w)
 

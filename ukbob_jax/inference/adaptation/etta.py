@@ -204,7 +204,8 @@ def _adapt(
 
     def window_sums(chosen: dict, start: jax.Array, count: jax.Array) -> tuple[jax.Array, _Sums]:
         x = sliding.cut(volume, start, roi)  # b x y z c
-        logits = model.apply({"params": selection.join(chosen, others), **state}, x).astype(jnp.float32)
+        variables = {"params": selection.join(chosen, others), **state}
+        logits = sliding.ModuleApply(model)(variables, x).astype(jnp.float32)
         w = sliding.cut(weights, start, roi) * count[:, None, None, None]
         fractions = class_counts(logits, w, options.activation, options.exclude)
         if options.background_weight != 1:
