@@ -2,6 +2,7 @@
 
 import ml_collections
 
+from configs import networks
 from ukbob_jax import options
 from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
 from ukbob_jax.inference.windows.window import Window
@@ -39,11 +40,11 @@ def base() -> ml_collections.ConfigDict:
     config.audit.rows = 2_000  # flagged labels that are listed
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 
-    config.judge = ml_collections.ConfigDict()
-    config.judge.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
-    config.judge.limits = ""  # the limits.json to judge by
-    config.judge.sex = ""  # "F" or "M", where the limits have strata
-    config.judge.height_mm = 0.0
+    config.check_labels = ml_collections.ConfigDict()
+    config.check_labels.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
+    config.check_labels.limits = ""  # the limits.json to judge by
+    config.check_labels.sex = ""  # "F" or "M", where the limits have strata
+    config.check_labels.height_mm = 0.0
 
     config.labeller = ml_collections.ConfigDict()
     config.labeller.kind = "command"  # or "teacher": the network of `workdir`
@@ -94,22 +95,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
 
-    config.model = ml_collections.ConfigDict()
-    config.model.in_channels = 4
-    config.model.out_channels = 73  # background and ids 1..72
-    config.model.feature_size = 48
-    config.model.depths = (2, 2, 2, 2)
-    config.model.num_heads = (3, 6, 12, 24)
-    config.model.window_size = (7, 7, 7)  # tokens, x y z
-    config.model.norm = (
-        "instance_affine"  # starts as the public instance norm; scale and bias give ETTA a handle
-    )
-    config.model.downsample = "merging"
-    config.model.use_v2 = False
-    config.model.dropout_path_rate = 0.0
-    config.model.deep_supervision = 0  # decoder steps with a loss of their own, 0 to 4
-    config.model.dtype = "float32"
-    config.model.remat = False
+    config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
     config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
@@ -182,3 +168,27 @@ def base() -> ml_collections.ConfigDict:
 
     config.organs = ()  # names that are scored; empty: all in the label set
     return config
+
+
+def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str) -> None:
+    """Scans with manual labels in files of their own: where they are, and that nothing filters the labels."""
+    config.job = "ingest,train"
+    config.label = "manual"
+    config.data.flagged = "off"  # manual labels; and a few scans are no population to filter by
+    config.source = ml_collections.ConfigDict()
+    config.source.kind = "files"
+    config.source.layout = layout
+    config.source.paths = paths
+
+
+def finetune(config: ml_collections.ConfigDict, layout: str) -> None:
+    """What the paper's fine-tuning runs share. Unmarked numbers: the paper or the script released with it."""
+    labelled_files(config, layout, root="")
+    config.data.crop = (96, 96, 96)
+    config.data.batch_size = 8
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.clip_norm = 1.0  # ours
+    config.optimizer.layer_decay = 0.75  # ours
+    config.epochs.total = 500
+    config.epochs.warmup = 50

@@ -4,7 +4,8 @@ import types
 
 from ukbob_jax import files
 from ukbob_jax.jobs import label, train
-from ukbob_jax.sources import digest
+from ukbob_jax.splits import digest
+from ukbob_jax.store.row import Subject
 
 
 def test_a_fingerprint_is_of_the_value_and_has_the_digits_asked_for():
@@ -16,8 +17,8 @@ def test_a_fingerprint_is_of_the_value_and_has_the_digits_asked_for():
 
 def test_fingerprints_that_old_stores_and_workdirs_hold_keep_their_value():
     rows = {
-        "s0": {"source": "ab", "folders": {"image": "0001/image", "label/auto": "0002/label/auto"}},
-        "s1": {"source": "cd", "folders": {"image": "0001/image", "label/auto": "0001/label/auto"}},
+        "s0": Subject("s0", source="ab", folders={"image": "0001/image", "label/auto": "0002/label/auto"}),
+        "s1": Subject("s1", source="cd", folders={"image": "0001/image", "label/auto": "0001/label/auto"}),
     }
     store = types.SimpleNamespace(rows=rows)
     assert train.fingerprint(store, ("s0", "s1"), "auto", {"s0": {5, 3}}) == "ec5103b669c6"

@@ -1,9 +1,9 @@
 """What ingestion, the store and the loader cost, beside bare reads and beside MONAI where it is installed.
 
-    python tools/bench_data.py loader                   96 cubed crops of whole-body volumes, four a batch
-    python tools/bench_data.py ingest                   files to store, beside LoadImaged + Orientationd + Spacingd + save
-    python tools/bench_data.py memory --batches 10000   resident memory along the way
-    python tools/bench_data.py manifest                 51,761 subjects opened, split and shared among 256 processes
+    python -m tools.bench_data loader                   96 cubed crops of whole-body volumes, four a batch
+    python -m tools.bench_data ingest                   files to store, beside LoadImaged + Orientationd + Spacingd + save
+    python -m tools.bench_data memory --batches 10000   resident memory along the way
+    python -m tools.bench_data manifest                 51,761 subjects opened, split and shared among 256 processes
 
 Prints JSON. Kinds to compare take turns, and medians are over the rounds. `--folder` keeps the volumes made for it.
 """
@@ -36,6 +36,7 @@ from ukbob_jax.data.unpack import unpack
 from ukbob_jax.jobs import ingest as ingest_job
 from ukbob_jax.store import rows, schema
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 from ukbob_jax.store.writer import StoreWriter
 
 CHANNELS = 4
@@ -138,7 +139,7 @@ def manifest(options: argparse.Namespace) -> dict:
     for number in (COHORT // 10, COHORT):
         folder = pathlib.Path(options.folder) / f"manifest-{number}"
         synthetic_manifest(folder, number)
-        command = [sys.executable, __file__, "open", "--folder", str(folder)]
+        command = [sys.executable, "-m", "tools.bench_data", "open", "--folder", str(folder)]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         result[f"{number} subjects"] = json.loads(told)
     few, many = (result[f"{number} subjects"]["seconds"] for number in (COHORT // 10, COHORT))
@@ -176,8 +177,8 @@ def synthetic(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.nd
 def synthetic_manifest(folder: pathlib.Path, number: int) -> None:
     """A store's marker and manifest, as `number` subjects with 71 organs each leave them; no arrays."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "store.json").write_bytes(rows.seal(schema.FORMAT) + b"\n")
-    row = rows.lean(rows.new("x", (*UKB, CHANNELS), np.diag([2.23, 2.23, 3.0, 1.0])))
+    (folder / "store.json").write_bytes(rows.encode_line(schema.FORMAT) + b"\n")
+    row = rows.without_digests(Subject.new("x", (*UKB, CHANNELS), np.diag([2.23, 2.23, 3.0, 1.0])))
     row |= {
         "labels": ["auto"],
         "present": {"auto": [organ for organ in range(1, 73) if organ != 20]},
@@ -195,7 +196,7 @@ def synthetic_manifest(folder: pathlib.Path, number: int) -> None:
                 "split": "train" if subject % 20 else "val",
                 "source": f"{subject:064x}",
             }
-            file.write(rows.seal({**row, **changed}) + b"\n")
+            file.write(rows.encode_line({**row, **changed}) + b"\n")
 
 
 def filled(options: argparse.Namespace) -> Store:
@@ -223,12 +224,12 @@ def rate(stream: Iterator, number: int) -> dict[str, float]:
 
 def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
     """The same image and label crops straight from TensorStore, as many under way as ours has."""
-    shape = store.rows["s0"]["shape"]
+    shape = store.rows["s0"].shape
     root = schema.open_root(store.path)
 
     def array(subject: str, name: str) -> ts.TensorStore:
-        size = (*shape, CHANNELS) if name == "image" else tuple(shape)
-        folder = root / (schema.subject_folder(subject) + store.rows[subject]["folders"][name])
+        size = (*shape, CHANNELS) if name == "image" else shape
+        folder = root / (schema.subject_folder(subject) + store.rows[subject].folders[name])
         return ts.open(schema.array_spec(folder, name, size), open=True).result()
 
     arrays = {s: (array(s, "image"), array(s, "label/manual")) for s in store.subjects}
@@ -330,7 +331,9 @@ def write_scan(folder: pathlib.Path, name: str, image: np.ndarray, label: np.nda
 
 def ingest_ours(folder: pathlib.Path) -> Callable[[int, pathlib.Path], None]:
     paths = {"root": str(folder)}
-    origins = sources.find({"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM})
+    origins = sources.list_subjects(
+        {"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM}
+    )
 
     def write(number: int, out: pathlib.Path) -> None:
         failure = ingest_job.write_one(origins[number], str(out))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from tests.inference.networks import META, Bands, scan
+from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.methods import Method
@@ -75,7 +75,7 @@ def test_blend_reaches_the_sliding_window(monkeypatch):
         return segment(apply, variables, volume, window, **options)
 
     monkeypatch.setattr(slabs, "segment", record)
-    segmenter = Segmenter(model, params, META)
+    segmenter = Segmenter(model, params, CARD)
     segmenter.predict(scan(), blend="constant", overlap=0.25)
     assert windows == [Window((8, 8, 8), 0.25, "constant", 4)]
     with pytest.raises(ConfigError, match="predict: unknown option 'blnd'; there are overlap, blend, batch"):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.inference.networks import META, Bands, bands, scan
+from tests.inference.networks import CARD, Bands, bands, scan
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
 from ukbob_jax.inference import predict_scans
@@ -20,7 +20,7 @@ from ukbob_jax.volumes.volume import Volume
 @pytest.fixture(scope="module")
 def segmenter():
     model = Bands()
-    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], META)
+    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], CARD)
 
 
 def test_a_scan_that_fails_does_not_stop_the_others(segmenter, tmp_path):

@@ -13,7 +13,7 @@ SMALL = {
     "source.shape": (32, 32, 64),
     "source.count": 14,
     "source.splits": {"val": 1},
-    "source.spoilt": 1.0,
+    "source.corrupted_fraction": 1.0,
     "data.crop": (32, 32, 32),
     "data.batch_size": 1,
     "data.threads": 2,

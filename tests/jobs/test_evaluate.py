@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from configs import common
 from tests.inference import checkpoint
-from tests.inference.networks import META, Bands, scan
+from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
@@ -23,8 +23,7 @@ from ukbob_jax.volumes.nifti import read_volume
 def workdir(tmp_path, monkeypatch):
     model = Bands()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    meta = {**META, "provenance": {}}
-    monkeypatch.setattr(Segmenter, "load", lambda workdir, **_: Segmenter(model, params, meta))
+    monkeypatch.setattr(Segmenter, "load", lambda workdir, **_: Segmenter(model, params, CARD))
     return tmp_path
 
 
@@ -89,13 +88,13 @@ def counted(monkeypatch):
 def test_a_network_that_was_trained_further_is_scored_again_and_the_same_one_is_not(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
     config = recipe(tmp_path, 1, 3, methods=("off",), surface=False)
-    checkpoint.save(tmp_path, META["labels"], step=1, favoured=0)
+    checkpoint.save(tmp_path, CARD.labels, step=1, favoured=0)
     evaluate.run(config, str(tmp_path))
     before = summary(tmp_path)
     assert len(calls) == 2 and before["off"]["mean"]["dice"] == 0
     evaluate.run(config, str(tmp_path))
     assert len(calls) == 2 and summary(tmp_path) == before
-    checkpoint.save(tmp_path, META["labels"], step=2, favoured=1)  # under the same provenance
+    checkpoint.save(tmp_path, CARD.labels, step=2, favoured=1)  # under the same provenance
     evaluate.run(config, str(tmp_path))
     assert len(calls) == 4 and summary(tmp_path)["off"]["mean"]["dice"] > 0.1
 
@@ -121,12 +120,12 @@ def test_scores_are_kept_until_something_that_moves_them_changes(workdir, monkey
         writer.write_label("s0", "auto", store.read("s0", "label/manual"))  # not what is compared with
     assert runs(config) == 0
     with StoreWriter(config.store) as writer:
-        writer.write_label("s0", "manual", np.zeros(store.rows["s0"]["shape"], np.uint8))
+        writer.write_label("s0", "manual", np.zeros(store.rows["s0"].shape, np.uint8))
     assert runs(config) == 1
     with StoreWriter(
         config.store
     ) as writer:  # the store made anew, with the same names, sources and versions
-        image, affine = store.read("s1", "image"), np.asarray(store.rows["s1"]["affine"])
+        image, affine = store.read("s1", "image"), np.asarray(store.rows["s1"].affine)
         writer.drop("s1")
         writer.write(
             "s1", image, affine, {"manual": np.zeros(image.shape[:3], np.uint8)}, source="1", split="test",
@@ -159,7 +158,7 @@ class Sided(nn.Module):
 def test_what_is_scored_is_what_inference_settings_predict(tmp_path, monkeypatch, change):
     dtypes, model = [], Sided()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    segmenter = Segmenter(model, params, {**META, "provenance": {}})
+    segmenter = Segmenter(model, params, CARD)
     monkeypatch.setattr(Segmenter, "load", lambda workdir, *, dtype: dtypes.append(dtype) or segmenter)
     config = recipe(tmp_path, 1, 3, pictures=2)
     config.inference.update(change)

@@ -18,6 +18,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import label
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.quality import verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -74,7 +75,7 @@ def test_labels_every_subject_once_and_says_what_made_them(store, config, tmp_pa
     for subject in found.subjects:
         expected = np.where(store.read(subject, "image")[..., 1] > 50, 5, 0)
         np.testing.assert_array_equal(found.read(subject, "label/auto"), expected)
-        made_by = found.rows[subject]["provenance"]["auto"]
+        made_by = found.rows[subject].provenance["auto"]
         assert (made_by["labeller"], made_by["version"], made_by["contrasts"]) == (
             "command",
             "1.2",
@@ -124,7 +125,7 @@ def test_shares_label_the_store_together(store, config, tmp_path):
     for process in range(2):
         label.run(config(process=process, processes=2), str(tmp_path))
     assert calls(tmp_path) == 3
-    assert all("auto" in row["labels"] for row in Store.open(store.path).rows.values())
+    assert all("auto" in row.labels for row in Store.open(store.path).rows.values())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_shares_label_the_store_together(store, config, tmp_path):
     [
         ({"name": "manual"}, "'manual' was not made by a labeller"),
         ({"contrasts": ()}, "choose from in_phase, water, fat"),
-        ({"contrasts": ("T2",)}, "no contrast 'T2'"),
+        ({"contrasts": ("T2",)}, r"labeller.contrasts: s0 has contrasts .* not \['T2'\]"),
         ({"merge": "magic"}, "vote, first, rules"),
         ({"merge": "rules", "contrasts": ("fat", "in_phase")}, "needs the contrast 'water'"),
         ({"kind": "magic"}, "command or teacher"),
@@ -198,10 +199,10 @@ class Threshold(nn.Module):
 def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
     store, config, tmp_path, monkeypatch, contrasts
 ):
-    meta = {"labels": {"0": "background", "1": "spleen"}, "spacing_mm": None, "normalize": "window:0:100"}
-    meta |= {"contrasts": ["water"], "roi": [8, 8, 8], "provenance": {"store": "of the teacher"}}
+    facts = {"labels": {0: "background", 1: "spleen"}, "normalize": "window:0:100", "contrasts": ("water",)}
+    card = ModelCard("tests.threshold", {}, window=(8, 8, 8), provenance={"store": "of the teacher"}, **facts)
     params = Threshold().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    monkeypatch.setattr(label.Segmenter, "load", lambda workdir, **_: Segmenter(Threshold(), params, meta))
+    monkeypatch.setattr(label.Segmenter, "load", lambda workdir, **_: Segmenter(Threshold(), params, card))
     label.run(config(kind="teacher", contrasts=contrasts, name="taught"), str(tmp_path))
     found = Store.open(store.path)
     image = store.read("s0", "image").astype(np.float64)
@@ -210,7 +211,7 @@ def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
     np.testing.assert_array_equal(
         found.read("s0", "label/taught"), np.where(expected, anatomy.IDS["spleen"], 0)
     )
-    assert found.rows["s0"]["provenance"]["taught"]["network"] == {"store": "of the teacher"}
+    assert found.rows["s0"].provenance["taught"]["network"] == {"store": "of the teacher"}
 
 
 def test_a_teacher_that_was_trained_further_labels_again_and_the_same_one_does_not(
@@ -227,7 +228,7 @@ def test_a_teacher_that_was_trained_further_labels_again_and_the_same_one_does_n
         label.run(made, str(tmp_path))
         return set(np.unique(Store.open(store.path).read("s0", "label/taught")))
 
-    classes = {"0": "background", "1": "spleen"}
+    classes = {0: "background", 1: "spleen"}
     checkpoint.save(teacher, classes, step=1, favoured=0)
     assert labels() == {0} and len(calls) == 3
     assert labels() == {0} and len(calls) == 3

@@ -11,16 +11,17 @@ from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.inference.windows import averaging
 from ukbob_jax.labelling import teacher
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.volumes.volume import Volume
 
-NAMES = {"0": "background", "1": "liver", "2": "spleen"}
-META = {
-    "labels": NAMES,
-    "spacing_mm": None,
-    "normalize": "window:0:100",
-    "contrasts": ["any"],
-    "roi": [8, 8, 8],
-}
+CARD = ModelCard(
+    "tests.linear",
+    {},
+    labels={0: "background", 1: "liver", 2: "spleen"},
+    normalize="window:0:100",
+    contrasts=("any",),
+    window=(8, 8, 8),
+)
 WEIGHTS = np.array([[0.0, 4.0, -3.0]], np.float32)
 
 
@@ -35,7 +36,7 @@ class Linear(nn.Module):
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     model = Linear()
-    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], META)
+    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], CARD)
 
 
 def scan(channels: int) -> Volume:
@@ -48,7 +49,7 @@ def test_contrasts_are_merged_by_their_mean_probability(segmenter):
     x = np.clip(image.array / 100, 0, 1)
     expected = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).mean(-2).argmax(-1)
     params = {"norm1": {"kernel": jnp.asarray(WEIGHTS), "bias": jnp.array([0.0, -1.5, 0.0])}}
-    found = teacher.label(Segmenter(segmenter.model, params, META), image, PredictOptions())
+    found = teacher.label(Segmenter(segmenter.model, params, CARD), image, PredictOptions())
     ids = np.array([0, anatomy.IDS["liver"], anatomy.IDS["spleen"]])
     np.testing.assert_array_equal(found, ids[expected])
     single = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).argmax(-1)
@@ -78,7 +79,7 @@ def test_a_mirrored_view_reaches_the_mean_over_contrasts(segmenter):
             low = jnp.broadcast_to(jnp.where(low, 5.0, -5.0) * scale[0], (*x.shape[:4], 1))
             return jnp.concatenate([0 * low, low, 0 * low - 9], -1)
 
-    sided = Segmenter(Sided(), {"norm1": jnp.ones(1)}, META)
+    sided = Segmenter(Sided(), {"norm1": jnp.ones(1)}, CARD)
     plain, mirrored = (
         teacher.label(sided, scan(2), PredictOptions(views=views))
         for views in (averaging.PLAIN, averaging.MIRRORED)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.errors import ConfigError, MismatchError
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.intensity import Statistics
 
@@ -65,7 +65,7 @@ class ScanSource:
             raise ConfigError(f"flagged_action={flagged_action!r}: expected one of {', '.join(ACTIONS)}.")
         self.store = store
         self.label = label
-        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]]["contrasts"])
+        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
         self.num_classes = num_classes
         self._flagged = {subject: frozenset(organs) for subject, organs in (flagged or {}).items() if organs}
         self._replacement = IGNORE if flagged_action == "ignore" else 0
@@ -89,33 +89,28 @@ class ScanSource:
     def __getitem__(self, position: int) -> Scan:
         index, subject = self._subjects[position]
         row = self.store.rows[subject]
-        channels = tuple(row["contrasts"].index(name) for name in self.contrasts)
-        statistics = Statistics(**row["intensity"])
+        channels = tuple(row.channel_indices(self.contrasts))
+        statistics = Statistics(**row.intensity)
         lookup = self._lookup.copy()
         lookup[list(self._flagged.get(subject, ()))] = self._replacement
         return Scan(
             subject=subject,
             index=index,
-            shape=tuple(row["shape"]),
+            shape=row.shape,
             channels=channels,
             statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),
-            slope=_of(channels, row["slope"], 1.0),
-            intercept=_of(channels, row["intercept"], 0.0),
+            slope=_of(channels, row.slope, 1.0),
+            intercept=_of(channels, row.intercept, 0.0),
             lookup=lookup,
-            classes=centred(row["present"][self.label], row["annotated"], lookup),
-            annotated=annotated(row["annotated"], self._lookup, self.num_classes) if self.partial else None,
+            classes=centred(row.present[self.label], row.annotated, lookup),
+            annotated=row.annotated_classes(self._lookup, self.num_classes) if self.partial else None,
         )
 
     def _check(self, subject: str) -> bool:
         row = self.store.rows[subject]
         self.store.present(subject, self.label)
-        missing = [name for name in self.contrasts if name not in row["contrasts"]]
-        if missing:
-            raise MismatchError(
-                f"{self.store.path}: {subject} has contrasts {row['contrasts']}, not {missing}. "
-                "Set --config.data.contrasts to those all subjects have."
-            )
-        return row["annotated"] is not None
+        row.channel_indices(self.contrasts)
+        return row.annotated is not None
 
 
 class Epochs:
@@ -143,7 +138,7 @@ def shuffled(number: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def centred(
-    present: list[int], looked_for: list[int] | None, lookup: np.ndarray
+    present: Sequence[int], looked_for: Sequence[int] | None, lookup: np.ndarray
 ) -> dict[int, tuple[int, ...]]:
     """Label of training -> the stored ids in `present` that become it; no background, ignored or stray classes."""
     classes: dict[int, list[int]] = {}
@@ -154,19 +149,6 @@ def centred(
     return {target: tuple(ids) for target, ids in classes.items()}
 
 
-def annotated(looked_for: list[int] | None, lookup: np.ndarray, num_classes: int) -> np.ndarray:
-    """Which labels of training a subject's labels speak of, bool `num_classes`; background always.
-
-    A label that several stored classes become counts only where all of them were looked for.
-    """
-    known = np.ones(num_classes, bool)
-    if looked_for is not None:
-        missing = np.setdiff1d(np.arange(1, IGNORE), looked_for)
-        targets = lookup[missing]
-        known[targets[(targets > 0) & (targets < num_classes)]] = False
-    return known
-
-
-def _of(channels: tuple[int, ...], values: list[float] | None, native: float) -> np.ndarray:
+def _of(channels: tuple[int, ...], values: Sequence[float] | None, native: float) -> np.ndarray:
     """The values of `channels`, float64; `native` for all where there are none."""
     return np.array([native if values is None else values[c] for c in channels])

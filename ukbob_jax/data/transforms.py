@@ -68,7 +68,7 @@ class ReadBatch(grain.transforms.Map):
         for row, (scan, start, size) in enumerate(places):
             before = (np.array(self.crop) - size) // 2
             inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
-            every = len(self.store.rows[scan.subject]["contrasts"])
+            every = len(self.store.rows[scan.subject].contrasts)
             channels = () if scan.channels == tuple(range(every)) else scan.channels
             image = np.moveaxis(stored, 1, -1)  # b x y z c
             for name, out, which in (("image", image, channels), (f"label/{self.label}", label, ())):

@@ -4,9 +4,11 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
+from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import table
 from ukbob_jax.inference.segmenter import ScanInput, Segmenter
@@ -39,7 +41,8 @@ def label(
     """
     targets = {name: output / f"{name}.nii.gz" for name in scans}
     wanted = [name for name, target in targets.items() if should_write(target, existing, scans[name])]
-    reports, failures = {}, []
+    reports: dict[str, Any] = {}
+    failures = Failures(output / FILE, noun="scans", kind=SomeFailed)
     for name in track(wanted, "segment"):
         try:
             prediction = segmenter.predict(scans[name], options)
@@ -48,25 +51,20 @@ def label(
         except UkbobError as error:
             if len(scans) == 1:
                 raise
-            failures.append(
-                {"subject": name, "file": _text(scans[name]), "stage": "predict", "reason": str(error)}
-            )
+            failures.add(name, _text(scans[name]), "predict", error)
     for name in scans:
         beside = output / f"{name}.json"
         if name not in reports and targets[name].exists() and beside.exists():
             reports[name] = files.read_json(beside)
     programs = [str(estimate) for estimate in segmenter.planner.estimates.values()]
-    table.write(output, {name: reports[name] for name in scans if name in reports}, failures, programs)
+    table.write(
+        output, {name: reports[name] for name in scans if name in reports}, failures.to_json(), programs
+    )
     print(
         f"segment: {len(wanted) - len(failures)} of {len(scans)} scans labelled, {len(programs)} programs compiled",
         file=sys.stderr,
     )
-    (output / "failures.jsonl").unlink(missing_ok=True)
-    if failures:
-        files.write_jsonl(output / "failures.jsonl", failures)
-        raise SomeFailed(
-            f"{len(failures)} of {len(scans)} scans failed, listed in {output / 'failures.jsonl'}."
-        )
+    failures.conclude(len(scans))
 
 
 def should_write(target: pathlib.Path, existing: str, scan: ScanInput | tuple[ScanInput, ...]) -> bool:

@@ -26,25 +26,17 @@ from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.planning import Planner
 from ukbob_jax.inference.windows.sliding import Apply, ModuleApply
 from ukbob_jax.inference.windows.window import Window
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.options import changed
-from ukbob_jax.regions import paint_of
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
-LINEAR, NEAREST = 1, 0
-UNUSED = "unused"  # name of a class that no label map has
-SAME = (
-    "labels",
-    "spacing_mm",
-    "normalize",
-    "contrasts",
-    "roi",
-    "regions",
-)  # what averaged networks must share
+# What averaged networks must share.
+SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
 
 ScanInput = str | os.PathLike | Volume
 
@@ -86,7 +78,7 @@ class Segmenter:
         self,
         model: nn.Module,
         params: Mapping[str, Any],
-        meta: Mapping[str, Any],
+        card: ModelCard,
         model_state: Mapping[str, Any] | None = None,
         *,
         others: Sequence["Segmenter"] = (),
@@ -97,7 +89,7 @@ class Segmenter:
         Args:
             model: Flax module, `b x y z c` -> logits `b x y z k`.
             params: its parameters.
-            meta: of the checkpoint: `labels`, `spacing_mm`, `normalize`, `contrasts` and `roi` are used.
+            card: of the checkpoint.
             model_state: its other collections.
             others: networks of the same architecture and description to average with.
             announce: called with the estimate for every new bucket, before its program is compiled.
@@ -107,15 +99,8 @@ class Segmenter:
         """
         self.model = model
         self.params = params
-        self.meta = dict(meta)
+        self.card = card
         self.model_state = dict(model_state or {})
-        self.names = {int(label): name for label, name in meta["labels"].items()}
-        self.paint = paint_of(self.meta)  # labels of overlapping regions; empty for most networks
-        self.regions = tuple(map(tuple, (self.meta.get("regions") or {}).get("values", ())))
-        last = max(self.names)
-        self.excluded = tuple(
-            c for c in range(last) if self.names.get(c, UNUSED) == UNUSED and not self.paint
-        )
 
         for other in others:
             _check_alike(self, other)
@@ -163,7 +148,7 @@ class Segmenter:
 
         Args:
             scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
-                one 3-D per contrast. The order of contrasts is that of `meta["contrasts"]`.
+                one 3-D per contrast. The order of contrasts is that of `card.contrasts`.
             options: None takes the defaults of `PredictOptions`.
             **changes: fields of `PredictOptions` that differ from `options`, such as `method="tent"`.
 
@@ -173,7 +158,7 @@ class Segmenter:
             FileError, GeometryError, ValuesError: the file cannot be used, as `read_volume`.
         """
         options = changed(options or PredictOptions(), changes, "predict")
-        method, views, window = options.adaptation, options.averaged_views, options.window(self.meta["roi"])
+        method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(sources)
         x, grid = self.prepare(image)
@@ -185,13 +170,13 @@ class Segmenter:
         removed = {}
         if options.gate:
             labels, removed = self.remove_out_of_view(labels, options.attributes)
-        report = summary.describe(labels, segmentation, self.used)
+        report = summary.describe(labels, segmentation, self.card.used)
         if options.limits is not None:
-            summary.add(report, verdict.judge(labels, self.used, options.limits, options.attributes))
+            summary.add(report, verdict.judge(labels, self.card.used, options.limits, options.attributes))
         report |= removed
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
-        report["adaptation"] = summary.adaptations(results, method.name, self.channels)
-        return Prediction(labels, report, self.used)
+        report["adaptation"] = summary.adaptations(results, method.name, self.card.channels)
+        return Prediction(labels, report, self.card.used)
 
     @property
     def digest(self) -> str:
@@ -201,13 +186,9 @@ class Segmenter:
         and labels. The arrays that predict are looked at, whatever file they came from: seconds for a large network.
         """
         arrays = [digests({"params": params, "model_state": state}) for params, state in self.members]
-        facts = {name: self.meta.get(name) for name in SAME}
+        said = self.card.to_json()
+        facts = {name: said.get(name) for name in SAME}
         return files.fingerprint([arrays, repr(self.model), facts])
-
-    @property
-    def used(self) -> dict[int, str]:
-        """The classes that label maps have, background among them."""
-        return {label: name for label, name in self.names.items() if label not in self.excluded}
 
     def segment(
         self, apply: Apply, x: np.ndarray, members: Sequence[Any], views: tuple[View, ...], window: Window
@@ -222,9 +203,16 @@ class Segmenter:
             window: its size, and how it slides.
         """
         apply, variables = averaging.averaged(
-            apply, members, views, self.names, exclude=self.excluded, regions=bool(self.paint)
+            apply,
+            members,
+            views,
+            self.card.labels,
+            exclude=self.card.excluded,
+            regions=self.card.regions is not None,
         )
-        return slabs.segment(apply, variables, x, window, exclude=self.excluded, region_labels=self.paint)
+        return slabs.segment(
+            apply, variables, x, window, exclude=self.card.excluded, region_labels=self.card.region_labels
+        )
 
     def remove_out_of_view(
         self, labels: Volume, attributes: Mapping[str, Any]
@@ -232,15 +220,10 @@ class Segmenter:
         """Labels without structures that cannot be in the scan, and what the report says of them."""
         voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
         view = body_parts.remove_out_of_view(
-            labels.array, float(voxel_ml), self.used, attributes.get("sex") or ""
+            labels.array, float(voxel_ml), self.card.used, attributes.get("sex") or ""
         )
         entries = {"body_parts": list(view.present), "removed": view.removed}
         return Volume(view.labels, labels.affine, labels.codes), entries
-
-    @property
-    def channels(self) -> dict[int, str]:
-        """What each channel of the network stands for."""
-        return dict(enumerate(self.meta["regions"]["names"])) if self.paint else self.names
 
     def _read(self, sources: list[ScanInput]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
@@ -251,7 +234,7 @@ class Segmenter:
         array = np.concatenate(
             [v.array if v.array.ndim == 4 else v.array[..., None] for v in turned], axis=-1
         )
-        contrasts = list(self.meta["contrasts"])
+        contrasts = self.card.contrasts
         if array.shape[-1] != len(contrasts):
             raise MismatchError(
                 f"{', '.join(map(_name, sources))}: {array.shape[-1]} contrasts, but this network takes "
@@ -261,10 +244,10 @@ class Segmenter:
 
     def prepare(self, image: Volume) -> tuple[np.ndarray, Volume]:
         """Intensities as in training, `x y z c` float32, and the volume whose grid they are on."""
-        if self.meta.get("spacing_mm"):
-            image = image.resample(self.meta["spacing_mm"], LINEAR)
+        if self.card.spacing_mm:
+            image = image.resample(self.card.spacing_mm, LINEAR)
         statistics = intensity.statistics(image.array)
-        return np.asarray(intensity.normalize(image.array, statistics, self.meta["normalize"])), image
+        return np.asarray(intensity.normalize(image.array, statistics, self.card.normalize)), image
 
     def adapted(self, x: np.ndarray, method: Method) -> dict[str, Any]:
         """All collections of the first network, adapted to a scan `x y z c`, as `prepare` gives it."""
@@ -272,8 +255,9 @@ class Segmenter:
 
     def _adapted(self, member: tuple[Any, dict], x: np.ndarray, method: Method) -> AdaptResult | None:
         """Adapt one network, (parameters, other collections), to this scan."""
-        activation = "sigmoid" if self.paint else "softmax"
-        return method.run((self.model, *member), x, self.meta["roi"], activation, self.excluded)
+        return method.run(
+            (self.model, *member), x, self.card.window, self.card.activation, self.card.excluded
+        )
 
 
 def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str, Any]:
@@ -284,22 +268,22 @@ def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str
     return {"params": result.params, **(state if result.model_state is None else result.model_state)}
 
 
-def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Module, Any, dict, Any]:
-    """Model, parameters, description and other collections of a workdir's checkpoint."""
+def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Module, Any, ModelCard, Any]:
+    """Model, parameters, card and other collections of a workdir's checkpoint."""
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
         raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
     params, model_state, meta = restore_params(folder, which)
-    fields = {**meta["model"], "dtype": dtype} if dtype else meta["model"]
-    return SwinUNETR.from_config(fields), params, meta, model_state
+    card = ModelCard.from_json(meta, folder)
+    return card.build(dtype), params, card, model_state
 
 
 def _check_alike(first: Segmenter, other: Segmenter) -> None:
     """Refuse to average networks that do not answer the same question."""
     for what in SAME:
-        if first.meta.get(what) != other.meta.get(what):
+        if getattr(first.card, what) != getattr(other.card, what):
             raise MismatchError(
-                f"networks to average differ in {what}: {first.meta.get(what)} and {other.meta.get(what)}."
+                f"networks to average differ in {what}: {getattr(first.card, what)} and {getattr(other.card, what)}."
             )
     if first.model != other.model:
         raise MismatchError("networks to average differ in architecture; choose runs of one model section.")

@@ -6,6 +6,7 @@ comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -13,7 +14,6 @@ import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files
-from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
 from ukbob_jax.inference.options import from_config
@@ -27,7 +27,7 @@ from ukbob_jax.volumes.volume import Volume
 # itself. Of the store, each subject's arrays count. `data.organs` renumbers the true labels, as `mapping` tells.
 UNREAD = (
     *("job", "seed", "platform", "workers", "repair", "cluster", "source", "inspect", "label", "store"),
-    *("solf", "audit", "judge", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
+    *("solf", "audit", "check_labels", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
     *("model", "init", "init_new", "regions", "loss", "balance", "augment", "optimizer", "train", "epochs"),
     "mesh",
 )
@@ -51,14 +51,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
         what = store.identity(subject, "image", f"label/{settings.label}")
-        attributes = store.rows[subject]["attributes"]
+        attributes = store.rows[subject].attributes
         read_of_person = [attributes.get("sex")] if config.inference.gate else []
         key = files.fingerprint([same_for_all, what, *read_of_person])
         if done.get(subject, {}).get("key") == key:
             continue
-        scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
+        scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
-        known = annotated(store.rows[subject]["annotated"], read_truth, 256)
+        known = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
         for method in settings.methods:
             prediction = segmenter.predict(scan, options[method], attributes=attributes)
@@ -71,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     surface=settings.surface,
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
-                    regions=segmenter.regions,
+                    regions=segmenter.card.region_values,
                     known=known,
                 ),
                 **outcome(prediction.report),
@@ -82,7 +82,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         done[subject] = {"key": key, "methods": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     rows = collect(folder, settings.name, {subject: done[subject]["methods"] for subject in subjects})
-    groups = {s: str(store.rows[s]["attributes"].get(settings.groups, "unknown")) for s in subjects}
+    groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
 
@@ -97,9 +97,9 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
-        return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
-    shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
+        organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
+        return same, anatomy.to_names(segmenter.card.labels) if config.data.organs else same, organs
+    shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
 
 
@@ -129,18 +129,15 @@ def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[st
     return {"network": segmenter.digest, "ukbob_jax": ukbob_jax.__version__, "settings": settings}
 
 
-def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:
+def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tuple[Volume, Volume]:
     """Image `x y z c`, with the contrasts in the network's order, and true label map `x y z`.
 
     Raises:
         ConfigError: the store lacks a contrast the network needs.
     """
     row = store.rows[subject]
-    missing = [name for name in contrasts if name not in row["contrasts"]]
-    if missing:
-        raise ConfigError(f"{store.path}: {subject} has no contrast {missing[0]!r}, which the network needs.")
-    affine = np.asarray(row["affine"], np.float64)
-    channels = [row["contrasts"].index(name) for name in contrasts]
+    affine = np.asarray(row.affine, np.float64)
+    channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 

@@ -14,20 +14,21 @@ import ml_collections
 import numpy as np
 
 import ukbob_jax
-from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
+from ukbob_jax import anatomy, files, processes
+from ukbob_jax.errors import ConfigError, InputError, UkbobError
+from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
 from ukbob_jax.labelling.external import Program, ProgramError, terminate_on_exit
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.volume import Volume
 
 MERGES = ("vote", "first", "rules")
-Labeller = Callable[[Volume, dict[str, Any]], np.ndarray]  # image x y z c, manifest row -> our ids, x y z
+Labeller = Callable[[Volume, Subject], np.ndarray]  # image x y z c, whose -> our ids, x y z
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -41,19 +42,19 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         Preempted: asked to stop; the same command goes on.
     """
     settings, store = config.labeller, Store.open(config.store)
-    subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
+    subjects = processes.shard(store.subjects, settings.process, settings.processes)
     labeller, facts, contrasts = make(config)
     contrasts = chosen_contrasts(contrasts, store, subjects)
     facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}
     keys = {subject: fingerprint(facts, store.rows[subject]) for subject in subjects}
     todo = [subject for subject in subjects if wanted(store.rows[subject], settings.name, keys[subject])]
-    failures = []
+    failures = Failures(pathlib.Path(workdir) / FILE, kind=InputError)
 
     def one(subject: str) -> UkbobError | None:
         row = store.rows[subject]
         try:
-            channels = [row["contrasts"].index(name) for name in contrasts]
-            image = Volume(store.read(subject, "image")[..., channels], np.asarray(row["affine"]))
+            channels = row.channel_indices(contrasts)
+            image = Volume(store.read(subject, "image")[..., channels], np.asarray(row.affine))
             writer.write_label(subject, settings.name, labeller(image, row), facts | {"key": keys[subject]})
         except ConfigError:
             raise
@@ -65,8 +66,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     with StoreWriter(config.store) as writer, pool, terminate_on_exit(pool):
         for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
             if error is not None:
-                failures.append({"subject": subject, "stage": stage(error), "reason": str(error)})
-    report(failures, len(todo), pathlib.Path(workdir) / "failures.jsonl")
+                failures.add(subject, "", stage(error), error)
+    failures.conclude(len(todo))
 
 
 def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
@@ -95,7 +96,7 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
         lookup = anatomy.from_dataset(settings.labels).lut
     water_only = [anatomy.IDS[name] for name in settings.water_only]
 
-    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
+    def label(image: Volume, row: Subject) -> np.ndarray:
         maps = []
         for c in range(image.array.shape[-1]):
             labels = program.label(Volume(image.array[..., c], image.affine))
@@ -108,7 +109,7 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
         if len(maps) == 1:
             return maps[0]
         if settings.merge == "rules":
-            return merge.rules(maps, settings.contrasts, water_only, row["attributes"].get("sex"))
+            return merge.rules(maps, settings.contrasts, water_only, row.attributes.get("sex"))
         return merge.vote(maps) if settings.merge == "vote" else merge.first(maps)
 
     kept = ("command", "labels", "merge") + (("water_only",) if settings.merge == "rules" else ())
@@ -121,17 +122,17 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     settings = config.labeller
     options = from_config(config, settings.method, "labeller.method")
     segmenter = Segmenter.load(settings.workdir, dtype=config.inference.dtype)
-    teacher.to_taxonomy_ids(segmenter.names)
-    trained_on, chosen = tuple(segmenter.meta["contrasts"]), tuple(settings.contrasts)
+    teacher.to_taxonomy_ids(segmenter.card.labels)
+    trained_on, chosen = tuple(segmenter.card.contrasts), tuple(settings.contrasts)
     if len(trained_on) > 1 and chosen not in ((), trained_on):
         raise ConfigError(
             f"labeller.contrasts: the teacher takes {', '.join(trained_on)} together; leave it empty."
         )
 
-    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
-        return teacher.label(segmenter, image, dataclasses.replace(options, attributes=row["attributes"]))
+    def label(image: Volume, row: Subject) -> np.ndarray:
+        return teacher.label(segmenter, image, dataclasses.replace(options, attributes=row.attributes))
 
-    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "digest": segmenter.digest}
+    facts = {"labeller": "teacher", "network": segmenter.card.provenance, "digest": segmenter.digest}
     facts |= {"dtype": config.inference.dtype, **options.to_json()}
     return label, facts, chosen or trained_on
 
@@ -142,36 +143,34 @@ def chosen_contrasts(contrasts: tuple[str, ...], store: Store, subjects: list[st
     Raises:
         ConfigError: a subject lacks one, or the store has several and none is chosen.
     """
-    stored = tuple(store.rows[subjects[0]]["contrasts"]) if subjects else ()
+    stored = tuple(store.rows[subjects[0]].contrasts) if subjects else ()
     if not contrasts and len(stored) > 1:
         raise ConfigError(
             f"labeller.contrasts is empty: choose from {', '.join(stored)}; each is labelled by itself."
         )
     chosen = contrasts or stored
     for subject in subjects:
-        lacking = [name for name in chosen if name not in store.rows[subject]["contrasts"]]
-        if lacking:
-            raise ConfigError(f"{store.path}: {subject} has no contrast {lacking[0]!r}.")
+        store.rows[subject].channel_indices(chosen, "labeller.contrasts")
     return chosen
 
 
-def fingerprint(facts: dict[str, Any], row: dict[str, Any]) -> str:
+def fingerprint(facts: dict[str, Any], row: Subject) -> str:
     """Changes when the labeller, its settings or the subject's image do."""
-    return files.fingerprint([facts, row["source"], row["folders"]["image"]])
+    return files.fingerprint([facts, row.source, row.folders["image"]])
 
 
-def wanted(row: dict[str, Any], name: str, key: str) -> bool:
+def wanted(row: Subject, name: str, key: str) -> bool:
     """Whether a subject is to be labelled.
 
     Raises:
         ConfigError: the label set is there and no labeller made it: a person's work is never written over.
     """
-    if name not in row["labels"]:
+    if name not in row.labels:
         return True
-    made_by = row["provenance"].get(name, {})
+    made_by = row.provenance.get(name, {})
     if "key" not in made_by:
         raise ConfigError(
-            f"{row['id']}: label set {name!r} was not made by a labeller. Choose another --config.labeller.name."
+            f"{row.id}: label set {name!r} was not made by a labeller. Choose another --config.labeller.name."
         )
     return made_by["key"] != key
 
@@ -179,16 +178,3 @@ def wanted(row: dict[str, Any], name: str, key: str) -> bool:
 def stage(error: UkbobError) -> str:
     """Where a subject failed, for `failures.jsonl`."""
     return "label" if isinstance(error, ProgramError) else "store"
-
-
-def report(failures: list[dict], total: int, path: pathlib.Path) -> None:
-    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say."""
-    path.unlink(missing_ok=True)
-    if not failures:
-        return
-    files.write_jsonl(path, failures)
-    kind = SomeFailed if len(failures) < total else InputError
-    raise kind(
-        f"{len(failures)} of {total} subjects failed, listed in {path}. "
-        f"The first: {failures[0]['subject']}: {failures[0]['reason']}"
-    )

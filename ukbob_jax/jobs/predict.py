@@ -49,5 +49,5 @@ def inputs(name: str, layout: str = "") -> Mapping[str, ScanInput | tuple[ScanIn
         raise ConfigError("config.predict.inputs is empty: name a scan or a folder of scans.")
     path = pathlib.Path(name)
     if layout:
-        return {case.subject: case.images for case in layouts.find(layout, path)}
+        return {case.subject: case.images for case in layouts.list_cases(layout, path)}
     return {case.stem(path): path} if path.is_file() else case.scans(path)

@@ -64,5 +64,5 @@ def rules(
     cleaned = [components.clean(labels, factor=FACTOR_EACH) for labels in maps]
     merged = first([m if name == WATER else without_water_only[m] for m, name in zip(cleaned, contrasts)])
     if sex == "F":
-        merged[np.isin(merged, anatomy.SEXED)] = 0
+        merged[np.isin(merged, anatomy.MALE_ONLY)] = 0
     return components.clean(merged, factor=FACTOR_MERGED)

@@ -11,9 +11,10 @@ import numpy as np
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.options import PredictOptions
-from ukbob_jax.inference.segmenter import NEAREST, Segmenter
+from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.inference.windows.entropy import LOWEST, mask_classes
 from ukbob_jax.inference.windows.sliding import Apply, ModuleApply
+from ukbob_jax.volumes.resample import NEAREST
 from ukbob_jax.volumes.volume import Volume
 
 
@@ -51,19 +52,19 @@ def label(segmenter: Segmenter, image: Volume, options: PredictOptions) -> np.nd
     Raises:
         ConfigError: a class of the network has another name than those of `anatomy`.
     """
-    lookup = to_taxonomy_ids(segmenter.names)
-    if len(segmenter.meta["contrasts"]) > 1 or image.array.shape[-1] == 1:
+    lookup = to_taxonomy_ids(segmenter.card.labels)
+    if len(segmenter.card.contrasts) > 1 or image.array.shape[-1] == 1:
         return lookup[segmenter.predict(image, options, limits=None).volume.array]
     prepared = [
         segmenter.prepare(Volume(image.array[..., c : c + 1], image.affine))
         for c in range(image.array.shape[-1])
     ]
     segmentation = segmenter.segment(
-        MeanOverContrasts(ModuleApply(segmenter.model), segmenter.excluded),
+        MeanOverContrasts(ModuleApply(segmenter.model), segmenter.card.excluded),
         np.concatenate([x for x, _ in prepared], axis=-1),
         [tuple(segmenter.adapted(x, options.adaptation) for x, _ in prepared)],
         options.averaged_views,
-        options.window(segmenter.meta["roi"]),
+        options.window(segmenter.card.window),
     )
     labels = Volume(np.asarray(segmentation.labels), prepared[0][1].affine).resample_like(image, NEAREST)
     if options.gate:

@@ -1,6 +1,7 @@
 """AdamW with warm-up, cosine decay and clipping, for all parameters or for a chosen part of them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,17 +12,6 @@ from ukbob_jax.errors import ConfigError
 # Decay pulls towards zero, where a gain or an offset has no business: norms, biases, Swin's position biases.
 NO_DECAY = r"(^|/)(bias|scale|relative_bias)$"
 SCHEDULES = ("cosine", "constant")
-# Where a parameter stands, from the input on; the first pattern found in its path wins. With `layer_decay` the rate
-# of depth d is the peak times layer_decay ** (LAST - d): what sees the image first changes least.
-DEPTHS = (
-    (r"^swin/patch_embed", 0),
-    (r"^swin/stage1", 1),
-    (r"^swin/stage2", 2),
-    (r"^swin/stage3", 3),
-    (r"^swin/stage4", 4),
-    (r"", 5),  # convolutions beside the encoder, decoder, head
-)
-LAST = 5
 
 
 class Optimizer(NamedTuple):
@@ -47,8 +37,9 @@ def build(
     trainable: str = "",
     frozen: str = "",
     layer_decay: float = 1.0,
+    stages: Sequence[tuple[str, int]] = (),
 ) -> Optimizer:
-    """The optimizer of the configuration's section of the same name; every argument is a field of it.
+    """The optimizer of the configuration's section of the same name; every argument but `stages` is a field of it.
 
     Args:
         learning_rate: the peak, reached after the warm-up.
@@ -65,11 +56,14 @@ def build(
             cost no optimizer memory. Empty: all are trained.
         frozen: the same the other way round: what it matches stays. "^swin/(patch_embed|stage[12])" freezes the first
             half of the encoder.
-        layer_decay: factor on the learning rate per step from the output to the input, see `DEPTHS`; 1: none.
+        layer_decay: factor on the learning rate per stage from the output to the input: the rate of depth d is the
+            peak times layer_decay ** (last - d), so that what sees the image first changes least; 1: none.
+        stages: of the network (`Architecture.stages`): pattern of parameter paths, depth from 0 at the input on. The
+            first that is found counts; a parameter that none finds is at the last depth.
     Raises:
-        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1], a
-            rate, decay or norm below 0, a pattern that is no regular expression, or (from `init`) a `trainable` or
-            `frozen` which matches no parameter, or leaves none to train.
+        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1] or
+            for which there are no `stages`, a rate, decay or norm below 0, a pattern that is no regular expression,
+            or (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
     """
     if schedule not in SCHEDULES:
         raise ConfigError(
@@ -94,11 +88,15 @@ def build(
             raise ConfigError(f"optimizer.{field}: {pattern!r} is no regular expression: {error}.") from error
     if not 0 < layer_decay <= 1:
         raise ConfigError(f"optimizer.layer_decay: {layer_decay} is not in (0, 1]; 1 turns it off.")
+    if layer_decay != 1 and not stages:
+        raise ConfigError(
+            f"optimizer.layer_decay: {layer_decay}, but this network does not say which stages it has; set it to 1."
+        )
     rate = _schedule(schedule, learning_rate, warmup_steps, steps, final_fraction)
     parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
     parts.append(optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask))
     if layer_decay != 1:
-        parts.append(_scale_by_depth(layer_decay))
+        parts.append(_scale_by_depth(layer_decay, stages))
     transform = optax.chain(*parts)
     if trainable or frozen:
         transform = optax.partition(
@@ -113,9 +111,10 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(lambda path, _: not re.search(NO_DECAY, path_name(path)), params)
 
 
-def depth(name: str) -> int:
-    """Of the parameter called `name`, from 0 at the input to `LAST`."""
-    return next(depth for pattern, depth in DEPTHS if re.search(pattern, name))
+def depth(name: str, stages: Sequence[tuple[str, int]]) -> int:
+    """The depth of the parameter called `name`, from 0 at the input to the last of `stages`."""
+    last = max(at for _, at in stages)
+    return next((at for pattern, at in stages if re.search(pattern, name)), last)
 
 
 def path_name(path: tuple) -> str:
@@ -132,10 +131,12 @@ def _schedule(kind: str, peak: float, warmup: int, steps: int, final_fraction: f
     return optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
 
 
-def _scale_by_depth(layer_decay: float) -> optax.GradientTransformation:
+def _scale_by_depth(layer_decay: float, stages: Sequence[tuple[str, int]]) -> optax.GradientTransformation:
+    last = max(at for _, at in stages)
+
     def scaled(updates: Any, params: Any = None) -> Any:
         return jax.tree.map_with_path(
-            lambda path, update: update * layer_decay ** (LAST - depth(path_name(path))), updates
+            lambda path, update: update * layer_decay ** (last - depth(path_name(path), stages)), updates
         )
 
     return optax.stateless(scaled)

@@ -20,6 +20,7 @@ from ukbob_jax.inference.adaptation.options import BatchNorm, Tent
 from ukbob_jax.inference.adaptation.window_batches import PaddedScan, Program
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
+from ukbob_jax.models import architecture
 from ukbob_jax.options import changed
 
 BATCH_NORM = "batch_stats"  # Flax's name of the collection
@@ -110,8 +111,9 @@ def with_statistics(
     fraction: float,
 ) -> dict:
     """Return `state` with batch norm's statistics moved by `fraction` towards those of the scan's windows together."""
-    rates: dict[str, Any] = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
-    of_scan = _statistics(model.clone(**rates), params, state, scan, program)
+    said = architecture.said_by(model)
+    without_dropout = said.without_dropout(model) if said else architecture.without_rates(model)
+    of_scan = _statistics(without_dropout, params, state, scan, program)
     return {**state, BATCH_NORM: _blend(dict(state[BATCH_NORM]), of_scan, fraction)}
 
 

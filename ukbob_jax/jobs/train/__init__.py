@@ -1,4 +1,4 @@
-"""Train Swin-UNETR on a store's labels, without those that SOLF rejects, and score it on held-out subjects.
+"""Train a network on a store's labels, without those that SOLF rejects, and score it on held-out subjects.
 
 The same command resumes: an interrupted training goes on from its last checkpoint, a finished one is passed over.
 """
@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from flax import linen as nn
 
-from ukbob_jax import anatomy, files, splits, weights
+from ukbob_jax import anatomy, files, networks, splits, weights
 from ukbob_jax.data import augment, pipeline
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import checks
 from ukbob_jax.jobs.train.validation import validator
-from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
+from ukbob_jax.models import architecture
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.regions import Regions, brats
 from ukbob_jax.store.reader import Store
@@ -35,7 +37,7 @@ NEW_PARTS = {
     "head": {"head": "new"},
     "stem": {"stem": "new"},
     "stem_average": {"stem": "average"},
-    "decoder": {"new": "^(encoder|decoder|out)"},
+    "decoder": {"new": ("decoder", "head")},
 }
 SAME_SPACING = 0.01  # share by which spacings may differ and count as one
 COUNTED = 32  # label maps whose voxels are counted for `config.balance`
@@ -59,28 +61,32 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     regions = tumour(config, store, subjects)
     config = fitted(config, store, subjects, regions)
     flagged = {} if data.flagged == "off" else flagged_organs(data.store, data.label, data.verdicts)
-    contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
+    contrasts = tuple(data.contrasts) or store.rows[subjects[0]].contrasts
     names = regions.labels if regions else class_names(config)
     lookup = anatomy.to_names(names) if data.organs else None
     checks.network(config, store, subjects, contrasts, regions)
-    model = SwinUNETR.from_config(config.model.to_dict())
-    tx = optimizer.build(**config.optimizer, steps=config.train.steps)
+    model = networks.from_section(config.model.to_dict())
+    said = architecture.of(model)
+    tx = optimizer.build(**config.optimizer, steps=config.train.steps, stages=said.stages)
     mesh = sharding.make_mesh(**config.mesh, batch_size=data.batch_size // config.train.accumulate)
     content = fingerprint(store, subjects, data.label, flagged)
 
     print(f"train: {len(subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr)
-    small = (1, *(MULTIPLE,) * 3, len(contrasts))
     validate = functools.partial(validator, config, store, held_out, model, mesh, names, contrasts, regions)
     loop.fit(
         init=functools.partial(
-            states.init, model=model, optimizer=tx, image_shape=small, ema=config.train.ema > 0
+            states.init,
+            model=model,
+            optimizer=tx,
+            image_shape=said.input_shape(model),
+            ema=config.train.ema > 0,
         ),
         replace=functools.partial(load, config, model, names, workdir) if config.init else None,
         step=functools.partial(
             train_step,
             model=model,
             optimizer=tx,
-            loss_fn=loss(config, store, subjects, lookup, regions),
+            loss_fn=loss(config, store, subjects, lookup, regions, said.strides(model)),
             augment=on_device(config.augment, names, middle_spacing(store, subjects)),
             accumulate=config.train.accumulate,
             ema=config.train.ema,
@@ -92,16 +98,23 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         seed=config.seed,
         workdir=workdir,
         recipe=provenance.recipe(config.to_dict(), content),
-        meta=weights.describe(
-            model,
-            labels={str(i): name for i, name in names.items()},
-            regions=regions.to_json() if regions else None,
-            spacing_mm=common_spacing(store, subjects),
-            normalize=data.normalize,
-            contrasts=list(contrasts),
-            roi=list(data.crop),
-            provenance={"store": store.path, "label": data.label, "flagged": data.flagged, "data": content},
-        ),
+        meta={
+            "card": ModelCard.of(
+                model,
+                labels=names,
+                regions=regions,
+                spacing_mm=common_spacing(store, subjects),
+                normalize=data.normalize,
+                contrasts=contrasts,
+                window=tuple(data.crop),
+                provenance={
+                    "store": store.path,
+                    "label": data.label,
+                    "flagged": data.flagged,
+                    "data": content,
+                },
+            ).to_json()
+        },
         subjects=subjects,
         batch_size=data.batch_size,
         accepted=functools.partial(files.write_json, pathlib.Path(workdir) / "config.json", config.to_dict()),
@@ -164,11 +177,11 @@ def on_device(
 
 def loss(
     config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], lookup: np.ndarray | None,
-    regions: Regions | None = None,
+    regions: Regions | None, strides: Sequence[Sequence[int]],
 ) -> Callable[..., jax.Array]:  # fmt: skip
-    """The function `config.loss` names, at every size the network gives logits of."""
+    """The function `config.loss` names, at every size the network gives logits of: `strides`, finest first."""
     chosen = class_loss(config, store, subjects, lookup, regions)
-    return losses.deep(chosen) if config.model.deep_supervision else chosen
+    return losses.deep(chosen, strides) if len(strides) > 1 else chosen
 
 
 def class_loss(
@@ -202,7 +215,7 @@ def class_loss(
 
 def load(
     config: ml_collections.ConfigDict,
-    model: SwinUNETR,
+    model: nn.Module,
     names: dict[int, str],
     workdir: str,
     state: TrainState,
@@ -218,9 +231,8 @@ def load(
             f"config.init_new: {sorted(unknown)[0]!r} is unknown; choose from {', '.join(NEW_PARTS)}."
         )
     options = {name: value for part in config.init_new for name, value in NEW_PARTS[part].items()}
-    labels = {str(i): name for i, name in names.items()}
     fresh = jax.device_get(state.params) if jax.process_count() == 1 else None
-    loaded = weights.read(config.init, model, init=fresh, labels=labels, seed=config.seed, **options)
+    loaded = weights.read(config.init, model, init=fresh, labels=names, seed=config.seed, **options)
     report = loaded.report
     print(
         f"train: {config.init}: {len(report.matched)} tensors taken, {len(report.new)} start afresh, "
@@ -274,7 +286,7 @@ def fitted(
     """The recipe with what was left to the data filled in: channels (0), steps and warm-up in epochs."""
     config = ml_collections.ConfigDict(config.to_dict())
     if config.model.in_channels == 0:
-        config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]]["contrasts"])
+        config.model.in_channels = len(config.data.contrasts or store.rows[subjects[0]].contrasts)
     if config.epochs.total:
         length = config.epochs.crops * len(subjects) / config.data.batch_size  # steps
         config.train.steps = max(1, round(config.epochs.total * length))
@@ -293,7 +305,7 @@ def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Ma
     """Of what is learnt from: sources, versions of the arrays, organs left out. Other label sets do not count."""
     rows = ((subject, store.rows[subject]) for subject in subjects)
     what = [
-        [subject, row["source"], row["folders"]["image"], row["folders"][f"label/{label}"]]
+        [subject, row.source, row.folders["image"], row.folders[f"label/{label}"]]
         + sorted(flagged.get(subject, ()))
         for subject, row in rows
     ]
@@ -302,11 +314,11 @@ def fingerprint(store: Store, subjects: tuple[str, ...], label: str, flagged: Ma
 
 def middle_spacing(store: Store, subjects: tuple[str, ...]) -> list[float]:
     """Median over the subjects of each axis's spacing, mm."""
-    return np.median([store.rows[subject]["spacing_mm"] for subject in subjects], axis=0).tolist()
+    return np.median([store.rows[subject].spacing_mm for subject in subjects], axis=0).tolist()
 
 
-def common_spacing(store: Store, subjects: tuple[str, ...]) -> list[float] | None:
+def common_spacing(store: Store, subjects: tuple[str, ...]) -> tuple[float, ...] | None:
     """Spacing in mm that all subjects share, for inference to resample to; None: they differ."""
-    spacings = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
+    spacings = np.array([store.rows[subject].spacing_mm for subject in subjects])
     middle = np.median(spacings, axis=0)
-    return middle.tolist() if np.all(np.abs(spacings - middle) <= SAME_SPACING * middle) else None
+    return tuple(middle.tolist()) if np.all(np.abs(spacings - middle) <= SAME_SPACING * middle) else None

@@ -29,7 +29,7 @@ def numbers(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"config.epochs.{name}: {value} is less than 0.")
     if len(config.data.crop) != 3 or min(config.data.crop) < 1:
         raise ConfigError(f"config.data.crop: {config.data.crop} is not three numbers of voxels, x y z.")
-    if config.model.dtype not in DTYPES:
+    if config.model.get("dtype", DTYPES[0]) not in DTYPES:
         raise ConfigError(
             f"config.model.dtype: {config.model.dtype!r} is unknown; choose one of {', '.join(DTYPES)}."
         )

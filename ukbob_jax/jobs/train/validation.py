@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from ukbob_jax import anatomy
-from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.windows.averaging import averaged
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
@@ -26,7 +25,7 @@ from ukbob_jax.volumes import intensity
 
 
 def validator(
-    config: ml_collections.ConfigDict, store: Store, subjects: Sequence[str], model: SwinUNETR, mesh: Any,
+    config: ml_collections.ConfigDict, store: Store, subjects: Sequence[str], model: nn.Module, mesh: Any,
     names: dict[int, str], contrasts: tuple[str, ...], regions: Regions | None = None,
 ) -> Callable[[TrainState], loop.Evaluation]:  # fmt: skip
     """state -> mean and per-organ (or per-region) Dice over whole volumes of `subjects`, and a picture of the first.
@@ -62,12 +61,12 @@ def validator(
                 image,
                 options.window(config.data.crop),
                 exclude=exclude,
-                region_labels=regions.paint if regions else (),
+                region_labels=regions.region_labels if regions else (),
             )
             found = np.asarray(found.labels)
             dice = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
-            known = annotated(store.rows[subject]["annotated"], lookup, 256)
-            scores[number] = np.where(regions.looked_for(known) if regions else known[:k], dice, np.nan)
+            known = store.rows[subject].annotated_classes(lookup, 256)
+            scores[number] = np.where(regions.annotated(known) if regions else known[:k], dice, np.nan)
             looks = looks or {"look/truth_and_prediction": look(image[..., 0], true, found)}
         return dice_numbers(of_all(scores), organs), looks
 
@@ -77,16 +76,15 @@ def validator(
 def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize: str) -> np.ndarray:
     """A whole image as the network takes it: `x y z c`, float32."""
     row = store.rows[subject]
-    channels = [row["contrasts"].index(name) for name in contrasts]
-    stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row["intensity"].items()})
+    channels = row.channel_indices(contrasts)
+    stats = intensity.Statistics(**{name: [v[c] for c in channels] for name, v in row.intensity.items()})
     return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
 
 
 def region_dice(found: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:
     """Dice of each region of two label maps, `k`."""
-    pairs = ((np.isin(found, values), np.isin(true, values)) for values in regions.values)
-    ignored = true == anatomy.IGNORE
-    return np.array([metrics.dice(f + 0, np.where(ignored, anatomy.IGNORE, t + 0), 2)[1] for f, t in pairs])
+    pairs = zip(np.moveaxis(regions.masks(found), -1, 0), np.moveaxis(regions.masks(true), -1, 0))
+    return np.array([metrics.dice(pred, truth, 2)[1] for pred, truth in pairs])
 
 
 def of_all(scores: np.ndarray) -> np.ndarray:

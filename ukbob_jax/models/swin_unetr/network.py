@@ -78,6 +78,8 @@ class SwinUNETR(nn.Module):
 
     def __post_init__(self) -> None:
         """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
+        if isinstance(self.window_size, int):
+            object.__setattr__(self, "window_size", (self.window_size,) * 3)
         for name in ("depths", "num_heads", "window_size"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -171,32 +173,7 @@ class SwinUNETR(nn.Module):
     @property
     def window(self) -> Size:
         """Window size as one number per axis."""
-        return (self.window_size,) * 3 if isinstance(self.window_size, int) else tuple(self.window_size)
-
-    def config(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_config` builds the same model from them."""
-        fields = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("parent", "name")
-        }
-        fields["dtype"] = jnp.dtype(self.dtype).name
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "SwinUNETR":
-        """The model of `config()`.
-
-        Raises:
-            ConfigError: a field is unknown or missing.
-        """
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        if "dtype" in fields:
-            fields["dtype"] = jnp.dtype(fields["dtype"])
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise ConfigError(
-                f"SwinUNETR: {error}. Its fields: {', '.join(cls.__dataclass_fields__)}."
-            ) from None
+        return tuple(self.window_size)
 
     def _check_fields(self) -> None:
         wrong = None
