@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import linen as nn
@@ -12,6 +13,8 @@ from jax.experimental import multihost_utils
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
+from ukbob_jax.inference.options import from_config
+from ukbob_jax.inference.windows.averaging import averaged
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
 from ukbob_jax.regions import Regions
@@ -43,6 +46,8 @@ def validator(
     exclude = tuple(i for i, name in names.items() if name == anatomy.NAMES[anatomy.UNUSED])
     lookup = anatomy.to_names(names) if config.data.organs else np.arange(256, dtype=np.uint8)
     k = len(regions.names) if regions else len(names)
+    options, dtype = from_config(config), config.inference.dtype
+    apply = ModuleApply(model.clone(dtype=jnp.dtype(dtype)) if dtype else model)
 
     def evaluate(state: TrainState) -> loop.Evaluation:
         variables = sharding.local_copy({"params": state.inference_params, **state.model_state}, mesh)
@@ -52,15 +57,11 @@ def validator(
             image = read_image(store, subject, contrasts, config.data.normalize)
             true = lookup[store.read(subject, f"label/{config.data.val_label}")]
             found = segment(
-                ModuleApply(model),
-                variables,
+                *averaged(apply, [variables], options.views, names, exclude=exclude, regions=bool(regions)),
                 image,
-                tuple(config.data.crop),
+                options.window(config.data.crop),
                 exclude=exclude,
                 region_labels=regions.region_labels if regions else (),
-                overlap=config.inference.overlap,
-                blend=config.inference.blend,
-                batch=config.inference.batch,
             )
             found = np.asarray(found.labels)
             dice = region_dice(found, true, regions) if regions else metrics.dice(found, true, k)
