@@ -1,6 +1,7 @@
-"""Writing small files so that a crash leaves the old one or the new one, never half of it."""
+"""Small files, written so that a crash leaves the old one or the new one, and fingerprints of JSON values."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -41,6 +42,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
     """`write_bytes` of one JSON object a line."""
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def fingerprint(value: Any, digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of a JSON value; the order of a mapping's keys does not count.
+
+    Files on disk hold what this returns: another text or hash would make them all look out of date.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -5,8 +5,6 @@ subject and way: entropies, whether the adaptation was accepted), `evaluation/NA
 comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
-import hashlib
-import json
 import pathlib
 from typing import Any
 
@@ -138,7 +136,7 @@ def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
         "baselines": [config.tent.to_dict(), config.bn.to_dict()],
         "store": config.store,
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return files.fingerprint(what)
 
 
 def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:

@@ -5,8 +5,6 @@ subjects that could not be labelled. Recipes for public labellers: docs/labels.m
 """
 
 import concurrent.futures
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -157,8 +155,7 @@ def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) 
 
 def fingerprint(facts: dict[str, Any], row: dict[str, Any]) -> str:
     """Changes when the labeller, its settings or the subject's image do."""
-    what = [facts, row["source"], row["folders"]["image"]]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return files.fingerprint([facts, row["source"], row["folders"]["image"]])
 
 
 def wanted(row: dict[str, Any], name: str, key: str) -> bool:

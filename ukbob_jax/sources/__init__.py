@@ -1,14 +1,13 @@
 """Where subjects come from: each kind of source lists its subjects, and reads and converts one at a time."""
 
-import hashlib
 import importlib
 import inspect
-import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.files import fingerprint
 
 
 class Origin(Protocol):
@@ -55,7 +54,7 @@ def find(settings: Mapping[str, Any]) -> list[Origin]:
 
 def digest(settings: Mapping[str, Any]) -> str:
     """SHA-256 of JSON-able settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return fingerprint(settings, 64)
 
 
 def assign_splits(subjects: Sequence[str], sizes: Mapping[str, int], seed: int) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """What a run was made of: the settings that decide its numbers, and the machine and versions it ran on."""
 
-import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -11,6 +10,7 @@ from typing import Any
 import jax
 
 import ukbob_jax
+from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 
 # Sections of a configuration that decide the numbers of a training, and the fields in them that do not. A resumed
@@ -58,11 +58,6 @@ def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Any) 
         )
 
 
-def fingerprint(*parts: Any) -> str:
-    """Twelve hexadecimal digits of JSON values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def describe_start() -> dict[str, Any]:
     """Versions, code and devices of this process."""
     devices = jax.devices()
@@ -81,7 +76,7 @@ def code_fingerprint() -> str:
     """Of the package's source files, since a version number says little about a checkout."""
     root = pathlib.Path(ukbob_jax.__file__).parent
     sources = {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.py"))}
-    return fingerprint(sources)
+    return files.fingerprint([sources], 12)
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, Any]]:

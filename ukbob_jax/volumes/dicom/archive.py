@@ -1,7 +1,5 @@
 """Zip archives from elsewhere, unpacked in memory and within limits; nothing is ever written to disk."""
 
-import hashlib
-import json
 import os
 import pathlib
 import stat
@@ -10,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ukbob_jax import files
 from ukbob_jax.errors import FileError
 
 _NESTED = (b"PK\x03\x04", b"PK\x05\x06")  # how a zip begins
@@ -48,7 +47,7 @@ def fingerprint(path: str | os.PathLike) -> str:
     """
     with _open(path) as archive:
         listed = [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
-    return hashlib.sha256(json.dumps(sorted(listed)).encode()).hexdigest()
+    return files.fingerprint(sorted(listed), 64)
 
 
 def unpack(path: str | os.PathLike, limits: Limits = LIMITS) -> Iterator[tuple[int, bytes]]:
