@@ -124,7 +124,7 @@ def test_the_gradient_of_a_copied_parameter_is_summed_once() -> None:
     mesh = sharding.make_mesh(data=4, fsdp=2, batch_size=8)
     step = jax.jit(
         jax.grad(lambda w, x: jnp.sum(jnp.tanh(x @ w))),
-        in_shardings=(sharding.replicated(mesh), sharding.batch(mesh)),
+        in_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh)),
         out_shardings=sharding.replicated(mesh),
     )
     program = step.lower(np.ones((16, 4), np.float32), np.ones((8, 16), np.float32)).compile().as_text()

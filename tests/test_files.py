@@ -2,9 +2,10 @@
 
 import types
 
+
 from ukbob_jax import files
 from ukbob_jax.jobs import label, train
-from ukbob_jax.store.sources import digest
+from ukbob_jax.sources import digest
 
 
 def test_a_fingerprint_is_of_the_value_and_has_the_digits_asked_for():

@@ -15,8 +15,8 @@ from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
 from ukbob_jax.training import checkpoints, metrics_log, provenance
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.metrics_buffer import NonFinite, Window
-from ukbob_jax.training.timer import Clock
+from ukbob_jax.training.metrics_buffer import MetricsBuffer, NonFinite
+from ukbob_jax.training.timer import Timer
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,18 @@ def test_fetching_a_batch_counts_as_input_only_where_the_device_waits_for_it(tmp
         def __init__(self, ready):
             self.is_ready = lambda: ready
 
-    clock, window = Clock(), Window(tmp_path, [], [], 1)
+    timer, buffer = Timer(), MetricsBuffer(tmp_path, [], [], 1)
     for metrics, part in (
         ({}, "input"),
         ({"loss": Metric(False)}, "step"),
         ({"loss": Metric(True)}, "input"),
     ):
-        clock.seconds.clear()
+        timer.seconds.clear()
         if metrics:
-            window.add(metrics, None)
-        with clock.part("input", beside=("step", window.busy)):
+            buffer.add(metrics, None)
+        with timer.section("input", unless=(buffer.busy, "step")):
             pass
-        assert list(clock.seconds) == [part]
+        assert list(timer.seconds) == [part]
 
 
 def test_a_slow_stream_shows_as_input(tmp_path):
@@ -163,7 +163,7 @@ def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_
     assert last["val/dice"] == toy.evaluation(state)[0]["val/dice"]
 
 
-def test_an_evaluation_owed_is_dropped_where_there_is_none_any_more(tmp_path):
+def test_a_pending_evaluation_is_dropped_where_there_is_none_any_more(tmp_path):
     with pytest.raises(Preempted, match="stopped at step 4"):
         toy.fit(tmp_path, stream=stopping_after(6))  # an evaluation was due after step 4
     assert toy.fit(tmp_path, evaluate=None).step == 12
@@ -254,7 +254,9 @@ def test_a_damaged_subject_ends_the_run_with_its_own_message(tmp_path):
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, capfd):
     command = [*kill_test.TOY, "150"]
     assert kill_test.start(command, tmp_path / "calm").wait() == 0
-    rng = kill_test.random.Random(os.getpid())  # other moments in every test run
+    seed = os.getpid()  # other moments in every test run
+    print(f"moments drawn with seed {seed}")
+    rng = kill_test.random.Random(seed)
     assert kill_test.kill_often(command, tmp_path / "killed", 2, 0.5, rng) == 2
     assert kill_test.start(command, tmp_path / "killed").wait() == 0
     assert kill_test.compare(tmp_path / "calm", tmp_path / "killed") == []
