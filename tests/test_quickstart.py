@@ -10,7 +10,9 @@ PATH = ROOT / "experiments" / "quickstart.ipynb"
 
 
 def test_notebook_is_stored_without_output():
-    for cell in nbformat.read(PATH, as_version=4).cells:
+    cells = nbformat.read(PATH, as_version=4).cells
+    assert any(cell.cell_type == "code" for cell in cells)
+    for cell in cells:
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 

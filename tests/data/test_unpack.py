@@ -50,7 +50,7 @@ def test_device_and_host_agree(store, method):
     lookup = np.arange(256, dtype=np.uint8)
     lookup[[7, 9]] = 3, 255
     options = {"normalize": method, "label_map": lookup, "num_classes": 10, "flagged": {"s1": {5}}}
-    for packed, plain in zip(take(store, packed=True, **options), take(store, **options)):
+    for packed, plain in zip(take(store, packed=True, **options), take(store, **options), strict=True):
         assert packed["stored"].dtype == np.int16
         found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
         assert {k: (v.shape, v.dtype) for k, v in found.items()} == {

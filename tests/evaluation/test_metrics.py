@@ -63,7 +63,9 @@ def brute_surface(pred, true, spacing, k, tolerance):
 def test_masks_equal_monai(reference):
     folder = reference / "losses_metrics"
     arrays = np.load(folder / "metric_masks.npz")
-    for name, case in load(folder / "metrics_masks.json").items():
+    cases = load(folder / "metrics_masks.json")
+    assert cases
+    for name, case in cases.items():
         pred, true = arrays[f"{name}__pred"], arrays[f"{name}__gt"]
         expected = {key: number(value) for key, value in case["values"].items()}
         absent = not pred.any() and not true.any()

@@ -29,6 +29,22 @@ def test_paired_p_of_many_scans_is_near_the_t_test():
     assert metrics.paired(a, b).p == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=0.01)
 
 
+def test_paired_counts_means_that_are_equal_but_for_rounding():
+    change = np.array(
+        [0.3, -0.1, -0.2]
+    )  # their mean is 0, in floats 1e-17; no assignment of signs is nearer to 0
+    assert metrics.paired(np.zeros(3), change).p == 1
+    assert metrics.paired([0.5], [0.7]).p == 1  # one scan says nothing
+
+
+def test_paired_counts_all_signs_where_these_are_few():
+    change = np.random.default_rng(2).normal(0.3, 1, 13)
+    signs = np.array(list(itertools.product((1, -1), repeat=13)))
+    expected = (np.abs((signs * change).mean(1)) >= abs(change.mean()) - 1e-12).mean()
+    assert metrics.paired(np.zeros(13), change).p == pytest.approx(expected, abs=1e-12)
+    assert metrics.paired(np.zeros(13), change, samples=2000).p != expected
+
+
 def test_paired_leaves_out_what_is_undefined():
     assert metrics.paired([0.5, NAN, 0.7], [0.6, 0.9, NAN])[:2] == (1, pytest.approx(0.1))
     assert metrics.paired([NAN], [0.1]).count == 0 and np.isnan(metrics.paired([NAN], [0.1]).p)
@@ -71,3 +87,8 @@ def test_bootstrap_interval_of_a_mean_is_near_the_normal_one():
     np.testing.assert_allclose([low, high], [values.mean() - half, values.mean() + half], atol=0.1 * half)
     assert metrics.bootstrap_interval(np.append(values, np.nan)) == (low, high)
     assert np.isnan(metrics.bootstrap_interval(np.array([np.nan]))).all()
+    assert metrics.bootstrap_interval(np.array([0.7, np.nan])) == (0.7, 0.7)
+    resampled = values[np.random.default_rng(0).integers(0, 200, (2000, 200))]
+    np.testing.assert_allclose((low, high), np.percentile(resampled.mean(1), [2.5, 97.5]), rtol=1e-12)
+    low, high = metrics.bootstrap_interval(values, np.median, level=0.5)
+    assert low < np.median(values) < high < 0.82

@@ -176,6 +176,23 @@ def test_several_networks_are_averaged(segmenter):
         )
 
 
+def test_the_digest_changes_with_whatever_predicts(segmenter):
+    model, params = segmenter.model, segmenter.params
+    same = Segmenter(model, jax.tree.map(np.array, params), {**META, "provenance": {"step": 7}})
+    assert same.digest == segmenter.digest and len(same.digest) == 16
+    moved = Segmenter(
+        model, {"norm1": {**params["norm1"], "bias": np.nextafter(params["norm1"]["bias"], 1)}}, META
+    )
+    state = Segmenter(model, params, META, {"batch_stats": {"mean": np.zeros(1)}})
+    other_state = Segmenter(model, params, META, {"batch_stats": {"mean": np.ones(1)}})
+    spaced = Segmenter(model, params, {**META, "spacing_mm": [3.0, 3.0, 3.0]})
+    two = Segmenter(model, params, META, others=[same])
+    two_others = Segmenter(model, params, META, others=[moved])
+    wide = [Segmenter(SwinUNETR(1, 4, dtype=dtype), params, META) for dtype in (jnp.float32, jnp.bfloat16)]
+    networks = [segmenter, moved, state, other_state, spaced, two, two_others, *wide]
+    assert len({network.digest for network in networks}) == len(networks)
+
+
 def test_a_scan_that_cannot_fit_is_refused_with_what_could_help(segmenter, monkeypatch):
     plans = []
     tight = Segmenter(segmenter.model, segmenter.params, META, announce=plans.append)

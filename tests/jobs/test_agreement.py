@@ -76,6 +76,23 @@ def test_what_is_known_is_not_compared_again(config, tmp_path, monkeypatch):
     assert (tmp_path / "agreement" / "auto_manual.json").read_bytes() == before
 
 
+def test_labels_or_settings_that_change_are_compared_again(config, tmp_path):
+    def liver():
+        agreement.run(config, str(tmp_path))
+        found = json.loads((tmp_path / "agreement" / "auto_manual.json").read_text())
+        return next(row for row in found["table"] if row["organ"] == "liver")
+
+    before = liver()
+    config.agreement.tolerance_mm = 100.0
+    loose = liver()
+    assert loose != before
+    with StoreWriter(config.store) as writer:  # made anew under the same name, source and version
+        writer.drop("s1")
+        image = np.ones((*SHAPE, 1), np.int16)
+        writer.write("s1", image, AFFINE, {"auto": manual(), "manual": manual()}, source="")
+    assert liver()["dice_before"] == 1 > loose["dice_before"]
+
+
 def test_ignored_voxels_and_other_organs_take_no_part():
     auto, truth = manual(), manual()
     truth[truth == SPLEEN] = anatomy.IGNORE

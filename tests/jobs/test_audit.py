@@ -11,8 +11,9 @@ from PIL import Image
 from configs import common
 from tests import browser
 from tests.jobs.test_solf import AFFINE, BAD, HEART, LIVER, SHAPE, SPLEEN, label_map
-from ukbob_jax import files
+from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.evaluation.pages import labels
 from ukbob_jax.jobs import audit, solf
 from ukbob_jax.quality import cohort, decisions, verdicts
 from ukbob_jax.store.reader import Store
@@ -60,6 +61,52 @@ def test_every_flagged_label_is_listed_strangest_first(made):
     order = [c["strangeness"] for c in cases]
     assert order == sorted(order, reverse=True)
     assert all(c["version"] == "0001" and c["sex"] in "FM" for c in cases)
+
+
+def test_the_report_shows_labels_in_the_order_of_the_audit_page(made, monkeypatch):
+    config, workdir = made
+    drawn = []
+    monkeypatch.setattr(labels, "pair", lambda store, label, rows: drawn.append(rows) or b"")
+    monkeypatch.setattr(labels, "SCATTERED", tuple(anatomy.NAMES[organ] for organ in (LIVER, SPLEEN, HEART)))
+    rows = files.read_jsonl(verdicts.folder(config.store, "auto") / verdicts.VERDICTS)
+    labels.worst(Store.open(config.store), "auto", rows)
+    first = {}
+    for found in data(workdir)["cases"]:
+        first.setdefault(found["organ"], (found["organ"], found["subject"]))
+    assert [(flagged["organ"], flagged["subject"]) for flagged, _ in drawn] == list(first.values())
+    assert len(drawn) == 3
+    for _, typical in drawn:
+        assert data(workdir)["typical"][str(typical["organ"])]["subject"] == typical["subject"]
+
+
+@pytest.fixture(scope="module")
+def all_livers_flagged(made, tmp_path_factory):
+    """Workdir with a page on verdicts that flag every liver."""
+    config, workdir = made[0], tmp_path_factory.mktemp("livers")
+    path = verdicts.folder(config.store, "auto") / verdicts.VERDICTS
+    before, rows = path.read_bytes(), files.read_jsonl(path)
+    try:
+        files.write_jsonl(path, ({**row, "flagged": row["flagged"] or row["organ"] == LIVER} for row in rows))
+        audit.run(config, str(workdir))
+    finally:
+        path.write_bytes(before)
+    return workdir
+
+
+def test_an_organ_whose_labels_are_all_flagged_has_no_typical_one(all_livers_flagged):
+    found = data(all_livers_flagged)
+    livers = [case for case in found["cases"] if case["organ"] == LIVER]
+    assert len(livers) == 16 and all(case["picture"] for case in livers)
+    assert str(LIVER) not in found["typical"] and str(HEART) in found["typical"]
+
+
+def test_the_page_says_that_all_labels_of_an_organ_are_flagged(all_livers_flagged, tmp_path):
+    with browser.started(tmp_path) as window:
+        window.open(all_livers_flagged / "report" / "solf" / "index.html")
+        for organ, is_told in ((LIVER, True), (HEART, False)):
+            click(window, f"[data-organ='{organ}']")
+            text = window.run("return document.querySelector('article').textContent")
+            assert ("every label of this organ is flagged" in text) == is_told
 
 
 def test_distributions_hold_every_label_and_the_limits(made):

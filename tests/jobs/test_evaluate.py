@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from configs import common
+from tests.inference import checkpoint
 from tests.inference.networks import META, Bands, scan
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
+from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
 
@@ -70,6 +72,64 @@ def test_organs_that_nobody_looked_for_are_not_scored(workdir):
     rows = [json.loads(line) for line in (workdir / "evaluation" / "test.jsonl").read_text().splitlines()]
     assert {row["organ"] for row in rows if row["dice"] is not None} == {"liver"}
     assert any(row["organ"] == "spleen" for row in rows)
+
+
+def counted(monkeypatch):
+    """A list that grows with every prediction."""
+    calls, predict = [], Segmenter.predict
+    monkeypatch.setattr(
+        Segmenter, "predict", lambda *args, **options: calls.append(1) or predict(*args, **options)
+    )
+    return calls
+
+
+def test_a_network_that_was_trained_further_is_scored_again_and_the_same_one_is_not(tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    config = recipe(tmp_path, 1, 3, adapt=("off",), surface=False)
+    checkpoint.save(tmp_path, META["labels"], step=1, favoured=0)
+    evaluate.run(config, str(tmp_path))
+    before = summary(tmp_path)
+    assert len(calls) == 2 and before["off"]["mean"]["dice"] == 0
+    evaluate.run(config, str(tmp_path))
+    assert len(calls) == 2 and summary(tmp_path) == before
+    checkpoint.save(tmp_path, META["labels"], step=2, favoured=1)  # under the same provenance
+    evaluate.run(config, str(tmp_path))
+    assert len(calls) == 4 and summary(tmp_path)["off"]["mean"]["dice"] > 0.1
+
+
+def test_scores_are_kept_until_something_that_moves_them_changes(workdir, monkeypatch):
+    calls = counted(monkeypatch)
+
+    def runs(config):
+        before = len(calls)
+        evaluate.run(config, str(workdir))
+        return len(calls) - before
+
+    config = recipe(workdir, 1, 3, adapt=("off",))
+    assert runs(config) == 2
+    config.train.steps, config.predict.gate, config.workers = 7, True, 3  # of other jobs
+    assert runs(config) == 0
+    config.inference.overlap = 0.25
+    assert runs(config) == 2
+    config.something_new = 1  # that nobody has listed yet
+    assert runs(config) == 2
+    store = Store.open(config.store)
+    with StoreWriter(config.store) as writer:
+        writer.write_label("s0", "auto", store.read("s0", "label/manual"))  # not what is compared with
+    assert runs(config) == 0
+    with StoreWriter(config.store) as writer:
+        writer.write_label("s0", "manual", np.zeros(store.rows["s0"]["shape"], np.uint8))
+    assert runs(config) == 1
+    with StoreWriter(
+        config.store
+    ) as writer:  # the store made anew, with the same names, sources and versions
+        image, affine = store.read("s1", "image"), np.asarray(store.rows["s1"]["affine"])
+        writer.drop("s1")
+        writer.write(
+            "s1", image, affine, {"manual": np.zeros(image.shape[:3], np.uint8)}, source="1", split="test",
+            contrasts=("water",), attributes={"sex": "M"},
+        )  # fmt: skip
+    assert runs(config) == 1
 
 
 def test_wrong_label_sets_and_ways_are_named(workdir):

@@ -13,6 +13,7 @@ import scipy.special
 from flax import linen as nn
 
 from configs import common
+from tests.inference import checkpoint
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed
 from ukbob_jax.inference.segmenter import Segmenter
@@ -210,6 +211,28 @@ def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
         found.read("s0", "label/taught"), np.where(expected, anatomy.IDS["spleen"], 0)
     )
     assert found.rows["s0"]["provenance"]["taught"]["network"] == {"store": "of the teacher"}
+
+
+def test_a_teacher_that_was_trained_further_labels_again_and_the_same_one_does_not(
+    store, config, tmp_path, monkeypatch
+):
+    calls, predict = [], Segmenter.predict
+    monkeypatch.setattr(
+        Segmenter, "predict", lambda *args, **options: calls.append(1) or predict(*args, **options)
+    )
+    teacher = tmp_path / "teacher"
+    made = config(kind="teacher", name="taught", workdir=str(teacher))
+
+    def labels():
+        label.run(made, str(tmp_path))
+        return set(np.unique(Store.open(store.path).read("s0", "label/taught")))
+
+    classes = {"0": "background", "1": "spleen"}
+    checkpoint.save(teacher, classes, step=1, favoured=0)
+    assert labels() == {0} and len(calls) == 3
+    assert labels() == {0} and len(calls) == 3
+    checkpoint.save(teacher, classes, step=2, favoured=1)  # under the same provenance
+    assert labels() == {anatomy.IDS["spleen"]} and len(calls) == 6
 
 
 def test_verdicts_on_labels_of_a_program(store, config, tmp_path):

@@ -108,8 +108,8 @@ def test_a_swap_trades_parts_of_both_sides(cohort):
 def test_an_unpaired_organ_trades_with_a_neighbour_or_loses_a_part(cohort):
     _, truth = planted(cohort[2], "lung_lower_lobe_right", "swapped")
     assert len(truth) == 2 and all(error.kind == "swapped" for error in truth)
-    _, truth = planted(cohort[2], "liver", "swapped")  # nothing beside it is half as large
-    assert [e.kind for e in truth] == ["missing_part"] or len(truth) == 2
+    alone = np.where(cohort[2] == IDS["liver"], cohort[2], 0)  # there is nothing to trade with
+    assert planted(alone, "liver", "swapped")[1] == [(IDS["liver"], "missing_part")]
 
 
 def test_count_and_share_limit_the_number(cohort):
@@ -123,7 +123,7 @@ def test_tissues_and_tiny_organs_are_left_alone(cohort):
     sizes = np.bincount(cohort[4].ravel(), minlength=73)
     _, truth = label_errors.plant(cohort[4], 0, share=1.0)
     damaged = {error.organ for error in truth}
-    assert not damaged & set(anatomy.GROUPS["tissues"])
+    assert len(damaged) > 20 and not damaged & set(anatomy.GROUPS["tissues"])
     assert all(sizes[i] >= label_errors.MIN_VOXELS for i in damaged)
 
 

@@ -14,6 +14,7 @@ from ukbob_jax.quality import components
 def test_counts_equal_the_reference(reference, connectivity):
     shapes = json.loads((reference / "geometry" / "shapes.json").read_text())
     masks = np.load(reference / "geometry" / "shape_masks.npz")
+    assert shapes
     for name, shape in shapes.items():
         found = components.count(masks[name], 2, connectivity)
         assert found.count[1] == shape["measured"][f"n_components_{connectivity}"], name

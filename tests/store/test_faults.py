@@ -182,7 +182,7 @@ for turn in range(100):
 
 @pytest.mark.slow
 def test_killed_writer_never_leaves_a_visible_half_subject(tmp_path):
-    path = tmp_path / "store"
+    path, seen = tmp_path / "store", 0
     for delay in np.random.default_rng(0).uniform(0.02, 0.5, 20):
         process = subprocess.Popen([sys.executable, "-c", WRITE_FOREVER, path], stdout=subprocess.PIPE)
         process.stdout.readline()
@@ -199,6 +199,8 @@ def test_killed_writer_never_leaves_a_visible_half_subject(tmp_path):
             np.testing.assert_array_equal(store.read(subject, "image"), image)
             np.testing.assert_array_equal(store.read(subject, "label/auto"), label)
             store.verify(subject)
+            seen += 1
+    assert seen > 10
     with StoreWriter(path) as new:
         for seed in range(3):
             image, label = volume(seed)

@@ -285,6 +285,7 @@ def test_digests_do_not_depend_on_the_mesh_but_on_every_bit():
     changed["on"][0, 0] ^= True
     found = digests(changed)
     assert [name for name in plain if found[name] != plain[name]] == ["half", "kernel", "on"]
+    assert digests({"double": np.zeros(2)}) != digests({"double": np.ones(2)})  # the lower words are the same
     swapped = digests({"kernel": array[::-1].copy()})
     assert swapped["kernel"] != plain["kernel"]
 

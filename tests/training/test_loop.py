@@ -154,7 +154,7 @@ def test_lines_after_the_checkpoint_are_dropped_and_a_broken_last_line_too(calm,
 
 def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_path):
     state = toy.fit(tmp_path / "calm", ema=0.9)
-    with pytest.raises(Preempted):
+    with pytest.raises(Preempted, match="stopped at step 5"):
         toy.fit(tmp_path / "stopped", ema=0.9, stream=stopping_after(7))
     same(toy.fit(tmp_path / "stopped", ema=0.9), state)
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "calm")
@@ -254,12 +254,11 @@ def test_a_damaged_subject_ends_the_run_with_its_own_message(tmp_path):
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, capfd):
     command = [*kill_test.TOY, "150"]
     assert kill_test.start(command, tmp_path / "calm").wait() == 0
-    seed = os.getpid()  # other moments in every test run
-    print(f"moments drawn with seed {seed}")
-    rng = kill_test.random.Random(seed)
-    assert kill_test.kill_often(command, tmp_path / "killed", 2, 0.5, rng) == 2
-    assert kill_test.start(command, tmp_path / "killed").wait() == 0
-    assert kill_test.compare(tmp_path / "calm", tmp_path / "killed") == []
+    seed = os.getpid()  # other moments in every test run; a failure says which
+    rng, told = kill_test.random.Random(seed), f"kill moments of random.Random({seed})"
+    assert kill_test.kill_often(command, tmp_path / "killed", 2, 0.5, rng) == 2, told
+    assert kill_test.start(command, tmp_path / "killed").wait() == 0, told
+    assert kill_test.compare(tmp_path / "calm", tmp_path / "killed") == [], told
 
 
 def test_sigterm_to_the_process_ends_it_with_code_75_within_seconds(tmp_path):

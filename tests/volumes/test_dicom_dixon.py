@@ -1,12 +1,14 @@
 """Neck-to-knee archives made of phantoms: what comes out is the phantom, and every planted defect is told."""
 
 import functools
+import itertools
 import pathlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.volumes import ukb_archive as ukb
 from ukbob_jax import phantom
@@ -109,7 +111,7 @@ def test_gains_between_stations_stay_within_their_neighbours_and_are_told(tmp_pa
         heights = np.flatnonzero((station == number).all((0, 1)))[2:-2]
         inside = found.image.array[:, :, heights], reference[:, :, heights]
         assert np.abs(inside[0] - gain * inside[1]).max() <= 1.0
-    for cost, upper, lower in zip(found.quality["seam_costs"], GAINS, GAINS[1:]):
+    for cost, (upper, lower) in zip(found.quality["seam_costs"], itertools.pairwise(GAINS), strict=True):
         assert cost == pytest.approx(abs(upper - lower) / ((upper + lower) / 2), abs=0.01)
     assert found.quality["swapped"] == []  # a gain is no swap
     overlap = (
@@ -385,3 +387,13 @@ def test_otsu_is_skimages():
         expected, abs=1.5 * np.ptp(values) / body.BINS
     )  # bin edge against centre
     assert body.otsu(np.full(10, 3.0)) == 3.0
+
+
+@pytest.mark.parametrize("radii", [(1, 1), (2, 5), (9, 1)])
+def test_the_core_is_what_a_box_fits_into(radii):
+    mask = np.random.default_rng(0).uniform(size=(12, 30, 4)) < 0.97
+    mask[2:9, 2:26] = True
+    box = np.ones((2 * radii[0] + 1, 2 * radii[1] + 1, 1))
+    found = swap.erode_in_plane(mask, list(radii))
+    np.testing.assert_array_equal(found, ndimage.binary_erosion(mask, box))
+    assert found.dtype == bool and found.any() == (radii[0] < 5)

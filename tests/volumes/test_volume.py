@@ -202,17 +202,17 @@ def test_a_crop_keeps_every_voxel_where_it_was_in_the_world(start, size):
 
 
 @pytest.mark.parametrize(
-    "array, affine",
+    "array, affine, message",
     [
-        (np.zeros((3, 3)), np.eye(4)),
-        (np.zeros((3, 0, 3)), np.eye(4)),
-        (np.zeros((3, 3, 3)), np.eye(3)),
-        (np.zeros((3, 3, 3)), np.diag([1, 0, 1, 1])),
-        (np.zeros((3, 3, 3)), np.diag([1, np.nan, 1, 1])),
+        (np.zeros((3, 3)), np.eye(4), r"got \(3, 3\)"),
+        (np.zeros((3, 0, 3)), np.eye(4), r"no empty axis; got \(3, 0, 3\)"),
+        (np.zeros((3, 3, 3)), np.eye(3), r"affine has shape \(3, 3\)"),
+        (np.zeros((3, 3, 3)), np.diag([1, 0, 1, 1]), "affine is singular"),
+        (np.zeros((3, 3, 3)), np.diag([1, np.nan, 1, 1]), "affine holds NaN"),
     ],
 )
-def test_what_is_no_volume_is_refused(array, affine):
-    with pytest.raises(GeometryError):
+def test_what_is_no_volume_is_refused(array, affine, message):
+    with pytest.raises(GeometryError, match=message):
         bob.Volume(array, affine)
 
 

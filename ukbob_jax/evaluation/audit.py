@@ -2,15 +2,16 @@
 
 import base64
 import io
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 
 from ukbob_jax import anatomy, files
+from ukbob_jax.evaluation import report
 from ukbob_jax.evaluation.figures import cut, tone
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
@@ -83,10 +84,7 @@ def write(
         "unlisted": unlisted,
         "typical": {organ: shown._asdict() for organ, shown in typical.items()},
     }
-    source = (pathlib.Path(__file__).parent / "audit.html").read_text()
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    page = source.replace("@TITLE@", _escaped(title)).replace("@DATA@", text)
-    files.write_bytes(path, page.encode())
+    files.write_bytes(path, report.render("audit.html", title=title, data=data).encode())
 
 
 def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list[dict[str, Any]]:
@@ -179,15 +177,6 @@ def _panel(grey: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], colo
     inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     shown = np.repeat(base[..., None], 3, axis=-1).astype(np.float32)
     shown[inside] = (1 - _OPACITY) * shown[inside] + _OPACITY * color.astype(np.float32)
-    rim = inside & ~_eroded(inside)
+    rim = inside & ~ndimage.binary_erosion(inside)
     shown[rim] = color
     return np.round(shown).astype(np.uint8)
-
-
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    padded = np.pad(mask, 1)
-    return padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

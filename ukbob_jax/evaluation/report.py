@@ -3,7 +3,7 @@
 import base64
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -55,11 +55,29 @@ def write(folder: str | pathlib.Path, title: str, lead: str, sections: Sequence[
     for section in sections:
         for picture in section.pictures:
             files.write_bytes(folder / f"{picture.name}.png", picture.png)
-    source = (pathlib.Path(__file__).parent / "report.html").read_text()
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    html = page.render(title=title, lead=lead, sections=sections, cell=cell, inline=_inline)
+    html = render("report.html", title=title, lead=lead, sections=sections, cell=cell, inline=_inline)
     files.write_bytes(folder / "index.html", html.encode())
     return folder / "index.html"
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the HTML templates beside this file.
+
+    Text is escaped. `{{ value | tojson }}` writes JSON that can stand inside a script: `<`, `>`, `&` and `'` are
+    escaped, keys keep their order.
+
+    Raises:
+        ValueError: a number that is to be JSON is NaN or infinite.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template(template).render(values)
 
 
 def _inline(png: bytes) -> str:

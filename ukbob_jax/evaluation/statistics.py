@@ -8,8 +8,6 @@ from scipy import stats
 
 from ukbob_jax.errors import ValuesError
 
-EXACT = 12  # pairs up to which every assignment of signs is counted
-
 
 class Paired(NamedTuple):
     """How the second of two methods does on the same scans; differences are second minus first."""
@@ -45,7 +43,7 @@ def bootstrap_interval(
 
     Args:
         values: `n`, one number a subject; NaN where undefined.
-        statistic: called as `statistic(resampled, axis=1)` on `samples n`.
+        statistic: called as `statistic(resampled, axis=-1)` on `samples n`.
         level: share of resamples inside the interval.
         samples: number of resamples.
         seed: makes the interval reproducible.
@@ -57,17 +55,26 @@ def bootstrap_interval(
     values = values[~np.isnan(values)]
     if not values.size:
         return float("nan"), float("nan")
-    index = np.random.default_rng(seed).integers(0, values.size, (samples, values.size))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(statistic(values[index], axis=1), [tail, 100 - tail])
-    return float(low), float(high)
+    if values.size == 1:  # every resample is that value; SciPy asks for two
+        only = float(statistic(values, axis=-1))
+        return only, only
+    found = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=samples,
+        confidence_level=level,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def paired(first: Sequence[float], second: Sequence[float], samples: int = 10_000, seed: int = 0) -> Paired:
     """Compare two methods scan by scan.
 
-    The test flips the signs of the differences: all of them for up to 12 scans, `samples` random ones beyond. With n
-    scans p is at least 2 / 2**n, so that five scans can never be significant at 0.05.
+    The test flips the signs of the differences: every way where these are at most `samples`, else `samples` random
+    ones. With n scans p is at least 2 / 2**n, so that five scans can never be significant at 0.05.
 
     Args:
         first: `n` scores; NaN where undefined, such a scan is left out.
@@ -85,15 +92,29 @@ def paired(first: Sequence[float], second: Sequence[float], samples: int = 10_00
     n = change.size
     if not n:
         return Paired(0, *(float("nan"),) * 6)
-    if n <= EXACT:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice((-1, 1), (samples, n))
-        signs[0] = 1  # what was observed is one of the possibilities
-    flipped = np.abs((signs * change).mean(1))
-    p = float((flipped >= abs(change.mean()) - 1e-12).mean())
+    p = _sign_flips(change, samples, seed) if n > 1 else 1.0
     low, high = bootstrap_interval(change, np.mean, seed=seed)
     return Paired(n, float(change.mean()), low, high, p, float(change.min()), float((change < 0).mean()))
+
+
+def _sign_flips(change: np.ndarray, samples: int, seed: int) -> float:
+    """Two-sided p of at least two differences: how often a mean with random signs is as far from 0 as theirs."""
+
+    def distance(values: np.ndarray, axis: int) -> np.ndarray:
+        return np.abs(values.mean(axis)).round(
+            12
+        )  # equal means stay equal, in whatever order they were added
+
+    found = stats.permutation_test(
+        (change,),
+        distance,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=samples,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def equity(scores: Sequence[float], groups: Sequence[str], alpha: float = 1.0) -> Equity:
@@ -151,7 +172,8 @@ def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agree
     seen = (p > 0) | (t > 0)
     p, t = p[seen], t[seen]
     error = float((p - t).mean()) if p.size else float("nan")
-    share = float((np.abs(p - t) / t)[t > 0].mean()) if (t > 0).any() else float("nan")
+    there = t > 0
+    share = float((np.abs(p - t)[there] / t[there]).mean()) if there.any() else float("nan")
     if p.size < 3 or np.ptp(p) == 0 or np.ptp(t) == 0:
         return Agreement(p.size, float("nan"), float("nan"), error, share)
     pearson = float(stats.pearsonr(p, t).statistic)

@@ -29,6 +29,7 @@ from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.regions import paint_of
 from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
@@ -199,6 +200,17 @@ class Segmenter:
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in given]
         report["adaptation"] = summary.adaptations(results, way, self.channels)
         return Prediction(labels, report, self.used)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with whatever decides a prediction, for results to be kept under.
+
+        That is: every array of every network averaged, their architecture, and what the description says of input
+        and labels. The arrays that predict are looked at, whatever file they came from: seconds for a large network.
+        """
+        arrays = [digests({"params": params, "model_state": state}) for params, state in self.members]
+        facts = {name: self.meta.get(name) for name in SAME}
+        return files.fingerprint([arrays, repr(self.model), facts])
 
     @property
     def used(self) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+import ukbob_jax
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import agreement
@@ -58,14 +59,12 @@ def compared(
     organs: dict[int, str],
     path: pathlib.Path,
 ) -> list[dict[str, Any]]:
-    """Scores of one subject, from its file where the label maps and settings are the same."""
+    """Scores of one subject, from its file where label maps, settings and code are the same."""
     row, sets = store.rows[subject], (settings.auto, settings.manual)
-    key = [
-        *(row["folders"][f"label/{s}"] for s in sets),
-        row["source"],
-        settings.subset,
-        settings.tolerance_mm,
-    ]
+    maps = store.identity(subject, *(f"label/{s}" for s in sets))
+    options = {name: value for name, value in settings.to_dict().items() if name != "split"}
+    made_with = [ukbob_jax.__version__, options, organs]
+    key = files.fingerprint([maps, made_with])
     if path.exists() and (known := files.read_json(path))["key"] == key:
         return known["rows"]
     auto, manual = (store.read(subject, f"label/{s}") for s in sets)

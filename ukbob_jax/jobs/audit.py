@@ -18,7 +18,7 @@ from ukbob_jax.progress import track
 from ukbob_jax.quality import cohort, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
-from ukbob_jax.quality.outliers import strangeness, typical
+from ukbob_jax.quality.outliers import rank
 from ukbob_jax.store.reader import Store
 
 _THREADS = 4
@@ -38,17 +38,15 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows = files.read_jsonl(folder / verdicts.VERDICTS)
     limits = Limits.load(folder / "limits.json")
     subjects, measures, flagged = judged(config, store, rows, folder)
-    order = strangeness(measures)
     index = {subject: i for i, subject in enumerate(subjects)}
-    chosen = [row for row in rows if row["flagged"] or "decision" in row]
-    chosen.sort(key=lambda row: (-order[index[row["subject"]], row["organ"]], row["subject"], row["organ"]))
-    listed = [row for i, row in enumerate(chosen) if i < settings.rows or "decision" in row]
-    cases = [
-        case(config, store, row, limits, float(order[index[row["subject"]], row["organ"]])) for row in listed
-    ]
+    ranking = rank(rows)
+    ranked = list(zip(ranking.rows, ranking.scores))
+    listed = [(row, score) for i, (row, score) in enumerate(ranked) if i < settings.rows or "decision" in row]
+    cases = [case(config, store, row, limits, score) for row, score in listed]
     shown = cases[: settings.cases]
-    best = typical(measures, flagged)
-    wanted = {c.organ: int(best[c.organ]) for c in shown if best[c.organ] >= 0}
+    wanted = {
+        c.organ: index[ranking.typical[c.organ]["subject"]] for c in shown if c.organ in ranking.typical
+    }
     pictures = pictures_of(
         config, store, subjects, measures, [(index[c.subject], c.organ) for c in shown], wanted
     )
@@ -62,7 +60,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         measures=measures,
         flagged=flagged,
         cases=cases,
-        unlisted=len(chosen) - len(cases),
+        unlisted=len(ranked) - len(cases),
         typical={o: audit.Typical(subjects[i], pictures[i, o]) for o, i in wanted.items()},
     )
     print(f"audit: {len(cases)} labels to look at: {path}", file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+import ukbob_jax
 from ukbob_jax import anatomy, files
 from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
@@ -21,6 +22,15 @@ from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
+
+# Sections of a recipe that no score depends on: those of other jobs, and those of the training, whose network counts
+# itself. Of the store, each subject's arrays count. `data.organs` renumbers the true labels, as `mapping` tells.
+UNREAD = (
+    *("job", "seed", "platform", "workers", "repair", "cluster", "source", "inspect", "label", "store"),
+    *("solf", "audit", "judge", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
+    *("model", "init", "init_new", "regions", "loss", "balance", "augment", "optimizer", "train", "epochs"),
+    "mesh",
+)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -36,10 +46,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     segmenter = Segmenter.load(workdir)
     subjects = store.split(settings.split)
     read_found, read_truth, organs = mapping(config, segmenter)
-    key = fingerprint(config, segmenter)
+    same_for_all = [decisive(config, segmenter), read_found.tolist(), read_truth.tolist(), organs]
     folder = pathlib.Path(workdir) / "evaluation"
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
+        what = store.identity(subject, "image", f"label/{settings.label}")
+        key = files.fingerprint([same_for_all, what])
         if done.get(subject, {}).get("key") == key:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
@@ -125,18 +137,13 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool =
     }
 
 
-def fingerprint(config: ml_collections.ConfigDict, segmenter: Segmenter) -> str:
-    """Changes when the network or a setting that moves scores does; old scores are then made anew."""
-    what = {
-        "network": segmenter.meta["provenance"],
-        "evaluate": config.evaluate.to_dict(),
-        "etta": config.etta.to_dict(),
-        "inference": config.inference.to_dict(),
-        "organs": list(config.organs),
-        "baselines": [config.tent.to_dict(), config.bn.to_dict()],
-        "store": config.store,
-    }
-    return files.fingerprint(what)
+def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[str, Any]:
+    """What decides the scores of every subject: the network, the code and all of the recipe but what is never read.
+
+    A section that is new counts until it is listed in `UNREAD`.
+    """
+    settings = {name: value for name, value in config.to_dict().items() if name not in UNREAD}
+    return {"network": segmenter.digest, "ukbob_jax": ukbob_jax.__version__, "settings": settings}
 
 
 def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:

@@ -130,7 +130,8 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
         return teacher.label(segmenter, image, adapt, **options)
 
-    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "adapt": adapt, **options}
+    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "digest": segmenter.digest}
+    facts |= {"adapt": adapt, **options}
     return label, facts, asked or known
 
 

@@ -1,11 +1,55 @@
 """How strange a label is beside its organ's other labels: an order in which to look at them, and a typical one."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from ukbob_jax.quality.measures import OrganMeasures
-from ukbob_jax.quality.solf import LEAST_SPREAD, MAD_TO_SIGMA, features, to_scale
+from ukbob_jax.quality.measures import FEATURES, OrganMeasures
+from ukbob_jax.quality.solf import features, middle_and_spread, to_scale
 
 MOST = 20.0  # deviations; beyond it, and for an undefined measure, strange is strange
+
+
+class Ranking(NamedTuple):
+    """The order in which flagged labels are looked at, and with what each is compared."""
+
+    rows: list[dict[str, Any]]  # flagged or decided about, strangest first
+    scores: list[float]  # `strangeness` of each of these
+    typical: dict[
+        int, dict[str, Any]
+    ]  # by organ: its typical row; organs whose labels are all flagged have none
+
+
+def rank(rows: Sequence[dict[str, Any]]) -> Ranking:
+    """Order the labels that SOLF flagged or a person decided about by `strangeness`, ties by subject and organ.
+
+    Every page that shows flagged labels takes its order and its typical labels from here. The typical label of an
+    organ is the one nearest its medians (Euclidean distance of the three deviations) that is not flagged.
+
+    Args:
+        rows: verdicts, as `verdicts.rows` gives them, of the whole cohort. Their number sets time and memory, linearly.
+    """
+    index = {subject: i for i, subject in enumerate(dict.fromkeys(row["subject"] for row in rows))}
+    if not index:
+        return Ranking([], [], {})
+    subject = np.array([index[row["subject"]] for row in rows])
+    organ = np.array([row["organ"] for row in rows])
+    flagged = np.array([row["flagged"] for row in rows], bool)
+    values = np.full((len(index), organ.max() + 1, len(FEATURES)), np.nan)
+    present = np.zeros(values.shape[:2], bool)
+    values[subject, organ] = [[row[name] for name in FEATURES] for row in rows]  # null becomes NaN
+    present[subject, organ] = True
+    away = _deviations(values, present)[subject, organ]  # rows 3
+    scores = _second_largest(away)
+    shown = [i for i, row in enumerate(rows) if flagged[i] or "decision" in row]
+    shown.sort(key=lambda i: (-scores[i], rows[i]["subject"], organ[i]))
+    distance = np.linalg.norm(away, axis=-1)
+    typical: dict[int, dict[str, Any]] = {}
+    for i in np.lexsort((subject, distance)):  # nearest first
+        if not flagged[i]:
+            typical.setdefault(int(organ[i]), rows[i])
+    return Ranking([rows[i] for i in shown], [float(scores[i]) for i in shown], typical)
 
 
 def deviations(measures: OrganMeasures) -> np.ndarray:
@@ -17,28 +61,24 @@ def deviations(measures: OrganMeasures) -> np.ndarray:
     Args:
         measures: fields (n, num_classes).
     """
-    present = (np.asarray(measures.voxels) > 0)[..., None]
-    values = features(measures)
-    scaled = np.where(present & np.isfinite(values), to_scale(values), np.nan)
-    scaled = np.where(np.isfinite(scaled), scaled, np.nan)
-    middle = _median(scaled)
-    spread = np.maximum(MAD_TO_SIGMA * _median(np.abs(scaled - middle)), LEAST_SPREAD)
-    found = np.clip((scaled - middle) / spread, -MOST, MOST)
-    return np.where(present, np.where(np.isnan(found), MOST, found), np.nan)
+    return _deviations(features(measures), np.asarray(measures.voxels) > 0)
 
 
 def strangeness(measures: OrganMeasures) -> np.ndarray:
     """The second largest of the three absolute deviations, (n, num_classes): two of three must be odd; 0 if absent."""
-    return np.sort(np.nan_to_num(np.abs(deviations(measures)), nan=0.0), -1)[..., 1]
+    return _second_largest(deviations(measures))
 
 
-def typical(measures: OrganMeasures, flagged: np.ndarray) -> np.ndarray:
-    """The subject whose label is nearest its organ's medians and holds, (num_classes,); -1 where there is none."""
-    distance = np.linalg.norm(deviations(measures), axis=-1)  # NaN where absent
-    distance = np.where(flagged | np.isnan(distance), np.inf, distance)
-    return np.where(np.isfinite(distance).any(0), distance.argmin(0), -1)
+def _deviations(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """`deviations` of features (n, num_classes, 3); `present` is bool (n, num_classes)."""
+    present = present[..., None]
+    scaled = np.where(present & np.isfinite(values), to_scale(values), np.nan)
+    scaled = np.where(np.isfinite(scaled), scaled, np.nan)
+    middle, spread = middle_and_spread(scaled)
+    found = np.clip((scaled - middle) / spread, -MOST, MOST)
+    return np.where(present, np.where(np.isnan(found), MOST, found), np.nan)
 
 
-def _median(values: np.ndarray) -> np.ndarray:
-    """Along the subjects, NaN left out; 0 where there is nothing."""
-    return np.ma.filled(np.ma.median(np.ma.masked_invalid(values), axis=0), 0.0)
+def _second_largest(away: np.ndarray) -> np.ndarray:
+    """Of three deviations, last axis, by size; NaN counts as 0."""
+    return np.sort(np.nan_to_num(np.abs(away), nan=0.0), -1)[..., 1]

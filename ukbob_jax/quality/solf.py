@@ -3,6 +3,7 @@
 An organ's label is flagged when at least two of its three measures leave the range that this organ has in the cohort.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,10 +73,7 @@ def fit_robust(
         raise ValuesError(f"deviations={deviations}: must be positive.")
 
     def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scaled = to_scale(ordered)
-        middle = _median(scaled, count)
-        spread = MAD_TO_SIGMA * _median(np.sort(np.abs(scaled - middle), axis=0), count)
-        spread = np.maximum(spread, LEAST_SPREAD)
+        middle, spread = middle_and_spread(to_scale(np.where(np.isfinite(ordered), ordered, np.nan)))
         a, b = (_from_scale(middle + sign * deviations * spread) for sign in (-1, 1))
         return np.minimum(a, b), np.maximum(a, b)
 
@@ -187,8 +185,19 @@ def _pick(ordered: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.take_along_axis(ordered, np.clip(index, 0, len(ordered) - 1)[None], 0)[0]
 
 
-def _median(ordered: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return (_pick(ordered, (count - 1) // 2) + _pick(ordered, count // 2)) / 2
+def middle_and_spread(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and robust standard deviation, at least `LEAST_SPREAD`, along the first axis.
+
+    Args:
+        scaled: (n, num_classes, 3), on the scales of `to_scale`; NaN is left out.
+    Returns:
+        (middle, spread), each (num_classes, 3); where there is no value, NaN and `LEAST_SPREAD`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # classes that nobody has
+        middle = np.nanmedian(scaled, axis=0)
+        deviation = np.nanmedian(np.abs(scaled - middle), axis=0)
+    return middle, np.fmax(MAD_TO_SIGMA * deviation, LEAST_SPREAD)
 
 
 def to_scale(values: np.ndarray) -> np.ndarray:

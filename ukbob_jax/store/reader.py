@@ -175,6 +175,19 @@ class Store:
             )
         return row["present"][name]
 
+    def identity(self, subject: str, *arrays: str) -> dict[str, Any]:
+        """What changes when one of a subject's `arrays` does, with the digests of their bytes; see `rows.identity`.
+
+        For results that are kept: a label set written anew counts as another even where names and sources agree.
+
+        Raises:
+            FileError: the subject's `done.json` is missing or damaged.
+        """
+        row = rows.read_done(self._root, subject)
+        if row is None:
+            raise FileError(f"{self.path}: subject {subject}, done.json: missing. {self._remedy(subject)}")
+        return rows.identity(row, *arrays)
+
     def verify(self, subject: str) -> None:
         """Compare every file of `subject` with the digests written beside it.
 

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,17 @@ def new(subject: str, shape: tuple[int, ...], affine: np.ndarray) -> dict[str, A
         "folders": {},  # per array, below the subject
         "digests": {},  # per array: SHA-256 of its files
     }
+
+
+def identity(row: Mapping[str, Any], *arrays: str) -> dict[str, Any]:
+    """Of a row with digests: what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.
+
+    Everything in the row counts except where the subject stands and what other arrays bring: a field that is added
+    to rows counts until it is listed here.
+    """
+    elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
+    same = {name: value for name, value in row.items() if name not in elsewhere}
+    return same | {name: [row["folders"].get(name), row["digests"].get(name)] for name in arrays}
 
 
 def seal(row: dict[str, Any]) -> bytes:

@@ -49,8 +49,10 @@ def _positions(shape: tuple[int, ...], index: tuple[slice, ...]) -> np.ndarray:
 
 
 def _digest(values: np.ndarray, positions: np.ndarray) -> int:
-    bits = np.ravel(values).view(f"uint{8 * values.dtype.itemsize}")
     positions, total = np.ravel(positions), 0
+    bits = np.ravel(values).view(f"uint{8 * min(values.dtype.itemsize, 4)}")
+    if (words := values.dtype.itemsize // 4) > 1:  # 64 bits, as numpy has them: each word is an element
+        positions = (positions[:, None] * np.uint32(words) + np.arange(words, dtype=np.uint32)).ravel()
     for start in range(0, bits.size, CHUNK):
         place = _mix(positions[start : start + CHUNK] + np.uint32(1))
         total += int(_mix(place ^ bits[start : start + CHUNK].astype(np.uint32)).sum(dtype=np.uint32))

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,49 +13,62 @@ import ukbob_jax
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 
-# Sections of a configuration that decide the numbers of a training, and the fields in them that do not. A resumed
-# run may differ in the latter and in everything else (mesh, inference, organs).
-BINDING = (
-    *("seed", "splits", "folds", "fold", "data", "model", "init", "init_new", "regions", "loss", "balance"),
-    *("augment", "optimizer", "train"),
-)
+# What a resumed run may change: it moves no number of the training. All else in a configuration binds, so that a
+# section or field which is new binds until it is listed here. An entry is a field, or a section with all in it.
 FREE = (
-    *("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat"),
-    "data.damaged",
+    *("job", "platform", "workers", "repair", "cluster", "store", "mesh"),  # which machine, which files
+    "source",  # what was ingested counts by the fingerprint of the data
+    *("solf", "audit", "judge", "labeller", "agreement", "inspect"),  # verdicts count by that fingerprint too
+    *("inference", "etta", "tent", "bn", "evaluate", "predict", "organs"),  # what is done with the network
+    "epochs",  # becomes train.steps and optimizer.warmup_steps
+    *(f"data.{name}" for name in ("store", "threads", "workers", "val_split", "val_label", "damaged")),
+    "model.remat",
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
     *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),
+)
+FORMAT = 2  # of recipes, in the field "format"
+# Recipes without a format hold these sections only, and say nothing about others.
+SECTIONS_OF_FORMAT_1 = (
+    *("seed", "splits", "folds", "fold", "data", "model", "init", "init_new", "regions", "loss", "balance"),
+    *("augment", "optimizer", "train"),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 
 def recipe(config: Mapping[str, Any], data: str) -> dict[str, Any]:
     """Dotted field -> JSON value of what a resume must repeat; `data` is a fingerprint of subjects and labels."""
-    flat = {name: value for section in BINDING for name, value in _flatten(section, config.get(section))}
-    flat["data.fingerprint"] = data
-    return json.loads(json.dumps({name: value for name, value in flat.items() if name not in FREE}))
+    flat = {name: value for section in config for name, value in _flatten(section, config[section])}
+    bound = {name: value for name, value in flat.items() if not _in(name, FREE)}
+    return json.loads(json.dumps({"format": FORMAT, **bound, "data.fingerprint": data}))
 
 
 def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Any) -> None:
     """Refuse to go on with a training whose numbers would not be those of one configuration.
 
     A field that only one of them has, and that is off (0, False, empty), belongs to another version of the package and
-    changes nothing: a new option must not strand the runs under way.
+    changes nothing: a new option must not strand the runs under way. The same holds for sections that recipes did not
+    record when the run was made.
 
     Raises:
         ConfigError: naming every field that differs, with both values.
     """
-    names = [name for name in sorted({*saved, *now}) if saved.get(name) != now.get(name)]
-    off = [
-        name
-        for name in names
-        if (name not in saved or name not in now) and not saved.get(name, now.get(name))
-    ]
-    names = [name for name in names if name not in off]
+    names = sorted(name for name in {*saved, *now} if _differs(name, saved, now))
     if names:
         changes = "; ".join(f"{name} was {saved.get(name)!r}, is {now.get(name)!r}" for name in names)
         raise ConfigError(
             f"{folder}: made with another configuration: {changes}. Restore it, or use a new workdir."
         )
+
+
+def _differs(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a field that binds has changed since the recipe `saved`."""
+    if name == "format" or _in(name, FREE):
+        return False
+    if name in saved and name in now:
+        return saved[name] != now[name]
+    if "format" not in saved and name not in saved and not _in(name, SECTIONS_OF_FORMAT_1):
+        return False
+    return bool(saved.get(name, now.get(name)))
 
 
 def describe_start() -> dict[str, Any]:
@@ -77,6 +90,12 @@ def code_fingerprint() -> str:
     root = pathlib.Path(ukbob_jax.__file__).parent
     sources = {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*.py"))}
     return files.fingerprint([sources], 12)
+
+
+def _in(name: str, entries: Sequence[str]) -> bool:
+    """Whether a dotted field, or a section that it is in, is among `entries`."""
+    parts = name.split(".")
+    return any(".".join(parts[:length]) in entries for length in range(1, len(parts) + 1))
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, Any]]:

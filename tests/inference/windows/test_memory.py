@@ -1,5 +1,7 @@
 """The estimate against what XLA says a program takes, and its arithmetic by hand."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,13 +41,15 @@ def test_the_network_takes_about_what_is_estimated():
     assert 0.7 < memory.peak(model.apply, variables, x) / taken < 2  # 36 and 32 MB when this was written
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is free")
 def test_free_memory_is_that_of_the_machine_or_its_container(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path / "memory.max")
     device = jax.devices()[0]
-    free = memory.available(device)
-    assert free is None or 1e7 < free < 1e14
+    assert 1e7 < memory.available(device) < 1e14
     (tmp_path / "memory.max").write_text("1000000\n")
-    assert free is None or memory.available(device) == 1_000_000
+    assert memory.available(device) == 1_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available(device) > 1e7
 
 
 def test_the_first_smaller_setting_that_fits_is_named():

@@ -68,6 +68,7 @@ def test_two_processes_train_and_validate_as_one(tmp_path):
         rows[processes] = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         assert (workdir / "config.json").is_file()
         assert len(list((workdir / "checkpoints").glob("step_*"))) == 1
+    assert rows[1]
     for alone, together in zip(*rows.values(), strict=True):
         assert alone.keys() == together.keys()
         for name in alone.keys() - {

@@ -1,11 +1,15 @@
 """What SOLF found: which labels were flagged, how they look, and, where errors were planted, whether it was right."""
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import figures
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.quality import verdicts
+from ukbob_jax.quality.outliers import rank
 from ukbob_jax.store.reader import Store
 
 SCATTERED = (
@@ -116,32 +120,36 @@ def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
 
 
 def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
-    """The flagged labels farthest from their organ's median, each above a typical label of the same organ."""
-    pictures, seen = [], set()
-    large = {organ for name, organ in anatomy.IDS.items() if name in SCATTERED}
-    ranked = sorted(
-        (row for row in rows if row["flagged"] and row["organ"] in large), key=lambda r: -strangeness(r, rows)
-    )
-    for row in ranked:
-        if row["organ"] in seen or len(seen) == WORST:
-            continue
-        seen.add(row["organ"])
-        own = [other for other in rows if other["organ"] == row["organ"] and not other["flagged"]]
-        typical = min(own, key=lambda other: strangeness(other, rows))
-        name = anatomy.NAMES[row["organ"]]
-        caption = f"{name}: flagged for {', '.join(row['outside'])} (above), and a typical one (below)."
-        pictures.append(Picture(f"solf_{name}", pair(store, label, (row, typical)), caption))
+    """The strangest flagged label of each of a few large organs, above a typical label of the same organ.
+
+    The order is that of the audit page (`strangeness.rank`). An organ whose labels are all flagged has nothing to
+    be compared with: its label is shown alone, and the caption says so.
+    """
+    large = {anatomy.IDS[name] for name in SCATTERED}
+    ranking = rank(rows)
+    strangest: dict[int, dict] = {}
+    for row in ranking.rows:
+        if row["flagged"] and row["organ"] in large:
+            strangest.setdefault(row["organ"], row)
+    pictures = []
+    for organ, row in itertools.islice(strangest.items(), WORST):
+        name, typical = anatomy.NAMES[organ], ranking.typical.get(organ)
+        chosen = (row,) if typical is None else (row, typical)
+        caption = worst_caption(name, row["outside"], typical is not None)
+        pictures.append(Picture(f"solf_{name}", pair(store, label, chosen), caption))
     return pictures
 
 
-def strangeness(row: dict, rows: list[dict]) -> float:
-    """How far the body share is from the organ's median, as |log ratio|."""
-    own = [other["body_fraction"] for other in rows if other["organ"] == row["organ"]]
-    return abs(float(np.log(row["body_fraction"] / np.median(own))))
+def worst_caption(name: str, outside: Sequence[str], has_typical: bool) -> str:
+    """What a picture of `worst` shows; a label may also be flagged by a person, with no measure out of range."""
+    reason = ", ".join(outside) or "a person's decision"
+    if has_typical:
+        return f"{name}: flagged for {reason} (above), and a typical one (below)."
+    return f"{name}: flagged for {reason}. Every label of this organ is flagged, so no typical one is shown."
 
 
 def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
-    """Three planes through the organ of each row."""
+    """Three planes through the organ of each of one or two rows."""
     shown, centers = [], []
     for row in chosen:
         image = np.asarray(store.read(row["subject"], "image")[..., -2:][..., 0], np.float32)

@@ -1,6 +1,7 @@
 """Fat and water exchanged: the rim of the body is fat, so a watery rim around a fatty core is suspect."""
 
 import numpy as np
+from scipy import ndimage
 
 RIM_MM = 8.0
 FEWEST = 200  # voxels of rim and of core; less is no evidence
@@ -54,11 +55,5 @@ def suspected(found: list[list[float | None]]) -> list[int]:
 def erode_in_plane(mask: np.ndarray, radii: list[int]) -> np.ndarray:
     """`x y z` bool without what is nearer than `radii` voxels, in x and y, to the outside; the border is outside."""
     for axis, radius in enumerate(radii):
-        run = mask.copy()
-        view, source = np.moveaxis(run, axis, 0), np.moveaxis(mask, axis, 0)
-        for step in range(1, radius + 1):
-            view[step:] &= source[:-step]
-            view[:-step] &= source[step:]
-            view[:step] = view[-step:] = False
-        mask = run
+        mask = ndimage.minimum_filter1d(mask, 2 * radius + 1, axis, mode="constant", cval=0)
     return mask
