@@ -199,7 +199,7 @@ def test_an_exchange_of_some_devices_uses_one_link() -> None:
 def test_compiles_what_the_recipe_trains() -> None:
     config = swin_bob.get_config("pod")
     assert config.model.in_channels == pod.CHANNELS and config.model.norm == pod.NORM
-    assert config.augment == pod.AUGMENT and config.loss == "dice_ce"
+    assert config.augment == pod.AUGMENT and config.loss.name == "dice_ce"
     assert {**config.optimizer, "steps": config.train.steps}.keys() == pod.OPTIMIZER.keys()
     defaults = pod.parse([])
     assert (

@@ -4,12 +4,16 @@ import argparse
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from ukbob_jax.errors import ConfigError
+
+Config = Any  # an ml_collections.ConfigDict, whose fields have no types
 
 
 def parse(argv: list[str], usage: str) -> tuple[ml_collections.ConfigDict, argparse.Namespace]:
@@ -89,6 +93,24 @@ def _expand(config: ml_collections.ConfigDict, workdir: str) -> None:
             _expand(value, workdir)
         elif isinstance(value, str):
             config[key] = value.replace("{workdir}", workdir)
+
+
+def with_fields(config: ml_collections.ConfigDict, values: Mapping[str, object]) -> ml_collections.ConfigDict:
+    """Return a copy of `config` with some fields, named by their dotted paths, set to other values.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    copy = ml_collections.ConfigDict(config.to_dict())
+    for path, value in values.items():
+        *sections, field = path.split(".")
+        section: Any = copy
+        for name in sections:
+            section = section.get(name, {})
+        if field not in section:
+            raise ConfigError(f"config.{path}: no such field.")
+        section[field] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+    return copy
 
 
 def claim(workdir: str, job: tuple[str, ...]) -> pathlib.Path:

@@ -169,6 +169,31 @@ def test_a_pending_evaluation_is_dropped_where_there_is_none_any_more(tmp_path):
     assert toy.fit(tmp_path, evaluate=None).step == 12
 
 
+def as_first_written(workdir, step):
+    """Make the checkpoint of `step` what earlier versions wrote: other keys, a score without a direction."""
+    folder = workdir / "checkpoints" / f"step_{step:08d}"
+    meta = json.loads((folder / "meta" / "metadata").read_text())
+    pending = meta.pop("evaluation_pending")
+    (folder / "meta" / "metadata").write_text(json.dumps({**meta, "owes_evaluation": pending}))
+    del meta["best"]
+    if (folder / "metrics").exists():
+        score = json.loads((folder / "metrics" / "metrics").read_text())["score"]
+        (folder / "metrics" / "metrics").write_text(json.dumps({"score": score}))
+    return pending
+
+
+@pytest.mark.parametrize("stop, pending", [(6, True), (7, False)])
+def test_a_checkpoint_of_an_earlier_version_goes_on(calm, tmp_path, stop, pending):
+    with pytest.raises(Preempted):
+        toy.fit(tmp_path, stream=stopping_after(stop))
+    steps = [int(path.name.split("_")[1]) for path in (tmp_path / "checkpoints").glob("step_*")]
+    assert [as_first_written(tmp_path, step) for step in sorted(steps)][-1] == pending
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+    best = restore_params(calm[0] / "checkpoints")[2]["step"]
+    assert restore_params(tmp_path / "checkpoints")[2]["step"] == best
+
+
 @pytest.mark.parametrize("failing, stream", [(8, toy.batches), (5, stopping_after(7))])
 def test_a_run_whose_last_save_fails_does_not_end_as_if_it_were_saved(tmp_path, monkeypatch, failing, stream):
     manager = checkpoints.ocp.CheckpointManager

@@ -10,7 +10,7 @@ Methods 18, supplement), TorchIO is Perez-Garcia et al. 2021 (Computer Methods a
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -150,7 +150,7 @@ def blur(
 def affine(
     key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     degrees: float = 10.0, scale: float = 0.1, shift: float = 0.05,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Sample:  # fmt: skip
     """Rotate, scale and move a little about the centre (TorchIO): linear for the image, nearest for the label.
 
@@ -251,7 +251,7 @@ def _range(image: jax.Array) -> tuple[jax.Array, jax.Array]:
     return bottom, image.max(axis=(0, 1, 2), keepdims=True) - bottom
 
 
-def _resampled(image: jax.Array, label: Label, places: jax.Array) -> Sample:
+def _resampled(image: jax.Array, label: Label, places: jax.Array | np.ndarray) -> Sample:
     """Return image and label at `places` (`3 x y z`, voxels): linear and nearest; 0 and ignore from outside."""
     resample = functools.partial(map_coordinates, coordinates=list(places), mode="constant")
     moved = jax.vmap(functools.partial(resample, order=1, cval=0.0), in_axes=-1, out_axes=-1)(image)

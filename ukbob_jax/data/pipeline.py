@@ -1,7 +1,7 @@
 """From a store to batches on the host: an endless stream whose order is a pure function of (seed, step)."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import grain
 import numpy as np
@@ -30,7 +30,7 @@ def batches(
     contrasts: Sequence[str] | None = None,
     normalize: str = "zscore",
     reading: Reading = READING,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield endless training batches, from `start_step` on.
 
     The batch of a step is the same whatever the number of threads, workers and processes: of `reading.processes`, this
@@ -83,7 +83,7 @@ def ignore_sigterm(index: int, count: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _stream(dataset: grain.MapDataset, threads: int, workers: int) -> Iterator[Batch]:
+def _stream(dataset: grain.MapDataset, threads: int, workers: int) -> Generator[Batch]:
     if workers and not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(1, threads))

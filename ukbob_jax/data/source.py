@@ -18,7 +18,7 @@ class SubjectSample(NamedTuple):
 
     Attributes:
         subject: its id in the store.
-        index: place in the list of subjects that was asked for.
+        number: place in the list of subjects that was asked for.
         shape: voxels, x y z.
         channels: indices of the contrasts to feed, into the stored image.
         statistics: of those channels.
@@ -29,7 +29,7 @@ class SubjectSample(NamedTuple):
     """
 
     subject: str
-    index: int
+    number: int
     shape: Size
     channels: tuple[int, ...]
     statistics: Statistics
@@ -60,7 +60,7 @@ class ScanSource:
         flagged = {} if labels is None else labels.flagged
         self._flagged = {subject: frozenset(organs) for subject, organs in flagged.items() if organs}
         drop = self._flagged if labels is not None and labels.action == "drop" else {}
-        self._subjects = [(index, name) for index, name in enumerate(subjects) if name not in drop]
+        self._subjects = [(number, name) for number, name in enumerate(subjects) if name not in drop]
         if not self._subjects:
             what = "every subject has a flagged organ and flagged=drop" if drop else "the list is empty"
             raise ConfigError(
@@ -75,14 +75,14 @@ class ScanSource:
         return len(self._subjects)
 
     def __getitem__(self, position: int) -> SubjectSample:
-        index, subject = self._subjects[position]
+        number, subject = self._subjects[position]
         row = self.store.rows[subject]
         channels = tuple(row["contrasts"].index(name) for name in self.contrasts)
         statistics = Statistics(**row["intensity"])
         lookup, classes = self._classes(subject)
         return SubjectSample(
             subject=subject,
-            index=index,
+            number=number,
             shape=tuple(row["shape"]),
             channels=channels,
             statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),

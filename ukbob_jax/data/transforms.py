@@ -34,15 +34,15 @@ class PlaceCrops(grain.transforms.RandomMap):
     def __init__(self, store: Store, label_set: str | None, crops: Crops) -> None:
         self.store, self.label_set, self.crops = store, label_set, crops
 
-    def random_map(self, sample: SubjectSample, rng: np.random.Generator) -> list[Place]:
-        """Draw the places of the sample's `views` crops."""
-        first = self._place(sample, rng)
+    def random_map(self, element: SubjectSample, rng: np.random.Generator) -> list[Place]:  # pyright: ignore
+        """Draw the places of the `views` crops of `element`."""
+        first = self._place(element, rng)
         return [first, *(self._view(first, rng) for _ in range(self.crops.views - 1))]
 
     def _place(self, sample: SubjectSample, rng: np.random.Generator) -> Place:
         size = np.minimum(self.crops.size, sample.shape)
         start = rng.integers(0, np.array(sample.shape) - size + 1)
-        if sample.classes and rng.random() < self.crops.foreground:
+        if self.label_set and sample.classes and rng.random() < self.crops.foreground:
             stored_ids = sample.classes[sorted(sample.classes)[rng.integers(len(sample.classes))]]
             stored_id = stored_ids[rng.integers(len(stored_ids))]
             voxels = self.store.sample(sample.subject, self.label_set, stored_id)
@@ -75,8 +75,9 @@ class ReadBatch(grain.transforms.Map):
         self.damaged = damaged
         self._warned: set[str] = set()
 
-    def map(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
-        """Read the crops at `places`; return a packed batch, as `unpack.unpack` describes it."""
+    def map(self, element: Sequence[Place]) -> dict[str, np.ndarray]:  # pyright: ignore
+        """Read the crops at the places `element`; return a packed batch, as `unpack.unpack` describes it."""
+        places = element
         voxels, lost = self._voxels(places), set[int]()
         waits = [wait for row, place in enumerate(places) for wait in self._fetch(row, place, voxels, lost)]
         batch = {**voxels, **self._descriptions([place.sample for place in places])}
@@ -96,7 +97,9 @@ class ReadBatch(grain.transforms.Map):
         """Make the arrays that crops are read into: stored `b c x y z`, label `b x y z`."""
         padded = any((place.size < self.crop).any() for place in places)
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
-        voxels = {"stored": new((len(places), len(places[0].sample.channels), *self.crop), np.int16)}
+        voxels: dict[str, np.ndarray] = {
+            "stored": new((len(places), len(places[0].sample.channels), *self.crop), np.int16)
+        }
         if self.label_set is not None:
             voxels["label"] = new((len(places), *self.crop), np.uint8)
         return voxels
@@ -116,14 +119,14 @@ class ReadBatch(grain.transforms.Map):
         waits = []
         for name, out, which in wanted:
             with self._tolerant(sample.subject, row, lost):
-                waits.append((row, self.store.fetch(sample.subject, name, start, out, which)))
+                waits.append((row, self.store.fetch(sample.subject, name, start.tolist(), out, which)))
         return waits
 
     def _descriptions(self, samples: Sequence[SubjectSample]) -> dict[str, np.ndarray]:
         """Return what `unpack` must know of each row's scan."""
         mappings = [stored_mapping(sample, self.normalize) for sample in samples]
         batch = {
-            "subject": np.array([sample.index for sample in samples], np.int32),
+            "subject": np.array([sample.number for sample in samples], np.int32),
             "offset": np.array([mapping.offset for mapping in mappings], np.float32),
             "scale": np.array([mapping.scale for mapping in mappings], np.float32),
             "range": np.array([(mapping.low, mapping.high) for mapping in mappings], np.float32),

@@ -36,7 +36,7 @@ def unpack(batch: Arrays) -> Arrays:
         return {**rest, **_finish(jnp, packed, *_inside(jnp, shape, size))}
     in_x, in_y, in_z = _inside(np, shape, size)
     b, c, x, y, z = stored.shape
-    done = {"image": np.empty((b, x, y, z, c), np.float32)}
+    done: Arrays = {"image": np.empty((b, x, y, z, c), np.float32)}
     if "label" in packed:
         done["label"] = np.empty((b, x, y, z), np.uint8)
     planes = max(1, BLOCK // (y * z * c))

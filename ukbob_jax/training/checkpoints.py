@@ -342,7 +342,7 @@ def _digests(tree: Any) -> list[str]:
 
 def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
     try:
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         meta["arrays"].items()
     except Exception as error:
         raise Damaged(f"meta: {_reason(error)}") from error

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from ukbob_jax.training.preemption import Preemption
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.timer import Timer
 
-Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
+Batches = Callable[[int], Generator[dict[str, np.ndarray]]]
 Step = Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 Evaluation = tuple[dict[str, float], dict[str, np.ndarray]]  # numbers by name; pictures by name, h w 3 uint8
 Evaluate = Callable[[TrainState], Evaluation]

@@ -215,8 +215,7 @@ def dice_bce_regions(
     table = np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)  # value, k
     labels = labels.astype(jnp.int32)
     valid = labels != ignore
-    known = table.any(axis=-1)
-    known[0] = True
+    known = table.any(axis=-1) | (np.arange(256) == 0)
     unknown = valid & ((labels < 0) | (labels > 255) | ~jnp.take(known, jnp.clip(labels, 0, 255)))
     if annotated is not None:
         whole = jnp.asarray(annotated, bool)[:, :, None] | ~table[None, : annotated.shape[1]]

@@ -42,7 +42,8 @@ class MetricsBuffer:
 
     def busy(self) -> bool:
         """Return whether the device still works on a step."""
-        return bool(self._waiting) and not all(value.is_ready() for value in self._waiting[-1][0].values())
+        last: Any = self._waiting[-1][0].values() if self._waiting else ()
+        return not all(value.is_ready() for value in last)
 
     def rows(self, step: int) -> list[dict[str, float]]:
         """Return the metrics of each step since the last summary, on the host; the last one is `step`.

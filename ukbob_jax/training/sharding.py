@@ -38,7 +38,7 @@ def make_mesh(
     fsdp: int = 1,
     space: int = 1,
     batch_size: int,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """Make the mesh of the configuration's section `mesh`.
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from ukbob_jax.training.optimizer import Optimizer
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """One value of training; `step` alone says which batch comes next.
 
     Attributes:
