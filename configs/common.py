@@ -35,11 +35,11 @@ def base() -> ml_collections.ConfigDict:
     config.audit.rows = 2_000  # flagged labels that are listed
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 
-    config.judge = ml_collections.ConfigDict()
-    config.judge.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
-    config.judge.limits = ""  # the limits.json to judge by
-    config.judge.sex = ""  # "F" or "M", where the limits have strata
-    config.judge.height_mm = 0.0
+    config.check_labels = ml_collections.ConfigDict()
+    config.check_labels.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
+    config.check_labels.limits = ""  # the limits.json to judge by
+    config.check_labels.sex = ""  # "F" or "M", where the limits have strata
+    config.check_labels.height_mm = 0.0
 
     config.labeller = ml_collections.ConfigDict()
     config.labeller.kind = "command"  # or "teacher": the network of `workdir`

@@ -61,8 +61,8 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.source.count = 240  # subjects; SOLF is fitted on all their labels
     config.source.first = 0  # number of the first in the endless cohort
     config.source.splits = {"val": 3}  # the rest trains
-    config.source.spoilt = 0.4  # share of training subjects with label errors
-    config.source.errors = 0.1  # share of such a subject's large organs that get one
+    config.source.corrupted_fraction = 0.4  # of training subjects with label errors
+    config.source.errors = 0.1  # fraction of such a subject's large organs that get one
     config.source.scanner = ""
     config.source.seed = 0
 

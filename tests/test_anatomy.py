@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax import anatomy
-from ukbob_jax.errors import ConfigError, ValuesError
+from ukbob_jax.errors import ConfigError
 
 BOTH_WAYS = [(way, name) for name in anatomy.DATASETS for way in (anatomy.to_dataset, anatomy.from_dataset)]
 
@@ -175,25 +175,6 @@ def test_vertebrae_compare_as_a_whole():
 def test_unknown_label_set_names_the_choices():
     with pytest.raises(ConfigError, match="btcv, amos"):
         anatomy.to_dataset("flare")
-
-
-@pytest.mark.parametrize(
-    "numbering, expected",
-    [
-        ("brats", {1: "110", 2: "100", 3: "111", 4: "111"}),
-        ("decathlon", {1: "100", 2: "110", 3: "111"}),
-    ],
-)
-def test_tumour_regions_are_nested(numbering, expected):
-    for value, bits in expected.items():
-        regions = anatomy.brats_regions(np.full((1, 1, 1), value, np.uint8), numbering)
-        assert "".join(str(int(b)) for b in regions[0, 0, 0]) == bits
-    assert not anatomy.brats_regions(np.zeros((2, 2, 2), np.uint8), numbering).any()
-
-
-def test_tumour_labels_out_of_range_are_refused():
-    with pytest.raises(ValuesError, match="5"):
-        anatomy.brats_regions(np.full((2, 2, 2), 5, np.uint8))
 
 
 @pytest.mark.reference

@@ -5,7 +5,8 @@ import types
 from ukbob_jax import files
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.jobs import label
-from ukbob_jax.sources import digest
+from ukbob_jax.splits import digest
+from ukbob_jax.store.row import Subject
 
 
 def test_a_fingerprint_is_of_the_value_and_has_the_digits_asked_for():
@@ -17,8 +18,8 @@ def test_a_fingerprint_is_of_the_value_and_has_the_digits_asked_for():
 
 def test_fingerprints_that_old_stores_and_workdirs_hold_keep_their_value():
     rows = {
-        "s0": {"source": "ab", "folders": {"image": "0001/image", "label/auto": "0002/label/auto"}},
-        "s1": {"source": "cd", "folders": {"image": "0001/image", "label/auto": "0001/label/auto"}},
+        "s0": Subject("s0", source="ab", folders={"image": "0001/image", "label/auto": "0002/label/auto"}),
+        "s1": Subject("s1", source="cd", folders={"image": "0001/image", "label/auto": "0001/label/auto"}),
     }
     store = types.SimpleNamespace(rows=rows)
     data = TrainingData(store, ("s0", "s1"), (), "auto", ("0",), {}, None, None, {"s0": {5, 3}})

@@ -45,6 +45,7 @@ def recipe(tmp_path):
         (["--config=R", "--workdir=W", "--confg.train.steps=4"], "confg"),
         (["--config=R", "--workdir=W", "extra"], "unexpected argument 'extra'"),
         (["--config=R", "--workdir=W", "--config.job=dream"], "no job 'dream'; there are inspect"),
+        (["--config=R", "--workdir=W", "--config.job=judge"], "'judge' is now 'check_labels'"),
         (["--config=R", "--workdir=W", "--config.platform=tpu"], "JAX sees only cpu"),
         (["--config=R", "--workdir=W", "--coordinator=nowhere"], "expected HOST:PORT"),
         (["--config=R", "--workdir=W", "--coordinator=auto"], "no cluster found"),

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import brats, paint_of
+from ukbob_jax.regions import brats, mask, membership, region_labels_of
 
 
 @pytest.mark.parametrize(
@@ -13,21 +12,46 @@ def test_a_label_map_is_what_is_painted_from_its_regions(numbering, present):
     regions = brats(numbering, present)
     label = np.random.default_rng(0).choice([0, *(v for v in present if v)], (6, 5, 4)).astype(np.uint8)
     painted = np.zeros_like(label)
-    for mask, value in zip(np.moveaxis(regions.masks(label), -1, 0), regions.paint):
-        painted[mask] = value
+    for region, value in zip(np.moveaxis(regions.masks(label), -1, 0), regions.region_labels):
+        painted[region == 1] = value
     np.testing.assert_array_equal(painted, label)
-    np.testing.assert_array_equal(regions.masks(label), anatomy.brats_regions(label, numbering))
-    assert (
-        set(regions.labels) == {0, *regions.paint} and regions.labels[regions.paint[2]] == "enhancing_tumour"
-    )
+    assert set(regions.labels) == {0, *regions.region_labels}
+    assert regions.labels[regions.region_labels[2]] == "enhancing_tumour"
 
 
-def test_regions_nest_and_travel_as_json():
+@pytest.mark.parametrize(
+    "numbering, expected",
+    [
+        ("brats", {0: "000", 1: "110", 2: "100", 3: "111", 4: "111"}),
+        ("decathlon", {0: "000", 1: "100", 2: "110", 3: "111"}),
+    ],
+)
+def test_every_value_is_in_the_regions_that_its_numbering_says(numbering, expected):
+    regions = brats(numbering)
+    table = membership(regions.values)
+    for value, bits in expected.items():
+        assert "".join(str(int(b)) for b in table[value]) == bits
+        assert "".join(map(str, regions.masks(np.array([value], np.uint8))[0])) == bits
+    assert table.sum() == sum(bits.count("1") for bits in expected.values())
+
+
+def test_ignored_voxels_stay_ignored_in_every_region():
+    label = np.array([0, 1, 2, 3, 255], np.uint8)
+    assert mask(label, (1, 3)).tolist() == [0, 1, 0, 1, 255]
+    assert brats("brats").masks(label)[-1].tolist() == [255, 255, 255]
+
+
+def test_a_region_is_annotated_where_all_its_values_are():
+    known = np.ones(256, bool)
+    known[2] = False
+    assert brats("brats").annotated(known).tolist() == [False, True, True]
+
+
+def test_regions_travel_as_json_and_old_descriptions_are_read():
     regions = brats("brats")
-    table = regions.table
-    assert np.all(table[:, 2] <= table[:, 1]) and np.all(table[:, 1] <= table[:, 0])
-    assert paint_of({"regions": regions.to_json()}) == (2, 1, 3)
-    assert paint_of({"regions": None}) == paint_of({}) == ()
+    assert region_labels_of({"regions": regions.to_json()}) == (2, 1, 3)
+    assert region_labels_of({"regions": {"names": ["WT"], "values": [[1, 2]], "paint": [2]}}) == (2,)
+    assert region_labels_of({"regions": None}) == region_labels_of({}) == ()
 
 
 def test_other_numberings_are_refused():

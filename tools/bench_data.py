@@ -37,6 +37,7 @@ from ukbob_jax.data.unpack import unpack
 from ukbob_jax.jobs import ingest as ingest_job
 from ukbob_jax.store import rows, schema
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 from ukbob_jax.store.writer import StoreWriter
 
 CHANNELS = 4
@@ -178,8 +179,8 @@ def synthetic(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.nd
 def synthetic_manifest(folder: pathlib.Path, number: int) -> None:
     """A store's marker and manifest, as `number` subjects with 71 organs each leave them; no arrays."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "store.json").write_bytes(rows.seal(schema.FORMAT) + b"\n")
-    row = rows.lean(rows.new("x", (*UKB, CHANNELS), np.diag([2.23, 2.23, 3.0, 1.0])))
+    (folder / "store.json").write_bytes(rows.encode_line(schema.FORMAT) + b"\n")
+    row = rows.without_digests(Subject.new("x", (*UKB, CHANNELS), np.diag([2.23, 2.23, 3.0, 1.0])))
     row |= {
         "labels": ["auto"],
         "present": {"auto": [organ for organ in range(1, 73) if organ != 20]},
@@ -197,7 +198,7 @@ def synthetic_manifest(folder: pathlib.Path, number: int) -> None:
                 "split": "train" if subject % 20 else "val",
                 "source": f"{subject:064x}",
             }
-            file.write(rows.seal({**row, **changed}) + b"\n")
+            file.write(rows.encode_line({**row, **changed}) + b"\n")
 
 
 def filled(options: argparse.Namespace) -> Store:
@@ -225,12 +226,12 @@ def rate(stream: Iterator, number: int) -> dict[str, float]:
 
 def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
     """The same image and label crops straight from TensorStore, as many under way as ours has."""
-    shape = store.rows["s0"]["shape"]
+    shape = store.rows["s0"].shape
     root = schema.open_root(store.path)
 
     def array(subject: str, name: str) -> ts.TensorStore:
-        size = (*shape, CHANNELS) if name == "image" else tuple(shape)
-        folder = root / (schema.subject_folder(subject) + store.rows[subject]["folders"][name])
+        size = (*shape, CHANNELS) if name == "image" else shape
+        folder = root / (schema.subject_folder(subject) + store.rows[subject].folders[name])
         return ts.open(schema.array_spec(folder, name, size), open=True).result()
 
     arrays = {s: (array(s, "image"), array(s, "label/manual")) for s in store.subjects}
@@ -337,7 +338,9 @@ def write_scan(folder: pathlib.Path, name: str, image: np.ndarray, label: np.nda
 
 def ingest_ours(folder: pathlib.Path) -> Callable[[int, pathlib.Path], None]:
     paths = {"root": str(folder)}
-    origins = sources.find({"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM})
+    origins = sources.list_subjects(
+        {"kind": "files", "layout": "nnunet", "paths": paths, "spacing_mm": TARGET_MM}
+    )
 
     def write(number: int, out: pathlib.Path) -> None:
         failure = ingest_job.write_one(origins[number], str(out))

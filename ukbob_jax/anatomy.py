@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ukbob_jax.errors import ConfigError, ValuesError
+from ukbob_jax.errors import ConfigError
 
 NUM_CLASSES = 73  # background and 72 structures: the channels of a network
 IGNORE = 255  # voxels that take no part in any loss or metric
@@ -110,7 +110,7 @@ PAIRS: tuple[tuple[int, int], ...] = tuple(
 )
 # The lobes correspond upper to upper and lower to lower, but the right middle lobe has no partner: never exact
 LUNG_PAIRS: tuple[tuple[int, int], ...] = ((10, 12), (11, 14))
-SEXED: tuple[int, ...] = (IDS["prostate"],)  # absent in women
+MALE_ONLY: tuple[int, ...] = (IDS["prostate"],)  # absent in women
 # Structures that lie on one side, or are not symmetric: with these no left-right flip is anatomically valid
 ONE_SIDED: tuple[int, ...] = tuple(
     IDS[name]
@@ -404,31 +404,6 @@ BRATS_REGIONS: dict[str, dict[str, tuple[int, ...]]] = {
     "brats": {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)},
     "decathlon": {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)},
 }
-
-
-def brats_regions(label: np.ndarray, numbering: str = "brats") -> np.ndarray:
-    """Whole tumour, tumour core, enhancing tumour as overlapping masks.
-
-    Args:
-        label: `x y z`, integer, in the numbering of BraTS or of the decathlon's Task01.
-        numbering: a key of `BRATS_REGIONS`.
-    Returns:
-        `x y z 3`, bool, in the order WT, TC, ET.
-    Raises:
-        ConfigError: the numbering is not known.
-        ValuesError: a value is not in that numbering.
-    """
-    if numbering not in BRATS_REGIONS:
-        raise ConfigError(
-            f"tumour numbering {numbering!r} is not known; choose one of {', '.join(BRATS_REGIONS)}."
-        )
-    regions = BRATS_REGIONS[numbering]
-    unknown = set(np.unique(label).tolist()) - {0, *regions["WT"]}
-    if unknown:
-        raise ValuesError(
-            f"label: values {sorted(unknown)} are not tumour labels; expected 0 and {regions['WT']}."
-        )
-    return np.stack([np.isin(label, values) for values in regions.values()], axis=-1)
 
 
 def to_names(names: dict[int, str]) -> np.ndarray:

@@ -21,7 +21,7 @@ def run(argv: list[str]) -> None:
         UkbobError: anything the user can act on.
     """
     config, options = settings.parse(argv, usage=USAGE)
-    workdir = settings.claim(options.workdir, jobs.names(config))
+    workdir = settings.prepare_workdir(options.workdir, jobs.names(config))
     config = settings.resolve(config, workdir)
     devices.start(config, options)
     for name in jobs.names(config):

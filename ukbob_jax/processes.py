@@ -6,12 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from ukbob_jax.errors import UkbobError
+from ukbob_jax.errors import ConfigError, UkbobError
 
 Task = TypeVar("Task")
 
@@ -100,3 +100,14 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def shard(subjects: Sequence[str], process: int, processes: int) -> list[str]:
+    """Return the subjects that one of several processes works on: every `processes`th from `process` on.
+
+    Raises:
+        ConfigError: there is no such process.
+    """
+    if not 0 <= process < processes:
+        raise ConfigError(f"process {process} of {processes}: must be 0 to {processes - 1}.")
+    return list(subjects[process::processes])

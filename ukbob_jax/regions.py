@@ -4,16 +4,16 @@ A brain tumour is labelled part by part, but scored as whole tumour, tumour core
 sigmoid channel per region; a label map is painted from them, the inner regions over the outer ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ukbob_jax.anatomy import BRATS_REGIONS
+from ukbob_jax.anatomy import BRATS_REGIONS, IGNORE
 from ukbob_jax.errors import ConfigError
 
 # Label that the part of a region outside the next smaller one gets; what a label is called.
-_PAINT = {"brats": (2, 1, 3), "decathlon": (1, 2, 3)}
+_REGION_LABELS = {"brats": (2, 1, 3), "decathlon": (1, 2, 3)}
 _LABELS = {
     "brats": {1: "necrotic_core", 2: "oedema", 3: "enhancing_tumour"},
     "decathlon": {1: "oedema", 2: "non_enhancing_core", 3: "enhancing_tumour"},
@@ -27,39 +27,35 @@ class Regions(NamedTuple):
     Attributes:
         names: of the regions.
         values: the label values that make up each region.
-        paint: the label a voxel gets that is in this region and in none after it.
+        region_labels: the label a voxel gets that is in this region and in none after it; later regions overwrite
+            earlier ones.
         labels: label value -> name, background included, for label maps that are written.
     """
 
     names: tuple[str, ...]
     values: tuple[tuple[int, ...], ...]
-    paint: tuple[int, ...]
+    region_labels: tuple[int, ...]
     labels: dict[int, str]
 
-    @property
-    def table(self) -> np.ndarray:
-        """Which label values belong to which region: bool `256 k`."""
-        return np.stack([np.isin(np.arange(256), values) for values in self.values], axis=-1)
-
     def masks(self, label: np.ndarray) -> np.ndarray:
-        """The regions of a label map: `x y z` uint8 -> `x y z k` bool."""
-        return self.table[label]
+        """Return the regions of a label map: `x y z` uint8 -> `x y z k` uint8, see `mask`."""
+        return np.stack([mask(label, values) for values in self.values], axis=-1)
 
-    def looked_for(self, values: np.ndarray) -> np.ndarray:
-        """Regions all of whose values are among those looked for: bool `256` -> bool `k`."""
+    def annotated(self, values: np.ndarray) -> np.ndarray:
+        """Return which regions were annotated: those of which every value was. Bool `256` -> bool `k`."""
         return np.array([values[list(region)].all() for region in self.values])
 
     def to_json(self) -> dict[str, Any]:
-        """For a checkpoint's description."""
+        """Return what a checkpoint's description holds."""
         return {
             "names": list(self.names),
             "values": [list(values) for values in self.values],
-            "paint": list(self.paint),
+            "region_labels": list(self.region_labels),
         }
 
 
 def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
-    """Whole tumour, tumour core, enhancing tumour.
+    """Return whole tumour, tumour core and enhancing tumour.
 
     Args:
         numbering: a key of `anatomy.BRATS_REGIONS`.
@@ -72,19 +68,35 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
             f"config.regions: {numbering!r} is unknown; choose one of {', '.join(BRATS_REGIONS)}."
         )
     values = BRATS_REGIONS[numbering]
-    paint, labels = _PAINT[numbering], dict(_LABELS[numbering])
-    present = set(present) - {0, 255}
+    region_labels, labels = _REGION_LABELS[numbering], dict(_LABELS[numbering])
+    present = set(present) - {0, IGNORE}
     if unknown := sorted(present - set(values["WT"])):
         raise ConfigError(
             f"config.regions: label values {unknown} are no part of a tumour in the numbering {numbering!r}, "
             f"which has {values['WT']}."
         )
     if OLD_ENHANCING in present:
-        paint = (*paint[:2], OLD_ENHANCING)
+        region_labels = (*region_labels[:2], OLD_ENHANCING)
         labels[OLD_ENHANCING] = labels.pop(3)
-    return Regions(tuple(values), tuple(values.values()), paint, {0: "background", **labels})
+    return Regions(tuple(values), tuple(values.values()), region_labels, {0: "background", **labels})
 
 
-def paint_of(description: Mapping[str, Any]) -> tuple[int, ...]:
-    """`Regions.paint` of a checkpoint's description; empty for a network of classes that exclude each other."""
-    return tuple((description.get("regions") or {}).get("paint", ()))
+def mask(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """Return 1 in the region that `values` make up, 0 elsewhere, 255 where the label is ignored; uint8, of its shape."""
+    found = np.isin(label, values).astype(np.uint8)
+    found[label == IGNORE] = IGNORE
+    return found
+
+
+def membership(regions: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return which label values belong to which region: bool `256 k`."""
+    return np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)
+
+
+def region_labels_of(description: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return `Regions.region_labels` of a checkpoint's description; empty for classes that exclude each other.
+
+    Descriptions written before the field had this name call it "paint".
+    """
+    regions = description.get("regions") or {}
+    return tuple(regions.get("region_labels", regions.get("paint", ())))

@@ -113,7 +113,7 @@ def with_fields(config: ml_collections.ConfigDict, values: Mapping[str, object])
     return copy
 
 
-def claim(workdir: str, job: tuple[str, ...]) -> pathlib.Path:
+def prepare_workdir(workdir: str, job: tuple[str, ...]) -> pathlib.Path:
     """Make the workdir, refusing a folder with content that no run of ours has made.
 
     Raises:

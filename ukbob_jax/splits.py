@@ -1,14 +1,13 @@
-"""Who trains and who validates: the store's own splits, a split file, or one fold of several."""
+"""Decide who trains and who validates: the store's own splits, a split file, or one fold of several."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.sources import assign_splits
 from ukbob_jax.store.reader import Store
 
 Split = dict[str, list[str]]  # "train" and "val" -> subjects
@@ -18,26 +17,29 @@ WRITTEN = "splits.json"  # in the workdir, where folds were made
 def choose(
     config: ml_collections.ConfigDict, store: Store, workdir: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Subjects to train on and to validate with; no validation for an empty second.
+    """Choose the subjects to train on and to validate with; an empty second means no validation.
 
     With `config.splits`, those a file names; with `config.folds`, all of the training split but one fold, and that
     fold. Folds are also written to the workdir, in the form of split files.
 
     Raises:
-        ConfigError: a split, file, fold or subject there is not, or a subject on both sides.
+        ConfigError: an unknown split, file, fold or subject, or a subject on both sides.
     """
-    data = config.data
-    if not config.splits and config.folds < 2:
+    recipe: Any = config  # its fields have no types
+    data, number, fold = recipe.data, recipe.folds, recipe.fold
+    if not recipe.splits and number < 2:
         return store.split(data.train_split), store.split(data.val_split) if data.val_split else ()
-    if config.splits:
-        splits = read(config.splits)
+    if recipe.splits:
+        splits = read(recipe.splits)
     else:
-        splits = folds(store.split(data.train_split), config.folds, config.seed)
+        splits = folds(store.split(data.train_split), number, recipe.seed)
+        import jax  # here, because the processes that ingest only draw splits and do without it
+
         if jax.process_index() == 0:
             files.write_json(pathlib.Path(workdir) / WRITTEN, splits)
-    if not 0 <= config.fold < len(splits):
-        raise ConfigError(f"config.fold: {config.fold} is not in 0..{len(splits) - 1}.")
-    split = splits[config.fold]
+    if not 0 <= fold < len(splits):
+        raise ConfigError(f"config.fold: {fold} is not in 0..{len(splits) - 1}.")
+    split = splits[fold]
     for side, subjects in split.items():
         missing = [subject for subject in subjects if subject not in store.rows]
         if missing:
@@ -48,8 +50,30 @@ def choose(
     return tuple(split["train"]), tuple(split["val"])
 
 
-def folds(subjects: tuple[str, ...], number: int, seed: int) -> list[Split]:
-    """`number` splits, in each another fold validates; folds differ by one subject at most.
+def digest(settings: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-able settings; stores hold it, so another value would make them all anew."""
+    return files.fingerprint(settings, 64)
+
+
+def assign_splits(subjects: Sequence[str], sizes: Mapping[str, int], seed: int) -> dict[str, str]:
+    """Give every subject a split: `sizes` of them drawn by `seed`, the rest "train".
+
+    A subject's draw depends on its own name only, so that adding subjects moves few of the others.
+
+    Raises:
+        ConfigError: the sizes leave nothing, or are negative.
+    """
+    if min(sizes.values(), default=0) < 0 or sum(sizes.values()) > len(subjects):
+        raise ConfigError(
+            f"config.source.splits {dict(sizes)}: negative, or more than the {len(subjects)} subjects of the source."
+        )
+    drawn = sorted(subjects, key=lambda subject: digest({"seed": seed, "subject": subject}))
+    names = [name for name, size in sorted(sizes.items()) for _ in range(size)]
+    return {subject: names[place] if place < len(names) else "train" for place, subject in enumerate(drawn)}
+
+
+def folds(subjects: Sequence[str], number: int, seed: int) -> list[Split]:
+    """Make `number` splits, in each of which another fold validates; folds differ by one subject at most.
 
     The same names and seed give the same folds on every machine.
 
@@ -70,7 +94,7 @@ def folds(subjects: tuple[str, ...], number: int, seed: int) -> list[Split]:
 
 
 def read(path: str) -> list[Split]:
-    """The splits in a JSON file: {"train": [...], "val": [...]}, or a list of such, as nnU-Net's splits_final.json.
+    """Read the splits of a JSON file: {"train": [...], "val": [...]}, or a list of such, as nnU-Net's splits_final.json.
 
     Raises:
         ConfigError: not of that form, nobody to train on, or a subject on both sides.

@@ -26,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from ukbob_jax import devices, files, settings
 from ukbob_jax.jobs import ingest, train
-from ukbob_jax.sources import digest
+from ukbob_jax.splits import digest
 from ukbob_jax.store.reader import Store
 
 # The embedded cohort with true labels: what is asked here is how many, not how clean.

@@ -133,7 +133,7 @@ class Work:
             labels[i], errors = label_errors.plant(label, number, share=level, kinds=self.options.kinds)
             wrong[i, [error.organ for error in errors]] = True
             found.append(measure(labels[i], self.bodies.spacing_mm))
-        return labels, wrong, solf.large(stack(found), FEWEST)
+        return labels, wrong, solf.drop_small_organs(stack(found), FEWEST)
 
     def targets(self, labels: np.ndarray, out: np.ndarray) -> np.ndarray:
         """What is learnt: classes of the network, 255 where a label is left out."""

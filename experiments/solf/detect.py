@@ -19,7 +19,7 @@ from ukbob_jax.phantom import label_errors
 from ukbob_jax.progress import track
 from ukbob_jax.quality import FEATURES, error_detection, measure, solf, stack
 from ukbob_jax.quality.measures import OrganMeasures
-from ukbob_jax.quality.outliers import deviations, strangeness
+from ukbob_jax.quality.outliers import outlier_score, robust_z_scores
 
 HERE = pathlib.Path(__file__).parent
 FEWEST = 24  # voxels, as in configs/common.py
@@ -57,16 +57,16 @@ def cohort(count: int, shape: tuple[int, int, int], share: float) -> tuple[Organ
         found.append(measure(labels, spacing))
         errors += [{"subject": str(seed), **error._asdict()} for error in made]
     kind, kinds = error_detection.truth([str(seed) for seed in range(count)], errors, anatomy.NUM_CLASSES)
-    return solf.large(stack(found), FEWEST), kind, kinds
+    return solf.drop_small_organs(stack(found), FEWEST), kind, kinds
 
 
 def scores_and_truth(measures: OrganMeasures, kind: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Per measure, and for the vote, how strange every label is; and its error, -1 for none."""
     present = np.asarray(measures.voxels) > 0
     present[:, 0] = False
-    away = np.abs(deviations(measures))
+    away = np.abs(robust_z_scores(measures))
     scores = {name: away[..., i][present] for i, name in enumerate(FEATURES)}
-    return scores | {"two of three": strangeness(measures)[present]}, kind[present]
+    return scores | {"two of three": outlier_score(measures)[present]}, kind[present]
 
 
 def areas(measures: OrganMeasures, kind: np.ndarray, kinds: tuple[str, ...]) -> dict[str, dict[str, float]]:

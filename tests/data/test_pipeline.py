@@ -64,7 +64,7 @@ def test_crops_hold_the_voxels_of_their_place_normalised(store):
     assert batch["image"].dtype == np.float32 and batch["image"].shape == (20, 8, 8, 8, 3)
     assert batch["label"].dtype == np.uint8 and batch["subject"].dtype == np.int32
     for image, label, subject in zip(batch["image"], batch["label"], batch["subject"]):
-        stats = intensity.Statistics(**store.rows[TRAIN[subject]]["intensity"])
+        stats = intensity.Statistics(**store.rows[TRAIN[subject]].intensity)
         raw = np.rint(image * np.array(stats.std)[None, None, None] + np.array(stats.mean)[None, None, None])
         start = raw[0, 0, 0].astype(int) - [100 * (subject + 1), 1, 1]
         window = tuple(slice(low, low + 8) for low in start)
@@ -238,7 +238,7 @@ def starts_of(store, batch):
     """Where each row's crop began, x y z, from voxel values that say so."""
     places = []
     for image, subject in zip(batch["image"], batch["subject"]):
-        stats = intensity.Statistics(**store.rows[TRAIN[subject]]["intensity"])
+        stats = intensity.Statistics(**store.rows[TRAIN[subject]].intensity)
         raw = np.rint(image[0, 0, 0] * np.array(stats.std) + np.array(stats.mean)).astype(int)
         places.append(raw - [100 * (subject + 1), 1, 1])
     return np.array(places)

@@ -13,7 +13,7 @@ SMALL = {
     "source.shape": (32, 32, 64),
     "source.count": 14,
     "source.splits": {"val": 1},
-    "source.spoilt": 1.0,
+    "source.corrupted_fraction": 1.0,
     "data.crop": (32, 32, 32),
     "data.batch_size": 1,
     "data.threads": 2,
@@ -78,7 +78,7 @@ def test_scores_every_scanner_with_and_without_adaptation(finished):
         ]
         assert {row["adapt"] for row in rows} == {"off", "etta"}
         scored = [row["dice"] for row in rows if row["dice"] is not None]
-        assert len(scored) > 50 and all(0 <= dice <= 1 for dice in scored)
+        assert len(scored) > 30 and all(0 <= dice <= 1 for dice in scored)
         assert len(list((finished / "evaluation" / name).glob("*_off.nii.gz"))) == SMALL["evaluate.subjects"]
 
 

@@ -118,12 +118,12 @@ def test_scores_are_kept_until_something_that_moves_them_changes(workdir, monkey
         writer.write_label("s0", "auto", store.read("s0", "label/manual"))  # not what is compared with
     assert runs(config) == 0
     with StoreWriter(config.store) as writer:
-        writer.write_label("s0", "manual", np.zeros(store.rows["s0"]["shape"], np.uint8))
+        writer.write_label("s0", "manual", np.zeros(store.rows["s0"].shape, np.uint8))
     assert runs(config) == 1
     with StoreWriter(
         config.store
     ) as writer:  # the store made anew, with the same names, sources and versions
-        image, affine = store.read("s1", "image"), np.asarray(store.rows["s1"]["affine"])
+        image, affine = store.read("s1", "image"), np.asarray(store.rows["s1"].affine)
         writer.drop("s1")
         writer.write(
             "s1", image, affine, {"manual": np.zeros(image.shape[:3], np.uint8)}, source="1", split="test",

@@ -11,8 +11,8 @@ import pytest
 
 from ukbob_jax import anatomy, errors, files, phantom
 from ukbob_jax.jobs import ingest
-from ukbob_jax.sources import assign_splits
 from ukbob_jax.sources import phantom as phantom_source
+from ukbob_jax.splits import assign_splits
 from ukbob_jax.store.reader import Store
 
 SHAPE = (32, 24, 64)  # voxels; the coarsest on which the phantom has most organs
@@ -71,12 +71,12 @@ def test_phantom_cohort_has_truth_and_planted_errors(tmp_path):
         image, label = phantom.subject(number, SHAPE)
         np.testing.assert_array_equal(store.read(subject, "image"), image)
         np.testing.assert_array_equal(store.read(subject, "label/manual"), label)
-        np.testing.assert_allclose(row["affine"], phantom.affine(SHAPE))
-        assert row["contrasts"] == list(phantom.CONTRASTS) and row["attributes"]["sex"] in ("F", "M")
+        np.testing.assert_allclose(row.affine, phantom.affine(SHAPE))
+        assert row.contrasts == tuple(phantom.CONTRASTS) and row.attributes["sex"] in ("F", "M")
         changed = store.read(subject, "label/auto") != label
-        assert changed.any() == bool(row["quality"]["planted"]) == (row["split"] == "train")
-        if row["split"] == "train":
-            organs = {error["organ"] for error in row["quality"]["planted"]}
+        assert changed.any() == bool(row.quality["planted"]) == (row.split == "train")
+        if row.split == "train":
+            organs = {error["organ"] for error in row.quality["planted"]}
             touched = set(np.unique(label[changed])) | set(
                 np.unique(store.read(subject, "label/auto")[changed])
             )
@@ -115,10 +115,10 @@ def test_folders_are_reoriented_and_kept_native(tmp_path, dataset):
     assert store.subjects == ("scan0", "scan1", "scan2") and store.split("train") == store.subjects
     np.testing.assert_array_equal(store.read("scan1", "image")[..., 0], np.asarray(ras.dataobj))
     assert store.read("scan1", "image").dtype == np.int16
-    np.testing.assert_allclose(store.rows["scan1"]["affine"], ras.affine)
+    np.testing.assert_allclose(store.rows["scan1"].affine, ras.affine)
     label = nibabel.as_closest_canonical(nibabel.load(dataset / "labels" / "scan1.nii.gz"))
     np.testing.assert_array_equal(store.read("scan1", "label/manual"), np.asarray(label.dataobj))
-    assert store.rows["scan1"]["annotated"] is None
+    assert store.rows["scan1"].annotated is None
 
 
 def test_resampling_relabelling_and_naming_follow_the_recipe(tmp_path, dataset):
@@ -133,11 +133,11 @@ def test_resampling_relabelling_and_naming_follow_the_recipe(tmp_path, dataset):
     ingest.run(config, str(tmp_path))
     store = Store.open(tmp_path / "store")
     row = store.rows["scan0"]
-    assert row["spacing_mm"] == pytest.approx([4.0, 4.0, 3.0]) and row["contrasts"] == ["ct"]
+    assert row.spacing_mm == pytest.approx((4.0, 4.0, 3.0)) and row.contrasts == ("ct",)
     assert len(store.split("val")) == 1
     mapping = anatomy.from_dataset("btcv")
-    assert row["annotated"] == sorted(set(mapping.mapped.values()))
-    assert set(row["present"]["manual"]) <= set(row["annotated"])
+    assert row.annotated == tuple(sorted(set(mapping.mapped.values())))
+    assert set(row.present["manual"]) <= set(row.annotated)
 
 
 def test_changed_file_or_setting_replaces_its_subject_only(tmp_path, dataset):
@@ -306,5 +306,5 @@ def test_many_workers_write_what_one_writes(tmp_path, cluster):
 
 
 def test_origins_are_small_enough_to_send():
-    [origin] = phantom_source.find(count=1, shape=SHAPE, seed=0)
+    [origin] = phantom_source.list_subjects(count=1, shape=SHAPE, seed=0)
     assert len(json.dumps(vars(origin))) < 500 and origin.files() == []

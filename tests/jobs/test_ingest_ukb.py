@@ -60,13 +60,13 @@ def test_archives_arrive_stitched_with_body_stations_and_quality(archives, tmp_p
         row, truth = store.rows[subject], ukb.subject(number, SHAPE)
         image = store.read(subject, "image")
         np.testing.assert_array_equal(image, truth.array)
-        assert image.dtype == np.int16 and row["contrasts"] == list(CONTRASTS)
-        np.testing.assert_allclose(row["affine"], truth.affine, atol=1e-5)
-        assert row["labels"] == ["body", "station"] and row["annotated"] is None
+        assert image.dtype == np.int16 and row.contrasts == tuple(CONTRASTS)
+        np.testing.assert_allclose(row.affine, truth.affine, atol=1e-5)
+        assert row.labels == ("body", "station") and row.annotated is None
         assert set(np.unique(store.read(subject, "label/body"))) == {0, 1}
         assert set(np.unique(store.read(subject, "label/station"))) == set(range(1, 7))
-        assert row["quality"]["stations"] == 6 and row["quality"]["swapped"] == []
-        assert set(row["attributes"]) <= set(schema.ATTRIBUTES) and row["attributes"]["sex"] == "F"
+        assert row.quality["stations"] == 6 and row.quality["swapped"] == []
+        assert set(row.attributes) <= set(schema.ATTRIBUTES) and row.attributes["sex"] == "F"
 
 
 def test_running_again_reads_no_archive_again(archives, tmp_path, monkeypatch):
@@ -80,25 +80,25 @@ def test_changed_archive_and_changed_setting_replace_the_subject(archives, tmp_p
     folder.mkdir()
     path = folder / "1000001_20201_2_0.zip"
     shutil.copy(archives / "10/1000001_20201_2_0.zip", path)
-    sums = [origin.checksum() for origin in source.find(folder=str(folder))]
-    sums += [origin.checksum() for origin in source.find(folder=str(folder), contrasts=("water",))]
+    sums = [origin.checksum() for origin in source.list_subjects(folder=str(folder))]
+    sums += [origin.checksum() for origin in source.list_subjects(folder=str(folder), contrasts=("water",))]
     assert ingest(folder, tmp_path / "w") == 0
     path.chmod(0o644)
     ukb.write_zip(path, ukb.swapped(list(scanned(1)), 2))
-    sums += [origin.checksum() for origin in source.find(folder=str(folder))]
+    sums += [origin.checksum() for origin in source.list_subjects(folder=str(folder))]
     assert len(set(sums)) == 3
     assert ingest(folder, tmp_path / "w") == 0
-    assert Store.open(tmp_path / "w/store").rows["1000001_2"]["quality"]["swapped"] == [2]
+    assert Store.open(tmp_path / "w/store").rows["1000001_2"].quality["swapped"] == [2]
 
 
 def test_instance_is_chosen_and_visits_of_one_person_stay_together(archives, tmp_path):
-    [repeat] = source.find(folder=str(archives), instance=3)
+    [repeat] = source.list_subjects(folder=str(archives), instance=3)
     assert repeat.subject == "1000001_3"
-    every = source.find(folder=str(archives), instance=-1, splits={"test": 1})
+    every = source.list_subjects(folder=str(archives), instance=-1, splits={"test": 1})
     assert [origin.subject for origin in every] == ["1000001_2", "1000001_3", "2000002_2"]
     assert every[0].split == every[1].split != every[2].split
     with pytest.raises(EmptyError, match=r"of instance 5; there is instance 2, 3\. Correct"):
-        source.find(folder=str(archives), instance=5)
+        source.list_subjects(folder=str(archives), instance=5)
 
 
 def test_broken_archives_are_listed_and_the_others_arrive(tmp_path, capsys):
@@ -174,11 +174,11 @@ def test_nothing_that_names_or_dates_a_person_leaves_the_archive(tmp_path, capfd
 )
 def test_wrong_settings_are_told_before_anything_is_read(changes, kind, message, archives):
     with pytest.raises(kind, match=message):
-        source.find(**({"folder": str(archives)} | changes))
+        source.list_subjects(**({"folder": str(archives)} | changes))
 
 
 def test_findings_can_be_refused(archives):
-    [origin] = source.find(folder=str(archives), instance=3, refuse=("missing_stations", "swapped"))
+    [origin] = source.list_subjects(folder=str(archives), instance=3, refuse=("missing_stations", "swapped"))
     with pytest.raises(
         ValuesError, match=r"1000001_20201_3_0\.zip: swapped is \[2\], which config\.source\.refuse"
     ):
@@ -189,11 +189,11 @@ def test_two_archives_of_one_visit_are_refused(tmp_path):
     for folder in ("a", "b"):
         ukb.write_zip(tmp_path / folder / "1000001_20201_2_0.zip", scanned(1)[:2])
     with pytest.raises(MismatchError, match="two archives of one visit"):
-        source.find(folder=str(tmp_path))
+        source.list_subjects(folder=str(tmp_path))
 
 
 def test_grid_can_be_chosen(archives, tmp_path):
-    [origin] = source.find(
+    [origin] = source.list_subjects(
         folder=str(archives), instance=3, spacing_mm=(15.0, 15.0, 20.0), contrasts=("water", "fat")
     )
     found = origin.convert(origin.read())

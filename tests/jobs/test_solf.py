@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, SomeFailed
-from ukbob_jax.jobs import audit, judge, solf
+from ukbob_jax.jobs import audit, check_labels, solf
 from ukbob_jax.quality import Limits, cohort, flag, measure, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -256,10 +256,12 @@ def test_one_file_is_judged_without_the_store(store, tmp_path, capsys):
     flipped = Volume(store.read("s03", "label/auto")[::-1], AFFINE @ np.diag([-1.0, 1, 1, 1]))
     write_volume(path, flipped)  # another orientation of the same voxels
     made = config(store)
-    made.judge.update(inputs=str(path), limits=str(verdicts.folder(store.path, "auto") / "limits.json"))
-    made.judge.sex = "M"
-    judge.run(made, str(tmp_path))
-    rows = files.read_jsonl(tmp_path / "judge" / "scan.jsonl")
+    made.check_labels.update(
+        inputs=str(path), limits=str(verdicts.folder(store.path, "auto") / "limits.json")
+    )
+    made.check_labels.sex = "M"
+    check_labels.run(made, str(tmp_path))
+    rows = files.read_jsonl(tmp_path / "check_labels" / "scan.jsonl")
     cohort_rows = files.read_jsonl(verdicts.folder(store.path, "auto") / "solf.jsonl")
     expected = [row | {"subject": "scan"} for row in cohort_rows if row["subject"] == "s03"]
     for row, same in zip(rows, expected, strict=True):
@@ -268,11 +270,11 @@ def test_one_file_is_judged_without_the_store(store, tmp_path, capsys):
         }
         assert row["sphericity"] == pytest.approx(same["sphericity"], rel=1e-12)
     assert "scan: " in capsys.readouterr().out
-    made.judge.sex = ""
+    made.check_labels.sex = ""
     with pytest.raises(MismatchError, match="'unknown'"):
-        judge.run(made, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"judge\.limits"):
-        judge.run(config(store), str(tmp_path))
+        check_labels.run(made, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"check_labels\.limits"):
+        check_labels.run(config(store), str(tmp_path))
 
 
 def test_seam_contact_is_in_the_rows(store, tmp_path):
@@ -308,6 +310,6 @@ def test_body_mask_is_the_body_where_every_subject_has_one(store, tmp_path):
     with pytest.raises(MismatchError, match=r"label set body, here it is the union of labels.*solf\.body="):
         solf.run(config(store, body="", limits=str(limits_path)), str(tmp_path))
     made = config(store)
-    made.judge.inputs, made.judge.limits = "scan.nii.gz", str(limits_path)
+    made.check_labels.inputs, made.check_labels.limits = "scan.nii.gz", str(limits_path)
     with pytest.raises(MismatchError, match="union of labels"):
-        judge.run(made, str(tmp_path))
+        check_labels.run(made, str(tmp_path))

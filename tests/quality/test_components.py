@@ -45,7 +45,7 @@ def test_stray_pieces_go_and_the_largest_stays():
 
 def test_every_organ_has_a_rule():
     assert set(components.ALLOWED) == set(range(1, 73)) - {anatomy.UNUSED}
-    assert all(rule.speck_voxels > 0 for rule in components.ALLOWED.values())
+    assert all(rule.min_component_voxels > 0 for rule in components.ALLOWED.values())
 
 
 def test_refuses_another_connectivity():

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from ukbob_jax.errors import ConfigError, FileError
-from ukbob_jax.quality import decisions, strata
+from ukbob_jax.errors import FileError
+from ukbob_jax.quality import decisions
 from ukbob_jax.quality.decisions import Decision
 
 MADE = [Decision("a", 5, "keep", "0001"), Decision("b", 1, "fix"), Decision("gone", 2, "drop")]
@@ -78,20 +78,3 @@ def test_refuses_what_is_no_decision(tmp_path):
         decisions.read(tmp_path / "d.csv", "auto")
     with pytest.raises(FileError, match="no such file"):
         decisions.read(tmp_path / "none.json", "auto")
-
-
-def test_strata_name_the_group_of_every_subject():
-    people = [{"sex": "F", "height_mm": 1699.0}, {"sex": "M", "height_mm": 1700.0}, {"sex": "M"}, {}]
-    rows = [{"attributes": attributes} for attributes in people]
-    assert strata.names(rows, (), 100) is None
-    assert strata.names(rows, ("sex",), 100) == ["F", "M", "M", "unknown"]
-    assert strata.names(rows, ("sex", "height"), 100) == [
-        "F 1600-1700 mm",
-        "M 1700-1800 mm",
-        "M unknown",
-        "unknown unknown",
-    ]
-    with pytest.raises(ConfigError, match="'age' is not one of sex, height"):
-        strata.names(rows, ("age",), 100)
-    with pytest.raises(ConfigError, match="height_band_mm=0"):
-        strata.names(rows, ("height",), 0)

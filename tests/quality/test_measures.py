@@ -165,12 +165,12 @@ def test_measures_the_same_where_64_bits_are_switched_on():
 
 
 def test_a_second_map_of_like_shape_compiles_nothing():
-    from ukbob_jax.quality.tally import _tally
+    from ukbob_jax.quality.label_counts import _label_counts
 
     measure(random_map(0, (20, 20, 20)), ANISO, CLASSES)
-    before = _tally._cache_size()
+    before = _label_counts._cache_size()
     measure(random_map(1, (31, 12, 40)), ANISO, CLASSES)
-    assert _tally._cache_size() == before
+    assert _label_counts._cache_size() == before
 
 
 def test_balls_tend_to_their_limits():

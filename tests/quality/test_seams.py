@@ -49,7 +49,7 @@ def test_measures_give_the_share_of_every_organ():
 def test_the_border_of_what_no_station_saw_is_no_seam():
     labels, station = example()
     station[:] = 1
-    station[..., :3], station[..., -2:] = seams.NO_STATION, -1
+    station[..., :3], station[..., -2:] = seams.IGNORE, -1
     assert not seams.contact(labels, station, CLASSES).any()
 
 

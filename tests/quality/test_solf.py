@@ -213,6 +213,6 @@ def test_structures_of_a_few_voxels_are_not_judged():
     voxels = measures.voxels.copy()
     voxels[:, 1] = 5
     voxels[0, 2] = 3  # one small instance of a large organ is still judged
-    judged = solf.large(measures._replace(voxels=voxels), 24)
+    judged = solf.drop_small_organs(measures._replace(voxels=voxels), 24)
     assert not flag(judged, fit(judged, 20))[:, 1].any()
     assert (judged.voxels[:, [0, 2, 3]] == voxels[:, [0, 2, 3]]).all()

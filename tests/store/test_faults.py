@@ -18,7 +18,7 @@ from ukbob_jax.store.writer import StoreWriter
 
 
 def shard(store: Store, subject: str, name: str) -> pathlib.Path:
-    folder = pathlib.Path(store.path, "subjects", subject, store.rows[subject]["folders"][name], "c")
+    folder = pathlib.Path(store.path, "subjects", subject, store.rows[subject].folders[name], "c")
     return next(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -95,7 +95,7 @@ def test_missing_foreign_and_empty_stores_are_told_apart(tmp_path):
     with pytest.raises(FileError, match="the store is empty"):
         Store.open(tmp_path / "empty")
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "store.json").write_bytes(rows.seal({"format": "ukbob-store", "version": 99}))
+    (tmp_path / "new" / "store.json").write_bytes(rows.encode_line({"format": "ukbob-store", "version": 99}))
     with pytest.raises(FileError, match="'version': 99"):
         Store.open(tmp_path / "new")
 
@@ -111,7 +111,7 @@ def test_failure_while_replacing_leaves_the_old_version(store, monkeypatch, arra
     def failing(self, row, name, values):
         if name == array:
             raise Stop
-        real(self, row, name, values)
+        return real(self, row, name, values)
 
     monkeypatch.setattr(StoreWriter, "_write_array", failing)
     image, label = volume(9)
@@ -138,7 +138,7 @@ def test_replacing_swaps_at_once_and_finish_sweeps_the_old_files(store):
     folder = pathlib.Path(store.path, "subjects/sub-0")
     assert not [path for path in (folder / "0001").rglob("*") if path.is_file()]
     np.testing.assert_array_equal(Store.open(store.path).read("sub-0", "image"), image)
-    assert Store.open(store.path).rows["sub-0"]["labels"] == ["auto"]
+    assert Store.open(store.path).rows["sub-0"].labels == ("auto",)
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_killed_writer_never_leaves_a_visible_half_subject(tmp_path):
             assert "empty" in str(error)
             continue
         for subject in store.subjects:
-            image, label = volume(int(store.rows[subject]["source"]))
+            image, label = volume(int(store.rows[subject].source))
             np.testing.assert_array_equal(store.read(subject, "image"), image)
             np.testing.assert_array_equal(store.read(subject, "label/auto"), label)
             store.verify(subject)

@@ -29,13 +29,13 @@ def test_rows_hold_what_is_known_of_a_subject(store):
     row = store.rows["sub-1"]
     assert store.subjects == ("sub-0", "sub-1", "sub-2")
     assert (store.split("train"), store.split("test")) == (("sub-0", "sub-1"), ("sub-2",))
-    assert row["shape"] == list(SHAPE) and row["spacing_mm"] == [2.0, 3.0, 4.0]
-    assert row["affine"] == AFFINE.tolist() and row["contrasts"] == ["fat", "water"]
-    assert (row["labels"], row["annotated"], row["source"]) == (["auto", "manual"], [1, 3], "sum1")
-    assert (row["attributes"], row["quality"], row["version"]) == ({"sex": "F"}, {"seam": 0.5}, 1)
+    assert row.shape == SHAPE and row.spacing_mm == (2.0, 3.0, 4.0)
+    assert np.array_equal(row.affine, AFFINE) and row.contrasts == ("fat", "water")
+    assert (row.labels, row.annotated, row.source) == (("auto", "manual"), (1, 3), "sum1")
+    assert (row.attributes, row.quality, row.version) == ({"sex": "F"}, {"seam": 0.5}, 1)
     image, _ = volume(1)
-    assert row["intensity"]["mean"][0] == pytest.approx(image[..., 0][image[..., 0] != 0].mean(), rel=1e-6)
-    assert store.rows["sub-0"]["annotated"] is None
+    assert row.intensity["mean"][0] == pytest.approx(image[..., 0][image[..., 0] != 0].mean(), rel=1e-6)
+    assert store.rows["sub-0"].annotated is None
 
 
 @settings(max_examples=25, deadline=None)
@@ -187,12 +187,12 @@ def test_added_label_set_leaves_the_rest(store):
     with StoreWriter(store.path) as writer:
         writer.write_label("sub-0", "model", new, {"checkpoint": "best"})
     again = Store.open(store.path)
-    assert again.rows["sub-0"]["labels"] == ["auto", "manual", "model"]
-    assert again.rows["sub-0"]["provenance"]["model"] == {"checkpoint": "best"}
-    assert again.rows["sub-0"]["folders"]["image"] == "0001/image"
+    assert again.rows["sub-0"].labels == ("auto", "manual", "model")
+    assert again.rows["sub-0"].provenance["model"] == {"checkpoint": "best"}
+    assert again.rows["sub-0"].folders["image"] == "0001/image"
     np.testing.assert_array_equal(again.read("sub-0", "label/model"), new)
     np.testing.assert_array_equal(again.read("sub-0", "label/auto"), store.read("sub-0", "label/auto"))
-    assert store.rows["sub-0"]["labels"] == ["auto", "manual"]
+    assert store.rows["sub-0"].labels == ("auto", "manual")
 
 
 def test_label_for_an_unknown_subject_is_refused(store):

@@ -53,7 +53,7 @@ def test_what_cannot_be_known_or_does_not_fit_is_said_in_one_line(tmp_path, caps
 
 
 def test_facts_follow_unless_a_new_head_or_stem_makes_them_wrong(tmp_path):
-    source, regions = tmp_path / "ours.pt", {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    source, regions = tmp_path / "ours.pt", {"names": ["WT"], "values": [[1, 2]], "region_labels": [2]}
     facts = {
         "labels": {"0": "background"},
         "regions": regions,

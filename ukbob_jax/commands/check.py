@@ -62,7 +62,7 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     given = pathlib.Path(options.data)
     if options.layout or options.labels:
         paths = (given, options.labels) if options.labels else (given,)
-        cases = layouts.find(options.layout or "folders", *paths)
+        cases = layouts.list_cases(options.layout or "folders", *paths)
         return {c.subject: lambda c=c: read_case(c, num_classes=options.num_classes).image for c in cases}
     if not given.exists():
         raise FileError(f"{given}: no such file or folder.")

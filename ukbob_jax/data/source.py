@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.data.options import Labels, Size
-from ukbob_jax.errors import ConfigError, MismatchError
+from ukbob_jax.data.options import Labels
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.intensity import Statistics
 
@@ -30,7 +30,7 @@ class SubjectSample(NamedTuple):
 
     subject: str
     number: int
-    shape: Size
+    shape: tuple[int, ...]
     channels: tuple[int, ...]
     statistics: Statistics
     slope: np.ndarray
@@ -66,7 +66,7 @@ class ScanSource:
             raise ConfigError(
                 f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
             )
-        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]]["contrasts"])
+        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
@@ -77,17 +77,17 @@ class ScanSource:
     def __getitem__(self, position: int) -> SubjectSample:
         number, subject = self._subjects[position]
         row = self.store.rows[subject]
-        channels = tuple(row["contrasts"].index(name) for name in self.contrasts)
-        statistics = Statistics(**row["intensity"])
+        channels = tuple(row.channel_indices(self.contrasts))
+        intensity = {name: tuple(values[c] for c in channels) for name, values in row.intensity.items()}
         lookup, classes = self._classes(subject)
         return SubjectSample(
             subject=subject,
             number=number,
-            shape=tuple(row["shape"]),
+            shape=row.shape,
             channels=channels,
-            statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),
-            slope=_select_channels(row["slope"], channels, 1.0),
-            intercept=_select_channels(row["intercept"], channels, 0.0),
+            statistics=Statistics(**intensity),
+            slope=_select_channels(row.slope, channels, 1.0),
+            intercept=_select_channels(row.intercept, channels, 0.0),
             lookup=lookup,
             classes=classes,
             annotated=self._annotated(subject),
@@ -100,13 +100,13 @@ class ScanSource:
         lookup = self._lookup(self.labels)
         lookup[list(self._flagged.get(subject, ()))] = IGNORE if self.labels.action == "ignore" else 0
         row = self.store.rows[subject]
-        return lookup, centre_classes(row["present"][self.labels.set], row["annotated"], lookup)
+        return lookup, centre_classes(row.present[self.labels.set], row.annotated, lookup)
 
     def _annotated(self, subject: str) -> np.ndarray | None:
         if self.labels is None or not self.partial:
             return None
-        classes = self.store.rows[subject]["annotated"]
-        return annotated(classes, self._lookup(self.labels), self.labels.num_classes)
+        row = self.store.rows[subject]
+        return row.annotated_classes(self._lookup(self.labels), self.labels.num_classes)
 
     @staticmethod
     def _lookup(labels: Labels) -> np.ndarray:
@@ -118,13 +118,8 @@ class ScanSource:
         row = self.store.rows[subject]
         if self.labels is not None:
             self.store.present(subject, self.labels.set)
-        missing = [name for name in self.contrasts if name not in row["contrasts"]]
-        if missing:
-            raise MismatchError(
-                f"{self.store.path}: {subject} has contrasts {row['contrasts']}, not {missing}. "
-                "Set --config.data.contrasts to those all subjects have."
-            )
-        return self.labels is not None and row["annotated"] is not None
+        row.channel_indices(self.contrasts)
+        return self.labels is not None and row.annotated is not None
 
 
 class Epochs:
@@ -169,23 +164,6 @@ def centre_classes(
         if target not in (0, IGNORE) and (annotated is None or stored in annotated):
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
-
-
-def annotated(classes: Sequence[int] | None, lookup: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return which labels of training a subject was annotated for, bool `num_classes`; background always.
-
-    A label that several stored classes become counts only where all of them were annotated.
-
-    Args:
-        classes: stored ids that the subject was annotated for; None: all.
-        lookup: uint8[256], stored id -> label of training.
-        num_classes: labels of training, background included.
-    """
-    result = np.ones(num_classes, bool)
-    if classes is not None:
-        targets = lookup[np.setdiff1d(np.arange(1, IGNORE), classes)]
-        result[targets[(targets > 0) & (targets < num_classes)]] = False
-    return result
 
 
 def _select_channels(values: Sequence[float] | None, channels: tuple[int, ...], default: float) -> np.ndarray:

@@ -57,7 +57,7 @@ class TrainingData:
         data = config.data
         store = Store.open(config.store)
         subjects, held_out = splits.choose(config, store, workdir)
-        contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]]["contrasts"])
+        contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]].contrasts)
         if not config.label:
             return cls(store, subjects, held_out, "", contrasts, {}, None, None, {})
         _check_label_set(store, subjects, config.label, "config.label")
@@ -90,7 +90,7 @@ class TrainingData:
         return files.fingerprint(
             [
                 [
-                    [subject, row["source"], *(row["folders"][name] for name in arrays)]
+                    [subject, row.source, *(row.folders[name] for name in arrays)]
                     + sorted(self.flagged.get(subject, ()))
                     for subject, row in rows
                 ]
@@ -161,7 +161,7 @@ class TrainingData:
         )
 
     def _spacings(self) -> np.ndarray:
-        return np.array([self.store.rows[subject]["spacing_mm"] for subject in self.subjects])
+        return np.array([self.store.rows[subject].spacing_mm for subject in self.subjects])
 
 
 def class_names(config: Config, present: Collection[int]) -> dict[int, str]:

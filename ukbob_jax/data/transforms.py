@@ -111,7 +111,7 @@ class ReadBatch(grain.transforms.Map):
         sample, start, size = place
         before = (np.array(self.crop) - size) // 2
         inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
-        every = len(self.store.rows[sample.subject]["contrasts"])
+        every = len(self.store.rows[sample.subject].contrasts)
         channels = () if sample.channels == tuple(range(every)) else sample.channels
         wanted = [("image", np.moveaxis(voxels["stored"], 1, -1)[inside], channels)]  # b x y z c
         if self.label_set is not None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import cc3d
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 
 
@@ -44,7 +45,9 @@ def lesions(
         )
     if connectivity not in (6, 18, 26):
         raise ValuesError(f"connectivity={connectivity}: choose 6, 18 or 26.")
-    pieces = [_pieces((labels == label) & (true != 255), connectivity, min_voxels) for labels in (pred, true)]
+    pieces = [
+        _pieces((labels == label) & (true != IGNORE), connectivity, min_voxels) for labels in (pred, true)
+    ]
     (in_pred, sizes), (in_true, true_sizes) = pieces
     pairs, shared = np.unique(in_true * (len(sizes) + 1) + in_pred, return_counts=True)
     overlap = np.zeros((len(true_sizes) + 1, len(sizes) + 1), np.int64)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 from ukbob_jax.evaluation.lesions import Lesions, lesions
 from ukbob_jax.evaluation.statistics import bootstrap_interval, equity, paired, volume_agreement
@@ -41,7 +42,6 @@ __all__ = [
     "volume_error",
 ]
 
-IGNORE = 255
 Array = jax.Array | np.ndarray
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.evaluation import metrics, statistics
+from ukbob_jax.regions import mask as region_mask
 from ukbob_jax.volumes.volume import Volume
 
 Rows = Sequence[Mapping[str, Any]]
@@ -59,13 +60,6 @@ def score(
         }
         for organ, name in organs.items()
     }
-
-
-def region_mask(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-    """1 in the region that `values` make up, 0 elsewhere; ignored voxels stay so."""
-    mask = np.isin(label, values).astype(np.uint8)
-    mask[label == anatomy.IGNORE] = anatomy.IGNORE
-    return mask
 
 
 def number(value: Any) -> float | None:

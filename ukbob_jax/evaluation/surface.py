@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 
-IGNORE = 255
 REACH = 3  # voxels along each axis that rings look at before the tree takes over
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
+from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.reports import table
 from ukbob_jax.inference.segmenter import Scan, Segmenter
 from ukbob_jax.progress import track
@@ -37,7 +38,8 @@ def label(
     """
     targets = {name: output / f"{name}.nii.gz" for name in scans}
     wanted = [name for name, target in targets.items() if keep(target, existing, scans[name])]
-    reports, failures = {}, []
+    reports: dict[str, Any] = {}
+    failures = Failures(output / FILE, noun="scans", kind=SomeFailed)
     for name in track(wanted, "segment"):
         try:
             found = segmenter.predict(scans[name], **options)
@@ -46,25 +48,20 @@ def label(
         except UkbobError as error:
             if len(scans) == 1:
                 raise
-            failures.append(
-                {"subject": name, "file": _text(scans[name]), "stage": "predict", "reason": str(error)}
-            )
+            failures.add(name, _text(scans[name]), "predict", error)
     for name in scans:
         beside = output / f"{name}.json"
         if name not in reports and targets[name].exists() and beside.exists():
             reports[name] = files.read_json(beside)
     programs = [str(plan) for plan in segmenter.planner.plans.values()]
-    table.write(output, {name: reports[name] for name in scans if name in reports}, failures, programs)
+    table.write(
+        output, {name: reports[name] for name in scans if name in reports}, failures.to_json(), programs
+    )
     print(
         f"segment: {len(wanted) - len(failures)} of {len(scans)} scans labelled, {len(programs)} programs compiled",
         file=sys.stderr,
     )
-    (output / "failures.jsonl").unlink(missing_ok=True)
-    if failures:
-        files.write_jsonl(output / "failures.jsonl", failures)
-        raise SomeFailed(
-            f"{len(failures)} of {len(scans)} scans failed, listed in {output / 'failures.jsonl'}."
-        )
+    failures.conclude(len(scans))
 
 
 def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> bool:

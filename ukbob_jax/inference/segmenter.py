@@ -27,14 +27,14 @@ from ukbob_jax.inference.windows.planning import Planner
 from ukbob_jax.inference.windows.sliding import ModuleApply
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.quality.limits import Limits
-from ukbob_jax.regions import paint_of
+from ukbob_jax.regions import region_labels_of
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
-LINEAR, NEAREST = 1, 0
 UNUSED = "unused"  # name of a class that no label map has
 SAME = (
     "labels",
@@ -109,11 +109,11 @@ class Segmenter:
         self.meta = dict(meta)
         self.model_state = dict(model_state or {})
         self.names = {int(label): name for label, name in meta["labels"].items()}
-        self.paint = paint_of(self.meta)  # labels of overlapping regions; empty for most networks
+        self.region_labels = region_labels_of(self.meta)  # empty where classes exclude each other
         self.regions = tuple(map(tuple, (self.meta.get("regions") or {}).get("values", ())))
         last = max(self.names)
         self.excluded = tuple(
-            c for c in range(last) if self.names.get(c, UNUSED) == UNUSED and not self.paint
+            c for c in range(last) if self.names.get(c, UNUSED) == UNUSED and not self.region_labels
         )
 
         for other in others:
@@ -225,12 +225,14 @@ class Segmenter:
         if len(members) > 1 or views != averaging.PLAIN:
             mirrored = any(view.mirrored for view in views)
             mirror = (
-                averaging.mirror_table(self.used, max(self.names) + 1) if mirrored and not self.paint else ()
+                averaging.mirror_table(self.used, max(self.names) + 1)
+                if mirrored and not self.region_labels
+                else ()
             )
-            activation = "sigmoid" if self.paint else "softmax"
+            activation = "sigmoid" if self.region_labels else "softmax"
             apply = averaging.Average(apply, views, self.excluded, mirror, activation)
             variables = averaging.stack(members)
-        options = {"exclude": self.excluded, "paint": self.paint, **window}
+        options = {"exclude": self.excluded, "region_labels": self.region_labels, **window}
         found = slabs.segment(apply, variables, x, self.meta["roi"], **options)
         return slabs.Segmentation(*(np.asarray(part) for part in found))
 
@@ -244,7 +246,7 @@ class Segmenter:
     @property
     def channels(self) -> dict[int, str]:
         """What each channel of the network stands for."""
-        return dict(enumerate(self.meta["regions"]["names"])) if self.paint else self.names
+        return dict(enumerate(self.meta["regions"]["names"])) if self.region_labels else self.names
 
     def _read(self, given: list[Scan]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
@@ -280,7 +282,7 @@ class Segmenter:
     ) -> AdaptResult | None:
         """What the way makes of one network, (parameters, other collections), for this scan."""
         fixed = {"roi": self.meta["roi"], "exclude": self.excluded}
-        fixed["activation"] = "sigmoid" if self.paint else "softmax"
+        fixed["activation"] = "sigmoid" if self.region_labels else "softmax"
         return methods.adapt(way, self.model, *member, x, **fixed, **options)
 
 

@@ -26,14 +26,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Subjects whose label maps are unchanged are not compared again.
 
     Raises:
-        ConfigError: no such subset or split, or no subject has both label sets.
+        ConfigError: unknown subset or split, or no subject has both label sets.
         FileError: there is no store, or no verdicts on the automatic labels.
     """
     settings, store = config.agreement, Store.open(config.store)
     organs = agreement.organs(settings.subset)
     flagged = flagged_organs(store.path, settings.auto)
     pool = store.split(settings.split) if settings.split else store.subjects
-    subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s]["labels"])]
+    subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s].labels)]
     if not subjects:
         raise ConfigError(
             f"{store.path}: no subject has both label sets {settings.auto!r} and {settings.manual!r}."
@@ -59,7 +59,7 @@ def compared(
     organs: dict[int, str],
     path: pathlib.Path,
 ) -> list[dict[str, Any]]:
-    """Scores of one subject, from its file where label maps, settings and code are the same."""
+    """Score one subject, or read its scores from its file where label maps, settings and code are the same."""
     row, sets = store.rows[subject], (settings.auto, settings.manual)
     maps = store.identity(subject, *(f"label/{s}" for s in sets))
     options = {name: value for name, value in settings.to_dict().items() if name != "split"}
@@ -68,15 +68,15 @@ def compared(
     if path.exists() and (known := files.read_json(path))["key"] == key:
         return known["rows"]
     auto, manual = (store.read(subject, f"label/{s}") for s in sets)
-    looked_for = [organ for organ in organs if row["annotated"] is None or organ in row["annotated"]]
-    scores = agreement.score(auto, manual, tuple(row["spacing_mm"]), looked_for, settings.tolerance_mm)
+    annotated = [organ for organ in organs if row.annotated is None or organ in row.annotated]
+    scores = agreement.score(auto, manual, row.spacing_mm, annotated, settings.tolerance_mm)
     rows = [{"subject": subject, **score} for score in scores]
     files.write_json(path, {"key": key, "rows": rows})
     return rows
 
 
 def as_csv(table: list[dict[str, Any]]) -> str:
-    """The table with a header line."""
+    """Write the table with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()

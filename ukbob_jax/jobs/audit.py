@@ -12,14 +12,15 @@ import ml_collections
 import numpy as np
 
 from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.errors import FileError
 from ukbob_jax.evaluation import audit
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort, strata, verdicts
+from ukbob_jax.quality import cohort, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
 from ukbob_jax.quality.outliers import rank
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 
 _THREADS = 4
 
@@ -45,7 +46,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     cases = [case(config, store, row, limits, score) for row, score in listed]
     shown = cases[: settings.cases]
     wanted = {
-        c.organ: index[ranking.typical[c.organ]["subject"]] for c in shown if c.organ in ranking.typical
+        c.organ: index[ranking.representative[c.organ]["subject"]]
+        for c in shown
+        if c.organ in ranking.representative
     }
     pictures = pictures_of(
         config, store, subjects, measures, [(index[c.subject], c.organ) for c in shown], wanted
@@ -69,15 +72,15 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 def judged(
     config: ml_collections.ConfigDict, store: Store, rows: list[dict[str, Any]], folder: pathlib.Path
 ) -> tuple[list[str], OrganMeasures, np.ndarray]:
-    """Subjects, their measures as far as they were judged, and the verdicts."""
+    """Return the subjects, their measures as far as they were judged, and the verdicts."""
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     gone = [subject for subject in subjects if subject not in store.rows]
     if gone:
         raise FileError(f"{folder}: {gone[0]} is no longer in the store. Run --config.job=solf again.")
     body = cohort.body_set(store, config.label, config.solf.body)
-    found, failures = cohort.measured(store, subjects, config.label, folder, config.solf.stations, body=body)
-    if failures:
-        raise FileError(failures[0]["reason"])
+    found, errors = cohort.measured(store, subjects, config.label, folder, config.solf.stations, body=body)
+    for error in errors.values():
+        raise error
     measures = stack([found[subject] for subject in subjects])
     index = {subject: i for i, subject in enumerate(subjects)}
     seen, flagged = np.zeros((2, *measures.voxels.shape), bool)
@@ -90,10 +93,10 @@ def judged(
 def case(
     config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, strange: float
 ) -> audit.Case:
-    """What the page says of one label."""
-    about = store.rows[row["subject"]]["attributes"]
-    by = limits.rule.get("strata", ())
-    group = limits.groups.index(strata.name(about, by, limits.rule["height_band_mm"])) if by else 0
+    """Collect what the page shows of one label."""
+    about = store.rows[row["subject"]].attributes
+    groups = limits.groups_of([about])
+    group = limits.groups.index(groups[0]) if groups else 0
     return audit.Case(
         subject=row["subject"],
         organ=row["organ"],
@@ -117,9 +120,9 @@ def pictures_of(
     cases: list[tuple[int, int]],
     wanted: dict[int, int],
 ) -> dict[tuple[int, int], str]:
-    """Pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
+    """Draw pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
     places = list(dict.fromkeys([*cases, *((i, organ) for organ, i in wanted.items())]))
-    spacing = np.array([store.rows[subject]["spacing_mm"] for subject in subjects])
+    spacing = np.array([store.rows[subject].spacing_mm for subject in subjects])
     extent = {p: (measures.last[p] - measures.first[p] + 1) * spacing[p[0]] for p in places}
 
     def one(place: tuple[int, int]) -> str:
@@ -127,23 +130,19 @@ def pictures_of(
         subject, row = subjects[i], store.rows[subjects[i]]
         fov = audit.field_of_view(extent[place], extent.get((wanted.get(organ), organ), extent[place]))
         box = measures.first[place], measures.last[place]
-        start, size = audit.window(*box, fov, spacing[i], row["shape"])
+        start, size = audit.window(*box, fov, spacing[i], row.shape)
         image = store.crop(subject, "image", start, size)[..., channel(row, config.audit.contrast)]
         mask = store.crop(subject, f"label/{config.label}", start, size) == organ
-        return audit.picture(image, mask, row["spacing_mm"], anatomy.COLORS[organ])
+        return audit.picture(image, mask, row.spacing_mm, anatomy.COLORS[organ])
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         return dict(zip(places, track(pool.map(one, places), "audit", len(places), "picture")))
 
 
-def channel(row: dict[str, Any], contrast: str) -> int:
-    """Which channel is shown: the one named, or the last but one, in-phase for Dixon.
+def channel(row: Subject, contrast: str) -> int:
+    """Return the channel to show: the one named, or the last but one, in-phase for Dixon.
 
     Raises:
         ConfigError: the subject lacks it.
     """
-    if not contrast:
-        return max(0, len(row["contrasts"]) - 2)
-    if contrast not in row["contrasts"]:
-        raise ConfigError(f"audit.contrast: {row['id']} has {', '.join(row['contrasts'])}, not {contrast!r}.")
-    return row["contrasts"].index(contrast)
+    return row.channel_indices([contrast], "audit.contrast")[0] if contrast else max(0, len(row.channels) - 2)

@@ -13,7 +13,6 @@ import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files
-from ukbob_jax.data.source import annotated
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
 from ukbob_jax.inference.adaptation import methods
@@ -27,7 +26,7 @@ from ukbob_jax.volumes.volume import Volume
 # itself. Of the store, each subject's arrays count. `data.organs` renumbers the true labels, as `mapping` tells.
 UNREAD = (
     *("job", "seed", "platform", "workers", "repair", "cluster", "source", "inspect", "label", "store"),
-    *("solf", "audit", "judge", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
+    *("solf", "audit", "check_labels", "labeller", "agreement", "predict", "splits", "folds", "fold", "data"),
     *("model", "init", "init_new", "regions", "loss", "balance", "augment", "optimizer", "train", "epochs"),
     "mesh",
 )
@@ -56,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             continue
         scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
-        known = annotated(store.rows[subject]["annotated"], read_truth, 256)
+        known = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
         for way in settings.adapt:
             found = segmenter.predict(
@@ -82,7 +81,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         done[subject] = {"key": key, "ways": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     rows = collect(folder, settings.name, {subject: done[subject]["ways"] for subject in subjects})
-    groups = {s: str(store.rows[s]["attributes"].get(settings.groups, "unknown")) for s in subjects}
+    groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
 
@@ -114,7 +113,7 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.paint))
+        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.region_labels))
         return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
@@ -153,11 +152,8 @@ def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[
         ConfigError: the store lacks a contrast the network needs.
     """
     row = store.rows[subject]
-    missing = [name for name in contrasts if name not in row["contrasts"]]
-    if missing:
-        raise ConfigError(f"{store.path}: {subject} has no contrast {missing[0]!r}, which the network needs.")
-    affine = np.asarray(row["affine"], np.float64)
-    channels = [row["contrasts"].index(name) for name in contrasts]
+    affine = np.asarray(row.affine, np.float64)
+    channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
 

@@ -31,23 +31,23 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings = config.inspect
     names = class_names(settings.names, config.source.get("label_map", ""))
-    origins = sources.find(config.source.to_dict())
-    chosen = origins[: settings.subjects or None]
-    print(f"{len(origins)} subjects in the source, {len(chosen)} looked at")
+    subjects = sources.list_subjects(config.source.to_dict())
+    chosen = subjects[: settings.subjects or None]
+    print(f"{len(subjects)} subjects in the source, {len(chosen)} looked at")
     facts, looks, failures = [], [], []
-    for origin in track(chosen, "inspect"):
+    for source in track(chosen, "inspect"):
         try:
-            stored = [on_disk(pathlib.Path(path)) for path in origin.files() if case.is_scan(path)]
-            values = origin.convert(origin.read())
+            stored = [on_disk(pathlib.Path(path)) for path in source.files() if case.is_scan(path)]
+            values = source.convert(source.read())
         except UkbobError as error:
             failures.append(error)
-            facts.append({"subject": origin.subject, "problem": str(error)})
+            facts.append({"subject": source.subject, "problem": str(error)})
         else:
             facts.append(
-                {**describe(values, names), "subject": origin.subject, "split": origin.split, "files": stored}
+                {**describe(values, names), "subject": source.subject, "split": source.split, "files": stored}
             )
             if len(looks) < settings.pictures:
-                looks.append(picture(origin.subject, values))
+                looks.append(picture(source.subject, values))
         print("\n".join(lines(facts[-1])), flush=True)
     files.write_jsonl(pathlib.Path(workdir) / "inspect.jsonl", facts)
     if looks:
@@ -63,10 +63,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def class_names(asked: str, label_map: str) -> Mapping[int, str]:
-    """Id -> name: ours where ids are mapped to ours, else those of the label set asked for.
+    """Return id -> name: ours where ids are mapped to ours, else those of the label set asked for.
 
     Raises:
-        ConfigError: no such label set.
+        ConfigError: unknown label set.
     """
     if label_map or asked == "ukbob":
         return anatomy.NAMES
@@ -77,7 +77,7 @@ def class_names(asked: str, label_map: str) -> Mapping[int, str]:
 
 
 def on_disk(path: pathlib.Path) -> dict[str, Any]:
-    """What a NIfTI file's header says, before anything is reoriented or resampled.
+    """Read a NIfTI file's header, before anything is reoriented or resampled.
 
     Raises:
         FileError, GeometryError: as `read_volume`.
@@ -95,15 +95,14 @@ def on_disk(path: pathlib.Path) -> dict[str, Any]:
 
 
 def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """What would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class."""
+    """Describe what would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class."""
     image = values["image"]
     contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
     intensities = {}
     for channel, name in enumerate(contrasts):
         inside = image[..., channel][image[..., channel] != 0]
-        share = inside.size / image[..., channel].size
         found = np.percentile(inside, PERCENTILES).tolist() if inside.size else [0.0] * len(PERCENTILES)
-        intensities[name] = {"percentiles": found, "non_zero": share}
+        intensities[name] = {"percentiles": found, "non_zero": inside.size / image[..., channel].size}
     return {
         "shape": list(image.shape[:3]),
         "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),
@@ -115,14 +114,14 @@ def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, A
 
 
 def voxels(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
-    """Voxels of every class in `x y z`, by name."""
+    """Count the voxels of every class in `x y z`, by name."""
     counts = zip(*np.unique(label, return_counts=True))
     ignored = {anatomy.IGNORE: "ignored", 0: "background"}
     return {{**names, **ignored}.get(int(i), f"class {i}"): int(n) for i, n in counts}
 
 
 def picture(title: str, values: Mapping[str, Any]) -> figures.Look:
-    """A row of the contact sheet; the first label set in the alphabet is shown."""
+    """Draw a row of the contact sheet; the first label set in the alphabet is shown."""
     image = values["image"]
     contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
     label = next((values["labels"][name] for name in sorted(values["labels"])), None)
@@ -131,7 +130,7 @@ def picture(title: str, values: Mapping[str, Any]) -> figures.Look:
 
 
 def lines(fact: Mapping[str, Any]) -> list[str]:
-    """The facts of one subject, to be read by people."""
+    """Format the facts of one subject for people."""
     if "problem" in fact:
         return [f"\n{fact['subject']}: PROBLEM: {fact['problem']}"]
     text = [f"\n{fact['subject']}" + (f" ({fact['split']})" if fact["split"] else "")]
@@ -150,7 +149,7 @@ def lines(fact: Mapping[str, Any]) -> list[str]:
 
 
 def grid(found: Mapping[str, Any]) -> str:
-    """Voxels, spacing, orientation and, of a file, type in a few words."""
+    """Format voxels, spacing, orientation and, of a file, type in a few words."""
     shape, spacing = (" x ".join(f"{n:.4g}" for n in found[key]) for key in ("shape", "spacing_mm"))
     kind = f", {found['dtype']}" if "dtype" in found else ""
     return f"{shape} voxels of {spacing} mm, {found['orientation']}{kind}"

@@ -13,19 +13,20 @@ import ml_collections
 import numpy as np
 
 import ukbob_jax
-from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, InputError, SomeFailed, UkbobError
+from ukbob_jax import anatomy, files, processes
+from ukbob_jax.errors import ConfigError, InputError, UkbobError
+from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
 from ukbob_jax.labelling.external import Program, ProgramError, ended_with_us
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.volume import Volume
 
 MERGES = ("vote", "first", "rules")
-Labeller = Callable[[Volume, dict[str, Any]], np.ndarray]  # image x y z c, manifest row -> our ids, x y z
+Labeller = Callable[[Volume, Subject], np.ndarray]  # image x y z c, whose -> our ids, x y z
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -39,19 +40,19 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         Preempted: asked to stop; the same command goes on.
     """
     settings, store = config.labeller, Store.open(config.store)
-    subjects = cohort.share(list(store.subjects), settings.process, settings.processes)
+    subjects = processes.shard(store.subjects, settings.process, settings.processes)
     labeller, facts, contrasts = make(config)
     contrasts = chosen_contrasts(contrasts, store, subjects)
     facts |= {"contrasts": list(contrasts), "version": settings.version, "ukbob_jax": ukbob_jax.__version__}
     keys = {subject: fingerprint(facts, store.rows[subject]) for subject in subjects}
     todo = [subject for subject in subjects if wanted(store.rows[subject], settings.name, keys[subject])]
-    failures = []
+    failures = Failures(pathlib.Path(workdir) / FILE, kind=InputError)
 
     def one(subject: str) -> UkbobError | None:
         row = store.rows[subject]
         try:
-            channels = [row["contrasts"].index(name) for name in contrasts]
-            image = Volume(store.read(subject, "image")[..., channels], np.asarray(row["affine"]))
+            channels = row.channel_indices(contrasts)
+            image = Volume(store.read(subject, "image")[..., channels], np.asarray(row.affine))
             writer.write_label(subject, settings.name, labeller(image, row), facts | {"key": keys[subject]})
         except ConfigError:
             raise
@@ -63,8 +64,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     with StoreWriter(config.store) as writer, pool, ended_with_us(pool):
         for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
             if error is not None:
-                failures.append({"subject": subject, "stage": stage(error), "reason": str(error)})
-    report(failures, len(todo), pathlib.Path(workdir) / "failures.jsonl")
+                failures.add(subject, "", stage(error), error)
+    failures.conclude(len(todo))
 
 
 def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
@@ -93,7 +94,7 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
         lookup = anatomy.from_dataset(settings.labels).lut
     water_only = [anatomy.IDS[name] for name in settings.water_only]
 
-    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
+    def label(image: Volume, row: Subject) -> np.ndarray:
         maps = []
         for c in range(image.array.shape[-1]):
             found = program.label(Volume(image.array[..., c], image.affine))
@@ -106,7 +107,7 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
         if len(maps) == 1:
             return maps[0]
         if settings.merge == "rules":
-            return merge.rules(maps, settings.contrasts, water_only, row["attributes"].get("sex"))
+            return merge.rules(maps, settings.contrasts, water_only, row.attributes.get("sex"))
         return merge.vote(maps) if settings.merge == "vote" else merge.first(maps)
 
     kept = ("command", "labels", "merge") + (("water_only",) if settings.merge == "rules" else ())
@@ -127,7 +128,7 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     adapt = config.etta.to_dict() if settings.adapt else False
     options = {"overlap": config.inference.overlap, "batch": config.inference.batch}
 
-    def label(image: Volume, row: dict[str, Any]) -> np.ndarray:
+    def label(image: Volume, row: Subject) -> np.ndarray:
         return teacher.label(segmenter, image, adapt, **options)
 
     facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "digest": segmenter.digest}
@@ -139,38 +140,36 @@ def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) 
     """The contrasts that the labeller sees; the only one of the store where none is asked for.
 
     Raises:
-        ConfigError: a subject lacks one, or it is not said which of several.
+        ConfigError: several are there and none is named, or a subject lacks one.
     """
-    there = tuple(store.rows[subjects[0]]["contrasts"]) if subjects else ()
+    there = store.rows[subjects[0]].contrasts if subjects else ()
     if not asked and len(there) > 1:
         raise ConfigError(
             f"labeller.contrasts is empty: choose from {', '.join(there)}; each is labelled by itself."
         )
     chosen = asked or there
     for subject in subjects:
-        lacking = [name for name in chosen if name not in store.rows[subject]["contrasts"]]
-        if lacking:
-            raise ConfigError(f"{store.path}: {subject} has no contrast {lacking[0]!r}.")
+        store.rows[subject].channel_indices(chosen, "labeller.contrasts")
     return chosen
 
 
-def fingerprint(facts: dict[str, Any], row: dict[str, Any]) -> str:
+def fingerprint(facts: dict[str, Any], row: Subject) -> str:
     """Changes when the labeller, its settings or the subject's image do."""
-    return files.fingerprint([facts, row["source"], row["folders"]["image"]])
+    return files.fingerprint([facts, row.source, row.folders["image"]])
 
 
-def wanted(row: dict[str, Any], name: str, key: str) -> bool:
+def wanted(row: Subject, name: str, key: str) -> bool:
     """Whether a subject is to be labelled.
 
     Raises:
         ConfigError: the label set is there and no labeller made it: a person's work is never written over.
     """
-    if name not in row["labels"]:
+    if name not in row.labels:
         return True
-    made_by = row["provenance"].get(name, {})
+    made_by = row.provenance.get(name, {})
     if "key" not in made_by:
         raise ConfigError(
-            f"{row['id']}: label set {name!r} was not made by a labeller. Choose another --config.labeller.name."
+            f"{row.id}: label set {name!r} was not made by a labeller. Choose another --config.labeller.name."
         )
     return made_by["key"] != key
 
@@ -178,16 +177,3 @@ def wanted(row: dict[str, Any], name: str, key: str) -> bool:
 def stage(error: UkbobError) -> str:
     """Where a subject failed, for `failures.jsonl`."""
     return "label" if isinstance(error, ProgramError) else "store"
-
-
-def report(failures: list[dict], total: int, path: pathlib.Path) -> None:
-    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say."""
-    path.unlink(missing_ok=True)
-    if not failures:
-        return
-    files.write_jsonl(path, failures)
-    kind = SomeFailed if len(failures) < total else InputError
-    raise kind(
-        f"{len(failures)} of {total} subjects failed, listed in {path}. "
-        f"The first: {failures[0]['subject']}: {failures[0]['reason']}"
-    )

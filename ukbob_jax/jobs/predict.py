@@ -46,5 +46,5 @@ def inputs(given: str, layout: str = "") -> dict[str, pathlib.Path | tuple[pathl
         raise ConfigError("config.predict.inputs is empty: name a scan or a folder of scans.")
     path = pathlib.Path(given)
     if layout:
-        return {case.subject: case.images for case in layouts.find(layout, path)}
+        return {case.subject: case.images for case in layouts.list_cases(layout, path)}
     return {case.stem(path): path} if path.is_file() else case.scans(path)

@@ -3,14 +3,14 @@
 Written to `quality/<label set>` inside the store:
 
     measures*.npz           every measure of every organ and subject; a cache by label version
-    limits.json             the ranges, enough to judge one new scan (job "judge")
+    limits.json             the ranges, enough to judge one new scan (job "check_labels")
     solf.jsonl              per subject and organ: the three measures, which are outside, flagged, decision
-    missing.jsonl           per subject: organs that most of its like have and this subject has not
+    missing.jsonl           per subject: organs that most of its group have and it lacks
     fix.jsonl               labels that a person wants corrected
     precision_recall.json   only where errors were planted: what either rule finds at every setting
 
-A large cohort is measured by several processes, each with its share (`config.solf.process` of `.processes`); a last
-run without shares judges. New subjects are measured when the job runs again, the others are not.
+A large cohort is measured by several processes, each with its shard (`config.solf.process` of `.processes`); a last
+run without shards judges. New subjects are measured when the job runs again, the others are not.
 """
 
 import hashlib
@@ -21,15 +21,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from ukbob_jax import anatomy, files
-from ukbob_jax.errors import ConfigError, FileError, SomeFailed
+from ukbob_jax import anatomy, files, processes
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.failures import Failures
 from ukbob_jax.quality import cohort, decisions, error_detection, solf, strata, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import OrganMeasures, stack
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.row import Subject
 
 RULES = ("percentile", "robust")
-_COMMON = 0.5  # share of a group that has an organ whose absence is worth telling
+_COMMON = 0.5  # fraction of a group that has an organ whose absence is worth reporting
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -38,13 +40,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Subjects whose label map is unchanged are not measured again, so the same command resumes.
 
     Raises:
-        ConfigError: no such rule, share or stratum, or no subject has the label set.
+        ConfigError: unknown rule, shard or stratum, or no subject has the label set.
         FileError: the limits or decisions that are named cannot be used.
         SomeFailed: some label maps could not be read; `failures.jsonl` in the workdir lists them.
     """
     settings, store = config.solf, Store.open(config.store)
     check(settings)
-    subjects = [name for name, row in store.rows.items() if config.label in row["labels"]]
+    subjects = [name for name, row in store.rows.items() if config.label in row.labels]
     if not subjects:
         raise ConfigError(
             f"{store.path}: no subject has a label set {config.label!r}. Correct --config.label."
@@ -52,13 +54,16 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     folder = verdicts.folder(store.path, config.label)
     sharded = settings.processes > 1
     part = f".{settings.process}-of-{settings.processes}" if sharded else ""
-    mine = cohort.share(subjects, settings.process, settings.processes)
+    mine = processes.shard(subjects, settings.process, settings.processes)
     body = cohort.body_set(store, config.label, settings.body)
-    found, failures = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
+    found, errors = cohort.measured(store, mine, config.label, folder, settings.stations, part, body)
     subjects = [name for name in mine if name in found]
     if subjects and not sharded:
         judge(config, store, subjects, stack([found[name] for name in subjects]), folder)
-    report_failures(failures, len(subjects), pathlib.Path(workdir) / f"failures{part}.jsonl")
+    failures = Failures(pathlib.Path(workdir) / f"failures{part}.jsonl", "label maps", FileError)
+    for name, error in errors.items():
+        failures.add(name, "", "measure", error)
+    failures.conclude(len(mine))
 
 
 def check(settings: ml_collections.ConfigDict) -> None:
@@ -81,13 +86,14 @@ def judge(
     settings = config.solf
     rows = [store.rows[name] for name in subjects]
     if settings.limits:
-        limits, groups = given(config, store, rows)
+        limits, groups = load_limits(config, store, rows)
     else:
-        groups = strata.names(rows, settings.strata, settings.height_band_mm)
-        limits = fitted(config, store, subjects, solf.large(measures, settings.min_voxels), groups)
+        groups = strata.names([row.attributes for row in rows], settings.strata, settings.height_band_mm)
+        limits = fit_limits(
+            config, store, subjects, solf.drop_small_organs(measures, settings.min_voxels), groups
+        )
     limits.save(folder / "limits.json")
-    out = solf.outside(measures, limits, groups)
-    by_rule = out.sum(-1) >= settings.min_outside
+    out, by_rule = solf.apply_limits(measures, limits, groups, settings.min_outside)
     made = decisions.read(settings.decisions, config.label) if settings.decisions else []
     versions = {name: cohort.version(store, name, config.label) for name in subjects}
     present = np.asarray(measures.voxels) > 0
@@ -100,21 +106,23 @@ def judge(
         listed[index[subject], organ] = True
     measures = measures._replace(voxels=np.where(listed, measures.voxels, 0))
     files.write_jsonl(folder / verdicts.VERDICTS, verdicts.rows(subjects, measures, out, flagged, decided))
-    files.write_jsonl(folder / "missing.jsonl", missing(subjects, rows, measures, groups))
+    files.write_jsonl(folder / "missing.jsonl", absent_organs(subjects, rows, measures, groups))
     to_fix = ((subject, organ) for (subject, organ), choice in decided.items() if choice == "fix")
     files.write_jsonl(folder / "fix.jsonl", ({"subject": s, "organ": o} for s, o in sorted(to_fix)))
     score(config, subjects, rows, measures, limits, by_rule, folder)
 
 
-def given(
-    config: ml_collections.ConfigDict, store: Store, rows: list[dict]
+def load_limits(
+    config: ml_collections.ConfigDict, store: Store, rows: list[Subject]
 ) -> tuple[Limits, list[str] | None]:
-    """The limits that the recipe names, and every subject's group; who is in none of theirs is told and not judged."""
+    """Load the limits that the recipe names, and name every subject's group.
+
+    Subjects whose group the limits lack are not judged; their number is printed.
+    """
     settings = config.solf
     limits = Limits.load(settings.limits)
     cohort.check_body(limits, cohort.body_set(store, config.label, settings.body), settings.limits)
-    by, band = limits.rule.get("strata", ()), limits.rule.get("height_band_mm", settings.height_band_mm)
-    groups = strata.names(rows, by, band)
+    groups = limits.groups_of([row.attributes for row in rows], settings.height_band_mm)
     if groups is None:
         return limits, None
     lacking = [group for group in groups if group not in limits.groups]
@@ -127,14 +135,14 @@ def given(
     return limits.with_groups(groups), groups
 
 
-def fitted(
+def fit_limits(
     config: ml_collections.ConfigDict,
     store: Store,
     subjects: list[str],
     measures: OrganMeasures,
     groups: list[str] | None,
 ) -> Limits:
-    """Limits by the recipe's rule, with what tells where they come from."""
+    """Fit limits by the recipe's rule, and note where they come from."""
     settings = config.solf
     options = {"groups": groups, "min_count": settings.min_count}
     if settings.rule == "percentile":
@@ -155,40 +163,40 @@ def fitted(
     return limits._replace(rule=limits.rule | rule, provenance=limits.provenance | source)
 
 
-def missing(
-    subjects: list[str], rows: list[dict], measures: OrganMeasures, groups: list[str] | None
+def absent_organs(
+    subjects: list[str], rows: list[Subject], measures: OrganMeasures, groups: list[str] | None
 ) -> list[dict]:
-    """Organs that a subject lacks and most of its group has: not a shape to judge, but worth telling.
+    """Find organs that a subject lacks and most of its group has: not a shape to judge, but worth reporting.
 
-    Organs that one sex lacks are told of the other only where groups or attributes say the sex.
+    Organs that only men have are not reported as missing for subjects whose attributes say that they are women.
     """
     present = np.asarray(measures.voxels) > 0
-    told = []
+    rows_out = []
     names = np.array(groups if groups is not None else [""] * len(subjects))
     common = {group: present[names == group].mean(0) > _COMMON for group in set(names.tolist())}
     for subject, row, group, has in zip(subjects, rows, names.tolist(), present):
         lacks = common[group] & ~has
-        if row["attributes"].get("sex") == "F":
-            lacks[list(anatomy.SEXED)] = False
+        if row.attributes.get("sex") == "F":
+            lacks[list(anatomy.MALE_ONLY)] = False
         if lacks.any():
-            told.append({"subject": subject, "organs": np.flatnonzero(lacks).tolist()})
-    return told
+            rows_out.append({"subject": subject, "organs": np.flatnonzero(lacks).tolist()})
+    return rows_out
 
 
 def score(
     config: ml_collections.ConfigDict,
     subjects: list[str],
-    rows: list[dict],
+    rows: list[Subject],
     measures: OrganMeasures,
     limits: Limits,
     flagged: np.ndarray,
     folder: pathlib.Path,
 ) -> None:
-    """Where errors were planted, write what the limits found of them, and what either rule would at any setting."""
+    """Write which planted errors the limits found, and which either rule would find at any setting."""
     errors = [
         {"subject": name, **error}
         for name, row in zip(subjects, rows)
-        for error in row["quality"].get("planted", ())
+        for error in row.quality.get("planted", ())
     ]
     if not errors:
         return
@@ -201,21 +209,4 @@ def score(
             "chosen": {"rule": limits.rule, **error_detection.scores(measures, flagged, kind, kinds)},
             "rows": error_detection.sweep(measures, kind, kinds, config.solf.min_outside),
         },
-    )
-
-
-def report_failures(failures: list[dict], done: int, path: pathlib.Path) -> None:
-    """Write `failures.jsonl`, or remove an old one, and end the job as its exit code will say.
-
-    Raises:
-        FileError: every label map failed.
-        SomeFailed: some did.
-    """
-    path.unlink(missing_ok=True)
-    if not failures:
-        return
-    files.write_jsonl(path, failures)
-    kind = SomeFailed if done else FileError
-    raise kind(
-        f"{len(failures)} of {done + len(failures)} label maps failed, listed in {path}. The first: {failures[0]['reason']}"
     )

@@ -65,5 +65,5 @@ def rules(
     cleaned = [components.clean(labels, factor=SPECKS_EACH) for labels in maps]
     merged = first([m if name == WATER else barred[m] for m, name in zip(cleaned, contrasts)])
     if sex == "F":
-        merged[np.isin(merged, anatomy.SEXED)] = 0
+        merged[np.isin(merged, anatomy.MALE_ONLY)] = 0
     return components.clean(merged, factor=SPECKS_MERGED)

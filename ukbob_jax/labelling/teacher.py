@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.inference.segmenter import NEAREST, Segmenter
+from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.inference.windows import slabs
 from ukbob_jax.inference.windows.entropy import LOWEST, barred
+from ukbob_jax.volumes.resample import NEAREST
 from ukbob_jax.volumes.volume import Volume
 
 

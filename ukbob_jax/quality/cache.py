@@ -3,6 +3,7 @@
 import io
 import pathlib
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def save(path: pathlib.Path, found: dict[str, tuple[str, OrganMeasures]]) -> Non
 
 
 def load(path: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
-    """What `save` wrote; nothing where there is no such file or it is damaged or of another layout: it is a cache."""
+    """Read what `save` wrote; nothing where the file is missing, damaged or of another layout: it is a cache."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             fields = OrganMeasures(**{name: stored[name] for name in OrganMeasures._fields if name in stored})
@@ -37,7 +38,7 @@ def load(path: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
 
 
 def load_all(folder: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
-    """What every process has saved in `folder`, each under its own name."""
+    """Read what every process has saved in `folder`, each under its own name."""
     found: dict[str, tuple[str, OrganMeasures]] = {}
     for path in sorted(folder.glob("measures*.npz"), key=lambda path: path.stat().st_mtime_ns):
         found |= load(path)
@@ -45,4 +46,5 @@ def load_all(folder: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
 
 
 def _row(fields: OrganMeasures, i: int) -> OrganMeasures:
-    return OrganMeasures(*(None if field is None else field[i] for field in fields))
+    row: dict[str, Any] = {n: None if f is None else f[i] for n, f in fields._asdict().items()}
+    return OrganMeasures(**row)

@@ -1,4 +1,4 @@
-"""Connected pieces of every organ, and small stray ones taken away; an optional step beside SOLF."""
+"""Connected pieces of every organ, and how small stray ones are removed; an optional step beside SOLF."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ class Allowed(NamedTuple):
 
     fewest: int = 1  # components
     most: int = 1
-    speck_voxels: int = 0  # a component smaller than this, beside the largest, is deleted
+    min_component_voxels: int = 0  # a component smaller than this, beside the largest, is deleted
 
 
 def _allowed() -> dict[int, Allowed]:
     counts = {17: (2, 2), 26: (2, 2), 64: (4, 30), 72: (0, 10)}
     counts |= {organ: (1, 1000) for organ in (65, 66, 67)} | {organ: (1, 25) for organ in (68, 69, 70)}
-    specks = {
+    voxels_of = {
         200: (5, 42, 43, 48, 49),
         100: (1, 2, 3, 10, 11, 12, 13, 14, 50, 51, 59, 60),
         400: tuple(range(53, 59)),
@@ -34,7 +34,7 @@ def _allowed() -> dict[int, Allowed]:
         5: (7, 52, 71),
         2: (64, 65, 66, 67, 68, 69, 70),
     }
-    speck_of = {organ: voxels for voxels, organs in specks.items() for organ in organs}
+    speck_of = {organ: voxels for voxels, organs in voxels_of.items() for organ in organs}
     organs = (organ for organ in anatomy.NAMES if organ not in (0, anatomy.UNUSED))
     return {organ: Allowed(*counts.get(organ, (1, 1)), speck_of.get(organ, 0)) for organ in organs}
 
@@ -45,7 +45,7 @@ ALLOWED = _allowed()
 class Components(NamedTuple):
     """Pieces per class, (num_classes,)."""
 
-    count: np.ndarray
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     largest_voxels: np.ndarray  # of the largest piece; 0 where the organ is absent
 
 
@@ -68,7 +68,7 @@ def count(labels: np.ndarray, num_classes: int = anatomy.NUM_CLASSES, connectivi
 def clean(
     labels: np.ndarray, allowed: dict[int, Allowed] = ALLOWED, *, factor: float = 1.0, connectivity: int = 26
 ) -> np.ndarray:
-    """`labels` without stray pieces: those below the organ's `speck_voxels` times `factor` become background.
+    """Remove stray pieces from `labels`: those below the organ's `min_component_voxels` times `factor` become background.
 
     The largest piece of an organ always stays. The labeller itself uses a factor of 5 for each contrast and 15 after
     merging contrasts.
@@ -78,14 +78,14 @@ def clean(
     pieces, organ, voxels = _pieces(labels, connectivity)
     largest = np.zeros(256, np.int64)
     np.maximum.at(largest, organ, voxels)
-    speck = np.zeros(256)
-    speck[list(allowed)] = [rule.speck_voxels * factor for rule in allowed.values()]
-    stray = (voxels < speck[organ]) & (voxels < largest[organ])
+    smallest = np.zeros(256)
+    smallest[list(allowed)] = [rule.min_component_voxels * factor for rule in allowed.values()]
+    stray = (voxels < smallest[organ]) & (voxels < largest[organ])
     return np.where(np.concatenate([[False], stray])[pieces], 0, labels).astype(labels.dtype)
 
 
 def _pieces(labels: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every voxel's piece (0: none), and every piece's class and voxels, from piece 1 on."""
+    """Find every voxel's piece (0: none), and every piece's class and voxels, from piece 1 on."""
     if connectivity not in (6, 18, 26):
         raise ValuesError(f"connectivity={connectivity}: choose 6, 18 or 26.")
     organs = np.where(labels == anatomy.IGNORE, 0, labels)

@@ -39,7 +39,7 @@ class Decision(NamedTuple):
 
 
 def read(path: str | os.PathLike, label: str) -> list[Decision]:
-    """The decisions in a .json or .csv file; rows without a decision are left out.
+    """Read the decisions of a .json or .csv file; rows without a decision are left out.
 
     Raises:
         FileError: the file is missing, of another format, about another label set than `label`, has a row that is no
@@ -68,7 +68,7 @@ def apply(
     present: np.ndarray,
     flagged: np.ndarray,
 ) -> tuple[np.ndarray, dict[tuple[str, int], str], list[Decision]]:
-    """Verdicts after the decisions.
+    """Let decisions overrule verdicts.
 
     Args:
         subjects: n names.
@@ -76,8 +76,8 @@ def apply(
         present: bool (n, num_classes), which organs the label maps have.
         flagged: bool (n, num_classes), the limits' verdicts; not changed.
     Returns:
-        The verdicts, the decisions that hold by (subject, organ), and those that do not: about a subject, a version of
-        a label map or an organ that is not there.
+        The verdicts, the decisions that hold by (subject, organ), and those that do not: about an unknown
+        subject, another version of a label map, or an absent organ.
     """
     flagged, index = flagged.copy(), {subject: i for i, subject in enumerate(subjects)}
     hold: dict[tuple[str, int], str] = {}

@@ -1,39 +1,23 @@
-"""How well the rules find errors that are known: precision and recall over the rules' whole range."""
+"""How well the rules find known errors: precision and recall over the rules' whole range."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ukbob_jax.quality.limits import MIN_OUTSIDE
 from ukbob_jax.quality.measures import OrganMeasures
 from ukbob_jax.quality.solf import fit, fit_robust, flag
 
-EPSILONS = (
-    0.25,
-    0.5,
-    1.0,
-    1.5,
-    2.0,
-    2.5,
-    3.0,
-    3.5,
-    4.0,
-    4.25,
-    4.5,
-    5.0,
-    6.0,
-    7.0,
-    10.0,
-    15.0,
-    20.0,
-)  # percent
+# percent
+EPSILONS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.25, 4.5, 5.0, 6.0, 7.0, 10.0, 15.0, 20.0)
 DEVIATIONS = (10.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5)
 
 
 def truth(
     subjects: Sequence[str], planted: Sequence[Mapping[str, Any]], num_classes: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Which kind of error every label has, (n, num_classes): an index into the returned kinds, -1 for none.
+    """Find which kind of error every label has, (n, num_classes): an index into the returned kinds, -1 for none.
 
     Args:
         planted: rows with "subject", "organ" and "kind".
@@ -47,9 +31,9 @@ def truth(
 
 
 def sweep(
-    measures: OrganMeasures, kind: np.ndarray, kinds: Sequence[str], min_outside: int = 2
+    measures: OrganMeasures, kind: np.ndarray, kinds: Sequence[str], min_outside: int = MIN_OUTSIDE
 ) -> list[dict[str, Any]]:
-    """One row per rule and setting: what it flags of all organs present, and what it finds of the errors.
+    """Return a row per rule and setting: what it flags of all organs present, and what it finds of the errors.
 
     A label that was emptied cannot be flagged; it still counts as missed. Precision is None where nothing is flagged.
     """
@@ -68,21 +52,26 @@ def sweep(
 def scores(
     measures: OrganMeasures, flagged: np.ndarray, kind: np.ndarray, kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Share flagged, precision, recall, and recall per kind of error; background takes no part."""
+    """Count the fraction flagged, precision, recall, and recall per kind of error; background takes no part."""
     present, flagged, kind = (a[:, 1:] for a in (np.asarray(measures.voxels) > 0, flagged, kind))
     wrong = kind >= 0
     hits = int((flagged & wrong).sum())
     return {
         "flagged": int(flagged.sum()),
-        "flagged_share": _share(int(flagged.sum()), int(present.sum())),
-        "precision": _share(hits, int(flagged.sum())),
-        "recall": _share(hits, int(wrong.sum())),
+        "flagged_fraction": _fraction(int(flagged.sum()), int(present.sum())),
+        "precision": _fraction(hits, int(flagged.sum())),
+        "recall": _fraction(hits, int(wrong.sum())),
         "recall_by_kind": {
-            name: _share(int((flagged & (kind == i)).sum()), int((kind == i).sum()))
+            name: _fraction(int((flagged & (kind == i)).sum()), int((kind == i).sum()))
             for i, name in enumerate(kinds)
         },
     }
 
 
-def _share(part: int, whole: int) -> float | None:
+def flagged_fraction(row: Mapping[str, Any]) -> float | None:
+    """Return the fraction flagged of a row of `scores`; files written before the key had this name say "share"."""
+    return row["flagged_fraction"] if "flagged_fraction" in row else row["flagged_share"]
+
+
+def _fraction(part: int, whole: int) -> float | None:
     return part / whole if whole else None

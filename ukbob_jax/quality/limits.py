@@ -1,15 +1,17 @@
-"""The range of each measure of each organ that a label must keep to, and how it is stored."""
+"""The range that each measure of each organ must keep to, and how it is stored."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError
+from ukbob_jax.quality import strata
 from ukbob_jax.quality.measures import FEATURES
 
+MIN_OUTSIDE = 2  # of the three measures out of range make a label one not to trust; the paper's rule
 _FORMAT = "ukbob-limits"
 
 
@@ -21,13 +23,31 @@ class Limits(NamedTuple):
 
     low: np.ndarray
     high: np.ndarray
-    count: np.ndarray  # (groups, num_classes): organs the range was fitted on
+    # (groups, num_classes): organs the range was fitted on
+    count: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     groups: tuple[str, ...]  # strata, such as "F" and "M"; one unnamed group without strata
     rule: dict[str, Any]  # how it was fitted: name and parameters
     provenance: dict[str, Any]  # versions that fitted it, and whatever tells where the organs came from
 
+    @property
+    def min_outside(self) -> int:
+        """Return how many of the three measures must be out of range."""
+        return int(self.rule.get("min_outside", MIN_OUTSIDE))
+
+    def groups_of(
+        self, people: Sequence[Mapping[str, Any]], height_band_mm: float | None = None
+    ) -> list[str] | None:
+        """Name the group of every person; None for limits without groups.
+
+        Args:
+            people: attributes, which may have "sex" and "height_mm".
+            height_band_mm: width of a height group where the limits do not say.
+        """
+        by = self.rule.get("strata", ())
+        return strata.names(people, by, self.rule.get("height_band_mm", height_band_mm)) if by else None
+
     def with_groups(self, groups: Sequence[str]) -> "Limits":
-        """The same limits, with infinite ones for those of `groups` that they lack: whoever is in these is not judged."""
+        """Add infinite limits for those of `groups` that are missing: whoever is in these is not judged."""
         new = sorted(set(groups) - set(self.groups))
         more = (len(new), *self.low.shape[1:])
         return self._replace(
@@ -56,8 +76,8 @@ class Limits(NamedTuple):
 
 
 def to_json(limits: Limits) -> dict[str, Any]:
-    """`limits` as JSON values."""
-    ends = {name: _nullable(getattr(limits, name)) for name in ("low", "high")}
+    """Return `limits` as JSON values."""
+    bounds = {name: _nullable(getattr(limits, name)) for name in ("low", "high")}
     return {
         "format": _FORMAT,
         "features": list(FEATURES),
@@ -65,12 +85,12 @@ def to_json(limits: Limits) -> dict[str, Any]:
         "rule": limits.rule,
         "provenance": limits.provenance,
         "count": limits.count.tolist(),
-        **ends,
+        **bounds,
     }
 
 
 def from_json(value: Any, where: str) -> Limits:
-    """Limits from what `to_json` made; `where` begins the message of the FileError for anything else."""
+    """Read what `to_json` made; `where` begins the message of the FileError for anything else."""
     try:
         if value["format"] != _FORMAT or value["features"] != list(FEATURES):
             raise ValueError(f"format {value['format']!r}, features {value['features']}")
@@ -87,5 +107,5 @@ def from_json(value: Any, where: str) -> Limits:
         ) from error
 
 
-def _nullable(ends: np.ndarray) -> list:
-    return np.where(np.isfinite(ends), ends, None).tolist()
+def _nullable(bounds: np.ndarray) -> list[Any]:
+    return np.where(np.isfinite(bounds), bounds.astype(object), np.array(None, object)).tolist()

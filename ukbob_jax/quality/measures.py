@@ -1,16 +1,19 @@
 """Size and shape of every organ of a label map, from one pass over its voxels."""
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.quality import seams
+from ukbob_jax.quality.label_counts import LabelCounts, label_counts
 from ukbob_jax.quality.surface import area_table
-from ukbob_jax.quality.tally import OUTSIDE, Tally, tally
 
 Array = np.ndarray | jax.Array
 FEATURES = ("body_fraction", "sphericity", "eccentricity")  # SOLF's three
@@ -20,7 +23,7 @@ _FEWEST_VOXELS = 4  # fewer have no shape
 class OrganMeasures(NamedTuple):
     """Arrays over classes, (num_classes,), or (n, num_classes) when stacked over subjects.
 
-    A class that is absent has 0 in all six; an eccentricity that is not defined is NaN, and so is the share of a body
+    A class that is absent has 0 in all six; an eccentricity that is not defined is NaN, and so is the fraction of a body
     mask that is empty.
     """
 
@@ -30,20 +33,20 @@ class OrganMeasures(NamedTuple):
     body_fraction: Array  # volume / volume of the body
     sphericity: Array  # 1 for a ball; masks of a few voxels may pass 1
     eccentricity: Array  # sqrt(1 - least / greatest principal variance): 0 for a ball, towards 1 for a needle
-    centroid_mm: Array | None = (
-        None  # (..., 3): index * spacing, the first voxel's centre being 0; NaN if absent
-    )
+    # (..., 3): index * spacing, the first voxel's centre being 0; NaN if absent
+    centroid_mm: Array | None = None
     first: Array | None = None  # (..., 3): bounding box in voxels, both ends inside it; -1 if absent
     last: Array | None = None
-    touches_border: Array | None = (
-        None  # bool: some voxel lies in the volume's first or last plane of an axis
+    # bool: some voxel lies in the volume's first or last plane of an axis
+    touches_border: Array | None = None
+    seam_contact: Array | None = (
+        None  # fraction of the voxels beside another station's; 0 without a station map
     )
-    seam_contact: Array | None = None  # share of the voxels beside another station's; 0 without a station map
 
 
 def measure(
     labels: Array,
-    spacing_mm: tuple[float, float, float] | Array,
+    spacing_mm: Sequence[float] | Array,
     num_classes: int = 73,
     body: Array | None = None,
     station: Array | None = None,
@@ -65,46 +68,46 @@ def measure(
         ValuesError: labels are not integers, or one is not a class (not noticed inside jit).
         MismatchError: `body` or `station` has another shape.
     """
-    if not 0 < num_classes <= OUTSIDE:
-        raise ValuesError(
-            f"num_classes={num_classes}: must be 1 to {OUTSIDE}; {OUTSIDE} itself means ignore."
-        )
+    if not 0 < num_classes <= IGNORE:
+        raise ValuesError(f"num_classes={num_classes}: must be 1 to {IGNORE}; {IGNORE} itself means ignore.")
     if body is not None and body.shape != labels.shape:
         raise MismatchError(
             f"body mask of shape {body.shape} for labels of shape {labels.shape}: use one grid."
         )
-    traced = any(isinstance(a, jax.core.Tracer) for a in (labels, spacing_mm, body, station))
+    traced = any(isinstance(a, Tracer) for a in (labels, spacing_mm, body, station))
     labels = _as_bytes(labels, num_classes)
-    counts = tally(labels, num_classes)
+    counts = label_counts(labels, num_classes)
     body_voxels = None if body is None else (body != 0).sum()
     touching = None if station is None else seams.contact(labels, station, num_classes)
     if traced:
-        found = finish(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
+        found = measures_from_counts(counts, jnp.asarray(spacing_mm, jnp.float32), body_voxels, jnp)
         return _with_seams(found, touching, jnp.float32, jnp)
     counts = jax.tree.map(np.asarray, counts)
     if counts.highest >= num_classes:
         raise ValuesError(
-            f"label {counts.highest} is not in 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            f"label {counts.highest} is not in 0..{num_classes - 1} (or {IGNORE}, ignore). "
             "Map it in anatomy.py, or pass a larger num_classes."
         )
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
-    return _with_seams(finish(counts, spacing, body_voxels, np), touching, np.float64, np)
+    return _with_seams(measures_from_counts(counts, spacing, body_voxels, np), touching, np.float64, np)
 
 
 def _with_seams(found: OrganMeasures, touching: Array | None, dtype: type, xp: ModuleType) -> OrganMeasures:
-    touching = xp.zeros_like(found.voxels) if touching is None else xp.asarray(touching)
-    return found._replace(seam_contact=touching.astype(dtype) / xp.maximum(found.voxels, 1).astype(dtype))
+    seams_of = xp.zeros_like(found.voxels) if touching is None else xp.asarray(touching)
+    return found._replace(seam_contact=seams_of.astype(dtype) / xp.maximum(found.voxels, 1).astype(dtype))
 
 
 def stack(measures: list[OrganMeasures]) -> OrganMeasures:
-    """The measures of several subjects, each field (n, ...)."""
-    return OrganMeasures(*(None if a[0] is None else np.stack(a) for a in zip(*measures)))
+    """Stack the measures of several subjects: each field (n, ...)."""
+    columns = zip(OrganMeasures._fields, zip(*measures))
+    stacked: dict[str, Any] = {name: None if a[0] is None else np.stack(a) for name, a in columns}
+    return OrganMeasures(**stacked)
 
 
 def _as_bytes(labels: Array, num_classes: int) -> Array:
-    """`labels` as uint8, whatever does not fit having been refused (inside jit: ignored)."""
+    """Return `labels` as uint8; what does not fit is refused (inside jit: ignored)."""
     if labels.dtype == bool:
         return labels.astype(np.uint8)
     if labels.dtype == np.uint8:
@@ -113,20 +116,20 @@ def _as_bytes(labels: Array, num_classes: int) -> Array:
         raise ValuesError(
             f"labels are {labels.dtype}: need integers. Round them, or read them with kind='label'."
         )
-    if isinstance(labels, jax.core.Tracer):
-        return jnp.where((labels >= 0) & (labels < num_classes), labels, OUTSIDE).astype(jnp.uint8)
-    if labels.size and (labels.min() < 0 or labels.max() > OUTSIDE):
+    if isinstance(labels, Tracer):
+        return jnp.where((labels >= 0) & (labels < num_classes), labels, IGNORE).astype(jnp.uint8)
+    if labels.size and (labels.min() < 0 or labels.max() > IGNORE):
         raise ValuesError(
-            f"labels run from {labels.min()} to {labels.max()}: need 0..{num_classes - 1} (or {OUTSIDE}, ignore). "
+            f"labels run from {labels.min()} to {labels.max()}: need 0..{num_classes - 1} (or {IGNORE}, ignore). "
             "Map them in anatomy.py."
         )
     return labels.astype(np.uint8)
 
 
-def finish(
-    counts: Tally, spacing_mm: Array, body_voxels: Array | int | None, xp: ModuleType = np
+def measures_from_counts(
+    counts: LabelCounts, spacing_mm: Array, body_voxels: Array | int | None, xp: ModuleType = np
 ) -> OrganMeasures:
-    """Measures from counts, in the precision of `spacing_mm` (3,); `xp` is numpy or jax.numpy."""
+    """Compute measures from counts, in the precision of `spacing_mm` (3,); `xp` is numpy or jax.numpy."""
     planes = (counts.along_x, counts.along_y, counts.along_z)
     voxels = counts.along_x.sum(1)
     present = voxels > 0
@@ -158,8 +161,8 @@ def finish(
     )
 
 
-def _moments(counts: Tally, voxels: Array, dtype: np.dtype, xp: ModuleType) -> tuple[Array, Array]:
-    """Mean (k, 3) and covariance (k, 3, 3, divided by n) of voxel positions, in voxels.
+def _moments(counts: LabelCounts, voxels: Array, dtype: np.dtype, xp: ModuleType) -> tuple[Array, Array]:
+    """Compute the mean (k, 3) and covariance (k, 3, 3, divided by n) of voxel positions, in voxels.
 
     Positions are taken from an integer near the mean, so that float32 sums do not cancel.
     """
@@ -170,9 +173,8 @@ def _moments(counts: Tally, voxels: Array, dtype: np.dtype, xp: ModuleType) -> t
     offset = [p - c[:, None] for p, c in zip(positions, near)]
     shift = [xp.sum((a * o).astype(dtype), 1) / n for a, o in zip(planes, offset)]
 
-    def about_mean(
-        a: int, b: int, sums: Array
-    ) -> Array:  # sums: k planes of axis a, of positions b from near[b]
+    # sums: k planes of axis a, of positions b from near[b]
+    def about_mean(a: int, b: int, sums: Array) -> Array:
         return xp.sum(offset[a].astype(dtype) * sums.astype(dtype), 1) / n - shift[a] * shift[b]
 
     xx, yy, zz = (about_mean(a, a, planes[a] * offset[a]) for a in range(3))

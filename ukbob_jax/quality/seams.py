@@ -6,18 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import MismatchError
 
 Array = np.ndarray | jax.Array
-NO_STATION = 255  # as are negative numbers: the voxel comes from no station, and its border is no seam
 
 
 def contact(labels: Array, station: Array, num_classes: int) -> Array:
-    """How many voxels of every class have a face neighbour from another station, (num_classes,).
+    """Count the voxels of every class that have a face neighbour from another station, (num_classes,).
 
     Args:
         labels: `x y z`, uint8.
-        station: number of the station that each voxel comes from, `x y z`, or of each axial slice, `z`.
+        station: number of the station that each voxel comes from, `x y z`, or of each axial slice, `z`; `IGNORE` or
+            negative where there is none, and the border to it is no seam.
     Raises:
         MismatchError: the shapes do not belong together.
     """
@@ -30,15 +31,15 @@ def contact(labels: Array, station: Array, num_classes: int) -> Array:
     xp = jnp if traced else np
     near = xp.broadcast_to(_near_seam(xp.asarray(station), xp), labels.shape)
     if traced:
-        counted = jnp.where(near, labels, NO_STATION).astype(jnp.int32).reshape(-1)
+        counted = jnp.where(near, labels, IGNORE).astype(jnp.int32).reshape(-1)
         return jnp.zeros(256, jnp.int32).at[counted].add(1)[:num_classes]
     return np.bincount(labels[near], minlength=256)[:num_classes]
 
 
 def _near_seam(station: Array, xp: ModuleType) -> Array:
-    """Whether a neighbour is from another station: bool, of the shape of `station`, or `1 1 z`."""
+    """Return whether a neighbour is from another station: bool, of the shape of `station`, or `1 1 z`."""
     station = station.reshape((1, 1, -1)) if station.ndim == 1 else station
-    known = (station >= 0) & (station != NO_STATION)
+    known = (station >= 0) & (station != IGNORE)
     near = xp.zeros(station.shape, bool)
     for axis in range(3):
         a, b = (

@@ -5,13 +5,13 @@ An organ's label is flagged when at least two of its three measures leave the ra
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax.errors import MismatchError, ValuesError
-from ukbob_jax.quality.limits import Limits
+from ukbob_jax.quality.limits import MIN_OUTSIDE, Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -26,7 +26,7 @@ def fit(
     groups: Sequence[str] | None = None,
     min_count: int = 10,
 ) -> Limits:
-    """The paper's rule: the lowest and the highest `epsilon` percent of every measure of every organ are out of range.
+    """Fit limits by the paper's rule: the lowest and the highest `epsilon` percent of each measure are out of range.
 
     Limits are order statistics, so a strictly increasing transform of a measure changes no verdict: with n values in
     ascending order v[0..n-1] and r = epsilon / 100 * (n - 1), the range is v[ceil(r)] to v[n - 1 - ceil(r)], both
@@ -45,12 +45,12 @@ def fit(
     if not 0 <= epsilon < 50:
         raise ValuesError(f"epsilon={epsilon}: must be from 0 to below 50 percent at either end.")
 
-    def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cut = np.ceil(epsilon / 100 * (count - 1) - 1e-9).astype(np.int64)
         return _pick(ordered, cut), _pick(ordered, count - 1 - cut)
 
     rule = {"name": "percentile", "epsilon": float(epsilon), "min_count": int(min_count)}
-    return _fit(measures, ends, groups, min_count, rule)
+    return _fit(measures, bounds, groups, min_count, rule)
 
 
 def fit_robust(
@@ -60,7 +60,7 @@ def fit_robust(
     groups: Sequence[str] | None = None,
     min_count: int = 10,
 ) -> Limits:
-    """Limits at the median ± `deviations` robust standard deviations (1.4826 MAD) of every measure of every organ.
+    """Fit limits at the median ± `deviations` robust standard deviations (1.4826 MAD) of every measure of every organ.
 
     Percentiles discard the same share of a clean and of a noisy cohort; these limits follow the noise. The spread is
     taken where the measures are near normal: logarithms of body fraction, of sphericity and of the ratio of the least
@@ -72,17 +72,17 @@ def fit_robust(
     if not deviations > 0:
         raise ValuesError(f"deviations={deviations}: must be positive.")
 
-    def ends(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        middle, spread = middle_and_spread(to_scale(np.where(np.isfinite(ordered), ordered, np.nan)))
-        a, b = (_from_scale(middle + sign * deviations * spread) for sign in (-1, 1))
+    def bounds(ordered: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        middle, spread = middle_and_spread(to_log_scale(np.where(np.isfinite(ordered), ordered, np.nan)))
+        a, b = (_from_log_scale(middle + sign * deviations * spread) for sign in (-1, 1))
         return np.minimum(a, b), np.maximum(a, b)
 
     rule = {"name": "robust", "deviations": float(deviations), "min_count": int(min_count)}
-    return _fit(measures, ends, groups, min_count, rule)
+    return _fit(measures, bounds, groups, min_count, rule)
 
 
-def large(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
-    """The measures with organs counted as absent, so never flagged, whose median size is under `min_voxels`.
+def drop_small_organs(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
+    """Count organs as absent, so that they are never flagged, whose median size is under `min_voxels`.
 
     A few voxels have no shape worth judging: one more or less moves every measure.
 
@@ -96,7 +96,7 @@ def large(measures: OrganMeasures, min_voxels: int) -> OrganMeasures:
 
 
 def outside(measures: OrganMeasures, limits: Limits, groups: Sequence[str] | str | None = None) -> np.ndarray:
-    """Which measures leave their range, (..., num_classes, 3 features); undefined ones do.
+    """Find which measures leave their range, (..., num_classes, 3 features); undefined ones do.
 
     Those of absent organs, and of classes seen too rarely to have limits, never do.
 
@@ -127,36 +127,65 @@ def outside(measures: OrganMeasures, limits: Limits, groups: Sequence[str] | str
 def flag(
     measures: OrganMeasures,
     limits: Limits,
-    min_outside: int = 2,
+    min_outside: int = MIN_OUTSIDE,
     *,
     groups: Sequence[str] | str | None = None,
 ) -> np.ndarray:
-    """Labels not to be trusted, bool (n, num_classes) or (num_classes,): `min_outside` of three measures out of range.
+    """Find labels not to trust: `min_outside` of the three measures are out of range.
 
     A missing organ is never flagged; an undefined measure counts as out of range. Class 0 is judged like the others.
+
+    Returns:
+        Bool (n, num_classes) or (num_classes,).
 
     Raises:
         MismatchError: as for `outside`.
         ValuesError: `min_outside` is not 1, 2 or 3.
     """
-    if min_outside not in (1, 2, 3):
-        raise ValuesError(f"min_outside={min_outside}: choose 1, 2 or 3 of the three measures.")
-    return outside(measures, limits, groups).sum(-1) >= min_outside
+    return apply_limits(measures, limits, groups, min_outside).flagged
+
+
+class Judgement(NamedTuple):
+    """What limits say of labels, (..., num_classes): nothing for organs that are absent or not judged."""
+
+    outside: np.ndarray  # bool (..., num_classes, 3 features), as `outside`
+    flagged: np.ndarray  # bool (..., num_classes), as `flag`
+
+
+def apply_limits(
+    measures: OrganMeasures,
+    limits: Limits,
+    groups: Sequence[str] | str | None = None,
+    min_outside: int | None = None,
+) -> Judgement:
+    """Judge labels, as `flag` does, and also return which measures are out of range.
+
+    Args:
+        measures, groups: as for `outside`; `Limits.groups_of` names the groups.
+        min_outside: None: as the limits were fitted for.
+    Raises:
+        MismatchError, ValuesError: as for `flag`.
+    """
+    number = limits.min_outside if min_outside is None else min_outside
+    if number not in (1, 2, 3):
+        raise ValuesError(f"min_outside={number}: choose 1, 2 or 3 of the three measures.")
+    out = outside(measures, limits, groups)
+    return Judgement(out, out.sum(-1) >= number)
 
 
 def features(measures: OrganMeasures) -> np.ndarray:
-    """The three measures the rule looks at, (..., num_classes, 3), float64."""
+    """Return the three measures the rule looks at, (..., num_classes, 3), float64."""
     return np.stack([np.asarray(getattr(measures, name), np.float64) for name in FEATURES], -1)
 
 
 def _fit(
     measures: OrganMeasures,
-    ends: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    bounds: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     groups: Sequence[str] | None,
     min_count: int,
     rule: dict[str, Any],
 ) -> Limits:
-    """Limits from `ends`, which is given a group's values in ascending order (n k 3) and how many there are (k 3)."""
+    """Make limits by `bounds`, which is given a group's values in ascending order (n k 3) and how many there are (k 3)."""
     values = np.where((np.asarray(measures.voxels) > 0)[..., None], features(measures), np.nan)  # n k 3
     if values.ndim != 3 or not len(values):
         raise ValuesError(
@@ -173,7 +202,7 @@ def _fit(
         )  # NaN last
         count = np.isfinite(ordered).sum(0)  # k 3
         enough = count >= max(min_count, 1)
-        a, b = ends(ordered, count)
+        a, b = bounds(ordered, count)
         low.append(np.where(enough, a, -np.inf))
         high.append(np.where(enough, b, np.inf))
         counts.append(count.max(1))
@@ -181,15 +210,15 @@ def _fit(
 
 
 def _pick(ordered: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """`ordered` (n k 3) at `index` (k 3) along n; any value where the index is out of range."""
+    """Take `ordered` (n k 3) at `index` (k 3) along n; any value where the index is out of range."""
     return np.take_along_axis(ordered, np.clip(index, 0, len(ordered) - 1)[None], 0)[0]
 
 
 def middle_and_spread(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median and robust standard deviation, at least `LEAST_SPREAD`, along the first axis.
+    """Compute median and robust standard deviation, at least `LEAST_SPREAD`, along the first axis.
 
     Args:
-        scaled: (n, num_classes, 3), on the scales of `to_scale`; NaN is left out.
+        scaled: (n, num_classes, 3), on the scales of `to_log_scale`; NaN is left out.
     Returns:
         (middle, spread), each (num_classes, 3); where there is no value, NaN and `LEAST_SPREAD`.
     """
@@ -200,14 +229,14 @@ def middle_and_spread(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.fmax(MAD_TO_SIGMA * deviation, LEAST_SPREAD)
 
 
-def to_scale(values: np.ndarray) -> np.ndarray:
-    """Features (..., 3) where they are near normal, as `fit_robust` says."""
+def to_log_scale(values: np.ndarray) -> np.ndarray:
+    """Bring features (..., 3) to the scale on which they are near normal, as `fit_robust` says."""
     fraction, sphericity, eccentricity = np.moveaxis(values, -1, 0)
     ratio = np.maximum(1 - eccentricity**2, _LEAST_RATIO)
     with np.errstate(divide="ignore"):  # absent organs: 0
         return np.log(np.stack([fraction, sphericity, ratio], -1))
 
 
-def _from_scale(scaled: np.ndarray) -> np.ndarray:
+def _from_log_scale(scaled: np.ndarray) -> np.ndarray:
     fraction, sphericity, ratio = np.moveaxis(np.exp(np.minimum(scaled, 700)), -1, 0)
     return np.stack([fraction, sphericity, np.sqrt(np.maximum(1 - ratio, 0))], -1)

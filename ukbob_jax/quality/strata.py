@@ -9,14 +9,14 @@ STRATA = ("sex", "height")
 UNKNOWN = "unknown"
 
 
-def names(rows: Sequence[Mapping[str, Any]], by: Sequence[str], band_mm: float) -> list[str] | None:
-    """The group of every subject, such as "F", "1700-1800 mm" or "F 1700-1800 mm"; None without strata.
+def names(people: Sequence[Mapping[str, Any]], by: Sequence[str], band_mm: float) -> list[str] | None:
+    """Name the group of every subject, such as "F", "1700-1800 mm" or "F 1700-1800 mm"; None without strata.
 
     A subject whose sex or height is not known is in a group of its like, "unknown"; `min_count` of `solf.fit` decides
     whether that group is large enough to be judged.
 
     Args:
-        rows: manifest rows, whose `attributes` may have "sex" and "height_mm".
+        people: attributes of every subject, which may have "sex" and "height_mm".
         by: of `STRATA`, in this order.
         band_mm: width of a height group.
     Raises:
@@ -27,11 +27,11 @@ def names(rows: Sequence[Mapping[str, Any]], by: Sequence[str], band_mm: float) 
         raise ConfigError(f"solf.strata: {unknown[0]!r} is not one of {', '.join(STRATA)}.")
     if not band_mm > 0:
         raise ConfigError(f"solf.height_band_mm={band_mm}: must be positive.")
-    return [name(row["attributes"], by, band_mm) for row in rows] if by else None
+    return [name(attributes, by, band_mm) for attributes in people] if by else None
 
 
 def name(attributes: Mapping[str, Any], by: Sequence[str], band_mm: float) -> str:
-    """The group of one subject."""
+    """Name the group of one subject."""
     return " ".join(_sex(attributes) if stratum == "sex" else _band(attributes, band_mm) for stratum in by)
 
 

@@ -45,7 +45,7 @@ _MAX_TRIANGLES = 9
 
 
 def _symmetries() -> list[list[int]]:
-    """The 48 rotations and mirrors of the cube, each as the corner that every corner moves to."""
+    """List the 48 rotations and mirrors of the cube, each as the corner that every corner moves to."""
     moves = itertools.product(itertools.permutations(range(3)), itertools.product((0, 1), repeat=3))
     return [
         [sum((int(corner[axes[a]]) ^ flips[a]) << (2 - a) for a in range(3)) for corner in _CORNERS]
@@ -55,7 +55,7 @@ def _symmetries() -> list[list[int]]:
 
 @functools.cache
 def triangles() -> np.ndarray:
-    """Vertices of every pattern's triangles inside the unit cell, (256, 9, 3 vertices, 3 axes); zeros fill up."""
+    """Return the vertices of every pattern's triangles inside the unit cell, (256, 9, 3 vertices, 3 axes); zeros fill up."""
     table = np.zeros((256, _MAX_TRIANGLES, 3, 3))
     for (pattern, text), move in itertools.product(_SHAPES.items(), _symmetries()):
         moved = sum(1 << move[i] for i in range(8) if pattern >> i & 1)
@@ -67,7 +67,7 @@ def triangles() -> np.ndarray:
 
 
 def area_table(spacing_mm: np.ndarray | jax.Array, xp: ModuleType = np) -> np.ndarray | jax.Array:
-    """Area of the surface inside one cell, for each of the 256 corner patterns.
+    """Compute the area of the surface inside one cell, for each of the 256 corner patterns.
 
     The same areas as scikit-image's `marching_cubes(..., level=0.5)` (Lewiner), ambiguous patterns included.
 

@@ -15,7 +15,7 @@ VERDICTS = "solf.jsonl"
 
 
 def folder(store_path: str | os.PathLike, label: str) -> pathlib.Path:
-    """Where the findings about label set `label` lie: `quality/<label>` inside the store."""
+    """Return where the findings about label set `label` lie: `quality/<label>` inside the store."""
     return pathlib.Path(store_path) / "quality" / label
 
 
@@ -26,7 +26,7 @@ def rows(
     flagged: np.ndarray,
     decided: Mapping[tuple[str, int], str] | None = None,
 ) -> Iterator[dict]:
-    """One row per organ that is present, background left out; an undefined measure is null.
+    """Yield a row per organ that is present, background left out; an undefined measure is null.
 
     Args:
         subjects: n names.
@@ -35,9 +35,9 @@ def rows(
         flagged: bool (n, num_classes).
         decided: what a person decided, by (subject, organ); such rows say so.
     """
-    values, decided = features(measures), decided or {}
-    for i, organ in np.argwhere(np.asarray(measures.voxels)[:, 1:] > 0):
-        organ = int(organ) + 1
+    values, decisions = features(measures), decided or {}
+    for i, column in np.argwhere(np.asarray(measures.voxels)[:, 1:] > 0).tolist():
+        organ = column + 1
         found = [float(v) if np.isfinite(v) else None for v in values[i, organ]]
         row = {
             "subject": subjects[i],
@@ -48,15 +48,15 @@ def rows(
         }
         if measures.seam_contact is not None and measures.seam_contact[i, organ] > 0:
             row["seam_contact"] = float(measures.seam_contact[i, organ])
-        if (subjects[i], organ) in decided:
-            row["decision"] = decided[subjects[i], organ]
+        if (subjects[i], organ) in decisions:
+            row["decision"] = decisions[subjects[i], organ]
         yield row
 
 
 def flagged_organs(
     store_path: str | os.PathLike, label: str, path: str | os.PathLike = ""
 ) -> dict[str, set[int]]:
-    """Ids of the organs whose label is not to be trusted, by subject; subjects without any are left out.
+    """Read the ids of the organs whose label is not to be trusted, by subject; subjects without any are left out.
 
     Args:
         path: of another file of verdicts than the one in the store.

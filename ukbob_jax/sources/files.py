@@ -4,20 +4,19 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, FileError, ValuesError
-from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.sources import steps
+from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes import layouts
 from ukbob_jax.volumes.case import Case
 from ukbob_jax.volumes.scan import Scan, read_case
-from ukbob_jax.volumes.volume import Volume
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
-NEAREST, LINEAR = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Settings:
     label_map: str = ""
     num_classes: int = 0
     contrasts: tuple[str, ...] = ()
-    nan: str = "refuse"
+    nan: Literal["refuse", "zero"] = "refuse"
     assume_ras: bool = False
     constant: str = "refuse"
 
@@ -57,20 +56,20 @@ class Files:
         return self.case.subject
 
     def files(self) -> list[str]:
-        """Images and label maps; a folder of masks with every file in it."""
+        """List images and label maps; of a folder of masks every file in it."""
         paths = [*self.case.images, *self.case.labels.values()]
         inner = [sorted(path.rglob("*.nii*")) if path.is_dir() else [path] for path in paths]
         return [str(path) for found in inner for path in found]
 
     def checksum(self) -> str:
-        """Of the files' names and bytes, in order, the names of the label sets, and the settings."""
+        """Digest the files' names and bytes, in order, the names of the label sets, and the settings."""
         content = [(pathlib.Path(path).name, file_digest(path)) for path in self.files()]
         content.append(("label sets", ", ".join(self.case.labels)))
         settings = dataclasses.asdict(self.settings)
         return digest({"files": VERSION, **settings, "split": self.split, "content": content})
 
     def read(self) -> Scan:
-        """The scan in RAS, checked.
+        """Read the scan in RAS and check it.
 
         Raises:
             ValuesError: a channel holds nothing, and `constant` refuses it.
@@ -89,29 +88,30 @@ class Files:
             check_varies(scan.image.array, self.case.images, self.settings.contrasts)
         return scan
 
+    def steps(self) -> tuple[steps.Step, ...]:
+        """Return what is done to the scan before it is stored, in order."""
+        resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
+        relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
+        return *resample, *relabel
+
     def convert(self, scan: Scan) -> dict[str, Any]:
-        """Resample and relabel."""
-        image, labels = scan.image, scan.labels
-        if self.settings.spacing_mm:
-            image = image.resample(self.settings.spacing_mm, LINEAR)
-            labels = {
-                name: label.resample(self.settings.spacing_mm, NEAREST) for name, label in labels.items()
-            }
-        known, relabelled = annotated(scan), {name: small(label, name) for name, label in labels.items()}
-        if self.settings.label_map:
-            mapping = anatomy.from_dataset(self.settings.label_map)
-            relabelled = {name: mapping.lut[label] for name, label in relabelled.items()}
-            known = reached(mapping, known)
+        """Apply the steps and return what is stored.
+
+        Raises:
+            ValuesError: label ids above 255.
+        """
+        for step in self.steps():
+            scan = step(scan)
         return {
-            "image": image.array,
-            "affine": image.affine,
-            "labels": relabelled,
+            "image": scan.image.array,
+            "affine": scan.image.affine,
+            "labels": {name: steps.as_bytes(label, name) for name, label in scan.labels.items()},
             "contrasts": self.settings.contrasts,
-            "annotated": known,
+            "annotated": annotated(scan),
         }
 
 
-def find(
+def list_subjects(
     *,
     layout: str,
     paths: Mapping[str, str],
@@ -119,13 +119,13 @@ def find(
     label_map: str = "",
     num_classes: int = 0,
     contrasts: Sequence[str] = (),
-    nan: str = "refuse",
+    nan: Literal["refuse", "zero"] = "refuse",
     assume_ras: bool = False,
     constant: str = "refuse",
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[Files]:
-    """The subjects of a dataset.
+    """List the subjects of a dataset.
 
     Args:
         layout: a name of `volumes.layouts`.
@@ -145,20 +145,20 @@ def find(
                 f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}."
             )
     if settings.label_map:
-        anatomy.from_dataset(settings.label_map)  # an unknown name is told before any file is read
+        anatomy.from_dataset(settings.label_map)  # refuses an unknown name before any file is read
     if len(settings.spacing_mm) not in (0, 3) or not all(
         0 < length < np.inf for length in settings.spacing_mm
     ):
         raise ConfigError(
             f"config.source.spacing_mm {settings.spacing_mm}: expected three positive numbers, or ()."
         )
-    cases = layouts.find(layout, **paths)
+    cases = layouts.list_cases(layout, **paths)
     split_of = assign_splits([case.subject for case in cases if not case.split], splits or {}, seed)
     return [Files(case, case.split or split_of[case.subject], settings) for case in cases]
 
 
 def file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes.
+    """Return the SHA-256 of a file's bytes.
 
     Raises:
         FileError: missing, such as behind a link that leads nowhere, or unreadable.
@@ -189,28 +189,7 @@ def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Se
             )
 
 
-def small(label: Volume, name: str) -> np.ndarray:
-    """The label map as uint8.
-
-    Raises:
-        ValuesError: ids above 255.
-    """
-    if label.array.max(initial=0) > 255:
-        raise ValuesError(
-            f"label {name!r} has ids up to {label.array.max()}; a store holds 0 to 254 and 255 to ignore."
-        )
-    return label.array.astype(np.uint8, copy=False)
-
-
 def annotated(scan: Scan) -> list[int] | None:
-    """Ids that were looked for in every label set of the scan; None: all."""
+    """Return the ids that were looked for in every label set of the scan; None: all."""
     sets = [set(ids) for ids in scan.annotated.values() if ids is not None]
     return sorted(set.intersection(*sets)) if sets else None
-
-
-def reached(mapping: anatomy.LabelMap, known: list[int] | None) -> list[int]:
-    """Our ids that a dataset speaks of: those all of whose ids in it were looked for."""
-    missing = {
-        target for source, target in mapping.mapped.items() if known is not None and source not in known
-    }
-    return sorted(set(mapping.mapped.values()) - missing)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ukbob_jax import phantom
 from ukbob_jax.phantom import label_errors, scanners
-from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.splits import assign_splits, digest
 
 VERSION = 1  # raise it when the phantom changes, so that stores are made anew
 
@@ -19,7 +19,7 @@ class Phantom:
     Attributes:
         seed: makes the body; planted errors and the scanner draw from it too.
         shape: voxels, x y z, of the fixed field of view.
-        errors: share of the large organs' labels in "auto" that are spoilt.
+        errors: fraction of the large organs' labels in "auto" that get an error.
         scanner: a name of `phantom.scanners.SCANNERS`; "": the scanner of training.
     """
 
@@ -31,15 +31,15 @@ class Phantom:
     scanner: str
 
     def files(self) -> list[str]:
-        """None: it is computed."""
+        """List nothing: a phantom is computed."""
         return []
 
     def checksum(self) -> str:
-        """Of everything it is computed from."""
+        """Digest everything it is computed from."""
         return digest({"phantom": VERSION, **dataclasses.asdict(self)})
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image `x y z c` and true label `x y z`."""
+        """Compute image `x y z c` and true label `x y z`."""
         return phantom.subject(self.seed, self.shape)
 
     def convert(self, scan: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
@@ -58,37 +58,37 @@ class Phantom:
         }
 
 
-def find(
+def list_subjects(
     *,
     count: int,
     shape: tuple[int, int, int],
     seed: int,
     first: int = 0,
     errors: float = 0.0,
-    spoilt: float = 1.0,
+    corrupted_fraction: float = 1.0,
     scanner: str = "",
     splits: dict[str, int] | None = None,
 ) -> list[Phantom]:
-    """A cohort of `count` subjects, numbers `first` onwards of the endless cohort that `seed` names.
+    """List a cohort of `count` subjects, numbers `first` onwards of the endless cohort that `seed` names.
 
     Args:
-        errors: share of a spoilt subject's large organs that get an error.
-        spoilt: share of the training subjects that are spoilt; the others' labels are true.
+        errors: fraction of a corrupted subject's large organs that get an error.
+        corrupted_fraction: of the training subjects; the others' labels are true.
         splits: number of subjects per split; the rest trains.
     Raises:
-        ConfigError: more subjects in splits than there are, or no such scanner.
+        ConfigError: more subjects in splits than in the cohort, or an unknown scanner.
     """
     names = {f"phantom-{number:05d}": number for number in range(first, first + count)}
     split_of = assign_splits(list(names), splits or {}, seed)
     training = [name for name in names if split_of[name] == "train"]
     drawn = sorted(training, key=lambda name: digest({"spoilt": seed, "subject": name}))
-    wrong = set(drawn[: round(spoilt * len(drawn))])
+    wrong = set(drawn[: round(corrupted_fraction * len(drawn))])
     return [
         Phantom(
             subject=name,
             split=split_of[name],
             seed=seed * 1_000_000 + number,
-            shape=tuple(shape),
+            shape=(shape[0], shape[1], shape[2]),  # a list in a recipe
             errors=errors if name in wrong else 0.0,
             scanner=scanner,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
-from ukbob_jax.sources import assign_splits, digest
+from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
 from ukbob_jax.volumes.dicom.slices import library
 from ukbob_jax.volumes.dicom.stations import Stations
@@ -44,16 +44,16 @@ class Archive:
     refuse: tuple[str, ...]
 
     def files(self) -> list[str]:
-        """The archive."""
+        """List the archive."""
         return [self.path]
 
     def checksum(self) -> str:
-        """Of the list of the archive's members, with their checksums, and the settings."""
+        """Digest the list of the archive's members, with their checksums, and the settings."""
         settings = {"contrasts": self.contrasts, "spacing_mm": self.spacing_mm, "split": self.split}
         return digest({"ukb": VERSION, **settings, "content": archive.fingerprint(self.path)})
 
     def read(self) -> Stations:
-        """The stations, as they were acquired.
+        """Read the stations, as they were acquired.
 
         Raises:
             FileError, GeometryError, MismatchError: as `read_archive`.
@@ -80,7 +80,7 @@ class Archive:
         }
 
 
-def find(
+def list_subjects(
     *,
     folder: str,
     instance: int = 2,
@@ -90,7 +90,7 @@ def find(
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[Archive]:
-    """The archives below `folder`.
+    """List the archives below `folder`.
 
     Args:
         folder: holds `<participant>_20201_<instance>_0.zip`, in folders of any depth; read only.
@@ -127,10 +127,10 @@ def find(
 
 
 def archives(folder: str, instance: int) -> dict[tuple[str, int], pathlib.Path]:
-    """Path by participant and instance; -1 takes every instance.
+    """Find the path by participant and instance; -1 takes every instance.
 
     Raises:
-        FileError, EmptyError, MismatchError: as `find`.
+        FileError, EmptyError, MismatchError: as `list_subjects`.
     """
     root = pathlib.Path(folder)
     if not folder or not root.is_dir():

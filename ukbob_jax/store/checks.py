@@ -8,11 +8,12 @@ import numpy as np
 
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.store import schema
+from ukbob_jax.store.row import Subject
 from ukbob_jax.volumes.volume import LONGEST
 
 
 def check_affine(affine: np.ndarray, subject: str) -> np.ndarray:
-    """`affine` as `4 4` float64.
+    """Return `affine` as `4 4` float64.
 
     Raises:
         GeometryError: another shape, not finite, or singular.
@@ -48,7 +49,7 @@ def check_image(image: np.ndarray, contrasts: Sequence[str], subject: str) -> No
 
 
 def check_label(label: np.ndarray, name: str, shape: tuple[int, ...], subject: str) -> np.ndarray:
-    """`label` as uint8 on the image's grid.
+    """Return `label` as uint8 on the image's grid.
 
     Raises:
         MismatchError: another shape than the image's.
@@ -71,7 +72,7 @@ def check_label(label: np.ndarray, name: str, shape: tuple[int, ...], subject: s
 
 
 def check_attributes(attributes: Mapping[str, Any], subject: str) -> dict[str, Any]:
-    """`attributes` when all of them may be stored.
+    """Return `attributes`, having checked that all of them may be stored.
 
     Raises:
         ValuesError: a key is not of `schema.ATTRIBUTES`.
@@ -84,14 +85,14 @@ def check_attributes(attributes: Mapping[str, Any], subject: str) -> dict[str, A
     return dict(attributes)
 
 
-def check_json(row: dict[str, Any]) -> None:
-    """Refuse a row with facts that JSON cannot hold.
+def check_json(subject: Subject) -> None:
+    """Refuse a subject with facts that JSON cannot hold.
 
     Raises:
         ValuesError: an attribute, quality finding or statistic is NaN, or no plain number, text, list or dict.
     """
     try:
-        json.dumps(row, allow_nan=False)
+        json.dumps(subject.to_json(), allow_nan=False)
     except (TypeError, ValueError) as error:
-        facts = {key: row[key] for key in ("intensity", "attributes", "quality", "provenance")}
-        raise ValuesError(f"{row['id']}: cannot be stored as JSON ({error}): {facts}.") from error
+        facts = {key: getattr(subject, key) for key in ("intensity", "attributes", "quality", "provenance")}
+        raise ValuesError(f"{subject.id}: cannot be stored as JSON ({error}): {facts}.") from error

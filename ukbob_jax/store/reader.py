@@ -13,27 +13,29 @@ import tensorstore as ts
 
 from ukbob_jax.errors import ConfigError, FileError, UkbobError, ValuesError
 from ukbob_jax.store import rows, samples, schema, values
+from ukbob_jax.store.row import Subject
 
 OPEN_ARRAYS = 4096  # array handles kept open, about 20 kB each
 PARSED_ROWS = 64  # rows kept parsed: each is asked for several times in a row
 
 
-class Rows(Mapping[str, dict[str, Any]]):
-    """The manifest's rows by subject, in order; kept as text and parsed on access, to hold 50,000 of them. Read only."""
+class Rows(Mapping[str, Subject]):
+    """The subjects of a manifest by name, in order; kept as text and parsed on access, to hold 50,000 of them. Read only."""
 
     def __init__(self, lines: dict[str, bytes]) -> None:
         self._lines = lines
         self._parsed = functools.lru_cache(maxsize=PARSED_ROWS)(self._parse)
 
-    def __getitem__(self, subject: str) -> dict[str, Any]:
+    def __getitem__(self, subject: str) -> Subject:
         return self._parsed(subject)
 
-    def _parse(self, subject: str) -> dict[str, Any]:
+    def _parse(self, subject: str) -> Subject:
         if subject not in self._lines:
             raise ConfigError(
                 f"no subject {subject!r} in the store; it has {len(self)}, such as {next(iter(self))!r}."
             )
-        return rows.unseal(self._lines[subject], f"manifest row of {subject}")
+        where = f"manifest row of {subject}"
+        return Subject.from_json(rows.decode_line(self._lines[subject], where), where)
 
     def __contains__(self, subject: object) -> bool:
         return subject in self._lines
@@ -71,7 +73,7 @@ class Store:
             raise FileError(f"{path}: the store is empty. Run the ingest job and look at its failures.jsonl.")
         by_subject, splits = {}, {}
         for line in lines:
-            row = rows.unseal(line, f"{path}/manifest.jsonl")
+            row = rows.decode_line(line, f"{path}/manifest.jsonl")
             by_subject[row["id"]] = line
             splits.setdefault(row["split"], []).append(row["id"])
         return cls(path, Rows(by_subject), {name: tuple(found) for name, found in splits.items()})
@@ -80,7 +82,7 @@ class Store:
         return Store.open, (self.path,)
 
     def split(self, name: str) -> tuple[str, ...]:
-        """Subjects of one split, in the manifest's order.
+        """Return the subjects of one split, in the manifest's order.
 
         Raises:
             ConfigError: the store has no such split.
@@ -92,7 +94,7 @@ class Store:
         return self._splits[name]
 
     def read(self, subject: str, name: str) -> np.ndarray:
-        """A whole array.
+        """Read a whole array.
 
         Args:
             name: "image" (`x y z c`, int16, or float32 where the row has a slope) or "label/SET" (`x y z`, uint8).
@@ -107,7 +109,7 @@ class Store:
     def crop(
         self, subject: str, name: str, start: tuple[int, int, int], size: tuple[int, int, int]
     ) -> np.ndarray:
-        """The voxels from `start` (inclusive), `size` of them per axis; only their chunks are read.
+        """Read the voxels from `start` (inclusive), `size` of them per axis; only their chunks are read.
 
         Raises:
             ValuesError: the crop leaves the volume.
@@ -148,7 +150,7 @@ class Store:
         return wait
 
     def samples(self, subject: str, name: str) -> dict[int, np.ndarray]:
-        """Voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES` of them; `name` is the label set's."""
+        """Read the voxels drawn at ingest, by class: `n 3` int32, up to `schema.SAMPLES`; `name` is of the label set."""
         present = self.present(subject, name)
         if not present:
             return {}
@@ -157,26 +159,24 @@ class Store:
         return {organ: samples.valid(voxels[row]) for row, organ in enumerate(present)}
 
     def sample(self, subject: str, name: str, organ: int) -> np.ndarray:
-        """As `samples`, for one class that is present: reads one chunk."""
+        """Read the samples of one class that is present: one chunk."""
         row = self.present(subject, name).index(organ)
         with _reading(self._where(subject, f"samples/{name}"), self._remedy(subject)):
             return samples.valid(self._array(subject, f"samples/{name}")[row].read().result())
 
-    def present(self, subject: str, name: str) -> list[int]:
-        """Ids of the classes in label set `name`, ascending, without background and ignore.
+    def present(self, subject: str, name: str) -> Sequence[int]:
+        """Return the ids of the classes in label set `name`, ascending, without background and ignore.
 
         Raises:
             ConfigError: no such subject or label set.
         """
         row = self.rows[subject]
-        if name not in row["present"]:
-            raise ConfigError(
-                f"{subject}: no label set {name!r}; it has {', '.join(row['labels']) or 'none'}."
-            )
-        return row["present"][name]
+        if name not in row.present:
+            raise ConfigError(f"{subject}: no label set {name!r}; it has {', '.join(row.labels) or 'none'}.")
+        return row.present[name]
 
     def identity(self, subject: str, *arrays: str) -> dict[str, Any]:
-        """What changes when one of a subject's `arrays` does, with the digests of their bytes; see `rows.identity`.
+        """Return what changes when one of a subject's `arrays` does; see `Subject.identity`.
 
         For results that are kept: a label set written anew counts as another even where names and sources agree.
 
@@ -186,7 +186,7 @@ class Store:
         row = rows.read_done(self._root, subject)
         if row is None:
             raise FileError(f"{self.path}: subject {subject}, done.json: missing. {self._remedy(subject)}")
-        return rows.identity(row, *arrays)
+        return row.identity(*arrays)
 
     def verify(self, subject: str) -> None:
         """Compare every file of `subject` with the digests written beside it.
@@ -199,22 +199,22 @@ class Store:
 
     def _open_array(self, subject: str, name: str) -> ts.TensorStore:
         row = self.rows[subject]
-        if name not in row["folders"]:
-            known = ", ".join(row["folders"])
+        if name not in row.folders:
+            known = ", ".join(row.folders)
             raise ConfigError(f"{self._where(subject, name)}: no such array; there are {known}.")
-        shape = tuple(row["shape"])
+        shape = row.shape
         if name == "image":
-            shape = (*shape, len(row["contrasts"]))
+            shape = (*shape, len(row.channels))
         elif name.startswith("samples/"):
-            shape = (len(row["present"][name.removeprefix("samples/")]), schema.SAMPLES, 3)
-        folder = self._root / (schema.subject_folder(subject) + row["folders"][name])
+            shape = (len(row.present[name.removeprefix("samples/")]), schema.SAMPLES, 3)
+        folder = self._root / (schema.subject_folder(subject) + row.folders[name])
         return ts.open(schema.array_spec(folder, name, shape), open=True).result()
 
     def _decoded(self, subject: str, name: str, stored: np.ndarray) -> np.ndarray:
         if name != "image":
             return stored
         row = self.rows[subject]
-        return values.decode(stored, row["slope"], row["intercept"])
+        return values.decode(stored, row.slope, row.intercept)
 
     def _where(self, subject: str, name: str) -> str:
         return f"{self.path}: subject {subject}, {name}"
@@ -224,7 +224,7 @@ class Store:
 
 
 def verify(path: str | os.PathLike) -> dict[str, str]:
-    """What is wrong with each damaged subject of the store at `path`; empty: every byte is as it was written.
+    """Find what is wrong with each damaged subject of the store at `path`; empty: every byte is as it was written.
 
     Raises:
         FileError: nothing is there, or it is not a store.
@@ -233,7 +233,7 @@ def verify(path: str | os.PathLike) -> dict[str, str]:
 
 
 def list_all(path: str | os.PathLike) -> list[str]:
-    """Every subject that the store's manifest or its folders know of, also where those are damaged.
+    """List every subject that the store's manifest or its folders know of, also where those are damaged.
 
     Raises:
         FileError: nothing is there, or it is not a store.
@@ -243,7 +243,7 @@ def list_all(path: str | os.PathLike) -> list[str]:
     found = {parts[1] for parts in keys if parts[-1] == "done.json" and len(parts) == 3}
     with contextlib.suppress(FileError):  # a damaged manifest is made again from the folders
         lines = root.read("manifest.jsonl").result().value.splitlines()
-        found |= {rows.unseal(line, "manifest")["id"] for line in lines}
+        found |= {rows.decode_line(line, "manifest")["id"] for line in lines}
     return sorted(found)
 
 
@@ -257,7 +257,7 @@ def check_all(
 
 
 def damage(root: ts.KvStore, subject: str) -> str:
-    """What is wrong with a subject: the first file that differs from the digests written beside it; "": nothing."""
+    """Find what is wrong with a subject: the first file that differs from the digests beside it; "": nothing."""
     try:
         done = rows.read_done(root, subject)
     except FileError:
@@ -265,17 +265,15 @@ def damage(root: ts.KvStore, subject: str) -> str:
     if done is None:
         return "done.json: missing"
     folder = root / schema.subject_folder(subject)
-    for name, files in done["digests"].items():
+    for name, files in done.digests.items():
         for key, digest in files.items():
-            found = folder.read(f"{done['folders'][name]}/{key}").result()
+            found = folder.read(f"{done.folders[name]}/{key}").result()
             if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
                 return f"{name}: {key} is {'missing' if found.state == 'missing' else 'damaged'}"
     return ""
 
 
-def check_crop(
-    where: str, start: tuple[int, int, int], size: tuple[int, int, int], shape: tuple[int, ...]
-) -> None:
+def check_crop(where: str, start: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> None:
     """Refuse a crop that leaves the volume.
 
     Raises:
@@ -289,7 +287,7 @@ def check_crop(
 
 
 def _open_root(path: str) -> ts.KvStore:
-    """The files of the store at `path`.
+    """Open the files of the store at `path`.
 
     Raises:
         FileError: nothing is there, or it is not a store of this format.
@@ -305,10 +303,10 @@ def _open_root(path: str) -> ts.KvStore:
 
 
 def _manifest(root: ts.KvStore) -> list[bytes]:
-    """The manifest's lines, or the same lines from the `done.json` files while there is no manifest."""
+    """Read the manifest's lines, or make the same lines from the `done.json` files while there is no manifest."""
     found = root.read("manifest.jsonl").result()
     if found.state == "missing":
-        return [rows.seal(rows.lean(row)) for row in rows.read_rows(root)]
+        return [rows.encode_line(rows.without_digests(row)) for row in rows.read_rows(root)]
     return found.value.splitlines()
 
 

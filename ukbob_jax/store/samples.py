@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.store.schema import SAMPLES
 
 
 def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Up to `SAMPLES` voxels of each class in `label`, without repetition; the same label gives the same voxels.
+    """Draw up to `SAMPLES` voxels of each class in `label`, without repetition; the same label gives the same voxels.
 
     Args:
         label: `x y z`, uint8; 0 (background) and 255 (ignore) are not sampled.
@@ -14,7 +15,7 @@ def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:
         Class ids present, ascending (k of them), and their voxels `k n 3`, int16, -1 beyond a class's last voxel.
     """
     flat = label.ravel()
-    foreground = np.flatnonzero((flat != 0) & (flat != 255))
+    foreground = np.flatnonzero((flat != 0) & (flat != IGNORE))
     classes = flat[foreground]
     order = foreground[np.argsort(classes, kind="stable")]  # uint8: a radix sort, linear
     counts = np.bincount(classes, minlength=256)
@@ -31,5 +32,5 @@ def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:
 
 
 def valid(voxels: np.ndarray) -> np.ndarray:
-    """The drawn voxels of one class, `n 3` int32, from its padded row `n 3`."""
+    """Return the drawn voxels of one class, `n 3` int32, from its padded row `n 3`."""
     return voxels[voxels[:, 0] >= 0].astype(np.int32)

@@ -49,7 +49,7 @@ _CRC = {"name": "crc32c"}
 
 
 def open_root(path: str | os.PathLike) -> ts.KvStore:
-    """The files under `path`, a local folder or a URL such as gs://bucket/folder, by relative name."""
+    """Open the files under `path`, a local folder or a URL such as gs://bucket/folder, by relative name."""
     text = os.fspath(path)
     spec = text if "://" in text else {"driver": "file", "path": os.path.abspath(text)}
     return ts.KvStore.open(spec).result() / ("" if text.endswith("/") else "/")
@@ -69,17 +69,17 @@ def check_name(name: str, what: str) -> str:
 
 
 def subject_folder(subject: str) -> str:
-    """Folder of a subject below the store."""
+    """Return the folder of a subject below the store."""
     return f"subjects/{check_name(subject, 'subject')}/"
 
 
 def chunks(size: tuple[int, ...]) -> list[int]:
-    """Chunk lengths of about `CHUNK` voxels that tile `size`."""
+    """Choose chunk lengths of about `CHUNK` voxels that tile `size`."""
     return [-(-n // max(1, round(n / CHUNK))) for n in size]
 
 
 def array_spec(folder: ts.KvStore, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """TensorStore spec of one array, the same for writing and reading.
+    """Return the TensorStore spec of one array, the same for writing and reading.
 
     On reading, TensorStore compares it with the stored `zarr.json`: a layout that differs is an error. Empty chunks
     are written and missing ones are an error, so that lost data never reads as background.
@@ -113,5 +113,5 @@ def array_spec(folder: ts.KvStore, name: str, shape: tuple[int, ...]) -> dict[st
 
 
 def below(folder: str) -> ts.KvStore.KeyRange:
-    """The range of keys in `folder`, which ends with a slash."""
+    """Return the range of keys in `folder`, which ends with a slash."""
     return ts.KvStore.KeyRange(folder, folder[:-1] + chr(ord("/") + 1))

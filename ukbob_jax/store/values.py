@@ -7,11 +7,12 @@ import numpy as np
 from ukbob_jax.errors import ValuesError
 
 LIMITS = np.iinfo(np.int16)
+Scale = tuple[float, ...] | None  # a number per channel; None: voxels are stored as they were
 BLOCK = 2**18  # values that are worked on at a time, in the processor's cache
 
 
-def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, list[float] | None, list[float] | None]:
-    """Voxel values as int16 with `image = stored * slope + intercept`.
+def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, Scale, Scale]:
+    """Convert voxel values to int16 with `image = stored * slope + intercept`.
 
     Integral values that fit are kept (no slope), integral values within 65,536 steps are shifted without loss, all
     else is rounded to 1/32767 of the channel's largest magnitude, zero staying zero.
@@ -38,11 +39,11 @@ def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, list[float] | N
         for old, new in _slabs(image[..., channel], stored[..., channel]):
             steps = np.rint((old - intercept) / slope)
             new[...] = steps.clip(LIMITS.min, LIMITS.max)
-    return stored, [slope for slope, _ in fits], [intercept for _, intercept in fits]
+    return stored, tuple(slope for slope, _ in fits), tuple(intercept for _, intercept in fits)
 
 
-def decode(stored: np.ndarray, slope: list[float] | None, intercept: list[float] | None) -> np.ndarray:
-    """Values as the scanner gave them: `stored` itself (int16) where native, else float32. `x y z c`."""
+def decode(stored: np.ndarray, slope: Scale, intercept: Scale) -> np.ndarray:
+    """Return values as the scanner gave them: `stored` itself (int16) where native, else float32; `x y z c`."""
     if slope is None:
         return stored
     return stored * np.asarray(slope, np.float32) + np.asarray(intercept, np.float32)

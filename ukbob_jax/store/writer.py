@@ -1,9 +1,10 @@
 """Scans into a store, one subject at a time; safe to stop anywhere and to resume."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tensorstore as ts
 
 from ukbob_jax.errors import FileError, UkbobError
 from ukbob_jax.store import checks, rows, samples, schema, values
+from ukbob_jax.store.row import Channel, Subject
 from ukbob_jax.volumes import intensity
 
 
@@ -21,8 +23,8 @@ class StoreWriter:
     as each subject is written by one of them.
     """
 
-    def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
-        """Open or create the store; `overwrite` first removes every subject in it.
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Open or create the store.
 
         Raises:
             FileError: the folder holds something else, or cannot be written.
@@ -30,10 +32,7 @@ class StoreWriter:
         self.path = os.fspath(path)
         self._root = schema.open_root(path)
         with _writing(self.path):
-            rows.claim(self._root, self.path)
-            if overwrite:
-                self._root.write("manifest.jsonl", None).result()
-                self._root.delete_range(schema.below("subjects/")).result()
+            rows.create_or_open(self._root, self.path)
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -42,12 +41,12 @@ class StoreWriter:
         self.finish()
 
     def has(self, subject: str, source: str) -> bool:
-        """Whether the store holds `subject` as made from a source with this checksum; a damaged row counts as no."""
+        """Return whether the store holds `subject` as made from a source with this checksum; a damaged row counts as no."""
         try:
             done = rows.read_done(self._root, subject)
         except FileError:
             return False
-        return done is not None and done["source"] == source
+        return done is not None and done.source == source
 
     def write(
         self,
@@ -58,7 +57,7 @@ class StoreWriter:
         *,
         source: str,
         split: str = "",
-        contrasts: Sequence[str] = (),
+        contrasts: Sequence[str | Channel] = (),
         annotated: Sequence[int] | None = None,
         attributes: Mapping[str, Any] | None = None,
         quality: Mapping[str, Any] | None = None,
@@ -72,7 +71,7 @@ class StoreWriter:
             labels: per label set, `x y z`, integers 0..255 (255: ignore).
             source: checksum of what the subject was made from; `has` compares it.
             split: "train", "val", "test" or "".
-            contrasts: a name per channel; empty: named by number.
+            contrasts: per channel its name, or a `Channel` where more is known; empty: named by number.
             annotated: class ids that were looked for in this subject; None: all.
             attributes: technical facts, of `schema.ATTRIBUTES` only.
             quality: JSON-able findings about the scan or its labels.
@@ -83,28 +82,34 @@ class StoreWriter:
             FileError: the disk is full or cannot be written; nothing of the subject is left.
         """
         image = np.asarray(image)
-        checks.check_image(image, contrasts, subject)
+        channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in contrasts)
+        checks.check_image(image, [channel.name for channel in channels], subject)
         labels = {
             name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
         }
         stored, slope, intercept = values.encode(image, subject)
-        row = rows.new(subject, image.shape, checks.check_affine(affine, subject))
-        row |= {
-            "split": split,
-            "contrasts": list(contrasts) or row["contrasts"],
-            "annotated": None if annotated is None else sorted(int(organ) for organ in annotated),
-            "source": source,
-            "version": self._next_version(subject),
-            "intensity": plain(intensity.statistics(image)._asdict()),
-            "slope": slope,
-            "intercept": intercept,
-            "attributes": checks.check_attributes(attributes or {}, subject),
-            "quality": dict(quality or {}),
-        }
-        with self._generation(row):
-            self._write_array(row, "image", stored)
+        new = Subject.new(subject, image.shape, checks.check_affine(affine, subject))
+        row = dataclasses.replace(
+            new,
+            split=split,
+            channels=channels or new.channels,
+            annotated=None if annotated is None else tuple(sorted(int(organ) for organ in annotated)),
+            source=source,
+            version=self._next_version(subject),
+            intensity=plain(intensity.statistics(image)._asdict()),
+            slope=slope,
+            intercept=intercept,
+            attributes=checks.check_attributes(attributes or {}, subject),
+            quality=dict(quality or {}),
+        )
+
+        def arrays(row: Subject) -> Subject:
+            row = self._write_array(row, "image", stored)
             for name in sorted(labels):
-                self._add_label(row, name, labels[name], {})
+                row = self._add_label(row, name, labels[name], {})
+            return row
+
+        self._write_generation(row, arrays)
 
     def write_label(
         self, subject: str, name: str, label: np.ndarray, provenance: Mapping[str, Any] | None = None
@@ -123,10 +128,9 @@ class StoreWriter:
             raise FileError(
                 f"{self.path}: no subject {subject!r} to add label {name!r} to. Run the ingest job first."
             )
-        label = checks.check_label(label, name, tuple(row["shape"]), subject)
-        row["version"] = self._next_version(subject)
-        with self._generation(row):
-            self._add_label(row, name, label, dict(provenance or {}))
+        checked = checks.check_label(label, name, row.shape, subject)
+        row = dataclasses.replace(row, version=self._next_version(subject))
+        self._write_generation(row, lambda row: self._add_label(row, name, checked, dict(provenance or {})))
 
     def drop(self, subject: str) -> None:
         """Remove a subject, damaged or not; its row goes first, so that no reader meets half of it."""
@@ -140,75 +144,84 @@ class StoreWriter:
         """Rebuild `manifest.jsonl` from the subjects' rows, then remove folders no row names any more."""
         with _writing(self.path):
             done = rows.read_rows(self._root)
-            lines = b"".join(rows.seal(row) + b"\n" for row in map(rows.lean, done))
+            lines = b"".join(rows.encode_line(rows.without_digests(row)) + b"\n" for row in done)
             self._root.write("manifest.jsonl", lines).result()
             for row in done:
-                if row["version"] > 1:
+                if row.version > 1:
                     self._sweep(row)
 
     def _next_version(self, subject: str) -> int:
-        """One above the version in place; what lies above that was left by a killed run and is cleared first."""
+        """Return one above the version in place; what lies above that was left by a killed run."""
         try:
             done = rows.read_done(self._root, subject)
         except FileError:  # damaged: above every folder there is
             keys = (self._root / schema.subject_folder(subject)).list().result()
             return 1 + max((int(key[:4]) for key in keys if key[:4].isdigit()), default=0)
-        return 1 if done is None else done["version"] + 1
+        return 1 if done is None else done.version + 1
 
-    @contextlib.contextmanager
-    def _generation(self, row: dict[str, Any]) -> Iterator[None]:
-        """A fresh folder to write arrays into; the row is renamed into place once all of them are there."""
+    def _write_generation(self, row: Subject, write: Callable[[Subject], Subject]) -> None:
+        """Write arrays into a fresh folder; the row is renamed into place once all of them are there.
+
+        Args:
+            row: before the arrays.
+            write: writes them and returns the row that lists them.
+        """
         checks.check_json(row)
-        folder = schema.subject_folder(row["id"])
-        fresh = schema.below(f"{folder}{row['version']:04d}/")
-        with _writing(f"{self.path}: subject {row['id']}"):
+        folder = schema.subject_folder(row.id)
+        fresh = schema.below(f"{folder}{row.version:04d}/")
+        with _writing(f"{self.path}: subject {row.id}"):
             self._root.delete_range(fresh).result()  # what a killed run left
             try:
-                yield
+                row = write(row)
             except BaseException:
                 self._root.delete_range(fresh).result()
                 raise
             self._root.write("manifest.jsonl", None).result()  # a cache that is about to be out of date
-            self._root.write(f"{folder}done.json", rows.seal(row) + b"\n").result()
+            self._root.write(f"{folder}done.json", rows.encode_line(row.to_json()) + b"\n").result()
 
-    def _add_label(
-        self, row: dict[str, Any], name: str, label: np.ndarray, provenance: dict[str, Any]
-    ) -> None:
+    def _add_label(self, row: Subject, name: str, label: np.ndarray, provenance: dict[str, Any]) -> Subject:
         present, voxels = samples.draw(label)
-        self._write_array(row, f"label/{name}", label)
+        row = self._write_array(row, f"label/{name}", label)
         if present:
-            self._write_array(row, f"samples/{name}", voxels)
-        row["labels"] = sorted({*row["labels"], name})
-        row["present"][name] = present
-        row["provenance"][name] = provenance
+            row = self._write_array(row, f"samples/{name}", voxels)
+        return dataclasses.replace(
+            row,
+            labels=tuple(sorted({*row.labels, name})),
+            present={**row.present, name: present},
+            provenance={**row.provenance, name: provenance},
+        )
 
-    def _write_array(self, row: dict[str, Any], name: str, array: np.ndarray) -> None:
-        row["folders"][name] = f"{row['version']:04d}/{name}"
-        folder = self._root / (schema.subject_folder(row["id"]) + row["folders"][name])
+    def _write_array(self, row: Subject, name: str, array: np.ndarray) -> Subject:
+        place = f"{row.version:04d}/{name}"
+        folder = self._root / (schema.subject_folder(row.id) + place)
         store = ts.open(schema.array_spec(folder, name, array.shape), create=True).result()
         store.write(array).result()
-        row["digests"][name] = digests(folder)
+        return dataclasses.replace(
+            row,
+            folders={**row.folders, name: place},
+            digests={**row.digests, name: digests(folder)},
+        )
 
-    def _sweep(self, row: dict[str, Any]) -> None:
+    def _sweep(self, row: Subject) -> None:
         """Remove the folders of earlier versions that no array of `row` lives in."""
-        folder = self._root / schema.subject_folder(row["id"])
-        used = {f"{place}/" for place in row["folders"].values()}
+        folder = self._root / schema.subject_folder(row.id)
+        used = {f"{place}/" for place in row.folders.values()}
         for key in map(bytes.decode, folder.list().result()):
             generation = key.split("/")[0]
-            old = generation.isdigit() and int(generation) <= row["version"]
+            old = generation.isdigit() and int(generation) <= row.version
             if old and not any(key.startswith(place) for place in used):
                 folder.write(key, None).result()
 
 
 def digests(folder: ts.KvStore) -> dict[str, str]:
-    """SHA-256 of every file of an array, by its name below `folder`."""
+    """Compute the SHA-256 of every file of an array, by its name below `folder`."""
     folder = folder / "/"
     keys = sorted(key.decode() for key in folder.list().result())
     return {key: hashlib.sha256(folder[key]).hexdigest() for key in keys}
 
 
 def plain(statistics: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Statistics per channel as JSON-able lists."""
+    """Turn statistics per channel into lists that JSON can hold."""
     return {name: [float(value) for value in channel] for name, channel in statistics.items()}
 
 

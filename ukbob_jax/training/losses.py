@@ -17,6 +17,7 @@ import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.regions import membership
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +213,7 @@ def dice_bce_regions(
     """
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     _check_shapes("regions", (len(regions),), logits.shape[-1:], logits)
-    table = np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)  # value, k
+    table = membership(regions)  # value, k
     labels = labels.astype(jnp.int32)
     valid = labels != ignore
     known = table.any(axis=-1) | (np.arange(256) == 0)

@@ -18,7 +18,15 @@ from ukbob_jax.errors import ConfigError
 FREE = (
     *("job", "platform", "workers", "repair", "cluster", "store", "mesh"),  # which machine, which files
     "source",  # what was ingested counts by the fingerprint of the data
-    *("solf", "audit", "judge", "labeller", "agreement", "inspect"),  # verdicts count by that fingerprint too
+    *(
+        "solf",
+        "audit",
+        "check_labels",
+        "judge",
+        "labeller",
+        "agreement",
+        "inspect",
+    ),  # verdicts count by that fingerprint too
     *("inference", "etta", "tent", "bn", "evaluate", "predict", "organs"),  # what is done with the network
     "epochs",  # becomes train.steps and optimizer.warmup_steps
     *(f"data.{name}" for name in ("store", "threads", "workers", "val_split", "val_label", "damaged")),

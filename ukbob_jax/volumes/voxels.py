@@ -4,9 +4,9 @@ import warnings
 
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 
-IGNORE = 255  # takes no part in any loss or metric, whatever the number of classes
 SHOWN = 8  # offending values named in a message
 
 

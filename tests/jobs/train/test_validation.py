@@ -56,7 +56,7 @@ def test_a_region_counts_where_all_its_values_were_looked_for(validated):
     assert all(found[f"val/dice/{name}"] == 1.0 for name in regions.names)
     known = np.zeros(256, bool)
     known[[2, 3]] = True
-    assert dict(zip(regions.names, regions.looked_for(known))) == {"WT": False, "TC": True, "ET": True}
+    assert dict(zip(regions.names, regions.annotated(known))) == {"WT": False, "TC": True, "ET": True}
 
 
 def test_dice_is_averaged_over_subjects_then_over_organs():

@@ -15,16 +15,16 @@ def section(store: Store, label: str) -> Section:
     row = store.rows[store.subjects[0]]
     splits: dict[str, int] = {}
     for subject in store.subjects:
-        name = store.rows[subject]["split"] or "no split"
+        name = store.rows[subject].split or "no split"
         splits[name] = splits.get(name, 0) + 1
     facts = [
         (
             "subjects",
             f"{len(store.subjects)} ({', '.join(f'{n} {name}' for name, n in sorted(splits.items()))})",
         ),
-        ("grid of the first", " x ".join(map(str, row["shape"])) + " voxels, x y z"),
-        ("spacing", " x ".join(f"{s:.2f}" for s in row["spacing_mm"]) + " mm"),
-        ("contrasts", ", ".join(row["contrasts"])),
+        ("grid of the first", " x ".join(map(str, row.shape)) + " voxels, x y z"),
+        ("spacing", " x ".join(f"{s:.2f}" for s in row.spacing_mm) + " mm"),
+        ("contrasts", ", ".join(row.contrasts)),
         ("structures in the first", str(len(store.present(store.subjects[0], label)))),
     ]
     return Section(
@@ -44,4 +44,4 @@ def montage(store: Store, label: str) -> bytes:
     subjects = store.subjects[:SHOWN]
     images = [np.asarray(store.read(subject, "image")[..., -2:][..., 0], np.float32) for subject in subjects]
     labels = [store.read(subject, f"label/{label}") for subject in subjects]
-    return figures.montage(images, labels, subjects, store.rows[subjects[0]]["spacing_mm"], anatomy.COLORS)
+    return figures.montage(images, labels, subjects, store.rows[subjects[0]].spacing_mm, anatomy.COLORS)

@@ -8,7 +8,7 @@ import numpy as np
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import figures
 from ukbob_jax.evaluation.report import Picture, Section, Table
-from ukbob_jax.quality import verdicts
+from ukbob_jax.quality import error_detection, verdicts
 from ukbob_jax.quality.outliers import rank
 from ukbob_jax.store.reader import Store
 
@@ -70,7 +70,7 @@ def planted_errors(store: Store) -> set[tuple[str, int]]:
     return {
         (subject, error["organ"])
         for subject in store.subjects
-        for error in (store.rows[subject].get("quality") or {}).get("planted", ())
+        for error in store.rows[subject].quality.get("planted", ())
     }
 
 
@@ -80,7 +80,7 @@ def sweep_table(rows: list[dict]) -> Table:
         (
             row["rule"],
             f"{row['setting']:g}",
-            f"{100 * row['flagged_share']:.2f} %",
+            f"{100 * error_detection.flagged_fraction(row):.2f} %",
             row["precision"],
             row["recall"],
         )
@@ -122,7 +122,7 @@ def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
 def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
     """The strangest flagged label of each of a few large organs, above a typical label of the same organ.
 
-    The order is that of the audit page (`strangeness.rank`). An organ whose labels are all flagged has nothing to
+    The order is that of the audit page (`outliers.rank`). An organ whose labels are all flagged has nothing to
     be compared with: its label is shown alone, and the caption says so.
     """
     large = {anatomy.IDS[name] for name in SCATTERED}
@@ -133,7 +133,7 @@ def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
             strangest.setdefault(row["organ"], row)
     pictures = []
     for organ, row in itertools.islice(strangest.items(), WORST):
-        name, typical = anatomy.NAMES[organ], ranking.typical.get(organ)
+        name, typical = anatomy.NAMES[organ], ranking.representative.get(organ)
         chosen = (row,) if typical is None else (row, typical)
         caption = worst_caption(name, row["outside"], typical is not None)
         pictures.append(Picture(f"solf_{name}", pair(store, label, chosen), caption))
@@ -165,7 +165,7 @@ def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
     return figures.three_planes(
         shown,
         centers,
-        store.rows[chosen[0]["subject"]]["spacing_mm"],
+        store.rows[chosen[0]["subject"]].spacing_mm,
         np.array([(0, 0, 0), STRIKING], np.uint8),
     )
 

@@ -130,4 +130,4 @@ def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> byte
     labels = [("truth", np.where(np.isin(truth, ours), truth, 0))]
     for way in (OFF, ETTA):
         labels.append((way, ours[read_volume(folder / f"{subject}_{way}.nii.gz", kind="label").array]))
-    return figures.comparison(image, labels, store.rows[subject]["spacing_mm"], anatomy.COLORS)
+    return figures.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)

@@ -99,7 +99,7 @@ def gate(labels: np.ndarray, voxel_ml: float, names: Mapping[int, str], sex: str
         if present and name in _PLACES and not set(_PLACES[name]) & set(present)
     }
     if sex == "F":
-        wrong |= {i for i, name in names.items() if anatomy.IDS.get(name) in anatomy.SEXED}
+        wrong |= {i for i, name in names.items() if anatomy.IDS.get(name) in anatomy.MALE_ONLY}
     lookup = np.arange(256, dtype=labels.dtype)
     lookup[sorted(wrong)] = 0
     removed = {names[i]: int(voxels[i]) for i in sorted(wrong) if voxels[i]}

@@ -7,7 +7,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.quality import solf, strata
+from ukbob_jax.quality import solf
 from ukbob_jax.quality.cohort import check_body
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, measure, stack
@@ -48,10 +48,7 @@ def judge(
         )
     turned = labels.to_ras()
     found = stack([measure(ours[turned.array], turned.spacing_mm, count)])
-    by = limits.rule.get("strata", ())
-    groups = [strata.name(attributes, by, limits.rule["height_band_mm"])] if by else None
-    out = np.asarray(solf.outside(found, limits, groups))[0]
-    flagged = out.sum(-1) >= limits.rule.get("min_outside", 2)
+    out, flagged = (array[0] for array in solf.apply_limits(found, limits, limits.groups_of([attributes])))
     present = [i for i in fitted if i and np.asarray(found.voxels)[0, i] > 0]
     return {
         anatomy.NAMES[int(i)]: {

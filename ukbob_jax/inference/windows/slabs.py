@@ -38,7 +38,7 @@ def segment(
     roi: Sequence[int],
     *,
     exclude: Sequence[int] = (),
-    paint: Sequence[int] = (),
+    region_labels: Sequence[int] = (),
     **settings: Any,
 ) -> Segmentation:
     """Labels, entropy and confidence from the blended logits of overlapping windows.
@@ -51,8 +51,9 @@ def segment(
         volume: `x y z c`.
         roi: window, voxels, x y z; 0 or less takes the whole axis.
         exclude: classes that are never predicted and get no probability.
-        paint: for a network of regions that overlap (sigmoid): a voxel gets paint[c] where channel c is above one
-            half, later channels over earlier ones, and 0 where none is. Empty: classes exclude each other (softmax).
+        region_labels: for a network of regions that overlap (sigmoid): a voxel gets region_labels[c] where channel c
+            is above one half, later channels over earlier ones, and 0 where none is. Empty: classes exclude each
+            other (softmax).
         **settings: `overlap`, `blend`, `batch`, `pad`, `sigma_scale` of `sliding.sliding_window`.
 
     Raises:
@@ -71,7 +72,7 @@ def segment(
         static,
         grid.axis,
         tuple(exclude),
-        tuple(paint),
+        tuple(region_labels),
     )
     inside = tuple(slice(b, b + s) for b, s in zip(grid.before, grid.shape))
     return Segmentation(*(part[inside] for part in whole))
@@ -89,16 +90,16 @@ def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentat
     return Segmentation(label, jnp.log(total) - product / total, 1 / total)
 
 
-def reduce_regions(logits: jax.Array, paint: tuple[int, ...]) -> Segmentation:
+def reduce_regions(logits: jax.Array, region_labels: tuple[int, ...]) -> Segmentation:
     """The same for regions that overlap, one channel each; see `segment`."""
     label = jnp.zeros(logits.shape[:-1], jnp.uint8)
-    for channel, value in enumerate(paint):
+    for channel, value in enumerate(region_labels):
         label = jnp.where(logits[..., channel] > 0, jnp.uint8(value), label)
     confidence = jax.nn.sigmoid(jnp.min(jnp.abs(logits), axis=-1))
     return Segmentation(label, voxel_entropy(logits, "sigmoid"), confidence)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude", "paint"))
+@functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude", "region_labels"))
 def _segment(
     apply: sliding.Apply,
     variables: Any,
@@ -108,7 +109,7 @@ def _segment(
     settings: sliding.Settings,
     axis: int,
     exclude: tuple[int, ...],
-    paint: tuple[int, ...],
+    region_labels: tuple[int, ...],
 ) -> Segmentation:
     """`segment` of a bucket, `x y z c`, with windows at `starts`, `m batch 3`; `counts`, `m batch`, 0 for fillings."""
     roi, shape, depth = settings.roi, volume.shape[:3], settings.roi[axis]
@@ -121,7 +122,7 @@ def _segment(
         def plane(at: jax.Array, out: tuple) -> tuple:
             total, weights = (lax.dynamic_index_in_dim(part, at - first, axis) for part in sums)
             logits = total / weights
-            parts = reduce_regions(logits, paint) if paint else reduce_logits(logits, exclude)
+            parts = reduce_regions(logits, region_labels) if region_labels else reduce_logits(logits, exclude)
             return tuple(lax.dynamic_update_index_in_dim(o, part, at, axis) for o, part in zip(out, parts))
 
         return lax.while_loop(lambda c: c[0] < last, lambda c: (c[0] + 1, plane(*c)), (first, out))

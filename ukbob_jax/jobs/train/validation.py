@@ -10,7 +10,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ukbob_jax import anatomy
-from ukbob_jax.data.source import annotated
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
@@ -51,8 +50,8 @@ def validator(config: Config, data: TrainingData, model: nn.Module, mesh: Mesh) 
             true = lookup[data.store.read(subject, f"label/{config.data.val_label}")]
             pred = predict(variables, image)
             dice = region_dice(pred, true, regions) if regions else metrics.dice(pred, true, k)
-            known = annotated(data.store.rows[subject]["annotated"], lookup, 256)
-            scores[number] = np.where(regions.looked_for(known) if regions else known[:k], dice, np.nan)
+            known = data.store.rows[subject].annotated_classes(lookup, 256)
+            scores[number] = np.where(regions.annotated(known) if regions else known[:k], dice, np.nan)
             previews = previews or {"look/truth_and_prediction": preview_row(image[..., 0], true, pred)}
         return dice_numbers(of_all(scores), organs), previews
 
@@ -87,7 +86,7 @@ def predictor(
             image,
             tuple(config.data.crop),
             exclude=exclude,
-            paint=data.regions.paint if data.regions else (),
+            region_labels=data.regions.region_labels if data.regions else (),
             overlap=config.inference.overlap,
             blend=config.inference.blend,
             batch=config.inference.batch,
@@ -100,18 +99,15 @@ def predictor(
 def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize: str) -> np.ndarray:
     """Return a whole image as the network takes it: `x y z c`, float32."""
     row = store.rows[subject]
-    channels = [row["contrasts"].index(name) for name in contrasts]
-    stats = intensity.Statistics(
-        **{name: tuple(v[c] for c in channels) for name, v in row["intensity"].items()}
-    )
+    channels = row.channel_indices(contrasts)
+    stats = intensity.Statistics(**{name: tuple(v[c] for c in channels) for name, v in row.intensity.items()})
     return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
 
 
 def region_dice(pred: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:
     """Return the Dice of each region of two label maps, `k`."""
-    pairs = ((np.isin(pred, values), np.isin(true, values)) for values in regions.values)
-    ignored = true == anatomy.IGNORE
-    return np.array([metrics.dice(p + 0, np.where(ignored, anatomy.IGNORE, t + 0), 2)[1] for p, t in pairs])
+    pairs = zip(np.moveaxis(regions.masks(pred), -1, 0), np.moveaxis(regions.masks(true), -1, 0))
+    return np.array([metrics.dice(p, t, 2)[1] for p, t in pairs])
 
 
 def of_all(scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How datasets lie on disk: one module per layout, each with `find(...) -> list[Case]`.
+"""How datasets lie on disk: one module per layout, each with `list_cases(...) -> list[Case]`.
 
 A new layout is a new module here; nothing else changes.
 """
@@ -17,11 +17,11 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def find(layout: str, *args: Any, **options: Any) -> list[Case]:
+def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
     """The subjects of a dataset, sorted by split as the layout lists them and then by name.
 
     Args:
-        layout: one of `names()`; the other arguments are those of that module's `find`.
+        layout: one of `names()`; the other arguments are those of that module's `list_cases`.
     Raises:
         ConfigError: no such layout, or arguments that it does not take.
         FileError: missing or empty folders, missing files.
@@ -29,10 +29,10 @@ def find(layout: str, *args: Any, **options: Any) -> list[Case]:
     """
     if layout not in names():
         raise ConfigError(f"layout={layout!r} is not known; expected one of {', '.join(names())}.")
-    finder = importlib.import_module(f"{__name__}.{layout}").find
-    takes = inspect.signature(finder)
+    lister = importlib.import_module(f"{__name__}.{layout}").list_cases
+    takes = inspect.signature(lister)
     try:
         takes.bind(*args, **options)
     except TypeError as error:
         raise ConfigError(f"layout={layout!r} takes {', '.join(takes.parameters)}: {error}.") from error
-    return finder(*args, **options)
+    return lister(*args, **options)

@@ -8,7 +8,7 @@ from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.case import Case, listed, scans, stem, unique
 
 
-def find(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> list[Case]:
+def list_cases(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> list[Case]:
     """One case per subject, session and run that has all contrasts; label sets are named after their pipeline.
 
     Args:

@@ -13,7 +13,7 @@ CONTRASTS = (("t1", "t1n"), ("t1ce", "t1c"), ("t2", "t2w"), ("flair", "t2f"))  #
 LABEL = "seg"
 
 
-def find(root: str | os.PathLike) -> list[Case]:
+def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject folder; images are T1, T1 with contrast agent, T2, FLAIR.
 
     Raises:

@@ -7,7 +7,7 @@ from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans
 
 
-def find(root: str | os.PathLike) -> list[Case]:
+def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per image, named like it; without a folder `label`, images alone.
 
     Args:

@@ -16,7 +16,7 @@ SPLITS = {
 }  # the last: MONAI's Auto3DSeg
 
 
-def find(root: str | os.PathLike) -> list[Case]:
+def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
     Args:

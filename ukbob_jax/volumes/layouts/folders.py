@@ -9,7 +9,7 @@ from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans, stem
 LABEL_ENDINGS = ("", "_seg", "_label", "_mask")  # what may follow the image's name in the label's
 
 
-def find(images: str | os.PathLike, labels: str | os.PathLike | None = None) -> list[Case]:
+def list_cases(images: str | os.PathLike, labels: str | os.PathLike | None = None) -> list[Case]:
     """One case per image.
 
     Args:

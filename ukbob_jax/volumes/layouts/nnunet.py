@@ -10,7 +10,7 @@ from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans, stem
 FOLDERS = {"Tr": "train", "Ts": "test"}
 
 
-def find(root: str | os.PathLike) -> list[Case]:
+def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject of imagesTr, and of imagesTs where there is one.
 
     Args:

@@ -11,7 +11,7 @@ SCANS = ("ct.nii.gz", "mri.nii.gz")
 MASKS = "segmentations"
 
 
-def find(root: str | os.PathLike) -> list[Case]:
+def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject folder; its label is the folder of masks, which `read_case` merges into one map.
 
     The split comes from meta.csv where there is one.

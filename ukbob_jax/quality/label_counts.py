@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ukbob_jax.anatomy import IGNORE  # also surrounds the volume
 from ukbob_jax.errors import GeometryError
 
-OUTSIDE = 255  # what surrounds the volume: no class, like ignored voxels
 LONGEST_AXIS = 1024  # voxels; beyond it a 32-bit sum could overflow
 _BUCKET = 64  # cells; axes are rounded up to multiples, so that a cohort compiles a handful of programs
 _COUNT_BITS = 11  # hold the voxels of one line; the sum of their z, above them, still fits 32 bits
@@ -26,7 +26,7 @@ _WORK = {"cpu": (4, 2048)}
 _WORK_ELSEWHERE = (32, 131072)
 
 
-class Tally(NamedTuple):
+class LabelCounts(NamedTuple):
     """Counts per class k; x, y, z are planes of voxels."""
 
     cells: jax.Array  # k 256: cells showing each corner pattern of the class, uniform cells left out
@@ -36,10 +36,10 @@ class Tally(NamedTuple):
     y_by_x: jax.Array  # k x: sum of the y positions of each plane's voxels
     z_by_x: jax.Array  # k x
     z_by_y: jax.Array  # k y
-    highest: jax.Array  # greatest label there is, `OUTSIDE` apart
+    highest: jax.Array  # greatest label there is, `IGNORE` apart
 
 
-def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
+def label_counts(labels: np.ndarray | jax.Array, num_classes: int) -> LabelCounts:
     """Count `labels`, `x y z` uint8, class by class; works on arrays and inside jit and vmap.
 
     Raises:
@@ -52,8 +52,8 @@ def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
         )
     x, y, z = labels.shape
     slab, chunk = _WORK.get(jax.default_backend(), _WORK_ELSEWHERE)
-    counts = _tally(_frame(labels), num_classes, slab, chunk)
-    return Tally(
+    counts = _label_counts(_frame(labels), num_classes, slab, chunk)
+    return LabelCounts(
         cells=counts.cells,
         along_x=counts.along_x[:, :x],
         along_y=counts.along_y[:, :y],
@@ -66,15 +66,15 @@ def tally(labels: np.ndarray | jax.Array, num_classes: int) -> Tally:
 
 
 def _frame(labels: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
-    """Surround the volume by at least one voxel of `OUTSIDE` and round its cells up to whole buckets."""
+    """Surround the volume by at least one voxel of `IGNORE` and round its cells up to whole buckets."""
     after = [-(n + 1) % _BUCKET + 1 for n in labels.shape]
     xp = jnp if isinstance(labels, jax.Array) else np
-    return xp.pad(labels, [(1, n) for n in after], constant_values=OUTSIDE)
+    return xp.pad(labels, [(1, n) for n in after], constant_values=IGNORE)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
-    """`Tally` of a framed volume: cell (x, y, z) has the voxel (x, y, z) as its last corner."""
+def _label_counts(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> LabelCounts:
+    """Count a framed volume: cell (x, y, z) has the voxel (x, y, z) as its last corner."""
     cells_x, cells_y, cells_z = (n - 1 for n in framed.shape)
     rows = num_classes + 1  # the last one takes what belongs to no class
 
@@ -95,8 +95,8 @@ def _tally(framed: jax.Array, num_classes: int, slab: int, chunk: int) -> Tally:
     along_x, y_by_x, z_by_x = (jnp.moveaxis(a, 0, 1).reshape(rows, cells_x) for a in by_x)
     along_z = jnp.cumsum(along_z.reshape(rows, cells_z), 1, dtype=jnp.int32)
     by_class = (cells.reshape(rows, 256), along_x, along_y, along_z, y_by_x, z_by_x, z_by_y)
-    highest = jnp.max(jnp.where(framed == OUTSIDE, 0, framed))
-    return Tally(*(a[:num_classes] for a in by_class), highest)
+    highest = jnp.max(jnp.where(framed == IGNORE, 0, framed))
+    return LabelCounts(*(a[:num_classes] for a in by_class), highest=highest)
 
 
 def _count_slab(
@@ -119,7 +119,7 @@ def _count_slab(
         group = lax.dynamic_slice_in_dim(kept, i * chunk, chunk)
         row = group // in_row
         z = (group % in_row * _GROUP)[:, None] + jnp.arange(_GROUP + 1, dtype=jnp.int32)[None, :]
-        edge = words.at[row[:, None] * size_z + z].get(mode="fill", fill_value=_UNIFORM * OUTSIDE)
+        edge = words.at[row[:, None] * size_z + z].get(mode="fill", fill_value=_UNIFORM * IGNORE)
         label = jnp.minimum(_corners(edge), rows - 1)  # 8 n
         cells = cells.at[_pattern_keys(label, rows).reshape(-1)].add(1, mode="promise_in_bounds")
         z = z[:, :_GROUP].reshape(-1)
@@ -137,7 +137,7 @@ def _count_slab(
 
 
 def _words(planes: jax.Array) -> jax.Array:
-    """The four neighbours in x and y at each z, one byte each, `x y z` uint32: half a cell in one read."""
+    """Pack the four neighbours in x and y at each z, one byte each, `x y z` uint32: half a cell in one read."""
     planes = planes.astype(jnp.uint32)
     return (
         planes[:-1, :-1] | planes[:-1, 1:] << 8 | planes[1:, :-1] << 16 | planes[1:, 1:] << 24
@@ -145,13 +145,13 @@ def _words(planes: jax.Array) -> jax.Array:
 
 
 def _corners(words: jax.Array) -> jax.Array:
-    """Labels of the eight corners of the cells between neighbouring words, `n z` -> `8 n`, corner 4 dx + 2 dy + dz."""
+    """Unpack the labels of every cell's eight corners from neighbouring words, `n z` -> `8 n`: 4 dx + 2 dy + dz."""
     ends = words[:, :-1].reshape(-1), words[:, 1:].reshape(-1)
     return jnp.stack([(ends[i % 2] >> (8 * (i // 2))).astype(jnp.uint8) for i in range(8)])
 
 
 def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
-    """Indices of the groups of cells that are not uniform, first in a padded list, and how many there are."""
+    """List the groups of cells that are not uniform, padded at the end, and count them."""
     first, last = words[..., :-1], words[..., 1:]
     mixed = (first != last) | (first != (first & 255) * _UNIFORM)
     mixed = mixed.reshape(-1, _GROUP).any(1)
@@ -164,7 +164,7 @@ def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
-    """Where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
+    """Return where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
     bits = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
     same = label[:, None, :] == label[None, :, :]
     pattern = jnp.sum(jnp.where(same, bits[None, :, None], jnp.uint8(0)), axis=1, dtype=jnp.uint8)
@@ -174,10 +174,10 @@ def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
 
 
 def _sum(counts: jax.Array, axis: int) -> jax.Array:
-    """A sum that stays 32-bit where 64-bit numbers are switched on."""
+    """Sum, staying 32-bit where 64-bit numbers are switched on."""
     return jnp.sum(counts, axis, dtype=jnp.int32)
 
 
 def _zeros(like: jax.Array, shape: int | tuple[int, ...]) -> jax.Array:
-    """Counters to start from, tied to `like`, so that inside shard_map they differ by device as the counts do."""
+    """Make counters to start from, tied to `like`, so that inside shard_map they differ by device as the counts do."""
     return jnp.zeros(shape, jnp.int32) + (like.reshape(-1)[0] * 0).astype(jnp.int32)

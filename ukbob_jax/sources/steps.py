@@ -1,0 +1,68 @@
+"""What is done to a scan between reading and storing it: steps that each take a scan and return one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ukbob_jax import anatomy
+from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes.resample import LINEAR, NEAREST
+from ukbob_jax.volumes.scan import Scan
+from ukbob_jax.volumes.volume import Volume
+
+Step = Callable[[Scan], Scan]
+
+
+def resample(spacing_mm: Sequence[float]) -> Step:
+    """Resample image (linear) and labels (nearest) to `spacing_mm`, x y z."""
+
+    def step(scan: Scan) -> Scan:
+        labels = {name: label.resample(spacing_mm, NEAREST) for name, label in scan.labels.items()}
+        return scan._replace(image=scan.image.resample(spacing_mm, LINEAR), labels=labels)
+
+    return step
+
+
+def relabel(dataset: str) -> Step:
+    """Turn the ids of `dataset`, a key of `anatomy.DATASETS`, into ours, also those that were annotated.
+
+    Raises:
+        ConfigError: no such dataset.
+        ValuesError: by the step: ids above 255.
+    """
+    mapping = anatomy.from_dataset(dataset)
+
+    def step(scan: Scan) -> Scan:
+        labels = {
+            name: Volume(mapping.lut[as_bytes(label, name)], label.affine)
+            for name, label in scan.labels.items()
+        }
+        return scan._replace(
+            labels=labels,
+            annotated={name: reached(mapping, ids) for name, ids in scan.annotated.items()},
+        )
+
+    return step
+
+
+def as_bytes(label: Volume, name: str) -> np.ndarray:
+    """Return the label map as uint8.
+
+    Raises:
+        ValuesError: ids above 255.
+    """
+    if label.array.max(initial=0) > 255:
+        raise ValuesError(
+            f"label {name!r} has ids up to {label.array.max()}; a store holds 0 to 254 and 255 to ignore."
+        )
+    return label.array.astype(np.uint8, copy=False)
+
+
+def reached(mapping: anatomy.LabelMap, annotated: Sequence[int] | None) -> tuple[int, ...]:
+    """Return our ids that a label set speaks of: those of which every id in the dataset was annotated."""
+    missing = {
+        target
+        for source, target in mapping.mapped.items()
+        if annotated is not None and source not in annotated
+    }
+    return tuple(sorted(set(mapping.mapped.values()) - missing))

@@ -1,0 +1,201 @@
+"""What a store knows of one subject: a row of its manifest, with a name and a type for every field."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.store import schema
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel of the image.
+
+    Attributes:
+        name: of the contrast.
+        b_s_mm2: diffusion weighting in s/mm²; None: not a diffusion image, or not known.
+        direction: unit vector of the diffusion gradient, x y z; None: none, or not known.
+    """
+
+    name: str
+    b_s_mm2: float | None = None
+    direction: tuple[float, float, float] | None = None
+
+    @property
+    def is_named_only(self) -> bool:
+        """Return whether nothing but the name is known."""
+        return self.b_s_mm2 is None and self.direction is None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """One subject of a store. The order of the fields is their order on disk.
+
+    Attributes:
+        shape: voxels, x y z.
+        spacing_mm: x y z.
+        affine: 4 4, voxel to world in mm; `np.asarray` makes an array of it.
+        channels: of the image, in order.
+        labels: names of the label sets, sorted.
+        annotated: class ids that were looked for; None: all.
+        source: checksum of what the subject was made from.
+        version: counts rewrites and added label sets.
+        intensity: statistics by name, one number per channel.
+        slope, intercept: per channel, `image = stored * slope + intercept`; None: voxels are stored as they were.
+        attributes: technical facts, of `schema.ATTRIBUTES`.
+        quality: findings about the scan or its labels.
+        present: per label set, ids of the classes in it, ascending, without background and ignore.
+        provenance: per label set, where it came from.
+        folders: per array, its place below the subject's folder.
+        digests: per array, SHA-256 of its files; empty in the manifest.
+        extra: fields that this version does not know; they are written back as they were read.
+    """
+
+    id: str
+    split: str = ""
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    affine: tuple[tuple[float, ...], ...] = ()
+    channels: tuple[Channel, ...] = ()
+    labels: tuple[str, ...] = ()
+    annotated: tuple[int, ...] | None = None
+    source: str = ""
+    version: int = 1
+    intensity: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    slope: tuple[float, ...] | None = None
+    intercept: tuple[float, ...] | None = None
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    present: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    digests: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def new(cls, subject: str, shape: Sequence[int], affine: np.ndarray) -> "Subject":
+        """Describe a subject of whom only the image is known.
+
+        Args:
+            shape: of the image, `x y z c`; channels are named by number.
+            affine: `4 4`, voxel to world in mm.
+        Raises:
+            ValuesError: `subject` cannot be the name of a folder.
+        """
+        return cls(
+            id=schema.check_name(subject, "subject"),
+            shape=tuple(shape[:3]),
+            spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
+            affine=tuple(map(tuple, affine.tolist())),
+            channels=tuple(Channel(str(number)) for number in range(shape[3])),
+        )
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Return the names of the channels."""
+        return tuple(channel.name for channel in self.channels)
+
+    def channel_indices(self, contrasts: Sequence[str], asked_by: str = "") -> list[int]:
+        """Return the channel of each of `contrasts`.
+
+        Args:
+            asked_by: the field of a recipe that names them, or whatever else does; "": the data.
+        Raises:
+            MismatchError: naming the contrasts that are missing and those there are; with `asked_by` a ConfigError.
+        """
+        index = {name: number for number, name in enumerate(self.contrasts)}
+        if missing := [name for name in contrasts if name not in index]:
+            message = (
+                f"{self.id} has contrasts {list(index)}, not {missing}. "
+                "Ask for contrasts that every subject has, or ingest the missing ones."
+            )
+            raise ConfigError(f"{asked_by}: {message}") if asked_by else MismatchError(message)
+        return [index[name] for name in contrasts]
+
+    def annotated_classes(self, lookup: np.ndarray, k: int) -> np.ndarray:
+        """Return which of `k` classes the subject's labels speak of, bool `k`; background always.
+
+        A class that several stored ids become counts only where all of them were looked for.
+
+        Args:
+            lookup: uint8 `256`, stored id -> class.
+        """
+        known = np.ones(k, bool)
+        if self.annotated is not None:
+            missing = np.setdiff1d(np.arange(1, IGNORE), self.annotated)
+            targets = lookup[missing]
+            known[targets[(targets > 0) & (targets < k)]] = False
+        return known
+
+    def identity(self, *arrays: str) -> dict[str, Any]:
+        """Return what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.
+
+        Everything counts except where the subject stands and what other arrays bring: a field that is added to rows
+        counts until it is listed here. The row must have its digests: it comes from `done.json`.
+        """
+        elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
+        same = {name: value for name, value in self.to_json().items() if name not in elsewhere}
+        return same | {name: [self.folders.get(name), self.digests.get(name)] for name in arrays}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields in the order in which they are stored.
+
+        "channels" is written only where more than a channel's name is known, so that other rows keep their bytes.
+        """
+        row: dict[str, Any] = {}
+        for name in _FIELDS:
+            if name == "channels":
+                row["contrasts"] = list(self.contrasts)
+                if not all(channel.is_named_only for channel in self.channels):
+                    row["channels"] = [dataclasses.asdict(channel) for channel in self.channels]
+            else:
+                row[name] = getattr(self, name)
+        return row | dict(self.extra)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], where: str = "row") -> "Subject":
+        """Read what `to_json` wrote; fields that are missing have their defaults, unknown ones go to `extra`.
+
+        Args:
+            where: begins the message of an error.
+        Raises:
+            FileError: the row has no id, or a field of another type.
+        """
+        known = dict(row)
+        extra = {name: known.pop(name) for name in row if name not in _STORED} if row.keys() - _STORED else {}
+        try:
+            known["channels"] = _channels(known.pop("contrasts", ()), known.pop("channels", None))
+            for name in _TUPLES & known.keys():
+                if known[name] is not None:
+                    known[name] = tuple(known[name])
+            if "affine" in known:
+                known["affine"] = tuple(map(tuple, known["affine"]))
+            return cls(**known, extra=extra)
+        except (TypeError, KeyError) as error:
+            raise FileError(
+                f"{where}: not a subject ({type(error).__name__}: {error}). Run the ingest job again to rebuild it."
+            ) from error
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Subject) if field.name != "extra")
+_STORED = frozenset((*_FIELDS, "contrasts"))
+_TUPLES = frozenset(("shape", "spacing_mm", "labels", "annotated", "slope", "intercept"))
+
+
+def _channels(contrasts: Sequence[str], channels: Sequence[Mapping[str, Any]] | None) -> tuple[Channel, ...]:
+    if channels is None:
+        return _named(tuple(contrasts))
+    return tuple(
+        Channel(c["name"], c.get("b_s_mm2"), None if c.get("direction") is None else tuple(c["direction"]))
+        for c in channels
+    )
+
+
+@functools.lru_cache(maxsize=64)  # most rows of a store have the same channels
+def _named(contrasts: tuple[str, ...]) -> tuple[Channel, ...]:
+    return tuple(map(Channel, contrasts))
