@@ -2,6 +2,8 @@
 
 import ml_collections
 
+from configs import networks
+
 
 def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -89,22 +91,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
 
-    config.model = ml_collections.ConfigDict()
-    config.model.in_channels = 4
-    config.model.out_channels = 73  # background and ids 1..72
-    config.model.feature_size = 48
-    config.model.depths = (2, 2, 2, 2)
-    config.model.num_heads = (3, 6, 12, 24)
-    config.model.window_size = (7, 7, 7)  # tokens, x y z
-    config.model.norm = (
-        "instance_affine"  # starts as the public instance norm; scale and bias give ETTA a handle
-    )
-    config.model.downsample = "merging"
-    config.model.use_v2 = False
-    config.model.dropout_path_rate = 0.0
-    config.model.deep_supervision = 0  # decoder steps with a loss of their own, 0 to 4
-    config.model.dtype = "float32"
-    config.model.remat = False
+    config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
     config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
@@ -199,3 +186,27 @@ def base() -> ml_collections.ConfigDict:
 
     config.organs = ()  # names that are scored; empty: all in the label set
     return config
+
+
+def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str) -> None:
+    """Scans with manual labels in files of their own: where they are, and that nothing filters the labels."""
+    config.job = "ingest,train"
+    config.label = "manual"
+    config.data.flagged = "off"  # manual labels; and a few scans are no population to filter by
+    config.source = ml_collections.ConfigDict()
+    config.source.kind = "files"
+    config.source.layout = layout
+    config.source.paths = paths
+
+
+def finetune(config: ml_collections.ConfigDict, layout: str) -> None:
+    """What the paper's fine-tuning runs share. Unmarked numbers: the paper or the script released with it."""
+    labelled_files(config, layout, root="")
+    config.data.crop = (96, 96, 96)
+    config.data.batch_size = 8
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 1e-5
+    config.optimizer.clip_norm = 1.0  # ours
+    config.optimizer.layer_decay = 0.75  # ours
+    config.epochs.total = 500
+    config.epochs.warmup = 50

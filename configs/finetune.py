@@ -17,12 +17,8 @@ VARIANTS = {"overfit": {}}
 
 def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config = common.base()
+    common.labelled_files(config, layout="folders", images="", labels="")
     config.job = "ingest,train,predict"
-    config.label = "manual"
-    config.source = ml_collections.ConfigDict()
-    config.source.kind = "files"
-    config.source.layout = "folders"
-    config.source.paths = {"images": "", "labels": ""}
     config.source.num_classes = 0  # any label id up to 254
     config.source.spacing_mm = ()  # mm, x y z; empty: keep each scan's own
     config.source.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
@@ -31,7 +27,6 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
 
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions
-    config.data.flagged = "off"  # a few scans are no population to filter by
     config.data.normalize = "auto"  # CT by its HU, MR by its own mean and spread
     config.data.crop = (64, 64, 32)
     config.data.batch_size = 1

@@ -1,22 +1,14 @@
 """The experiments' scripts, on cohorts of a few voxels."""
 
-import importlib.util
 import json
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from experiments import small
+from experiments.solf import curation, curation_figure, detect
 from ukbob_jax.quality import solf
 from ukbob_jax.quality.measures import OrganMeasures
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / "solf" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def cohort() -> tuple[OrganMeasures, np.ndarray]:
@@ -39,7 +31,6 @@ def cohort() -> tuple[OrganMeasures, np.ndarray]:
 
 
 def test_detection_tells_what_is_found_of_every_kind(tmp_path, capsys):
-    detect = script("detect")
     path = tmp_path / "detect.json"
     detect.main(["--subjects", "24", "--shape", "32", "32", "64", "--shares", "0.1", "--output", str(path)])
     [found] = json.loads(path.read_text())["noise"].values()
@@ -51,14 +42,14 @@ def test_detection_tells_what_is_found_of_every_kind(tmp_path, capsys):
 
 
 def test_the_area_is_the_share_of_pairs_in_order():
-    detect, rng = script("detect"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     positive, negative = rng.integers(0, 9, 40), rng.integers(0, 7, 60)
     pairs = np.sign(positive[:, None] - negative[None, :])
     assert detect.area(positive, negative) == pytest.approx((pairs + 1).mean() / 2)
 
 
 def test_every_arm_leaves_out_what_its_name_says():
-    curation, (measures, wrong) = script("curation"), cohort()
+    measures, wrong = cohort()
     flagged = {arm: curation.ignored(arm, 0, measures, wrong) for arm in curation.ARMS}
     assert not flagged["all"].any() and (flagged["oracle"] == wrong).all()
     assert flagged["random"].sum() == flagged["solf_2"][:, 1:].sum() > 0
@@ -69,7 +60,6 @@ def test_every_arm_leaves_out_what_its_name_says():
 
 
 def test_a_level_is_told_as_change_against_the_same_seeds():
-    curation, figure = script("curation"), script("curation_figure")
     counts = {"labels": 100, "wrong": 40, "ignored": 20, "ignored_wrong": 15}
     runs = [
         {"level": 0.5, "arm": arm, "seed": seed, "dice": dice, **counts}
@@ -82,13 +72,15 @@ def test_a_level_is_told_as_change_against_the_same_seeds():
     assert rows["solf_2"]["gain"] == pytest.approx(0.03)
     assert rows["solf_2"]["gain_error"] == pytest.approx(0.01)
     assert rows["solf_2"]["p"] == pytest.approx(0.2048, abs=1e-3)  # Student's t = 3, one degree of freedom
-    text = figure.markdown(list(rows.values()))
+    text = curation_figure.markdown(list(rows.values()))
     assert "| ε = 2 | 20.0% | 75% | 0.630 ± 0.110 | +0.030 ± 0.010 | 0.20 | 2 |" in text
-    assert figure.draw(list(rows.values()))[:4] == b"\x89PNG" and figure.draw([])[:4] == b"\x89PNG"
+    assert (
+        curation_figure.draw(list(rows.values()))[:4] == b"\x89PNG"
+        and curation_figure.draw([])[:4] == b"\x89PNG"
+    )
 
 
 def test_a_batch_holds_what_a_subject_says_and_all_come_once():
-    small = script("../small")
     images = np.arange(3, dtype=np.float16).reshape(3, 1, 1, 1, 1)
     labels, unknown = (
         np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1),
@@ -105,7 +97,6 @@ def test_a_batch_holds_what_a_subject_says_and_all_come_once():
 
 @pytest.mark.slow
 def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
-    curation = script("curation")
     arguments = [
         "--workdir",
         str(tmp_path),

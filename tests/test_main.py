@@ -40,7 +40,7 @@ def recipe(tmp_path):
         (["--config=R"], "--workdir=DIR is missing"),
         (["--config=nowhere.py", "--workdir=W"], "nowhere.py: no such recipe"),
         (["--config=R:huge", "--workdir=W"], "no variant 'huge'; there are small"),
-        (["--config=R", "--workdir=W", "--config.train.stepz=4"], 'Did you mean "steps"'),
+        (["--config=R", "--workdir=W", "--config.train.stepz=4"], "Did you mean train.steps"),
         (["--config=R", "--workdir=W", "--config.train.steps=many"], "steps"),
         (["--config=R", "--workdir=W", "--confg.train.steps=4"], "confg"),
         (["--config=R", "--workdir=W", "extra"], "unexpected argument 'extra'"),

@@ -1,30 +1,15 @@
 """The scaling study's script, without training."""
 
-import importlib.util
 import itertools
 import json
 from types import SimpleNamespace
 
-import pytest
-
 from configs import common
-from tests.conftest import ROOT
+from experiments.scaling import phantoms, scaling
 from ukbob_jax import files
 
 
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / "scaling" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def scaling():
-    return script("scaling")
-
-
-def test_shares_are_nested_and_of_their_size(scaling):
+def test_shares_are_nested_and_of_their_size():
     names = [f"p{number}" for number in range(30)]
     store = SimpleNamespace(split=lambda name: tuple(names) if name == "train" else ("v0",))
     parts = {share: scaling.split(store, common.base(), 0, share) for share in (1, 10, 50, 100)}
@@ -34,7 +19,7 @@ def test_shares_are_nested_and_of_their_size(scaling):
     assert scaling.split(store, common.base(), 1, 10)[0] != parts[10][0]
 
 
-def test_a_sweep_goes_on_where_it_stopped_and_draws_what_is_there(scaling, tmp_path, monkeypatch):
+def test_a_sweep_goes_on_where_it_stopped_and_draws_what_is_there(tmp_path, monkeypatch):
     made = []
 
     def one(options, overrides, seed, share, folder):
@@ -58,14 +43,13 @@ def test_a_sweep_goes_on_where_it_stopped_and_draws_what_is_there(scaling, tmp_p
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_score_is_the_best_of_a_training(scaling, tmp_path):
+def test_the_score_is_the_best_of_a_training(tmp_path):
     rows = [{"step": 1, "train/loss": 2.0}, {"step": 2, "val/dice": 0.3}, {"step": 4, "val/dice": None}]
     files.write_jsonl(tmp_path / "metrics.jsonl", [*rows, {"step": 6, "val/dice": 0.2}])
     assert scaling.best(tmp_path) == 0.3
 
 
 def test_shares_of_phantoms_are_nested_and_draws_differ(tmp_path, monkeypatch):
-    phantoms = script("phantoms")
     order = [phantoms.nested(20, 0, share).tolist() for share in (1, 10, 50, 100)]
     assert [len(chosen) for chosen in order] == [1, 2, 10, 20]
     assert all(long[: len(short)] == short for short, long in itertools.pairwise(order))

@@ -1,7 +1,7 @@
 """Speed of `ukbob_jax.models.kernels.conv` beside XLA's own 3D convolution, shape by shape, forward and with both gradients.
 
-    python tools/bench_conv.py                    the shapes of the demo: crop 64 x 32 x 32, batch 2, width 12
-    python tools/bench_conv.py --shapes unetr     those of Swin-UNETR at 96 cubed, widths 12, 24 and 48; minutes
+    python -m tools.bench_conv                    the shapes of the demo: crop 64 x 32 x 32, batch 2, width 12
+    python -m tools.bench_conv --shapes unetr     those of Swin-UNETR at 96 cubed, widths 12, 24 and 48; minutes
 
 The arithmetic counted is the convolution's own (2 x 27 x i x o per voxel, three times that with gradients). Candidates
 take turns, and the best of `--repeats` rounds counts, so that other programs on the machine disturb the ratios little.

@@ -1,9 +1,9 @@
 """What ingestion, the store and the loader cost, beside bare reads and beside MONAI where it is installed.
 
-    python tools/bench_data.py loader                   96 cubed crops of whole-body volumes, four a batch
-    python tools/bench_data.py ingest                   files to store, beside LoadImaged + Orientationd + Spacingd + save
-    python tools/bench_data.py memory --batches 10000   resident memory along the way
-    python tools/bench_data.py manifest                 51,761 subjects opened, split and shared among 256 processes
+    python -m tools.bench_data loader                   96 cubed crops of whole-body volumes, four a batch
+    python -m tools.bench_data ingest                   files to store, beside LoadImaged + Orientationd + Spacingd + save
+    python -m tools.bench_data memory --batches 10000   resident memory along the way
+    python -m tools.bench_data manifest                 51,761 subjects opened, split and shared among 256 processes
 
 Prints JSON. Kinds to compare take turns, and medians are over the rounds. `--folder` keeps the volumes made for it.
 """
@@ -141,7 +141,7 @@ def manifest(options: argparse.Namespace) -> dict:
     for number in (COHORT // 10, COHORT):
         folder = pathlib.Path(options.folder) / f"manifest-{number}"
         synthetic_manifest(folder, number)
-        command = [sys.executable, __file__, "open", "--folder", str(folder)]
+        command = [sys.executable, "-m", "tools.bench_data", "open", "--folder", str(folder)]
         told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         result[f"{number} subjects"] = json.loads(told)
     few, many = (result[f"{number} subjects"]["seconds"] for number in (COHORT // 10, COHORT))

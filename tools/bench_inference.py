@@ -1,9 +1,9 @@
 """What inference costs beyond the network itself, and what metrics cost, with MONAI in the same run where installed.
 
-    python tools/bench_inference.py                                   # all, at a size for a laptop
-    python tools/bench_inference.py added --shape 224 174 370 --roi 96 --width 48 --batch 1
-    python tools/bench_inference.py sliding --shape 256 256 256 --roi 96 --width 48 --dtype bfloat16
-    python tools/bench_inference.py metrics --shape 224 174 370       # a whole body
+    python -m tools.bench_inference                                   # all, at a size for a laptop
+    python -m tools.bench_inference added --shape 224 174 370 --roi 96 --width 48 --batch 1
+    python -m tools.bench_inference sliding --shape 256 256 256 --roi 96 --width 48 --dtype bfloat16
+    python -m tools.bench_inference metrics --shape 224 174 370       # a whole body
 
 added: time of the sliding window around a network that takes none, and the network's own time on as many windows.
 sliding: whole predictions beside the network's own time. memory: what processes hold at most, one process each.
@@ -160,7 +160,7 @@ def bench_memory(args: argparse.Namespace) -> None:
     """The most a process holds beyond libraries and scan, each in a process of its own; CPU."""
     ways = ("ours-labels", *(("monai-labels", "monai-softmax") if args.monai else ()))
     for way in ways:
-        command = [sys.executable, __file__, "--hold", way, "--width", str(args.width)]
+        command = [sys.executable, "-m", "tools.bench_inference", "--hold", way, "--width", str(args.width)]
         command += ["--shape", *map(str, args.shape), "--roi", str(args.roi[0]), "--batch", str(args.batch)]
         command += ["--overlap", str(args.overlap), "--repeat", "1"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

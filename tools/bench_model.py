@@ -1,9 +1,9 @@
 """Swin-UNETR here beside MONAI's on PyTorch: forward and train step, same machine, same run, taking turns.
 
-    python tools/bench_model.py                                   64 cubed, width 12: a few minutes
-    python tools/bench_model.py --full                            96 cubed, widths 12, 24 and 48, 73 classes
-    python tools/bench_model.py --size 64 32 32 --batch 2         the demo's crop
-    python tools/bench_model.py --full --batch 2 --dtype bfloat16 on a GPU
+    python -m tools.bench_model                                   64 cubed, width 12: a few minutes
+    python -m tools.bench_model --full                            96 cubed, widths 12, 24 and 48, 73 classes
+    python -m tools.bench_model --size 64 32 32 --batch 2         the demo's crop
+    python -m tools.bench_model --full --batch 2 --dtype bfloat16 on a GPU
 
 A train step is Dice + cross entropy, gradients and AdamW. PyTorch runs with its best settings: oneDNN on a CPU;
 `torch.compile`, automatic mixed precision and channels-last on a GPU. MONAI and torch are needed (pip install

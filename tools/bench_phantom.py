@@ -1,6 +1,6 @@
 """Seconds per phantom subject on one core.
 
-python tools/bench_phantom.py [--subjects=8] [--shape=96,96,96 --shape=64,32,128]
+python -m tools.bench_phantom [--subjects=8] [--shape=96,96,96 --shape=64,32,128]
 """
 
 import os

@@ -1,7 +1,7 @@
 """Time of measuring one label map: ours beside the per-organ pipeline, whole and cropped to each organ's box.
 
-    python tools/bench_solf.py [--shape 224 174 370] [--repeats 3] [--fast]    --fast: without the whole-volume peer
-    python tools/bench_solf.py --reference FOLDER    errors against values of other tools instead, see tests/conftest.py
+    python -m tools.bench_solf [--shape 224 174 370] [--repeats 3] [--fast]    --fast: without the whole-volume peer
+    python -m tools.bench_solf --reference FOLDER    errors against values of other tools instead, see tests/conftest.py
 
 Two peers: (a) what the published filter does, ndimage.label and marching cubes on the whole volume for every organ;
 (b) the same with each organ cropped to its box, the fair one. Both also compute the covariance. Needs scikit-image.

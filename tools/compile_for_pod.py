@@ -1,8 +1,8 @@
 """Compiles the real training step for a TPU slice, without having one, and says what each chip would do.
 
-    python tools/compile_for_pod.py                                                        # v5e:2x2, full width
-    python tools/compile_for_pod.py --topology v5e:16x16 --out pod.json                    # data = 256
-    python tools/compile_for_pod.py --topology v5e:16x16 --data 32 --fsdp 8
+    python -m tools.compile_for_pod                                                        # v5e:2x2, full width
+    python -m tools.compile_for_pod --topology v5e:16x16 --out pod.json                    # data = 256
+    python -m tools.compile_for_pod --topology v5e:16x16 --data 32 --fsdp 8
 
 Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu` and a
 quarter of an hour to an hour of one core: the step has some 2,900 kernels, each scheduled and given registers by itself.

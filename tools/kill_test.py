@@ -1,7 +1,7 @@
 """Kill a training again and again, and show that it ends with the same numbers as one left alone.
 
-    python tools/kill_test.py --kills 20                       a toy, about five minutes
-    python tools/kill_test.py --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
+    python -m tools.kill_test --kills 20                       a toy, about five minutes
+    python -m tools.kill_test --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
 
 Each start is killed with signal 9 at a random moment of its training. Compared are the digest of every array of the
 last checkpoint, bit for bit, and `metrics.jsonl`, byte for byte. Run it from the root of a checkout.

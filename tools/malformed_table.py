@@ -1,18 +1,15 @@
 """Read every malformed file of the tests and write down the message each one gets.
 
-    python tools/malformed_table.py            prints the table
-    python tools/malformed_table.py --write    puts it into docs/ingestion.md, between its two marks
+    python -m tools.malformed_table            prints the table
+    python -m tools.malformed_table --write    puts it into docs/ingestion.md, between its two marks
 
 Run it from the root of a checkout.
 """
 
 import argparse
 import pathlib
-import sys
 import tempfile
 import warnings
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tests.volumes import malformed
 from ukbob_jax.errors import InputError

@@ -1,6 +1,6 @@
 """Swin-UNETR here against MONAI's stored values, as a table.
 
-    python tools/parity_model.py --reference REFERENCE [--tags A B C D E] [--gradients A C]
+    python -m tools.parity_model --reference REFERENCE [--tags A B C D E] [--gradients A C]
 
 REFERENCE is a folder with `swin_unetr/` as its README describes: weights and inputs by formula, outputs of MONAI 1.6.1 on
 PyTorch. Columns: largest and mean absolute difference of the logits, largest of the five encoder maps, largest of the
@@ -11,13 +11,10 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tests.models.cases import Case
 from tests.models.swin_unetr.test_gradients import monais_steps

@@ -1,7 +1,7 @@
 """A network fitted to a shifted copy of a real scan meets the scan itself: does adaptation help there?
 
-    python experiments/robustness/real.py --reference FOLDER --workdir runs/real --scan ct
-    python experiments/robustness/real.py --reference FOLDER --workdir runs/real --scan mr
+    python -m experiments.robustness.real --reference FOLDER --workdir runs/real --scan ct
+    python -m experiments.robustness.real --reference FOLDER --workdir runs/real --scan mr
 
 FOLDER holds volumes/ts_ct_sm.nii.gz, ts_mr_sm.nii.gz and their label maps (TotalSegmentator's examples). The copy has
 another contrast, shading and noise (`SHIFT`); `configs/finetune.py` fits a small network to it, from random weights.
@@ -15,8 +15,6 @@ import sys
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.robustness import results, sweep
 from experiments.robustness.corruptions import corrupt

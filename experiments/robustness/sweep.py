@@ -1,8 +1,8 @@
 """Does adaptation help where scans go wrong? Dice by corruption, severity and way of adapting.
 
-    python experiments/robustness/sweep.py --workdir runs/demo --store runs/demo/stores/cohort --split val \
+    python -m experiments.robustness.sweep --workdir runs/demo --store runs/demo/stores/cohort --split val \
         --phase validation
-    python experiments/robustness/sweep.py --workdir runs/demo --store runs/demo/stores/clean --phase test
+    python -m experiments.robustness.sweep --workdir runs/demo --store runs/demo/stores/clean --phase test
     ... --minutes 4                     stop after 4 minutes; the same command goes on
     ... --severities 3 5 --subjects 2   a part of it
     ... --network NAME                  under which another network's rows are kept
@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments.robustness import results
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -119,12 +117,12 @@ def measure(
     segmenter: Segmenter, store: Store, scan: dict[str, Any], ways: dict[str, dict], label: str
 ) -> Iterator[dict[str, Any]]:
     """A row per way, one after the other: mean Dice over the organs, and what the adaptation reported."""
-    image, truth = evaluate.read(store, scan["subject"], segmenter.meta["contrasts"], label)
-    pixels, known = image.array, anatomy.to_names(segmenter.names)[truth.array]
+    image, truth = evaluate.read(store, scan["subject"], segmenter.card.contrasts, label)
+    pixels, known = image.array, anatomy.to_names(segmenter.card.labels)[truth.array]
     if scan["corruption"] != CLEAN:
         number = int.from_bytes(scan["subject"].encode()[-4:])  # the last characters tell subjects apart
         pixels, known = corrupt(pixels, known, scan["corruption"], scan["severity"], number)
-    organs = evaluate.scored_organs((), segmenter.names)
+    organs = evaluate.scored_organs((), segmenter.card.labels)
     for name, way in ways.items():
         start = time.monotonic()
         found = segmenter.predict(Volume(pixels, image.affine), way)

@@ -1,7 +1,7 @@
 """The scaling study on phantoms, short enough to repeat: true labels, nested shares of few bodies, equal steps.
 
-    python experiments/scaling/phantoms.py --workdir runs/scaling                 18 short trainings, a quarter of an hour
-    python experiments/scaling/phantoms.py --workdir runs/scaling --minutes 5     stop after 5 minutes; again goes on
+    python -m experiments.scaling.phantoms --workdir runs/scaling                 18 short trainings, a quarter of an hour
+    python -m experiments.scaling.phantoms --workdir runs/scaling --minutes 5     stop after 5 minutes; again goes on
 
 The network and the trainings are those of `experiments/small.py`; `scaling.py` runs whole recipes on real stores.
 """
@@ -13,8 +13,6 @@ import sys
 import time
 
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments import small
 from experiments.scaling import scaling

@@ -1,7 +1,7 @@
 """How much do more labelled scans help? One recipe on nested shares of the training subjects, equal steps.
 
-    python experiments/scaling/scaling.py --workdir runs/scaling                    the embedded cohort, an hour on two cores
-    python experiments/scaling/scaling.py --workdir runs/scaling --minutes 5        stop after 5 minutes; again goes on
+    python -m experiments.scaling.scaling --workdir runs/scaling                    the embedded cohort, an hour on two cores
+    python -m experiments.scaling.scaling --workdir runs/scaling --minutes 5        stop after 5 minutes; again goes on
     ... --recipe configs/swin_bob.py --config.store=STORE                           a store of your own
     ... --recipe configs/swin_bob.py --config.store=STORE --then configs/btcv.py --then_store BTCV    the paper's study:
                                           pre-train on each share, fine-tune the result on another dataset, score that
@@ -21,8 +21,6 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from ukbob_jax import devices, files, settings
 from ukbob_jax.jobs import ingest, train

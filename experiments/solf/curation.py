@@ -1,7 +1,7 @@
 """Does filtering labels make a better network? One network, equal steps, labels chosen in different ways.
 
-    python experiments/solf/curation.py --workdir runs/curation                  the whole design: an hour
-    python experiments/solf/curation.py --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
+    python -m experiments.solf.curation --workdir runs/curation                  the whole design: an hour
+    python -m experiments.solf.curation --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
     ... --levels 0.5 --arms all random solf_2 oracle --seeds 2                   a part of it
     ... --shape 64 64 128 --width 24 --steps 2000                                a larger one, for an accelerator
 
@@ -25,8 +25,6 @@ import time
 
 import numpy as np
 from scipy import stats
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from experiments import small
 from experiments.solf import curation_figure

@@ -1,6 +1,6 @@
 """Which planted errors SOLF finds: precision and recall per kind of error, and ROC per measure. CPU, about two minutes.
 
-    python experiments/solf/detect.py [--subjects 240] [--shape 64 32 128] [--shares 0.05 0.2]
+    python -m experiments.solf.detect [--subjects 240] [--shape 64 32 128] [--shares 0.05 0.2]
 
 Every subject's label map gets errors in a share of its organs. The rules are fitted on that noisy cohort, as they would
 be on real labels. Writes detect.json and detect.png beside this file.

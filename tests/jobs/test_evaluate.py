@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from tests.inference import checkpoint
-from tests.inference.networks import META, Bands, scan
+from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
 from ukbob_jax.store.reader import Store
@@ -20,8 +20,7 @@ from ukbob_jax.store.writer import StoreWriter
 def workdir(tmp_path, monkeypatch):
     model = Bands()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    meta = {**META, "provenance": {}}
-    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, meta))
+    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, CARD))
     return tmp_path
 
 
@@ -86,13 +85,13 @@ def counted(monkeypatch):
 def test_a_network_that_was_trained_further_is_scored_again_and_the_same_one_is_not(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
     config = recipe(tmp_path, 1, 3, adapt=("off",), surface=False)
-    checkpoint.save(tmp_path, META["labels"], step=1, favoured=0)
+    checkpoint.save(tmp_path, CARD.labels, step=1, favoured=0)
     evaluate.run(config, str(tmp_path))
     before = summary(tmp_path)
     assert len(calls) == 2 and before["off"]["mean"]["dice"] == 0
     evaluate.run(config, str(tmp_path))
     assert len(calls) == 2 and summary(tmp_path) == before
-    checkpoint.save(tmp_path, META["labels"], step=2, favoured=1)  # under the same provenance
+    checkpoint.save(tmp_path, CARD.labels, step=2, favoured=1)  # under the same provenance
     evaluate.run(config, str(tmp_path))
     assert len(calls) == 4 and summary(tmp_path)["off"]["mean"]["dice"] > 0.1
 

@@ -9,16 +9,17 @@ from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import teacher
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.volumes.volume import Volume
 
-NAMES = {"0": "background", "1": "liver", "2": "spleen"}
-META = {
-    "labels": NAMES,
-    "spacing_mm": None,
-    "normalize": "window:0:100",
-    "contrasts": ["any"],
-    "roi": [8, 8, 8],
-}
+CARD = ModelCard(
+    "tests.linear",
+    {},
+    labels={0: "background", 1: "liver", 2: "spleen"},
+    normalize="window:0:100",
+    contrasts=("any",),
+    window=(8, 8, 8),
+)
 WEIGHTS = np.array([[0.0, 4.0, -3.0]], np.float32)
 
 
@@ -33,7 +34,7 @@ class Linear(nn.Module):
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     model = Linear()
-    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], META)
+    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], CARD)
 
 
 def scan(channels: int) -> Volume:
@@ -46,7 +47,7 @@ def test_contrasts_are_merged_by_their_mean_probability(segmenter):
     x = np.clip(image.array / 100, 0, 1)
     expected = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).mean(-2).argmax(-1)
     params = {"norm1": {"kernel": jnp.asarray(WEIGHTS), "bias": jnp.array([0.0, -1.5, 0.0])}}
-    found = teacher.label(Segmenter(segmenter.model, params, META), image, False)
+    found = teacher.label(Segmenter(segmenter.model, params, CARD), image, False)
     ids = np.array([0, anatomy.IDS["liver"], anatomy.IDS["spleen"]])
     np.testing.assert_array_equal(found, ids[expected])
     single = softmax(x[..., None] * WEIGHTS[0] + [0, -1.5, 0], -1).argmax(-1)

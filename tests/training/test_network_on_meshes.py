@@ -16,11 +16,12 @@ NET = SwinUNETR(
     deep_supervision=1,
 )  # fmt: skip
 SIZE = (32, 32, 32)  # along x a device of two holds 16 voxels, and one of the deepest maps
+STRIDES = ((1, 1, 1), (2, 2, 2))
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
 
 def loss_of(params, image, label):
-    return losses.deep(losses.dice_ce)(NET.apply({"params": params}, image, train=True), label)
+    return losses.deep(losses.dice_ce, STRIDES)(NET.apply({"params": params}, image, train=True), label)
 
 
 def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
@@ -43,7 +44,7 @@ def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
 def train(mesh, **options):
     """Two steps on eight cases; the second loss also sees the first update."""
     batches = [toy.batch(number, shape=SIZE) for number in range(2)]
-    loss = losses.deep(losses.dice_ce)
+    loss = losses.deep(losses.dice_ce, STRIDES)
     return toy.run(mesh, model=NET, batches=batches, loss_fn=loss, learning_rate=1e-3, **options)[1]
 
 

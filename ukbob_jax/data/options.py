@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
 from ukbob_jax.errors import ConfigError
 
+Config = Any  # an ml_collections.ConfigDict, whose fields have no types
 Size = tuple[int, int, int]  # voxels, x y z
 ACTIONS = ("ignore", "drop", "background")
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from ukbob_jax import anatomy, files, splits
 from ukbob_jax.data import pipeline
-from ukbob_jax.data.options import Crops, Labels, Reading
+from ukbob_jax.data.options import Config, Crops, Labels, Reading
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.regions import Regions, brats
-from ukbob_jax.settings import Config
 from ukbob_jax.store.reader import Store
 
 SAME_SPACING = 0.01  # fraction by which spacings may differ and count as one

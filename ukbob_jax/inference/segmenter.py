@@ -25,9 +25,8 @@ from ukbob_jax.inference.windows import slabs
 from ukbob_jax.inference.windows.memory import Plan
 from ukbob_jax.inference.windows.planning import Planner
 from ukbob_jax.inference.windows.sliding import ModuleApply
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.quality.limits import Limits
-from ukbob_jax.regions import region_labels_of
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
@@ -35,15 +34,8 @@ from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
-UNUSED = "unused"  # name of a class that no label map has
-SAME = (
-    "labels",
-    "spacing_mm",
-    "normalize",
-    "contrasts",
-    "roi",
-    "regions",
-)  # what averaged networks must share
+# What averaged networks must share.
+SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
 
 Scan = str | os.PathLike | Volume
 
@@ -85,7 +77,7 @@ class Segmenter:
         self,
         model: nn.Module,
         params: Mapping[str, Any],
-        meta: Mapping[str, Any],
+        card: ModelCard,
         model_state: Mapping[str, Any] | None = None,
         *,
         others: Sequence["Segmenter"] = (),
@@ -96,7 +88,7 @@ class Segmenter:
         Args:
             model: Flax module, `b x y z c` -> logits `b x y z k`.
             params: its parameters.
-            meta: of the checkpoint: `labels`, `spacing_mm`, `normalize`, `contrasts` and `roi` are used.
+            card: of the checkpoint.
             model_state: its other collections.
             others: networks of the same architecture and description to average with.
             announce: called with the plan of every new bucket, before its program is compiled.
@@ -106,20 +98,13 @@ class Segmenter:
         """
         self.model = model
         self.params = params
-        self.meta = dict(meta)
+        self.card = card
         self.model_state = dict(model_state or {})
-        self.names = {int(label): name for label, name in meta["labels"].items()}
-        self.region_labels = region_labels_of(self.meta)  # empty where classes exclude each other
-        self.regions = tuple(map(tuple, (self.meta.get("regions") or {}).get("values", ())))
-        last = max(self.names)
-        self.excluded = tuple(
-            c for c in range(last) if self.names.get(c, UNUSED) == UNUSED and not self.region_labels
-        )
 
         for other in others:
             _check_alike(self, other)
         self.members = ((params, self.model_state), *((o.params, o.model_state) for o in others))
-        self.planner = Planner(model, self.members[0], len(self.members), self.meta["roi"], announce)
+        self.planner = Planner(model, self.members[0], len(self.members), self.card.window, announce)
 
     @classmethod
     def load(
@@ -166,7 +151,7 @@ class Segmenter:
 
         Args:
             scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
-                one 3-D per contrast. The order of contrasts is that of `meta["contrasts"]`.
+                one 3-D per contrast. The order of contrasts is that of `card.contrasts`.
             adapt: True adapts the norms to this scan with `etta`'s defaults; a name is one of `methods.WAYS`; a mapping
                 gives options, and the name as "way" where it is not "etta".
             overlap: share of a window that its neighbour covers.
@@ -193,13 +178,13 @@ class Segmenter:
         found = self._segment(x, members, views, window)
         labels = Volume(found.labels, grid.affine).resample_like(native, NEAREST)
         labels, gated = self._gated(labels, attributes or {}) if gate else (labels, {})
-        report = summary.describe(labels, found, self.used)
+        report = summary.describe(labels, found, self.card.used)
         if limits is not None:
-            summary.add(report, verdict.judge(labels, self.used, limits, attributes or {}))
+            summary.add(report, verdict.judge(labels, self.card.used, limits, attributes or {}))
         report |= gated
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in given]
-        report["adaptation"] = summary.adaptations(results, way, self.channels)
-        return Prediction(labels, report, self.used)
+        report["adaptation"] = summary.adaptations(results, way, self.card.channels)
+        return Prediction(labels, report, self.card.used)
 
     @property
     def digest(self) -> str:
@@ -209,13 +194,9 @@ class Segmenter:
         and labels. The arrays that predict are looked at, whatever file they came from: seconds for a large network.
         """
         arrays = [digests({"params": params, "model_state": state}) for params, state in self.members]
-        facts = {name: self.meta.get(name) for name in SAME}
+        said = self.card.to_json()
+        facts = {name: said.get(name) for name in SAME}
         return files.fingerprint([arrays, repr(self.model), facts])
-
-    @property
-    def used(self) -> dict[int, str]:
-        """The classes that label maps have, background among them."""
-        return {label: name for label, name in self.names.items() if label not in self.excluded}
 
     def _segment(
         self, x: np.ndarray, members: list[dict], views: tuple[View, ...], window: dict[str, Any]
@@ -224,29 +205,22 @@ class Segmenter:
         apply, variables = ModuleApply(self.model), members[0]
         if len(members) > 1 or views != averaging.PLAIN:
             mirrored = any(view.mirrored for view in views)
+            card = self.card
             mirror = (
-                averaging.mirror_table(self.used, max(self.names) + 1)
-                if mirrored and not self.region_labels
-                else ()
+                averaging.mirror_table(card.used, card.num_classes) if mirrored and not card.regions else ()
             )
-            activation = "sigmoid" if self.region_labels else "softmax"
-            apply = averaging.Average(apply, views, self.excluded, mirror, activation)
+            apply = averaging.Average(apply, views, card.excluded, mirror, card.activation)
             variables = averaging.stack(members)
-        options = {"exclude": self.excluded, "region_labels": self.region_labels, **window}
-        found = slabs.segment(apply, variables, x, self.meta["roi"], **options)
+        options = {"exclude": self.card.excluded, "region_labels": self.card.region_labels, **window}
+        found = slabs.segment(apply, variables, x, self.card.window, **options)
         return slabs.Segmentation(*(np.asarray(part) for part in found))
 
     def _gated(self, labels: Volume, attributes: Mapping[str, Any]) -> tuple[Volume, dict[str, Any]]:
         """Labels without impossible structures, and what the report says of them."""
         voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
-        found = body_parts.gate(labels.array, voxel_ml, self.used, attributes.get("sex", ""))
+        found = body_parts.gate(labels.array, voxel_ml, self.card.used, attributes.get("sex", ""))
         told = {"body_parts": list(found.present), "removed": found.removed}
         return Volume(found.labels, labels.affine, labels.codes), told
-
-    @property
-    def channels(self) -> dict[int, str]:
-        """What each channel of the network stands for."""
-        return dict(enumerate(self.meta["regions"]["names"])) if self.region_labels else self.names
 
     def _read(self, given: list[Scan]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
@@ -257,7 +231,7 @@ class Segmenter:
         array = np.concatenate(
             [v.array if v.array.ndim == 4 else v.array[..., None] for v in turned], axis=-1
         )
-        contrasts = list(self.meta["contrasts"])
+        contrasts = self.card.contrasts
         if array.shape[-1] != len(contrasts):
             raise MismatchError(
                 f"{', '.join(map(_name, given))}: {array.shape[-1]} contrasts, but this network takes "
@@ -267,10 +241,10 @@ class Segmenter:
 
     def prepare(self, image: Volume) -> tuple[np.ndarray, Volume]:
         """Intensities as in training, `x y z c` float32, and the volume whose grid they are on."""
-        if self.meta.get("spacing_mm"):
-            image = image.resample(self.meta["spacing_mm"], LINEAR)
+        if self.card.spacing_mm:
+            image = image.resample(self.card.spacing_mm, LINEAR)
         statistics = intensity.statistics(image.array)
-        return np.asarray(intensity.normalize(image.array, statistics, self.meta["normalize"])), image
+        return np.asarray(intensity.normalize(image.array, statistics, self.card.normalize)), image
 
     def adapt(self, x: np.ndarray, adapt: methods.Adapt) -> tuple[Any, AdaptResult | None]:
         """Parameters for this scan, and how they came about; None where adaptation was not asked for."""
@@ -281,8 +255,8 @@ class Segmenter:
         self, member: tuple[Any, dict], x: np.ndarray, way: str, options: dict[str, Any]
     ) -> AdaptResult | None:
         """What the way makes of one network, (parameters, other collections), for this scan."""
-        fixed = {"roi": self.meta["roi"], "exclude": self.excluded}
-        fixed["activation"] = "sigmoid" if self.region_labels else "softmax"
+        card = self.card
+        fixed = {"roi": card.window, "exclude": card.excluded, "activation": card.activation}
         return methods.adapt(way, self.model, *member, x, **fixed, **options)
 
 
@@ -294,22 +268,22 @@ def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str
     return {"params": result.params, **(state if result.model_state is None else result.model_state)}
 
 
-def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Module, Any, dict, Any]:
-    """Model, parameters, description and other collections of a workdir's checkpoint."""
+def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Module, Any, ModelCard, Any]:
+    """Model, parameters, card and other collections of a workdir's checkpoint."""
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
         raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
     params, model_state, meta = restore_params(folder, which)
-    fields = {**meta["model"], "dtype": dtype} if dtype else meta["model"]
-    return SwinUNETR.from_config(fields), params, meta, model_state
+    card = ModelCard.from_json(meta, folder)
+    return card.build(dtype), params, card, model_state
 
 
 def _check_alike(first: Segmenter, other: Segmenter) -> None:
     """Refuse to average networks that do not answer the same question."""
     for what in SAME:
-        if first.meta.get(what) != other.meta.get(what):
+        if getattr(first.card, what) != getattr(other.card, what):
             raise MismatchError(
-                f"networks to average differ in {what}: {first.meta.get(what)} and {other.meta.get(what)}."
+                f"networks to average differ in {what}: {getattr(first.card, what)} and {getattr(other.card, what)}."
             )
     if first.model != other.model:
         raise MismatchError("networks to average differ in architecture; choose runs of one model section.")

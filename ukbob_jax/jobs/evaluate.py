@@ -6,6 +6,7 @@ comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -53,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         key = files.fingerprint([same_for_all, what])
         if done.get(subject, {}).get("key") == key:
             continue
-        scan, truth = read(store, subject, segmenter.meta["contrasts"], settings.label)
+        scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
         known = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
@@ -70,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     surface=settings.surface,
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
-                    regions=segmenter.regions,
+                    regions=segmenter.card.region_values,
                     known=known,
                 ),
                 **outcome(found.report),
@@ -113,9 +114,9 @@ def mapping(
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.channels, bool(segmenter.region_labels))
-        return same, anatomy.to_names(segmenter.names) if config.data.organs else same, organs
-    shared = zero_shot.common(config.evaluate.label_map, segmenter.used)
+        organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
+        return same, anatomy.to_names(segmenter.card.labels) if config.data.organs else same, organs
+    shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
 
 
@@ -145,7 +146,7 @@ def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[st
     return {"network": segmenter.digest, "ukbob_jax": ukbob_jax.__version__, "settings": settings}
 
 
-def read(store: Store, subject: str, contrasts: list[str], label: str) -> tuple[Volume, Volume]:
+def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tuple[Volume, Volume]:
     """Image `x y z c`, with the contrasts in the network's order, and true label map `x y z`.
 
     Raises:

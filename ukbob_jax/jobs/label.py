@@ -119,8 +119,8 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     """The network of a training run of ours."""
     settings = config.labeller
     segmenter = Segmenter.load(settings.workdir)
-    teacher.our_ids(segmenter.names)
-    known, asked = tuple(segmenter.meta["contrasts"]), tuple(settings.contrasts)
+    teacher.our_ids(segmenter.card.labels)
+    known, asked = tuple(segmenter.card.contrasts), tuple(settings.contrasts)
     if len(known) > 1 and asked not in ((), known):
         raise ConfigError(
             f"labeller.contrasts: the teacher takes {', '.join(known)} together; leave it empty."
@@ -131,7 +131,7 @@ def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, A
     def label(image: Volume, row: Subject) -> np.ndarray:
         return teacher.label(segmenter, image, adapt, **options)
 
-    facts = {"labeller": "teacher", "network": segmenter.meta["provenance"], "digest": segmenter.digest}
+    facts = {"labeller": "teacher", "network": segmenter.card.provenance, "digest": segmenter.digest}
     facts |= {"adapt": adapt, **options}
     return label, facts, asked or known
 

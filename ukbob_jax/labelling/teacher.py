@@ -52,8 +52,8 @@ def label(
     Raises:
         ConfigError: a class of the network is none of ours.
     """
-    lookup = our_ids(segmenter.names)
-    if len(segmenter.meta["contrasts"]) > 1 or image.array.shape[-1] == 1:
+    lookup = our_ids(segmenter.card.labels)
+    if len(segmenter.card.contrasts) > 1 or image.array.shape[-1] == 1:
         return lookup[segmenter.predict(image, adapt, overlap=overlap, batch=batch).volume.array]
     prepared = [
         segmenter.prepare(Volume(image.array[..., c : c + 1], image.affine))
@@ -61,11 +61,11 @@ def label(
     ]
     variables = tuple({"params": segmenter.adapt(x, adapt)[0], **segmenter.model_state} for x, _ in prepared)
     found = slabs.segment(
-        MeanOverContrasts(segmenter.model, segmenter.excluded),
+        MeanOverContrasts(segmenter.model, segmenter.card.excluded),
         variables,
         np.concatenate([x for x, _ in prepared], axis=-1),
-        segmenter.meta["roi"],
-        exclude=segmenter.excluded,
+        segmenter.card.window,
+        exclude=segmenter.card.excluded,
         overlap=overlap,
         batch=batch,
     )

@@ -226,27 +226,32 @@ def dice_bce_regions(
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
 
-def deep(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`loss` at several resolutions, for logits of `SwinUNETR(deep_supervision=n)`: sum(2**-i loss_i) / sum(2**-i).
+def deep(loss: Callable[..., jax.Array], strides: Sequence[Sequence[int]]) -> Callable[..., jax.Array]:
+    """`loss` at several resolutions, for the logits of deep supervision: sum(2**-i loss_i) / sum(2**-i).
 
-    Weights halve with the size, as nnU-Net's do. At size 1 / s a voxel of the logits stands for s**3 voxels of the
-    label map, and is compared with the one beyond their common middle, as `nearest-exact` interpolation takes it. That
-    is a label somebody gave: ids are not mixed, ignored voxels stay ignored, regions keep lying inside each other,
-    and thin structures keep their share of the voxels, which a majority vote would take from them.
+    Weights halve from one of the logits to the next, as nnU-Net's do. At stride s along an axis a voxel of the logits
+    stands for s voxels of the label map, and is compared with the one beyond their common middle, as `nearest-exact`
+    interpolation takes it. That is a label somebody gave: ids are not mixed, ignored voxels stay ignored, regions keep
+    lying inside each other, and thin structures keep their share of the voxels, which a majority vote would take from
+    them.
 
     Args:
         loss: (logits, labels, **options) -> scalar; labels `b x y z`.
+        strides: of each of the logits, voxels x y z of the label map per voxel (`Architecture.strides`), finest first.
     Returns:
-        (logits, labels, **options) -> scalar, where logits are a list: `b x y z k`, then at half the size, and so on.
+        (logits, labels, **options) -> scalar, where logits are a list, `b x y z k` each.
+    Raises:
+        ValueError: (from what is returned) another number of logits than of strides.
     """
 
     def summed(logits: Sequence[jax.Array], labels: jax.Array, **options: jax.Array) -> jax.Array:
+        if len(logits) != len(strides):
+            raise ValueError(f"there are {len(logits)} logits, but strides of {len(strides)}.")
         total = jnp.float32(0)
-        for level, maps in enumerate(logits):
-            s = 2**level
-            few = labels[:, s // 2 :: s, s // 2 :: s, s // 2 :: s]
-            x, y, z = few.shape[1:]
-            total += loss(maps[:, :x, :y, :z], few, **options) / s  # beyond lies the network's padding
+        for level, (maps, stride) in enumerate(zip(logits, strides)):
+            few = labels[:, *(slice(s // 2, None, s) for s in stride)]
+            size = few.shape[1:]  # beyond lies the network's padding
+            total += loss(maps[:, *(slice(s) for s in size)], few, **options) / 2**level
         return total / sum(2.0**-level for level in range(len(logits)))
 
     return summed

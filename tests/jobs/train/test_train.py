@@ -12,7 +12,7 @@ from ukbob_jax import files, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import train
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
 
@@ -65,16 +65,16 @@ def test_a_run_leaves_numbers_a_network_and_what_it_was_made_of(trained, store):
     assert [row["step"] for row in rows] == [1, 2, 2]
     assert rows[1]["train/loss"] < rows[0]["train/loss"]
     assert set(rows[2]) == {"step", "val/dice", "val/dice/liver", "val/dice/muscle"}
-    meta = restore_params(trained / "checkpoints")[2]
-    assert meta["contrasts"] == list(phantom.CONTRASTS) and meta["roi"] == [32, 32, 32]
-    assert meta["labels"]["5"] == "liver" and meta["architecture"] == 1 and meta["axes"] == "x y z c, RAS+"
-    np.testing.assert_allclose(meta["spacing_mm"], phantom.spacing_mm(SHAPE))
+    card = Segmenter.load(trained).card
+    assert card.contrasts == tuple(phantom.CONTRASTS) and card.window == (32, 32, 32)
+    assert card.labels[5] == "liver" and card.architecture == "swin_unetr" and card.task == "segmentation"
+    np.testing.assert_allclose(card.spacing_mm, phantom.spacing_mm(SHAPE))
     assert json.loads((trained / "config.json").read_text())["model"]["feature_size"] == 12
 
 
 def test_the_network_loads_for_inference(trained):
     segmenter = Segmenter.load(trained)
-    assert segmenter.model.feature_size == 12 and len(segmenter.names) == 73
+    assert segmenter.model.feature_size == 12 and len(segmenter.card.labels) == 73
 
 
 def test_the_same_command_again_passes_a_finished_run_over(trained, store):
@@ -108,7 +108,7 @@ def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_infe
     # Adam's first steps are as long as the rate (1e-4) wherever the gradient points, rounding included.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2.5e-4), again, expected)
     assert Segmenter.load(tmp_path).model.deep_supervision == 2
-    model = SwinUNETR.from_config(restore_params(tmp_path / "checkpoints")[2]["model"])
+    model = ModelCard.from_json(restore_params(tmp_path / "checkpoints")[2], tmp_path).build()
     assert not any(name.startswith("aux") for name in weights.load(tmp_path, model))
 
 

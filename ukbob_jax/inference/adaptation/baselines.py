@@ -18,6 +18,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import etta, selection, window_batches
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
+from ukbob_jax.models import architecture
 
 BATCH_NORM = "batch_stats"  # Flax's name of the collection
 
@@ -104,8 +105,9 @@ def with_statistics(
     share: float,
 ) -> dict:
     """`state` with batch norm's statistics moved by `share` towards those of the scan's windows together."""
-    rates = {name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")}
-    found = _statistics(model.clone(**rates), params, state, scan, settings)
+    said = architecture.said_by(model)
+    calm = said.without_dropout(model) if said else architecture.without_rates(model)
+    found = _statistics(calm, params, state, scan, settings)
     return {**state, BATCH_NORM: _blend(dict(state[BATCH_NORM]), found, share)}
 
 

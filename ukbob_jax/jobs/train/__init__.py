@@ -9,13 +9,14 @@ import sys
 
 import jax
 
-from ukbob_jax import files
+from ukbob_jax import files, networks
 from ukbob_jax.data.on_device import on_device
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.jobs.train import checks, network, recipe
 from ukbob_jax.jobs.train.loss import label_loss
 from ukbob_jax.jobs.train.validation import validator
-from ukbob_jax.settings import Config
+from ukbob_jax.models import architecture
 from ukbob_jax.training import loop, optimizer, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.objectives.supervised import supervised
@@ -34,9 +35,10 @@ def run(config: Config, workdir: str) -> None:
     data = TrainingData.open(config, workdir)
     config = recipe.resolve(config, data)
     checks.network(config, data)
-    model = network.build(config)
-    objective = supervised(model, label_loss(config, data))
-    tx = optimizer.build(**config.optimizer, steps=config.train.steps)
+    model = networks.from_section(config.model.to_dict())
+    kind = architecture.of(model)
+    objective = supervised(model, label_loss(config, data, kind.strides(model)))
+    tx = optimizer.build(**config.optimizer, steps=config.train.steps, stages=kind.stages)
     mesh = sharding.make_mesh(**config.mesh, batch_size=config.data.batch_size // config.train.accumulate)
     print(
         f"train: {len(data.subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr
@@ -54,7 +56,10 @@ def run(config: Config, workdir: str) -> None:
             name="train",
         ),
         init=functools.partial(
-            states.init, variables=network.variables(model, data), optimizer=tx, ema=config.train.ema > 0
+            states.init,
+            variables=states.variables_of(model, kind.input_shape(model)),
+            optimizer=tx,
+            ema=config.train.ema > 0,
         ),
         step=functools.partial(
             train_step,

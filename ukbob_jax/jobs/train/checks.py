@@ -1,8 +1,8 @@
 """What a training's configuration may say: refused here by field, before anything is compiled or read."""
 
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.settings import Config
 
 DTYPES = ("float32", "bfloat16")  # of the network's arithmetic
 # Fields that count something, and so are at least 1.
@@ -27,7 +27,7 @@ def numbers(config: Config) -> None:
             raise ConfigError(f"config.epochs.{name}: {value} is less than 0.")
     if len(config.data.crop) != 3 or min(config.data.crop) < 1:
         raise ConfigError(f"config.data.crop: {config.data.crop} is not three numbers of voxels, x y z.")
-    if config.model.dtype not in DTYPES:
+    if config.model.get("dtype", DTYPES[0]) not in DTYPES:
         raise ConfigError(
             f"config.model.dtype: {config.model.dtype!r} is unknown; choose one of {', '.join(DTYPES)}."
         )

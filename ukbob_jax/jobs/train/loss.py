@@ -1,24 +1,30 @@
 """The loss of a training on labels, as `config.loss` and `config.balance` say."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.settings import Config
 from ukbob_jax.training import losses
 
 
-def label_loss(config: Config, data: TrainingData) -> Callable[..., jax.Array]:
+def label_loss(
+    config: Config, data: TrainingData, strides: Sequence[Sequence[int]]
+) -> Callable[..., jax.Array]:
     """Return the loss that `config.loss` names, at every size the network gives logits of.
 
+    Args:
+        config: the recipe.
+        data: what is learnt.
+        strides: of each of the logits (`Architecture.strides`), finest first.
     Raises:
         ConfigError: an unknown loss or option, or one that does not fit the labels.
     """
     loss = class_loss(config, data)
-    return losses.deep(loss) if config.model.deep_supervision else loss
+    return losses.deep(loss, strides) if len(strides) > 1 else loss
 
 
 def class_loss(config: Config, data: TrainingData) -> Callable[..., jax.Array]:

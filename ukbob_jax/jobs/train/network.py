@@ -1,50 +1,39 @@
-"""The network of a training: built from its configuration, started from weights, described to its readers."""
+"""The network of a training: started from weights, and described to its readers."""
 
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ukbob_jax import files, weights
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
-from ukbob_jax.settings import Config
-from ukbob_jax.training import state as states
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.training.state import TrainState
 
 # Names in `config.init_new` -> options of `weights.read`.
-NEW_PARTS: dict[str, dict[str, str]] = {
+NEW_PARTS: dict[str, dict[str, Any]] = {
     "head": {"head": "new"},
     "stem": {"stem": "new"},
     "stem_average": {"stem": "average"},
-    "decoder": {"new": "^(encoder|decoder|out)"},
+    "decoder": {"new": ("decoder", "head")},
 }
 
 
-def build(config: Config) -> SwinUNETR:
-    """Build the network of `config.model`."""
-    return SwinUNETR.from_config(config.model.to_dict())
-
-
-def variables(model: SwinUNETR, data: TrainingData) -> Callable[[jax.Array], Mapping[str, Any]]:
-    """Return key -> fresh variables of the network."""
-    return states.variables_of(model, (1, *(MULTIPLE,) * 3, len(data.contrasts)))
-
-
-def describe(model: SwinUNETR, config: Config, data: TrainingData) -> dict[str, Any]:
+def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, Any]:
     """Return what a reader of the checkpoints must know."""
-    return weights.describe(
+    card = ModelCard.of(
         model,
-        labels={str(i): name for i, name in data.names.items()},
-        regions=data.regions.to_json() if data.regions else None,
+        labels=dict(data.names),
+        regions=data.regions,
         spacing_mm=data.common_spacing(),
         normalize=config.data.normalize,
-        contrasts=list(data.contrasts),
-        roi=list(config.data.crop),
+        contrasts=data.contrasts,
+        window=tuple(config.data.crop),
         provenance={
             "store": data.store.path,
             "label": data.label,
@@ -52,9 +41,10 @@ def describe(model: SwinUNETR, config: Config, data: TrainingData) -> dict[str, 
             "data": data.fingerprint(),
         },
     )
+    return {"card": card.to_json()}
 
 
-def load(config: Config, data: TrainingData, model: SwinUNETR, workdir: str, state: TrainState) -> TrainState:
+def load(config: Config, data: TrainingData, model: nn.Module, workdir: str, state: TrainState) -> TrainState:
     """Return `state` with the weights in `config.init`; which of them were taken is printed and kept in `init.txt`.
 
     Raises:
@@ -68,9 +58,8 @@ def load(config: Config, data: TrainingData, model: SwinUNETR, workdir: str, sta
     options: dict[str, Any] = {
         name: value for part in config.init_new for name, value in NEW_PARTS[part].items()
     }
-    labels = {str(i): name for i, name in data.names.items()}
     fresh = jax.device_get(state.params) if jax.process_count() == 1 else None
-    loaded = weights.read(config.init, model, init=fresh, labels=labels, seed=config.seed, **options)
+    loaded = weights.read(config.init, model, init=fresh, labels=data.names, seed=config.seed, **options)
     report = loaded.report
     print(
         f"train: {config.init}: {len(report.matched)} tensors taken, {len(report.new)} start afresh, "

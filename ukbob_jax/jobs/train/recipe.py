@@ -5,8 +5,8 @@ from typing import Any
 
 import ml_collections
 
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
-from ukbob_jax.settings import Config
 from ukbob_jax.training import loop, provenance
 
 # Fields of `config.train` that make the loop's schedule; the step takes the others.

@@ -10,13 +10,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ukbob_jax import anatomy
+from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
 from ukbob_jax.regions import Regions
-from ukbob_jax.settings import Config
 from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
 from ukbob_jax.training.state import TrainState
