@@ -78,11 +78,10 @@ def base() -> ml_collections.ConfigDict:
     config.fold = 0  # which of several splits, or of the folds
 
     config.data = ml_collections.ConfigDict()
-    config.data.store = config.get_ref("store")
-    config.data.label = config.get_ref("label")
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.val_label = "manual"  # label set that validation compares with
+    config.data.names = ""  # label set of the labels' ids, a key of `anatomy.DATASETS`; empty: ours
     config.data.organs = ()  # names to learn, the others count as background; empty: all of the label set
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
@@ -100,13 +99,27 @@ def base() -> ml_collections.ConfigDict:
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
     config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
 
-    config.loss = "dice_ce"  # released script; or "dice_bce", the paper's
+    config.loss = ml_collections.ConfigDict()
+    config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's
+    config.loss.include_background = True  # False: Dice without class 0
+    config.loss.squared = False  # squares in Dice's denominator
+    config.loss.jaccard = False
+    config.loss.batch = False  # Dice of the whole batch instead of each crop
+    config.loss.smooth_nr = 1e-5  # added to Dice's numerator
+    config.loss.smooth_dr = 1e-5  # and denominator
+    config.loss.lambda_dice = 1.0  # factor on Dice
+    config.loss.lambda_ce = 1.0  # factor on cross entropy
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
     config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 1e-4  # released script
     config.optimizer.warmup_steps = 500  # ours
+    config.optimizer.schedule = "cosine"  # after the warm-up; or "constant"
+    config.optimizer.final_fraction = 0.0  # of the rate, at the end of the cosine
+    config.optimizer.b1 = 0.9  # Adam's
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
     config.optimizer.weight_decay = 1e-5  # released script
     config.optimizer.clip_norm = 1.0  # ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
@@ -119,6 +132,11 @@ def base() -> ml_collections.ConfigDict:
     config.train.eval_every = 2_000
     config.train.checkpoint_every = 1_000
     config.train.stop_after_nonfinite = 20
+    config.train.keep = 2  # latest checkpoints that stay, beside the best
+    config.train.best = (
+        "val/dice",
+        "max",
+    )  # number of the validation that ranks checkpoints, and which end is best
     config.train.accumulate = 1  # passes of the network per step, over that share of the batch each
     config.train.ema = 0.0  # decay of the running average of the weights that is validated and kept; 0: none
 

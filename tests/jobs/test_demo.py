@@ -35,7 +35,7 @@ SMALL = {
 def recipe(workdir: pathlib.Path):
     arguments = [f"--config={ROOT}/configs/swin_bob.py:demo", f"--workdir={workdir}"]
     config, _ = settings.parse(arguments, usage="")
-    return settings.resolve(demo.changed(config, SMALL), workdir)
+    return settings.resolve(settings.with_fields(config, SMALL), workdir)
 
 
 @pytest.fixture(scope="session")
