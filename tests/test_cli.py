@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.inference.networks import META, Bands, bands, scan
+from tests.inference.networks import CARD, Bands, bands, scan
 from ukbob_jax import anatomy, cli
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.volumes.nifti import read_volume, write_volume
@@ -34,8 +34,8 @@ def network(monkeypatch):
 
     def load(workdirs, which, *, dtype, announce):
         loaded.append((tuple(workdirs), which, dtype))
-        others = [Segmenter(model, params, META) for _ in workdirs[1:]]
-        return Segmenter(model, params, META, others=others, announce=announce)
+        others = [Segmenter(model, params, CARD) for _ in workdirs[1:]]
+        return Segmenter(model, params, CARD, others=others, announce=announce)
 
     monkeypatch.setattr(Segmenter, "load", load)
     monkeypatch.setenv("UKBOB_CACHE", "off")
@@ -61,7 +61,7 @@ def scans(tmp_path):
         (["segment", "SCAN", "o.nii", "--model", "m", "--adapt", "magic"], "invalid choice: 'magic'"),
         (
             ["segment", "SCAN", "o.nii", "--model", "m", "--steps", "3"],
-            "--steps goes with --adapt etta or tent",
+            "--steps goes with --method etta or tent",
         ),
         (["segment", "FOLDER", "o.nii", "--model", "m"], "is a folder of scans, so OUT must be a folder"),
         (

@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import brats, mask, membership, region_labels_of
+from ukbob_jax.regions import Regions, brats, mask, membership
 
 
 @pytest.mark.parametrize(
@@ -49,9 +51,10 @@ def test_a_region_is_annotated_where_all_its_values_are():
 
 def test_regions_travel_as_json_and_old_descriptions_are_read():
     regions = brats("brats")
-    assert region_labels_of({"regions": regions.to_json()}) == (2, 1, 3)
-    assert region_labels_of({"regions": {"names": ["WT"], "values": [[1, 2]], "paint": [2]}}) == (2,)
-    assert region_labels_of({"regions": None}) == region_labels_of({}) == ()
+    value = json.loads(json.dumps(regions.to_json()))
+    assert Regions.from_json(value, regions.labels) == regions and regions.region_labels == (2, 1, 3)
+    old = {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    assert Regions.from_json(old, {1: "a"}) == Regions(("WT",), ((1, 2),), (2,), {1: "a"})
 
 
 def test_other_numberings_are_refused():

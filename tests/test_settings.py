@@ -118,3 +118,18 @@ def test_fields_are_named_in_full():
     names = [name for name, _ in settings.fields(settings.load_recipe(RECIPE))]
     assert {"seed", "data.crop", "evaluate.tolerances_mm"} <= set(names) and "data" not in names
     assert len(set(names)) == len(names)
+
+
+def test_a_network_of_another_name_brings_its_own_section():
+    config = read("--config.model.name=tests.tiny_network", "--config.model.width=6")
+    assert config.model.to_dict() == {
+        "name": "tests.tiny_network", "in_channels": 4, "out_channels": 73, "width": 6, "shake_rate": 0.0,
+        "deep_supervision": 0, "dtype": "float32",
+    }  # fmt: skip
+    same = read("--config.model.name=swin_unetr", "--config.model.feature_size=24")
+    assert same.model.feature_size == 24 and same.model.norm == "instance_affine"
+    with pytest.raises(
+        ConfigError, match=r"^config.model.name: network 'unet' is unknown: there are swin_unetr"
+    ):
+        read("--config.model.name=unet")
+    assert "has no such field" in refusal("--config.model.name=tests.tiny_network", "--config.model.depths=3")

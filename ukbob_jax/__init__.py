@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "losses": "ukbob_jax.training.losses",
     "metrics": "ukbob_jax.evaluation.metrics",
+    "networks": "ukbob_jax.networks",
     "phantom": "ukbob_jax.phantom",
     "quality": "ukbob_jax.quality",
     "weights": "ukbob_jax.weights",

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 def recipes() -> list[str]:
     """The recipe files beside the package, for the help text."""
     folder = pathlib.Path(__file__).resolve().parents[1] / "configs"
-    return sorted(f"configs/{path.name}" for path in folder.glob("*.py") if path.name != "common.py")
+    return sorted(
+        f"configs/{path.name}" for path in folder.glob("*.py") if path.stem not in ("common", "networks")
+    )
 
 
 if __name__ == "__main__":

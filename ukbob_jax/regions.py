@@ -37,6 +37,19 @@ class Regions(NamedTuple):
     region_labels: tuple[int, ...]
     labels: dict[int, str]
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], labels: Mapping[int, str]) -> "Regions":
+        """Return the regions of `to_json`, with the names of the labels they are written as.
+
+        Descriptions written before `region_labels` had this name call it "paint".
+
+        Raises:
+            ValueError, TypeError, KeyError: not such a value.
+        """
+        values = tuple(tuple(map(int, ids)) for ids in value["values"])
+        written = value["region_labels"] if "region_labels" in value else value["paint"]
+        return cls(tuple(map(str, value["names"])), values, tuple(map(int, written)), dict(labels))
+
     def masks(self, label: np.ndarray) -> np.ndarray:
         """Return the regions of a label map: `x y z` uint8 -> `x y z k` uint8, see `mask`."""
         return np.stack([mask(label, values) for values in self.values], axis=-1)
@@ -91,12 +104,3 @@ def mask(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
 def membership(regions: Sequence[Sequence[int]]) -> np.ndarray:
     """Return which label values belong to which region: bool `256 k`."""
     return np.stack([np.isin(np.arange(256), values) for values in regions], axis=-1)
-
-
-def region_labels_of(description: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return `Regions.region_labels` of a checkpoint's description; empty for classes that exclude each other.
-
-    Descriptions written before the field had this name call it "paint".
-    """
-    regions = description.get("regions") or {}
-    return tuple(regions.get("region_labels", regions.get("paint", ())))

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models import architecture
+from ukbob_jax.models.architecture import Architecture
 
 _PARSERS: dict[type, tuple[flags.ArgumentParser, str]] = {
     bool: (flags.BooleanParser(), "true or false"),
@@ -51,11 +53,11 @@ def read_recipe(argv: list[str], usage: str) -> ml_collections.ConfigDict:
     path = next((word.split("=", 1)[1] for word in argv if word.startswith("--config=")), None)
     if path is None:
         raise ConfigError(f"--config=FILE.py[:VARIANT] is missing. Usage: {usage}")
-    defaults = load_recipe(path)
+    config, defaults = (with_network(load_recipe(path), argv) for _ in range(2))
     check_overrides(argv, defaults, path)
-    argv = sorted(argv, key=lambda word: not word.startswith("--config="))  # overrides must follow the recipe
+    argv = [word for word in argv if not word.startswith("--config=")]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["ukbob", *argv], lock_config=True)
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["ukbob", *argv])
     try:
         unknown = values(["ukbob", *argv])[1:]
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
@@ -86,6 +88,55 @@ def load_recipe(path: str) -> ml_collections.ConfigDict:
     if not isinstance(config, ml_collections.ConfigDict):
         raise ConfigError(f"{file}: get_config returns {type(config).__name__}, not a ConfigDict.")
     return config
+
+
+def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_collections.ConfigDict:
+    """`config`, with the section of the network that `--config.model.name=NAME` asks for if the recipe has another.
+
+    What the two sections share, such as channels, classes and precision, keeps the recipe's values. A module path is
+    imported here, so that checkpoints which name it can be read.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    flag = "--config.model.name="
+    model = config.model if "model" in config else ml_collections.ConfigDict()
+    said = str(model.get("name", ""))
+    name = next((word.removeprefix(flag) for word in reversed(argv) if word.startswith(flag)), said)
+    if not said or (name == said and "." not in name):
+        return config
+    found = find_network(name)
+    if name == said:
+        return config
+    section = network_section(found)
+    shared = {field: model[field] for field in found.free if field in model}
+    section.update({field: value for field, value in shared.items() if field in section})
+    with config.unlocked():
+        del config.model
+        config.model = section
+    return config
+
+
+def find_network(name: str) -> Architecture:
+    """The architecture called `name`, as the field `config.model.name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return architecture.find(name)
+    except ConfigError as error:
+        raise ConfigError(f"config.model.name: {error}") from error
+
+
+def network_section(network: Architecture) -> ml_collections.ConfigDict:
+    """The section `config.model` of a network: from `configs/networks.py`, or else its own defaults."""
+    sections = sys.modules.get("configs.networks")  # imported by the recipes that share `configs/common.py`
+    if function := getattr(sections, network.name, None):
+        return function()
+    values = network.fields(network.build({"in_channels": 1, "out_channels": 1}))
+    own = {name: architecture.tuples(value) for name, value in values.items()}
+    return ml_collections.ConfigDict({"name": network.name, **own})
 
 
 def run_recipe(file: pathlib.Path) -> ModuleType:
@@ -199,6 +250,24 @@ def _expand(config: ml_collections.ConfigDict, workdir: str) -> None:
             _expand(value, workdir)
         elif isinstance(value, str):
             config[key] = value.replace("{workdir}", workdir)
+
+
+def with_fields(config: ml_collections.ConfigDict, values: Mapping[str, object]) -> ml_collections.ConfigDict:
+    """Return a copy of `config` with some fields, named by their dotted paths, set to other values.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    copy = ml_collections.ConfigDict(config.to_dict())
+    for path, value in values.items():
+        *sections, field = path.split(".")
+        section: Any = copy
+        for name in sections:
+            section = section.get(name, {})
+        if field not in section:
+            raise ConfigError(f"config.{path}: no such field.")
+        section[field] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+    return copy
 
 
 def prepare_workdir(workdir: str, job: tuple[str, ...]) -> pathlib.Path:

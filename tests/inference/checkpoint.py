@@ -6,7 +6,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from ukbob_jax import weights
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import state as states
 from ukbob_jax.training.checkpoints import Checkpoints
@@ -15,22 +15,20 @@ from ukbob_jax.training.optimizer import build
 PROVENANCE = {"store": "of the training", "label": "manual", "flagged": "off", "data": "0123456789ab"}
 
 
-def save(workdir: str | os.PathLike, labels: dict[str, str], step: int = 1, favoured: int = 0) -> None:
+def save(workdir: str | os.PathLike, labels: dict[int, str], step: int = 1, favoured: int = 0) -> None:
     """Save step `step`: one and the same random parameters, but a bias of 50 for the class `favoured`.
 
     The provenance is the same at every step, as it is in one run that goes on.
     """
-    model = SwinUNETR(
-        in_channels=1, out_channels=1 + max(map(int, labels)), feature_size=12, depths=(1, 1, 1, 1)
-    )
+    model = SwinUNETR(in_channels=1, out_channels=1 + max(labels), feature_size=12, depths=(1, 1, 1, 1))
     tx = build(learning_rate=1e-3, steps=10, warmup_steps=1)
     state = states.init(jax.random.key(0), model=model, optimizer=tx, image_shape=(1, 32, 32, 32, 1))
     bias = jnp.zeros_like(state.params["head"]["bias"]).at[favoured].set(50.0)
     params = {**state.params, "head": {**state.params["head"], "bias": bias}}
-    meta = weights.describe(
-        model, labels=labels, spacing_mm=None, normalize="window:0:100", contrasts=["water"],
-        roi=[32, 32, 32], provenance=PROVENANCE,
+    card = ModelCard.of(
+        model, labels=labels, normalize="window:0:100", contrasts=("water",), window=(32, 32, 32),
+        provenance=PROVENANCE,
     )  # fmt: skip
     checkpoints = Checkpoints(pathlib.Path(workdir) / "checkpoints")
-    checkpoints.save(state.replace(params=params, step=jnp.int32(step)), meta)
+    checkpoints.save(state.replace(params=params, step=jnp.int32(step)), {"card": card.to_json()})
     checkpoints.close()

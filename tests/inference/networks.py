@@ -1,18 +1,32 @@
 """A network whose answer is known: classes are intensity bands. With a scan for it."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.volumes.volume import Volume
 
-META = {
-    "labels": {"0": "background", "1": "liver", "2": "unused", "3": "spleen"},
-    "spacing_mm": None,
-    "normalize": "window:0:100",
-    "contrasts": ["water"],
-    "roi": [8, 8, 8],
-}
+CARD = ModelCard(
+    "tests.bands",
+    {},
+    labels={0: "background", 1: "liver", 2: "unused", 3: "spleen"},
+    normalize="window:0:100",
+    contrasts=("water",),
+    window=(8, 8, 8),
+)
+
+
+def card_of(model, **facts):
+    """What a training run keeps of a network whose classes are those of `CARD`."""
+    named = ModelCard.of(model)
+    return {
+        "card": dataclasses.replace(
+            CARD, architecture=named.architecture, fields=named.fields, **facts
+        ).to_json()
+    }
 
 
 class Bands(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.inference.networks import META
+from tests.inference.networks import card_of
 from ukbob_jax import cli
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
@@ -29,7 +29,7 @@ def workdir(tmp_path_factory):
     params = model.init(jax.random.key(0), jnp.zeros((1, *ROI, 1)))["params"]
     checkpoints = Checkpoints(folder / "checkpoints")
     start = state.start(params, {}, optimizer.build(learning_rate=1e-3, steps=1))
-    checkpoints.save(start, {**META, "model": model.config(), "roi": list(ROI), "normalize": "zscore"})
+    checkpoints.save(start, card_of(model, window=tuple(ROI), normalize="zscore"))
     checkpoints.close()
     return folder
 

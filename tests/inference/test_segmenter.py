@@ -1,5 +1,6 @@
 """From files to labels in the file's own space, with a network whose answer is known: classes are intensity bands."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.inference.networks import META, Bands, bands, scan
+from tests.inference.networks import CARD, Bands, bands, card_of, scan
 from ukbob_jax import anatomy
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.inference.windows import memory
@@ -22,7 +23,7 @@ from ukbob_jax.volumes.volume import Volume
 @pytest.fixture(scope="module")
 def segmenter():
     model = Bands()
-    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], META)
+    return Segmenter(model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"], CARD)
 
 
 def test_labels_come_back_in_the_space_of_the_file(segmenter, tmp_path):
@@ -42,7 +43,9 @@ def test_the_network_sees_its_own_spacing(segmenter):
     coarse = np.zeros((8, 8, 8), np.int16)
     coarse[2:6, 1:7, 3:8] = 80
     fine = Volume(coarse.repeat(3, 0).repeat(3, 1).repeat(3, 2), np.eye(4))
-    other = Segmenter(segmenter.model, segmenter.params, {**META, "spacing_mm": [3.0, 3.0, 3.0]})
+    other = Segmenter(
+        segmenter.model, segmenter.params, dataclasses.replace(CARD, spacing_mm=(3.0, 3.0, 3.0))
+    )
     # at 3 mm the first voxel of each block of three is seen, and every voxel takes the label nearest to it
     nearest = np.minimum(np.round(np.arange(24) / 3).astype(int), 7)
     np.testing.assert_array_equal(other(fine).array, bands(coarse[np.ix_(nearest, nearest, nearest)]))
@@ -71,7 +74,7 @@ def test_report_and_files(segmenter, tmp_path):
 def test_adaptation_is_reported_and_leaves_the_segmenter_as_it_was(segmenter):
     volume = scan()
     before = jax.tree.map(np.array, segmenter.params)
-    found = segmenter.predict(volume, adapt={"steps": 2, "learning_rate": 1e-3})
+    found = segmenter.predict(volume, method={"steps": 2, "learning_rate": 1e-3})
     adaptation = found.report["adaptation"]
     assert adaptation["accepted"] and adaptation["entropy_after"] < adaptation["entropy_before"]
     assert adaptation["parameters"] == 2 and len(adaptation["entropies"]) == 3
@@ -87,7 +90,7 @@ def test_contrasts_come_as_files_or_as_one_4d_file(segmenter, tmp_path):
         write_volume(path, volume)
     both = Volume(np.stack([first.array, second.array], -1), first.affine)
     write_volume(tmp_path / "both.nii", both)
-    two = Segmenter(segmenter.model, segmenter.params, {**META, "contrasts": ["water", "fat"]})
+    two = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, contrasts=("water", "fat")))
     for given in (paths, tmp_path / "both.nii", [first, second], both):
         ours = two(given)
         assert ours.shape == first.shape and ours.array.ndim == 3
@@ -104,10 +107,10 @@ def test_load_restores_the_network_of_a_workdir(tmp_path):
     params = {"head": {"kernel": jnp.arange(6.0).reshape(2, 3)}}  # stands for all of them
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     start = state.start(params, {}, optimizer.build(learning_rate=1e-3, steps=1))
-    checkpoints.save(start, {**META, "model": model.config()})
+    checkpoints.save(start, card_of(model))
     checkpoints.close()
     ours = Segmenter.load(tmp_path)
-    assert ours.model == model and ours.excluded == (2,) and ours.names[3] == "spleen"
+    assert ours.model == model and ours.card.excluded == (2,) and ours.card.labels[3] == "spleen"
     jax.tree.map(np.testing.assert_array_equal, ours.params, params)
     with pytest.raises(ValueError, match="Give the workdir of a training run"):
         Segmenter.load(tmp_path / "elsewhere")
@@ -148,8 +151,8 @@ def test_impossible_organs_are_removed_on_request(segmenter):
     volume = np.full((24, 24, 24), 10, np.int16)
     volume[2:20, 2:20, 2:20], volume[22, 22, 22] = 45, 90  # a liver of 373 mL, and one voxel of heart
     large = Volume(volume, np.diag([4.0, 4, 4, 1]))
-    names = {"labels": {"0": "background", "1": "liver", "2": "unused", "3": "heart"}}
-    other = Segmenter(segmenter.model, segmenter.params, {**META, **names})
+    names = {0: "background", 1: "liver", 2: "unused", 3: "heart"}
+    other = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, labels=names))
     plain, gated = (other.predict(large, gate=gate) for gate in (False, True))
     assert plain.report["structures"]["heart"]["voxels"] == 1 and "removed" not in plain.report
     assert gated.report["removed"] == {"heart": 1} and gated.report["body_parts"] == ["abdomen"]
@@ -159,8 +162,8 @@ def test_impossible_organs_are_removed_on_request(segmenter):
 def test_several_networks_are_averaged(segmenter):
     volume = scan()
     shifted = {"norm1": {"scale": jnp.ones(1), "bias": jnp.full(1, -0.4)}}
-    other = Segmenter(segmenter.model, shifted, META)
-    both = Segmenter(segmenter.model, segmenter.params, META, others=[other]).predict(volume)
+    other = Segmenter(segmenter.model, shifted, CARD)
+    both = Segmenter(segmenter.model, segmenter.params, CARD, others=[other]).predict(volume)
     x = volume.array / 100
     logits = [40 * np.stack([0 * x, v - 0.3, 2 * v - 0.9], -1) for v in (x, x - 0.4)]
     p = np.mean([np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in logits], 0)
@@ -171,31 +174,31 @@ def test_several_networks_are_averaged(segmenter):
         Segmenter(
             segmenter.model,
             segmenter.params,
-            META,
-            others=[Segmenter(segmenter.model, shifted, {**META, "normalize": "zscore"})],
+            CARD,
+            others=[Segmenter(segmenter.model, shifted, dataclasses.replace(CARD, normalize="zscore"))],
         )
 
 
 def test_the_digest_changes_with_whatever_predicts(segmenter):
     model, params = segmenter.model, segmenter.params
-    same = Segmenter(model, jax.tree.map(np.array, params), {**META, "provenance": {"step": 7}})
+    same = Segmenter(model, jax.tree.map(np.array, params), dataclasses.replace(CARD, provenance={"step": 7}))
     assert same.digest == segmenter.digest and len(same.digest) == 16
     moved = Segmenter(
-        model, {"norm1": {**params["norm1"], "bias": np.nextafter(params["norm1"]["bias"], 1)}}, META
+        model, {"norm1": {**params["norm1"], "bias": np.nextafter(params["norm1"]["bias"], 1)}}, CARD
     )
-    state = Segmenter(model, params, META, {"batch_stats": {"mean": np.zeros(1)}})
-    other_state = Segmenter(model, params, META, {"batch_stats": {"mean": np.ones(1)}})
-    spaced = Segmenter(model, params, {**META, "spacing_mm": [3.0, 3.0, 3.0]})
-    two = Segmenter(model, params, META, others=[same])
-    two_others = Segmenter(model, params, META, others=[moved])
-    wide = [Segmenter(SwinUNETR(1, 4, dtype=dtype), params, META) for dtype in (jnp.float32, jnp.bfloat16)]
+    state = Segmenter(model, params, CARD, {"batch_stats": {"mean": np.zeros(1)}})
+    other_state = Segmenter(model, params, CARD, {"batch_stats": {"mean": np.ones(1)}})
+    spaced = Segmenter(model, params, dataclasses.replace(CARD, spacing_mm=(3.0, 3.0, 3.0)))
+    two = Segmenter(model, params, CARD, others=[same])
+    two_others = Segmenter(model, params, CARD, others=[moved])
+    wide = [Segmenter(SwinUNETR(1, 4, dtype=dtype), params, CARD) for dtype in (jnp.float32, jnp.bfloat16)]
     networks = [segmenter, moved, state, other_state, spaced, two, two_others, *wide]
     assert len({network.digest for network in networks}) == len(networks)
 
 
 def test_a_scan_that_cannot_fit_is_refused_with_what_could_help(segmenter, monkeypatch):
     plans = []
-    tight = Segmenter(segmenter.model, segmenter.params, META, announce=plans.append)
+    tight = Segmenter(segmenter.model, segmenter.params, CARD, announce=plans.append)
     tight.predict(scan(), batch=4)
     assert (
         len(plans) == 1 and plans[0].windows == 8 and "bucket 12 x 12 x 12: 8 windows, about" in str(plans[0])
@@ -212,25 +215,28 @@ def test_a_scan_that_cannot_fit_is_refused_with_what_could_help(segmenter, monke
     tight.predict(scan((20, 9, 10)), batch=4)
 
 
-def test_ways_share_one_interface(segmenter):
-    assert segmenter.predict(scan(), adapt="tta").report["adaptation"] is None
-    tent = segmenter.predict(scan(), adapt={"way": "tent", "learning_rate": 1e-3}).report["adaptation"]
-    assert tent["way"] == "tent" and tent["entropy_after"] < tent["entropy_before"]
+def test_methods_share_one_interface(segmenter):
+    assert segmenter.predict(scan(), method="tta").report["adaptation"] is None
+    tent = segmenter.predict(scan(), method={"method": "tent", "learning_rate": 1e-3}).report["adaptation"]
+    assert tent["method"] == "tent" and tent["entropy_after"] < tent["entropy_before"]
     for wrong, message in (
         ("magic", "'magic' is not one of off, etta, tent, bn, tta"),
-        ({"way": "tta", "steps": 1}, "'tta' takes no options; got steps"),
-        ({"way": "tent", "steps": 1}, "adapt 'tent': .*steps"),
+        ({"method": "tta", "steps": 1}, "'tta' takes no options; got steps"),
+        (
+            {"method": "tent", "steps": 1},
+            "method 'tent': unknown option 'steps'; there are overlap, batch, learning_rate",
+        ),
         ("bn", "needs a network with batch norm"),
     ):
         with pytest.raises(ValueError, match=message):
-            segmenter.predict(scan(), adapt=wrong)
+            segmenter.predict(scan(), method=wrong)
 
 
 def test_bfloat16_is_a_choice_at_load(tmp_path):
     model = SwinUNETR(1, 4, feature_size=12, depths=(1, 1, 1, 1))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     start = state.start({"a": jnp.zeros(1)}, {}, optimizer.build(learning_rate=1e-3, steps=1))
-    checkpoints.save(start, {**META, "model": model.config()})
+    checkpoints.save(start, card_of(model))
     checkpoints.close()
     assert Segmenter.load(tmp_path).model.dtype == jnp.float32
     assert Segmenter.load(tmp_path, dtype="bfloat16").model.dtype == jnp.bfloat16

@@ -18,6 +18,7 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, InputError, SomeFailed
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import label
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.quality import verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -198,10 +199,10 @@ class Threshold(nn.Module):
 def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
     store, config, tmp_path, monkeypatch, contrasts
 ):
-    meta = {"labels": {"0": "background", "1": "spleen"}, "spacing_mm": None, "normalize": "window:0:100"}
-    meta |= {"contrasts": ["water"], "roi": [8, 8, 8], "provenance": {"store": "of the teacher"}}
+    facts = {"labels": {0: "background", 1: "spleen"}, "normalize": "window:0:100", "contrasts": ("water",)}
+    card = ModelCard("tests.threshold", {}, window=(8, 8, 8), provenance={"store": "of the teacher"}, **facts)
     params = Threshold().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    monkeypatch.setattr(label.Segmenter, "load", lambda workdir: Segmenter(Threshold(), params, meta))
+    monkeypatch.setattr(label.Segmenter, "load", lambda workdir, **_: Segmenter(Threshold(), params, card))
     label.run(config(kind="teacher", contrasts=contrasts, name="taught"), str(tmp_path))
     found = Store.open(store.path)
     image = store.read("s0", "image").astype(np.float64)
@@ -227,7 +228,7 @@ def test_a_teacher_that_was_trained_further_labels_again_and_the_same_one_does_n
         label.run(made, str(tmp_path))
         return set(np.unique(Store.open(store.path).read("s0", "label/taught")))
 
-    classes = {"0": "background", "1": "spleen"}
+    classes = {0: "background", 1: "spleen"}
     checkpoint.save(teacher, classes, step=1, favoured=0)
     assert labels() == {0} and len(calls) == 3
     assert labels() == {0} and len(calls) == 3

@@ -104,3 +104,32 @@ def test_a_dropped_sample_passes_a_swin_block_unchanged(x):
     block = SwinBlock(2, (2, 2, 2), (0, 0, 0), drop_path_rate=1.0)
     variables = block.init(jax.random.key(0), x, False)
     np.testing.assert_array_equal(block.apply(variables, x, True, rngs={"dropout": jax.random.key(0)}), x)
+
+
+@pytest.mark.parametrize("size", [1, 3, (1, 3, 5)])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 1, 3)])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_convolutions_of_any_size_stride_and_groups_are_pytorchs(x, size, strides, groups):
+    torch = pytest.importorskip("torch")
+    conv = Conv(16, size, strides, groups, bias=True)
+    variables = conv.init(jax.random.key(0), x)
+    kernel = variables["params"]["kernel"]
+    assert kernel.shape[3:] == (8 // groups, 16)
+    theirs = torch.nn.functional.conv3d(
+        torch.tensor(x.transpose(0, 4, 1, 2, 3).copy()),
+        torch.tensor(np.asarray(kernel).transpose(4, 3, 0, 1, 2).copy()),
+        stride=strides,
+        padding=[k // 2 for k in kernel.shape[:3]],
+        groups=groups,
+    )
+    ours = conv.apply(variables, x)
+    np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 4, 1), atol=5e-5)
+    assert ours.shape[1:4] == tuple((n - 1) // s + 1 for n, s in zip(x.shape[1:4], strides))
+
+
+@pytest.mark.parametrize("options", [{"size": (2, 3, 3)}, {"groups": 3}])
+def test_even_kernels_and_uneven_groups_are_refused(x, options):
+    with pytest.raises(
+        ValueError, match=r"Conv: a kernel of .* must be odd, and . groups must divide 8 channels"
+    ):
+        Conv(6, **options).init(jax.random.key(0), x)

@@ -16,6 +16,7 @@ from ukbob_jax.training import losses
 TINY = SwinUNETR(1, 3, feature_size=4, num_heads=(1, 2, 2, 4), window_size=2, depths=(1, 1, 1, 1))
 DEEP = dataclasses.replace(TINY, deep_supervision=4)
 SIZE = (32, 32, 32)
+STRIDES = tuple((2**level,) * 3 for level in range(5))  # of DEEP's logits
 
 
 def pyramid(rng, size, levels, classes=CLASSES):
@@ -54,14 +55,17 @@ def test_the_loss_is_the_weighted_sum_over_sizes_by_hand(size):
         x, y, z = few.shape[1:]
         expected += weight * soft_dice_and_cross_entropy(logits[level][:, :x, :y, :z], few)
     # float32 sums of 32**3 terms against float64
-    np.testing.assert_allclose(jax.jit(losses.deep(losses.dice_ce))(logits, labels), expected, rtol=2e-6)
+    np.testing.assert_allclose(
+        jax.jit(losses.deep(losses.dice_ce, STRIDES[:3]))(logits, labels), expected, rtol=2e-6
+    )
 
 
 def test_coarse_labels_are_those_of_nearest_exact_interpolation():
     torch = pytest.importorskip("torch")
     labels = np.random.default_rng(0).integers(0, 256, (2, *SIZE)).astype(np.uint8)
     given = []
-    losses.deep(lambda z, few: given.append(few) or jnp.float32(0))(pyramid(np.random, SIZE, 4, 1), labels)
+    loss = losses.deep(lambda z, few: given.append(few) or jnp.float32(0), STRIDES)
+    loss(pyramid(np.random, SIZE, 4, 1), labels)
     for level, few in enumerate(given):
         size = [n // 2**level for n in SIZE]
         whole = torch.tensor(labels[:, None].astype(np.float32))
@@ -77,7 +81,7 @@ def test_nothing_labelled_or_nothing_looked_for_is_no_loss_at_any_size(loss):
     if loss == "regions":
         function = functools.partial(losses.dice_bce_regions, regions=((1, 2, 4), (1, 4), (4,), (2,)))
         values = [0, 1, 2, 4]
-    function = jax.jit(losses.deep(function))
+    function = jax.jit(losses.deep(function, STRIDES[:3]))
     labels, logits = rng.choice(values, (2, *SIZE)).astype(np.uint8), pyramid(rng, SIZE, 2)
     assert function(logits, np.full_like(labels, 255)) == 0
     whole = function(logits, labels)
@@ -90,6 +94,17 @@ def test_nothing_labelled_or_nothing_looked_for_is_no_loss_at_any_size(loss):
         assert 0 < partly < whole
     else:  # the second case does not count
         np.testing.assert_allclose(partly, first, rtol=1e-5)
+
+
+def test_strides_may_differ_from_axis_to_axis():
+    labels = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 9)).astype(np.uint8)
+    given = []
+    loss = losses.deep(lambda z, few: given.append((z.shape, few)) or jnp.float32(1), ((1, 1, 1), (1, 2, 3)))
+    logits = [np.zeros((2, 4, 6, 9, 3), np.float32), np.zeros((2, 4, 4, 3, 3), np.float32)]  # y is padded
+    assert loss(logits, labels) == 1 and [shape for shape, _ in given] == [(2, 4, 6, 9, 3), (2, 4, 3, 3, 3)]
+    np.testing.assert_array_equal(given[1][1], labels[:, :, 1::2, 1::3])
+    with pytest.raises(ValueError, match="1 logits, but strides of 2"):
+        loss(logits[:1], labels)
 
 
 def shapes(model):
@@ -129,7 +144,9 @@ def test_a_head_sends_gradient_to_the_deepest_step_without_the_last_ones():
     def gradients(params):
         def loss(params):
             logits = DEEP.apply({"params": params}, image, train=True)
-            return losses.deep(losses.dice_ce)([jax.lax.stop_gradient(logits[0]), *logits[1:]], labels)
+            return losses.deep(losses.dice_ce, STRIDES)(
+                [jax.lax.stop_gradient(logits[0]), *logits[1:]], labels
+            )
 
         return jax.grad(loss)(params)
 

@@ -16,11 +16,12 @@ NET = SwinUNETR(
     deep_supervision=1,
 )  # fmt: skip
 SIZE = (32, 32, 32)  # along x a device of two holds 16 voxels, and one of the deepest maps
+STRIDES = ((1, 1, 1), (2, 2, 2))
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
 
 
 def loss_of(params, image, label):
-    return losses.deep(losses.dice_ce)(NET.apply({"params": params}, image, train=True), label)
+    return losses.deep(losses.dice_ce, STRIDES)(NET.apply({"params": params}, image, train=True), label)
 
 
 def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
@@ -33,9 +34,9 @@ def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
     found = []
     for data, fsdp, space in ((1, 1, 1), (2, 2, 2)):
         mesh = sharding.make_mesh(data=data, fsdp=fsdp, space=space, batch_size=4)
-        split = sharding.put(arrays, mesh)
+        split = sharding.shard_batch(arrays, mesh)
         assert split["image"].addressable_shards[0].data.shape == (4 // data // fsdp, 32 // space, 32, 32, 2)
-        found.append(compiled(jax.device_put(params, sharding.place(params, mesh)), **split))
+        found.append(compiled(jax.device_put(params, sharding.state_sharding(params, mesh)), **split))
     # Sums over devices are made in another order: float32 rounding through some 40 layers.
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
@@ -43,7 +44,7 @@ def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
 def train(mesh, **options):
     """Two steps on eight cases; the second loss also sees the first update."""
     batches = [toy.batch(number, shape=SIZE) for number in range(2)]
-    loss = losses.deep(losses.dice_ce)
+    loss = losses.deep(losses.dice_ce, STRIDES)
     return toy.run(mesh, model=NET, batches=batches, loss_fn=loss, learning_rate=1e-3, **options)[1]
 
 

@@ -5,6 +5,8 @@ import optax
 import pytest
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.swin_unetr import ARCHITECTURE
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer
 
 PARAMS = {
@@ -79,6 +81,7 @@ def test_frozen_parameters_stay_and_cost_no_memory():
         ({"warmup_steps": 10}, r"optimizer.warmup_steps: 10 is not in 0..9"),
         ({"layer_decay": 0.0}, r"optimizer.layer_decay: 0.0 is not in \(0, 1\]"),
         ({"layer_decay": 1.5}, r"optimizer.layer_decay: 1.5 is not in \(0, 1\]"),
+        ({"layer_decay": 0.5}, "optimizer.layer_decay: 0.5, but this network does not say which stages"),
         ({"learning_rate": -1.0}, "optimizer.learning_rate: -1.0 is not a number from 0 on"),
         ({"learning_rate": float("nan")}, "optimizer.learning_rate: nan is not a number from 0 on"),
         ({"weight_decay": -1.0}, "optimizer.weight_decay: -1.0 is not a number from 0 on"),
@@ -115,7 +118,7 @@ def first_update(**options):
 
 
 def test_the_rate_falls_stage_by_stage_towards_the_input():
-    found = first_update(layer_decay=0.5)
+    found = first_update(layer_decay=0.5, stages=ARCHITECTURE.stages)
     assert found["head/kernel"] == found["encoder1/kernel"] == pytest.approx(-1.5, rel=1e-5)
     for stage in range(1, 5):
         assert found[f"swin/stage{stage}_block0/mlp/kernel"] == pytest.approx(
@@ -125,7 +128,7 @@ def test_the_rate_falls_stage_by_stage_towards_the_input():
 
 
 def test_frozen_stages_stay_and_the_others_learn():
-    found = first_update(frozen="^swin/(patch_embed|stage[12])", layer_decay=0.5)
+    found = first_update(frozen="^swin/(patch_embed|stage[12])", layer_decay=0.5, stages=ARCHITECTURE.stages)
     still = {name for name, update in found.items() if update == 0}
     assert still == {f"swin/{n}/kernel" for n in ("patch_embed", "stage1_block0/mlp", "stage2_block0/mlp")}
     assert found["swin/stage3_block0/mlp/kernel"] == pytest.approx(-1.5 / 4, rel=1e-5)
@@ -144,13 +147,11 @@ def test_a_freeze_that_cannot_be_is_refused(options, named):
 
 
 def test_every_parameter_of_the_network_has_a_depth_and_its_position_biases_do_not_decay():
-    from ukbob_jax.models.swin_unetr.network import SwinUNETR
-
     model = SwinUNETR(1, 3, feature_size=12, depths=(1, 1, 1, 1), norm="instance_affine")
     shapes = jax.eval_shape(
         lambda key: model.init(key, jnp.zeros((1, 32, 32, 32, 1)))["params"], jax.random.key(0)
     )
     names = [optimizer.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
-    assert {optimizer.depth(name) for name in names} == set(range(6))
+    assert {optimizer.depth(name, ARCHITECTURE.stages) for name in names} == set(range(6))
     decays = dict(zip(names, jax.tree.leaves(optimizer.decay_mask(shapes))))
     assert {name.split("/")[-1] for name, decay in decays.items() if decay} == {"kernel"}

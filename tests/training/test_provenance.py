@@ -15,7 +15,7 @@ from ukbob_jax.training import provenance
 RECIPES = [
     (path.stem, variant)
     for path in sorted(pathlib.Path(configs.__path__[0]).glob("*.py"))
-    if path.stem not in ("common", "__init__")
+    if path.stem not in ("common", "networks", "__init__")
     for variant in importlib.import_module(f"configs.{path.stem}").VARIANTS
 ]
 BOUND_BEFORE = (

@@ -6,8 +6,10 @@ import pytest
 from tests.weights.test_weights import FIELDS, MODEL, same, state_dict, write
 from tools import convert_weights
 from ukbob_jax import weights
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr import infer
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.regions import Regions
 
 
 def convert(*arguments):
@@ -25,8 +27,8 @@ def test_a_round_trip_through_every_format_is_bitwise(tmp_path, capsys):
     for place in places[1:]:
         loaded = weights.read(place, model)
         same(weights.to_monai(loaded.params, model, loaded.model_state), theirs)
-        assert loaded.description["model"]["downsample"] == "merging_legacy"
-        assert loaded.description["provenance"]["converted_from"] == "theirs.pt"
+        assert loaded.card.build() == model
+        assert loaded.card.provenance["converted_from"] == "theirs.pt"
 
 
 @pytest.mark.parametrize(
@@ -46,23 +48,28 @@ def test_what_cannot_be_known_or_does_not_fit_is_said_in_one_line(tmp_path, caps
 
 
 def test_facts_follow_unless_a_new_head_or_stem_makes_them_wrong(tmp_path):
-    source, regions = tmp_path / "ours.pt", {"names": ["WT"], "values": [[1, 2]], "region_labels": [2]}
+    source, labels = tmp_path / "ours.pt", {0: "background"}
     facts = {
-        "labels": {"0": "background"},
-        "regions": regions,
-        "contrasts": ["t1", "t2"],
-        "roi": [32, 32, 32],
+        "labels": labels,
+        "regions": Regions(("WT",), ((1, 2),), (2,), labels),
+        "contrasts": ("t1", "t2"),
+        "window": (32, 32, 32),
     }
-    weights.save(source, weights.from_monai(state_dict(), MODEL), MODEL, **facts)
+    card = ModelCard.of(MODEL, **facts)
+    weights.save(source, weights.from_monai(state_dict(), MODEL), MODEL, card=card)
     assert convert(source, tmp_path / "same.pt") == 0
     assert convert(source, tmp_path / "head.pt", "--head", "new", "--out_channels", 5) == 0
     assert convert(source, tmp_path / "stem.pt", "--stem", "average", "--in_channels", 1) == 0
     kept = {
-        name: set(facts) & set(weights.contents(tmp_path / f"{name}.pt")[1])
+        name: {
+            fact
+            for fact in facts
+            if getattr(weights.contents(tmp_path / f"{name}.pt").card, fact) == facts[fact]
+        }
         for name in ("same", "head", "stem")
     }
     assert kept == {
-        "same": set(facts), "head": {"contrasts", "roi"}, "stem": {"labels", "regions", "roi"}
+        "same": set(facts), "head": {"contrasts", "window"}, "stem": {"labels", "regions", "window"}
     }  # fmt: skip
 
 
@@ -89,7 +96,7 @@ def test_an_encoder_becomes_a_start_for_other_classes(tmp_path):
         "--norm",
         "layer",
         "--new",
-        "^(encoder|decoder|out)",
+        "decoder,head",
     )
     assert convert(source, tmp_path / "start.safetensors", *options) == 0
     params = weights.load(tmp_path / "start.safetensors", SwinUNETR(2, 5, **FIELDS, norm="layer"))

@@ -53,25 +53,28 @@ def card(workdir: str, which: str) -> dict[str, Any]:
     """
     import jax
 
+    from ukbob_jax.models.card import AXES, UNUSED, ModelCard
     from ukbob_jax.training.checkpoints import restore_params
 
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
         raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
     params, _, meta = restore_params(folder, which)
-    names = [name for i, name in meta["labels"].items() if int(i) and name != "unused"]
+    described = ModelCard.from_json(meta, folder)
     return {
         "workdir": os.fspath(workdir),
         "checkpoint": which,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "contrasts": meta["contrasts"],
-        "spacing_mm": meta.get("spacing_mm"),
-        "window": meta["roi"],
-        "intensities": meta["normalize"],
-        "axes": meta.get("axes"),
-        "structures": names,
-        "architecture": meta["model"],
-        "origin": meta.get("provenance", {}),
+        "contrasts": list(described.contrasts),
+        "spacing_mm": list(described.spacing_mm) if described.spacing_mm else None,
+        "window": list(described.window),
+        "intensities": described.normalize,
+        "axes": AXES,
+        "task": described.task,
+        "structures": [name for i, name in described.labels.items() if i and name != UNUSED],
+        "architecture": described.architecture,
+        "fields": dict(described.fields),
+        "origin": dict(described.provenance),
     }
 
 

@@ -1,4 +1,4 @@
-"""The parts that both halves of Swin-UNETR are built from: convolutions, normalisation, residual blocks.
+"""The parts that networks are built from: convolutions, normalisation, residual blocks.
 
 Axes: b batch, x y z voxels, c channels. Parameters are float32; `dtype` is that of the arithmetic; statistics are
 float32 at least.
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
@@ -47,12 +49,12 @@ class Dropout(nn.Module):
         return jnp.where(keep.reshape(shape), x / max(1 - self.rate, EPSILON), 0).astype(x.dtype)
 
 
-def wide(dtype: Any) -> Any:
+def at_least_float32(dtype: Any) -> Any:
     """The type for statistics, softmax and logits: float32, or float64 where the arithmetic is float64."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def along_channels(values: jax.Array, ndim: int) -> jax.Array:
+def broadcast_channels(values: jax.Array, ndim: int) -> jax.Array:
     """A vector over channels, shaped to meet an array with `ndim` axes, channels last."""
     return values.reshape((1,) * (ndim - 1) + (-1,))
 
@@ -81,7 +83,7 @@ class Norm(nn.Module):
         """`x` (b ... c), normalised; `train` takes and updates the batch's own statistics in "batch"."""
         channels = x.shape[-1]
         space = tuple(range(1, x.ndim - 1))
-        y = x.astype(wide(self.dtype))
+        y = x.astype(at_least_float32(self.dtype))
         if self.kind == "batch":
             y = self._batch(y, train)
         elif self.kind == "group":
@@ -92,7 +94,7 @@ class Norm(nn.Module):
         if self.affine and self.kind != "instance":
             scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-            y = y * along_channels(scale, x.ndim) + along_channels(bias, x.ndim)
+            y = y * broadcast_channels(scale, x.ndim) + broadcast_channels(bias, x.ndim)
         return y.astype(self.dtype)
 
     def _batch(self, x: jax.Array, train: bool) -> jax.Array:
@@ -101,8 +103,8 @@ class Norm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
         if not train:
-            x = x - along_channels(mean.value, x.ndim)
-            return x * along_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
+            x = x - broadcast_channels(mean.value, x.ndim)
+            return x * broadcast_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
         if not self.is_initializing():
             total = x.size // channels
             unbiased = x.var(axes) * total / max(total - 1, 1)
@@ -114,27 +116,38 @@ class Norm(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution with stride 1, size kept; a kernel of one voxel is a matrix product."""
+    """Convolution with an odd kernel and zeros around, so that stride 1 keeps the size, as PyTorch's with padding k // 2.
+
+    A kernel of one voxel is a matrix product. With stride s an axis of n voxels becomes one of (n - 1) // s + 1.
+    """
 
     features: int
-    size: int = 3
+    size: int | Size = 3  # voxels, x y z or the same for all
+    strides: Size = (1, 1, 1)
+    groups: int = 1  # runs of channels, each seen by its own run of features
     bias: bool = False
     dtype: Any = jnp.float32
-    accumulate: Any = None  # type of the result, where it is not `dtype`
+    accumulate: Any = None  # type of the result of a kernel of one voxel, where it is not `dtype`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """b x y z i to b x y z o."""
-        shape = (self.size,) * 3 + (x.shape[-1], self.features)
+        size = (self.size,) * 3 if isinstance(self.size, int) else tuple(self.size)
+        if not all(k % 2 for k in size) or x.shape[-1] % self.groups or self.features % self.groups:
+            raise ConfigError(
+                f"Conv: a kernel of {size} voxels must be odd, and {self.groups} groups must divide {x.shape[-1]} "
+                f"channels and {self.features} features."
+            )
+        shape = (*size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.size == 1:
+        if size == self.strides == (1, 1, 1) and self.groups == 1:
             x = jnp.einsum("bxyzi,io->bxyzo", x, kernel[0, 0, 0], preferred_element_type=self.accumulate)
         else:
-            x = conv3d(x, kernel)
+            x = conv3d(x, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            x = x + along_channels(bias.astype(x.dtype), 5)
+            x = x + broadcast_channels(bias.astype(x.dtype), 5)
         return x
 
 
@@ -153,7 +166,7 @@ class PatchEmbed(nn.Module):
         pairs = [length for s in size for length in (s // 2, 2)]
         x = x.astype(self.dtype).reshape(b, *pairs, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
         x = jnp.einsum("bxyzuvwi,uvwio->bxyzo", x, kernel.astype(self.dtype))
-        return x + along_channels(bias.astype(self.dtype), 5)
+        return x + broadcast_channels(bias.astype(self.dtype), 5)
 
 
 class Upsample(nn.Module):

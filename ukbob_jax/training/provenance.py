@@ -12,6 +12,7 @@ import jax
 import ukbob_jax
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.card import FIRST_ARCHITECTURE
 
 # What a resumed run may change: it moves no number of the training. All else in a configuration binds, so that a
 # section or field which is new binds until it is listed here. An entry is a field, or a section with all in it.
@@ -60,6 +61,8 @@ def check_resume(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Any) 
     Raises:
         ConfigError: naming every field that differs, with both values.
     """
+    if "model.name" in now:
+        saved = {"model.name": FIRST_ARCHITECTURE, **saved}  # recipes before networks had names
     names = sorted(name for name in {*saved, *now} if _differs(name, saved, now))
     if names:
         changes = "; ".join(f"{name} was {saved.get(name)!r}, is {now.get(name)!r}" for name in names)

@@ -1,7 +1,7 @@
-"""Weights from and to MONAI, PyTorch files, safetensors and our checkpoints, with a report of what fits.
+"""Weights from and to PyTorch files, safetensors and our checkpoints, with a report of what fits.
 
-A parameter tree is a nested dictionary of float32 arrays, as `SwinUNETR.init(...)["params"]` gives; names in reports
-and errors are MONAI's, which every file format but our own checkpoints uses.
+A parameter tree is a nested dictionary of float32 arrays, as `model.init(...)["params"]` gives; names in reports and
+errors are those of the network's PyTorch class, which every file format but our own checkpoints uses.
 """
 
 import os
@@ -12,31 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
-from ukbob_jax.models.swin_unetr import aliases, torch_names
-from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
-from ukbob_jax.weights import coverage, files
+from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
+from ukbob_jax.models import architecture
+from ukbob_jax.models.architecture import Architecture
+from ukbob_jax.models.card import ModelCard
+from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.weights import aliases, coverage, files
 from ukbob_jax.weights.coverage import Report
+from ukbob_jax.weights.tensors import ModelTensor, auxiliary, expected, model_tensors, torch_names
 
-ARCHITECTURE = 1  # version of what the parameters mean; another number is refused
-AXES = "x y z c, RAS+"
 Params = dict[str, Any]
-
-# Fields of the model that change its numbers but not necessarily the shapes of its weights.
-_DEFINING = (
-    *(
-        "feature_size",
-        "depths",
-        "num_heads",
-        "window_size",
-        "norm",
-        "norm_groups",
-        "norm_affine",
-        "mlp_ratio",
-    ),
-    *("downsample", "use_v2", "qkv_bias", "normalize", "patch_norm"),
-)
 
 
 class Loaded(NamedTuple):
@@ -45,97 +32,110 @@ class Loaded(NamedTuple):
     params: Params
     model_state: dict[str, Any]  # {"batch_stats": ...} for norm="batch", else empty
     report: Report
-    description: dict[str, Any] | None  # see `describe`; None for files of others
+    card: ModelCard | None  # None for files of others
 
 
-def from_monai(state_dict: Mapping[str, Any], model: SwinUNETR) -> Params:
-    """The parameters of `model` with the values of a MONAI state_dict.
+class Contents(NamedTuple):
+    """What a checkpoint holds."""
+
+    tensors: dict[str, np.ndarray]  # by the names of the network's PyTorch class
+    card: ModelCard | None  # None for files of others
+    left_out: tuple[str, ...]  # names as in the file: dropped, or heads of pre-training tasks
+
+
+def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Params:
+    """The parameters of `model` with the values of a PyTorch state_dict.
 
     Args:
-        state_dict: MONAI's names to arrays of any floating type; the integer tables of relative positions and running
-            statistics may be there or not.
-        model: the architecture the weights are for.
+        state_dict: PyTorch's names to arrays of any floating type; integer tables and running statistics may be there
+            or not, and a tensor may stand under several names.
+        model: the network the weights are for.
     Returns:
-        The parameter tree, float32. For the running statistics of norm="batch" see `state_from_monai`. Heads for deep
-        supervision are not in it: inference needs none, and training puts fresh ones in (`{**fresh, **params}`).
+        The parameter tree, float32. For the running statistics of norm="batch" see `state_from_torch`. Parameters that
+        PyTorch files have no place for, such as Swin-UNETR's heads for deep supervision, are not in it: inference
+        needs none, and training puts fresh ones in (`{**fresh, **params}`).
     Raises:
         ValueError: names every missing, extra or mis-shaped key.
     """
-    arrays = {name: np.asarray(value) for name, value in state_dict.items()}
-    report = coverage.compare(arrays, model)
-    statistics = {tensor.name for tensor in torch_names.tensors(model, "batch_stats")}
+    arrays, report = _compared(state_dict, model)
+    statistics = {tensor.name for tensor in model_tensors(model, "batch_stats")}
     report = report._replace(missing=tuple(name for name in report.missing if name not in statistics))
     if not report.complete:
         raise MismatchError(f"state_dict does not fit the model: {report.problems()}.")
-    return _tree(arrays, torch_names.tensors(model))
+    return _tree(arrays, model_tensors(model))
 
 
-def state_from_monai(state_dict: Mapping[str, Any], model: SwinUNETR) -> dict[str, Any]:
-    """The running statistics of a MONAI state_dict as `model_state`: {"batch_stats": ...}, or {} for other norms.
+def state_from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The running statistics of a state_dict as `model_state`: {"batch_stats": ...}, or {} for other norms.
 
     Raises:
         ValueError: names every missing, extra or mis-shaped key.
     """
-    arrays = {name: np.asarray(value) for name, value in state_dict.items()}
-    report = coverage.compare(arrays, model)
+    arrays, report = _compared(state_dict, model)
     if not report.complete:
         raise MismatchError(f"state_dict does not fit the model: {report.problems()}.")
-    tensors = torch_names.tensors(model, "batch_stats")
-    return {"batch_stats": _tree(arrays, tensors)} if tensors else {}
+    statistics = model_tensors(model, "batch_stats")
+    return {"batch_stats": _tree(arrays, statistics)} if statistics else {}
 
 
-def to_monai(
-    params: Mapping[str, Any], model: SwinUNETR, model_state: Mapping[str, Any] | None = None
+def to_torch(
+    params: Mapping[str, Any], model: nn.Module, model_state: Mapping[str, Any] | None = None
 ) -> dict[str, np.ndarray]:
-    """The state_dict MONAI's `SwinUNETR` would have: inverse of `from_monai`, bit for bit.
+    """The state_dict that the network's PyTorch class would have: inverse of `from_torch`, bit for bit.
 
     Args:
         params: a parameter tree, or one of gradients; any floating type, which is kept.
         model: whose parameters they are.
         model_state: running statistics of norm="batch"; without them their keys are absent.
     Returns:
-        Names to arrays in MONAI's layout, with the int64 tables `relative_position_index`, without heads for deep
-        supervision.
+        Names to arrays in PyTorch's layout, with its integer tables and every name of a tensor that has several;
+        without parameters that PyTorch files have no place for.
     Raises:
         ValueError: names every missing, extra or mis-shaped parameter.
     """
-    state_dict = _named(params, torch_names.tensors(model))
+    state_dict = _named(params, model_tensors(model), model)
     if model_state:
-        statistics = _named(model_state["batch_stats"], torch_names.tensors(model, "batch_stats"))
+        statistics = _named(model_state["batch_stats"], model_tensors(model, "batch_stats"), model)
         counts = {k: v.astype(np.int64) for k, v in statistics.items() if k.endswith("num_batches_tracked")}
         state_dict |= statistics | counts
-    return state_dict | torch_names.index_buffers(model)
+    names = torch_names(model)
+    copies = {copy: state_dict[first] for copy, first in names.copies(model).items() if first in state_dict}
+    return state_dict | copies | names.buffers(model)
 
 
-def load(path: str | os.PathLike, model: SwinUNETR, **options: Any) -> Params:
+from_monai, to_monai = from_torch, to_torch  # what they are for `SwinUNETR`
+
+
+def load(path: str | os.PathLike, model: nn.Module, **options: Any) -> Params:
     """The parameters in a file or checkpoint folder: `read(path, model, **options).params`."""
     return read(path, model, **options).params
 
 
 def read(
     path: str | os.PathLike,
-    model: SwinUNETR,
+    model: nn.Module,
     *,
-    new: str = "",
+    new: str | Sequence[str] = "",
     drop: str = "",
     head: str = "match",
     stem: str = "match",
     init: Params | None = None,
     seed: int = 0,
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[int, str] | None = None,
     which: str = "best",
 ) -> Loaded:
     """Bring a checkpoint to `model`; every tensor of the model must be in it, and no other, unless told so.
 
     Args:
-        path: `.pt` or `.pth` (whole networks or encoders, in any of the layouts `aliases.py` knows), `.safetensors`,
-            or a folder of our checkpoints.
-        model: the architecture, merging form included: files of others do not say which one they need.
-        new: regular expression; tensors it finds (MONAI's names) may be missing or of another shape and start afresh.
-            "^(encoder|decoder|out)" for a self-supervised encoder.
+        path: `.pt` or `.pth` (whole networks or encoders, under any of the names the architecture knows),
+            `.safetensors`, or a folder of our checkpoints.
+        model: the network, merging form included: files of others do not say which one they need.
+        new: what may be missing or of another shape and then starts afresh: parts of the architecture, such as
+            ("decoder", "head") for a self-supervised encoder, or a regular expression on PyTorch's names.
         drop: regular expression; tensors it finds (names as in the file) are left out, such as "^teacher".
         head: "new" starts the last layer afresh, for other classes.
-        stem: "average" or "new" for another number of input channels (`coverage.fit`).
+        stem: "average" or "new" for another number of input channels
+            (`coverage.adapt_channels_and_head`).
         init: parameters to start afresh from; by default the model's own initialisation with `seed`.
         seed: of that initialisation.
         labels: the label set the caller works with, id to name; refused if the checkpoint was made for another.
@@ -146,148 +146,142 @@ def read(
         MismatchError: names everything missing, unexpected or reshaped, or says which setting differs.
         ConfigError: an option is none of those above.
     """
-    tensors, description, left_out = contents(path, which, drop)
-    _check_description(path, description, model, labels if head != "new" else None)
-    report, tensors = _report(tensors, model, new, head, stem)
-    report = report._replace(left_out=left_out)
+    found = contents(path, which, drop, model)
+    _check_card(path, found.card, model, labels if head != "new" else None)
+    report, arrays = _report(found.tensors, model, new, head, stem)
+    report = report._replace(left_out=found.left_out)
     if not report.complete:
         raise MismatchError(
             f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, "
             "those to leave out with drop=, or head=, stem= for other classes or input channels."
         )
-    if bad := [name for name, array in tensors.items() if not np.isfinite(array).all()]:
+    if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValuesError(
             f"{path}: {len(bad)} tensors hold NaN or infinity, such as {bad[0]}. Take an earlier checkpoint."
         )
-    values = {**tensors, **_fresh(report.new, model, init, seed)}
-    trees = {name: _tree(values, torch_names.tensors(model, name)) for name in ("params", "batch_stats")}
+    values = {**arrays, **_fresh(report.new, model, init, seed)}
+    trees = {name: _tree(values, model_tensors(model, name)) for name in ("params", "batch_stats")}
     model_state = {"batch_stats": trees["batch_stats"]} if trees["batch_stats"] else {}
-    return Loaded(trees["params"], model_state, report, description)
+    return Loaded(trees["params"], model_state, report, found.card)
 
 
 def contents(
-    path: str | os.PathLike, which: str = "best", drop: str = ""
-) -> tuple[dict[str, np.ndarray], dict[str, Any] | None, tuple[str, ...]]:
-    """What a checkpoint holds, for no model in particular.
+    path: str | os.PathLike,
+    which: str = "best",
+    drop: str = "",
+    like: nn.Module | Architecture | None = None,
+) -> Contents:
+    """What a checkpoint holds.
 
     Args:
         path: as for `read`; a workdir stands for its `checkpoints` folder.
         which: "best" or "latest", for a folder.
         drop: as for `read`, for a file.
-    Returns:
-        Tensors under MONAI's names; our description or None; names left out: dropped, or heads of pre-training tasks.
+        like: a network or an architecture whose names the tensors of a file without a card get.
     Raises:
         FileError: the file is damaged or of no known kind.
-        ConfigError: `drop` is no regular expression.
+        ConfigError: `drop` is no regular expression, or a file without a card and no `like`.
     """
     path = pathlib.Path(path)
-    if not path.is_dir():
-        file = files.read(path)
-        tensors, left_out = aliases.rename(
-            file.tensors, str(path), coverage.expression(drop, "drop") if drop else None
-        )
-        return tensors, file.description, left_out
-    # Rooms import from those above them; checkpoints lie below, and only this call needs them.
-    from ukbob_jax.training.checkpoints import restore_params
-
-    folder = path / "checkpoints"
-    params, model_state, description = restore_params(folder if folder.is_dir() else path, which)
-    return to_monai(params, SwinUNETR.from_config(description["model"]), model_state), description, ()
-
-
-def load_report(
-    path: str | os.PathLike, model: SwinUNETR, *, new: str = "", drop: str = "", head: str = "match",
-    stem: str = "match",
-) -> Report:  # fmt: skip
-    """What of `model` a checkpoint gives, without refusing; print it to see the names. Options as `read`.
-
-    Raises:
-        FileError: the file is damaged or of no known kind.
-    """
-    tensors, _, left_out = contents(path, drop=drop)
-    return _report(tensors, model, new, head, stem)[0]._replace(left_out=left_out)
+    model = like if isinstance(like, nn.Module) else None
+    said = architecture.of(model) if model else like
+    if path.is_dir():
+        folder = path / "checkpoints"
+        params, model_state, meta = restore_params(folder if folder.is_dir() else path, which)
+        card = ModelCard.from_json(meta, path)
+        return Contents(to_torch(params, card.build(), model_state), card, ())
+    file = files.read(path, said.torch.first if said and said.torch else "")
+    card = ModelCard.from_json(file.description, path) if file.description is not None else None
+    if card is not None and (said is None or card.architecture != said.name):
+        said, model = architecture.find(card.architecture, imported_only=True), None
+    if said is None:
+        raise ConfigError(f"{path}: does not say which network it is for. Give the architecture.")
+    own = {*expected(model), *torch_names(model).copies(model)} if model else ()
+    found, left_out = aliases.rename(
+        file.tensors,
+        said.torch or architecture.TorchNames(),
+        str(path),
+        coverage.expression(drop, "drop") if drop else None,
+        own,
+    )
+    return Contents(found, card, left_out)
 
 
 def save(
     path: str | os.PathLike,
     params: Params,
-    model: SwinUNETR,
+    model: nn.Module,
     *,
     model_state: Mapping[str, Any] | None = None,
-    **facts: Any,
+    card: ModelCard | None = None,
 ) -> None:
-    """Write the weights in MONAI's layout to `.safetensors`, `.pt` or `.pth`, with `describe(model, **facts)`.
+    """Write the weights in PyTorch's layout to `.safetensors`, `.pt` or `.pth`, with `card`, by default the model's.
 
     Raises:
         ValueError: the parameters are not the model's, or the suffix is another.
     """
-    files.write(path, to_monai(params, model, model_state), describe(model, **facts))
+    card = ModelCard.of(model) if card is None else card
+    files.write(path, to_torch(params, model, model_state), {"card": card.to_json()})
 
 
-def describe(model: SwinUNETR, **facts: Any) -> dict[str, Any]:
-    """What must travel with weights for others to use them, as JSON values.
-
-    Args:
-        model: its fields are all kept, the merging form among them.
-        **facts: any of labels (id to name), regions (`Regions.to_json`), spacing_mm, normalize, contrasts, roi, provenance.
-    Raises:
-        ConfigError: a fact of another name.
-    """
-    known = ("labels", "regions", "spacing_mm", "normalize", "contrasts", "roi", "provenance")
-    if unknown := set(facts) - set(known):
-        raise ConfigError(f"describe: unknown {', '.join(sorted(unknown))}; known are {', '.join(known)}.")
-    return {"model": model.config(), "architecture": ARCHITECTURE, "axes": AXES, **facts}
+def _compared(state_dict: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, np.ndarray], Report]:
+    arrays = {name: np.asarray(value) for name, value in state_dict.items()}
+    once, differing = coverage.without_copies(arrays, model)
+    report = coverage.compare(once, model)
+    return once, report._replace(reshaped={**report.reshaped, **differing})
 
 
 def _report(
-    tensors: dict[str, np.ndarray], model: SwinUNETR, new: str, head: str, stem: str
+    arrays: dict[str, np.ndarray], model: nn.Module, new: str | Sequence[str], head: str, stem: str
 ) -> tuple[Report, dict[str, np.ndarray]]:
     if head not in ("match", "new") or stem not in ("match", "average", "new"):
         raise ConfigError(
             f"head={head!r}, stem={stem!r}: head is match or new; stem is match, average or new."
         )
-    tensors, fresh, averaged = coverage.fit(tensors, model, head, stem)
-    report = coverage.allow_new(coverage.compare(tensors, model), "|".join(filter(None, (new, fresh))))
-    return report._replace(averaged=averaged), tensors
+    may = coverage.may_be_new(model, new)
+    once, differing = coverage.without_copies(arrays, model)
+    adapted, fresh, averaged = coverage.adapt_channels_and_head(once, model, head, stem)
+    report = coverage.compare(adapted, model)
+    report = report._replace(reshaped={**report.reshaped, **differing}, averaged=averaged)
+    return coverage.mark_reinitialised(report, lambda name: name in fresh or may(name)), adapted
 
 
-def _check_description(
-    path: Any, description: Mapping[str, Any] | None, model: SwinUNETR, labels: Mapping[str, str] | None
+def _check_card(
+    path: Any, card: ModelCard | None, model: nn.Module, labels: Mapping[int, str] | None
 ) -> None:
-    if description is None:
+    """Refuse weights of another architecture, or of the same with fields that change its numbers, or other labels."""
+    if card is None:
         return
-    if not isinstance(description.get("model"), dict):
-        raise FileError(f"{path}: its description does not say which model it is for. Convert it again.")
-    facts = {"architecture": ARCHITECTURE, "axes": AXES, **({"labels": dict(labels)} if labels else {})}
-    wrong = [f"{k} {description.get(k)!r}, not {v!r}" for k, v in facts.items() if description.get(k) != v]
-    theirs, ours = SwinUNETR.from_config(description["model"]), model
-    for field in _DEFINING:
-        a, b = (m.window if field == "window_size" else getattr(m, field) for m in (theirs, ours))
-        if a != b and list(np.ravel(a)) != list(np.ravel(b)):
-            wrong.append(f"{field} {a!r}, not {b!r}")
+    said = architecture.of(model)
+    wrong = [] if card.architecture == said.name else [f"network {card.architecture!r}, not {said.name!r}"]
+    if labels and dict(labels) != card.labels:
+        wrong.append(f"labels {dict(card.labels)!r}, not {dict(labels)!r}")
+    theirs = said.fields(said.build(card.fields)) if not wrong else {}
+    ours = said.fields(model)
+    for field in theirs:
+        if field not in said.free and theirs[field] != ours[field]:
+            wrong.append(f"{field} {theirs[field]!r}, not {ours[field]!r}")
     if wrong:
         raise MismatchError(
             f"{path}: was made for {'; '.join(wrong)}. Build the model the checkpoint describes."
         )
 
 
-def _fresh(names: Sequence[str], model: SwinUNETR, init: Params | None, seed: int) -> dict[str, np.ndarray]:
+def _fresh(names: Sequence[str], model: nn.Module, init: Params | None, seed: int) -> dict[str, np.ndarray]:
     """The tensors `names` of `init`, or of the model's own initialisation where it has none."""
     if not names:
         return {}
-    params = torch_names.tensors(model)
-    given = _named(init, params) if init is not None else {}
+    given = _named(init, model_tensors(model), model) if init is not None else {}
     if any(name not in given for name in names):
-        variables = dict(
-            model.init(jax.random.key(seed), jnp.zeros((1, *(MULTIPLE,) * 3, model.in_channels)))
-        )
-        given = {**to_monai(variables.pop("params"), model, variables), **given}
+        shape = architecture.of(model).input_shape(model)
+        variables = dict(model.init(jax.random.key(seed), jnp.zeros(shape)))
+        given = {**to_torch(variables.pop("params"), model, variables), **given}
     return {name: given[name] for name in names}
 
 
-def _tree(values: Mapping[str, np.ndarray], tensors: Sequence[torch_names.Tensor]) -> dict[str, Any]:
+def _tree(values: Mapping[str, np.ndarray], wanted: Sequence[ModelTensor]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for tensor in tensors:
+    for tensor in wanted:
         dtype = np.int32 if tensor.path[-1] == "count" else np.float32
         value = np.asarray(values[tensor.name]).astype(dtype).transpose(tensor.axes)
         at = tree
@@ -297,23 +291,22 @@ def _tree(values: Mapping[str, np.ndarray], tensors: Sequence[torch_names.Tensor
     return tree
 
 
-def _named(tree: Mapping[str, Any], tensors: Sequence[torch_names.Tensor]) -> dict[str, np.ndarray]:
+def _named(tree: Mapping[str, Any], wanted: Sequence[ModelTensor], model: nn.Module) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     given = {tuple(getattr(key, "key", str(key)) for key in keys): leaf for keys, leaf in leaves}
-    wrong = [f"missing {'/'.join(tensor.path)}" for tensor in tensors if tensor.path not in given]
+    paths, names = {tensor.path for tensor in wanted}, torch_names(model)
+    wrong = [f"missing {'/'.join(tensor.path)}" for tensor in wanted if tensor.path not in given]
     wrong += [
-        f"unexpected {'/'.join(path)}"
-        for path in given
-        if path not in {tensor.path for tensor in tensors} and not torch_names.auxiliary(path)
+        f"unexpected {'/'.join(path)}" for path in given if path not in paths and not auxiliary(path, names)
     ]
     wrong += [
         f"{'/'.join(tensor.path)} has shape {np.shape(given[tensor.path])}, the model {tensor.shape}"
-        for tensor in tensors
+        for tensor in wanted
         if tensor.path in given and np.shape(given[tensor.path]) != tensor.shape
     ]
     if wrong:
         raise MismatchError(f"parameters do not fit the model: {', '.join(wrong)}.")
     return {
         tensor.name: np.array(np.asarray(given[tensor.path]).transpose(np.argsort(tensor.axes)), order="C")
-        for tensor in tensors
+        for tensor in wanted
     }

@@ -1,25 +1,19 @@
 """How far a set of named tensors covers a model, and what may be made to fit on request.
 
-Names are MONAI's (`torch_names.py`).
+Names are those of the network's PyTorch class (`tensors.py`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.models.swin_unetr import torch_names
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
-
-HEAD = ("out.conv.conv.weight", "out.conv.conv.bias")
-STEM = (
-    "swinViT.patch_embed.proj.weight",
-    "encoder1.layer.conv1.conv.weight",
-    "encoder1.layer.conv3.conv.weight",
-)
+from ukbob_jax.models import architecture
+from ukbob_jax.weights.tensors import ModelTensor, expected, torch_names
 
 
 class Report(NamedTuple):
@@ -60,15 +54,37 @@ class Report(NamedTuple):
         return "\n".join([*lines, f"reshaped: {len(self.reshaped)}{pairs}"])
 
 
-def expected(model: SwinUNETR) -> dict[str, torch_names.Tensor]:
-    """Every parameter and running statistic of `model`, by MONAI's name."""
-    found = torch_names.tensors(model) + torch_names.tensors(model, "batch_stats")
-    return {tensor.name: tensor for tensor in found}
+def part(model: nn.Module, name: str) -> tuple[str, ...]:
+    """The tensors of one part of `model`: "stem", "encoder", "decoder" or "head".
+
+    Raises:
+        ConfigError: the network's architecture does not say which they are.
+    """
+    said = architecture.of(model)
+    if name not in said.parts:
+        known = ", ".join(said.parts) or "none"
+        raise ConfigError(f"network {said.name!r} has no part {name!r}; there are: {known}.")
+    pattern = re.compile(said.parts[name])
+    return tuple(t.name for t in expected(model).values() if pattern.search("/".join(t.path)))
 
 
-def compare(tensors: Mapping[str, np.ndarray], model: SwinUNETR) -> Report:
-    """What `tensors` give of `model`. The integer tables of relative positions may be absent, but must agree."""
-    want, buffers = expected(model), torch_names.index_buffers(model)
+def without_copies(
+    tensors: Mapping[str, np.ndarray], model: nn.Module
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """`tensors` with each once, under its first name, and further names whose arrays differ from it: name -> how."""
+    once, differing = dict(tensors), {}
+    for further, first in torch_names(model).copies(model).items():
+        if further not in once:
+            continue
+        copy = once.pop(further)
+        if not np.array_equal(once.setdefault(first, copy), copy, equal_nan=True):
+            differing[further] = f"differs from {first}, of which it is a copy"
+    return once, differing
+
+
+def compare(tensors: Mapping[str, np.ndarray], model: nn.Module) -> Report:
+    """What `tensors` give of `model`. Its buffers may be absent, but must agree."""
+    want, buffers = expected(model), torch_names(model).buffers(model)
     matched, reshaped = [], {}
     for name, tensor in want.items():
         if name in tensors:
@@ -79,44 +95,49 @@ def compare(tensors: Mapping[str, np.ndarray], model: SwinUNETR) -> Report:
                 matched.append(name)
     for name, index in buffers.items():
         if name in tensors and not np.array_equal(tensors[name], index):
-            reshaped[name] = "made for another window size"
+            reshaped[name] = "the table of another model"
     missing = tuple(name for name in want if name not in tensors)
     unexpected = tuple(name for name in tensors if name not in want and name not in buffers)
     return Report(tuple(matched), missing, unexpected, reshaped)
 
 
-def _difference(array: np.ndarray, tensor: torch_names.Tensor) -> str:
-    if tuple(array.shape) != tensor.monai_shape:
-        return f"shape {tuple(array.shape)}, the model has {tensor.monai_shape}"
+def _difference(array: np.ndarray, tensor: ModelTensor) -> str:
+    if tuple(array.shape) != tensor.torch_shape:
+        return f"shape {tuple(array.shape)}, the model has {tensor.torch_shape}"
     if tensor.path[-1] != "count" and not jnp.issubdtype(array.dtype, jnp.floating):
         return f"{array.dtype.name}, no floating-point type"
     return ""
 
 
-def fit(
-    tensors: Mapping[str, np.ndarray], model: SwinUNETR, head: str, stem: str
-) -> tuple[dict[str, np.ndarray], str, tuple[str, ...]]:
+def adapt_channels_and_head(
+    tensors: Mapping[str, np.ndarray], model: nn.Module, head: str, stem: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
     """`tensors` without the parts to start afresh, and with the stem averaged, as asked.
 
     Args:
-        tensors: by MONAI's names.
+        tensors: by the network's names.
         model: whose shapes to meet.
         head: "match", or "new" for a fresh head.
         stem: "match", "new", or "average": every input channel gets the sum over the old ones divided by the number
             of new ones, so that equal channels give the answer one channel gave.
     Returns:
-        The tensors; a regular expression for the names that may now be missing; the names that were averaged.
+        The tensors; the names that may now be missing; the names that were averaged.
+    Raises:
+        ConfigError: the architecture does not say which tensors are its head or stem.
     """
-    fresh = (HEAD if head == "new" else ()) + (STEM if stem == "new" else ())
+    asked = {"head": head, "stem": stem}
+    fresh = tuple(name for where, how in asked.items() if how == "new" for name in part(model, where))
     kept = {name: array for name, array in tensors.items() if name not in fresh}
     averaged = []
-    if stem == "average":
-        want = expected(model)
-        for name in STEM:
-            if name in kept and name in want and kept[name].shape[1:2] != want[name].monai_shape[1:2]:
-                kept[name] = _average_channels(kept[name], want[name].monai_shape[1])
-                averaged.append(name)
-    return kept, "|".join(f"^{re.escape(name)}$" for name in fresh), tuple(averaged)
+    for name in part(model, "stem") if stem == "average" else ():
+        want = expected(model)[name]
+        if name not in kept or len(want.shape) < 2 or kept[name].ndim != len(want.shape):
+            continue
+        axis = want.axes[-2]  # our kernels have their input channels last but one
+        if kept[name].shape[axis] != want.torch_shape[axis]:
+            kept[name] = _average_channels(kept[name], axis, want.torch_shape[axis])
+            averaged.append(name)
+    return kept, fresh, tuple(averaged)
 
 
 def expression(pattern: str, option: str) -> re.Pattern[str]:
@@ -131,20 +152,24 @@ def expression(pattern: str, option: str) -> re.Pattern[str]:
         raise ConfigError(f"{option}={pattern!r} is no regular expression: {error}.") from None
 
 
-def _average_channels(kernel: np.ndarray, channels: int) -> np.ndarray:  # o i x y z
-    total = kernel.astype(np.float32).sum(1, keepdims=True)
-    return np.repeat(total / channels, channels, axis=1)
+def _average_channels(kernel: np.ndarray, axis: int, channels: int) -> np.ndarray:
+    total = kernel.astype(np.float32).sum(axis, keepdims=True)
+    return np.repeat(total / channels, channels, axis=axis)
 
 
-def allow_new(report: Report, pattern: str) -> Report:
-    """`report` with the missing and reshaped tensors that `pattern` finds moved to `new`.
+def may_be_new(model: nn.Module, new: str | Sequence[str]) -> Callable[[str], object]:
+    """Whether a tensor may start afresh: one whose name the expression `new` finds, or of the parts that `new` lists.
 
     Raises:
-        ConfigError: `pattern` is no regular expression.
+        ConfigError: no regular expression, or no such part.
     """
-    if not pattern:
-        return report
-    may = expression(pattern, "new").search
+    if isinstance(new, str):
+        return expression(new, "new").search if new else lambda name: False
+    return {name for where in new for name in part(model, where)}.__contains__
+
+
+def mark_reinitialised(report: Report, may: Callable[[str], object]) -> Report:
+    """`report` with the missing and reshaped tensors that `may` allows moved to `new`."""
     new = tuple(name for name in (*report.missing, *report.reshaped) if may(name))
     return report._replace(
         missing=tuple(name for name in report.missing if name not in new),

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -39,9 +40,12 @@ class WeightFile(NamedTuple):
     description: dict[str, Any] | None  # ours, where the file has one
 
 
-def read(path: str | os.PathLike) -> WeightFile:
+def read(path: str | os.PathLike, first: str = "") -> WeightFile:
     """Read a `.pt`, `.pth` or `.safetensors` file; no code in it is run.
 
+    Args:
+        path: of the file.
+        first: pattern that the name of a network's first tensor matches whole, to tell its dictionary from others.
     Raises:
         FileError: missing, damaged, another format, or without tensors.
     """
@@ -49,7 +53,7 @@ def read(path: str | os.PathLike) -> WeightFile:
     if path.suffix == SAFETENSORS_SUFFIX:
         return _checked(path, *_read_safetensors(path))
     if path.suffix in TORCH_SUFFIXES:
-        return _checked(path, *_read_torch(path))
+        return _checked(path, *_read_torch(path, first))
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
     raise FileError(
@@ -126,9 +130,9 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | 
     return tensors, metadata.get(DESCRIPTION)
 
 
-def _read_torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Any]:
+def _read_torch(path: pathlib.Path, first: str) -> tuple[dict[str, np.ndarray], Any]:
     file = torch_files.load(path)
-    found = _weights(file.value)
+    found = _weights(file.value, re.compile(first or ".*", re.DOTALL))
     if found is None:
         keys = (
             ", ".join(str(key) for key in file.value)
@@ -142,18 +146,22 @@ def _read_torch(path: pathlib.Path) -> tuple[dict[str, np.ndarray], Any]:
     return tensors, file.value.get(DESCRIPTION)
 
 
-def _weights(value: Any) -> dict[str, torch_files.Tensor] | None:
-    """The tensors of the dictionary `value` itself, or of the first in it of a known name, or of the one Swin in it."""
+def _weights(value: Any, first: re.Pattern[str]) -> dict[str, torch_files.TorchTensor] | None:
+    """The tensors of the dictionary `value` itself, or of the first in it of a known name, or of the one network in it."""
     if not isinstance(value, dict):
         return None
-    tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, torch_files.Tensor)}
+    tensors = {
+        k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, torch_files.TorchTensor)
+    }
     if tensors:
         return tensors
-    if found := next((found for key in WRAPPERS if (found := _weights(value.get(key)))), None):
+    if found := next((found for key in WRAPPERS if (found := _weights(value.get(key), first))), None):
         return found
-    others = [item for item in value.values() if isinstance(item, dict) and any(map(_is_first, item))]
-    return _weights(others[0]) if len(others) == 1 else None
+    others = [
+        item for item in value.values() if isinstance(item, dict) and any(_is_first(k, first) for k in item)
+    ]
+    return _weights(others[0], first) if len(others) == 1 else None
 
 
-def _is_first(name: Any) -> bool:
-    return isinstance(name, str) and name.endswith("patch_embed.proj.weight")
+def _is_first(name: Any, first: re.Pattern[str]) -> bool:
+    return isinstance(name, str) and first.fullmatch(name) is not None

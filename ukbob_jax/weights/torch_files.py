@@ -58,7 +58,7 @@ class Storage(NamedTuple):
     length: int  # numbers
 
 
-class Tensor(NamedTuple):
+class TorchTensor(NamedTuple):
     """A tensor that has not been read yet."""
 
     storage: Storage
@@ -74,10 +74,10 @@ class Inert(NamedTuple):
 
 
 class TorchFile(NamedTuple):
-    """What a file holds: `value` with a `Tensor` in place of each tensor, and `read` to get one's numbers."""
+    """What a file holds: `value` with a `TorchTensor` in place of each tensor, and `read` to get one's numbers."""
 
     value: Any
-    read: Callable[[Tensor], np.ndarray]
+    read: Callable[[TorchTensor], np.ndarray]
 
 
 def load(path: pathlib.Path) -> TorchFile:
@@ -103,7 +103,7 @@ def load(path: pathlib.Path) -> TorchFile:
         ) from None
 
 
-def numbers(file: TorchFile, tensor: Tensor, where: str) -> np.ndarray:
+def numbers(file: TorchFile, tensor: TorchTensor, where: str) -> np.ndarray:
     """The array of `tensor`, a read-only view where it can be.
 
     Raises:
@@ -124,7 +124,7 @@ def _storage(pid: Any) -> Storage:
     return Storage(key, np.dtype(STORAGES[dtype.name]), length)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TorchTensor:
     if not isinstance(storage, Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
         raise TypeError("tensor without storage")
     whole = (offset, *shape, *strides)
@@ -134,7 +134,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
     count = int(np.prod(shape, dtype=object)) if shape else 1
     if count and (last >= storage.length or count > storage.length):
         raise ValueError("tensor outside its storage")
-    return Tensor(storage, offset, shape, strides)
+    return TorchTensor(storage, offset, shape, strides)
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -196,7 +196,7 @@ def _no_call(*_: Any) -> None:
 NAMES = _names()
 
 
-def _array(tensor: Tensor, data: bytes | memoryview) -> np.ndarray:
+def _array(tensor: TorchTensor, data: bytes | memoryview) -> np.ndarray:
     storage = tensor.storage
     flat = np.frombuffer(data, storage.dtype, count=storage.length)
     strides = [stride * storage.dtype.itemsize for stride in tensor.strides]

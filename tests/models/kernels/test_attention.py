@@ -38,7 +38,7 @@ def with_gradients(function, *inputs):
 @pytest.fixture(autouse=True)
 def in_steps(monkeypatch):
     """The small maps of these tests take the form of large ones."""
-    monkeypatch.setattr(attention, "_WHOLE", 0)
+    monkeypatch.setattr(attention, "MAX_DENSE_SCORES", 0)
 
 
 SHAPES = [(2, 3, 27, 2, 4), (1, 5, 8, 3, 5), (2, 1, 1, 1, 1), (1, 2, 343, 1, 4)]
@@ -48,7 +48,7 @@ SHAPES = [(2, 3, 27, 2, 4), (1, 5, 8, 3, 5), (2, 1, 1, 1, 1), (1, 2, 343, 1, 4)]
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("whole", [0, 10**9])
 def test_equals_the_definition(shape, masked, whole, monkeypatch):
-    monkeypatch.setattr(attention, "_WHOLE", whole)
+    monkeypatch.setattr(attention, "MAX_DENSE_SCORES", whole)
     *inputs, regions = arrays(*shape, masked=masked)
     out = jax.jit(lambda *a: attention.attend(*a, regions))(*inputs)
     np.testing.assert_allclose(out, by_hand(*inputs, regions), atol=2e-6)  # float32, sums of 343 shares
@@ -70,7 +70,7 @@ def test_gradients_equal_automatic_ones_of_the_plain_form(shape, masked):
 def test_any_number_of_windows_per_step_gives_the_same(n, t, step):
     *inputs, regions = arrays(2, n, t, 2, 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_STEP", step)
+        patch.setattr(attention, "SCORES_PER_CHUNK", step)
         out = attention.attend(*inputs, regions)
     np.testing.assert_allclose(out, by_hand(*inputs, regions), atol=2e-6)
 

@@ -95,7 +95,7 @@ def test_evaluation_equals_monai(name):
         expected = theirs(torch.from_numpy(x)).numpy()
     variables = {
         "params": weights.from_monai(named(theirs), ours),
-        **weights.state_from_monai(named(theirs), ours),
+        **weights.state_from_torch(named(theirs), ours),
     }
     y = np.moveaxis(np.asarray(jax.jit(ours.apply)(variables, np.moveaxis(x, 1, -1))), -1, 1)
     difference = np.abs(y - expected)
@@ -130,7 +130,7 @@ def test_a_training_step_of_batch_norm_equals_monai():
     ours, theirs = pair({**NARROW, "norm": "batch"}, {})
     x = image(ours, (64, 32, 32), batch=2)
     start = named(theirs)
-    variables = {"params": weights.from_monai(start, ours), **weights.state_from_monai(start, ours)}
+    variables = {"params": weights.from_monai(start, ours), **weights.state_from_torch(start, ours)}
     y, state = jax.jit(lambda v, x: ours.apply(v, x, train=True, mutable=["batch_stats"]))(
         variables, np.moveaxis(x, 1, -1)
     )
@@ -173,7 +173,7 @@ def test_gradients_equal_monais_where_nothing_is_default():
 def test_our_files_load_into_monai(tmp_path):
     ours, theirs = pair({**NARROW, "norm": "batch", "use_v2": True}, {})
     start = named(theirs)
-    params, state = weights.from_monai(start, ours), weights.state_from_monai(start, ours)
+    params, state = weights.from_monai(start, ours), weights.state_from_torch(start, ours)
     weights.save(tmp_path / "w.pt", params, ours, model_state=state)
     fresh = pair({**NARROW, "norm": "batch", "use_v2": True}, {})[1]
     fresh.load_state_dict(torch.load(tmp_path / "w.pt", weights_only=True)["state_dict"], strict=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ukbob_jax.models.swin_unetr import ARCHITECTURE
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
 TINY = SwinUNETR(1, 2, feature_size=4, num_heads=(1, 2, 2, 4), window_size=2, depths=(2, 1, 1, 1))
@@ -141,7 +142,7 @@ def test_norms_have_the_paths_that_adaptation_selects():
 
 def test_config_round_trip_is_json():
     model = SwinUNETR(4, 73, 24, window_size=[4, 7, 5], dtype=jnp.bfloat16, downsample="mergingv2")
-    again = SwinUNETR.from_config(json.loads(json.dumps(model.config())))
+    again = ARCHITECTURE.build(json.loads(json.dumps(ARCHITECTURE.fields(model))))
     assert again == model and again.window == (4, 7, 5)
     with pytest.raises(ValueError, match="feature_sise"):
-        SwinUNETR.from_config({**model.config(), "feature_sise": 3})
+        ARCHITECTURE.build({**ARCHITECTURE.fields(model), "feature_sise": 3})

@@ -31,11 +31,11 @@ def test_windows_masks_and_positions_equal_monais(parts, number):
         facts["padded"],
     )
 
-    ids = windows.regions(full, used, moved)
+    ids = windows.shift_region_ids(full, used, moved)
     np.testing.assert_array_equal(ids[:, :, None] != ids[:, None, :], arrays[f"mask{number}"])
     np.testing.assert_array_equal(windows.relative_index(window), arrays[f"relidx{number}"])
     volume = np.arange(np.prod(full) * 2).reshape(1, *full, 2)
-    np.testing.assert_array_equal(windows.cut(volume, used)[0], arrays[f"partition{number}"])
+    np.testing.assert_array_equal(windows.window_partition(volume, used)[0], arrays[f"partition{number}"])
 
 
 @settings(max_examples=12, deadline=None)
@@ -44,9 +44,9 @@ def test_join_undoes_cut_and_crop_undoes_pad(size, window, batch):
     x = np.random.default_rng(0).normal(size=(batch, *size, 3)).astype(np.float32)
     used, _ = windows.fit(size, window, window)
     full = windows.padded(size, used)
-    tokens = windows.cut(windows.pad_to(x, full), used)
+    tokens = windows.window_partition(windows.pad_to(x, full), used)
     assert tokens.shape == (batch, np.prod(full) // np.prod(used), np.prod(used), 3)
-    np.testing.assert_array_equal(windows.crop_to(windows.join(tokens, used, full), size), x)
+    np.testing.assert_array_equal(windows.crop_to(windows.window_reverse(tokens, used, full), size), x)
 
 
 @settings(max_examples=12, deadline=None)
@@ -54,12 +54,14 @@ def test_join_undoes_cut_and_crop_undoes_pad(size, window, batch):
 def test_tokens_of_a_region_were_neighbours_before_the_roll(size, window):
     used, shift = windows.fit(size, window, tuple(w // 2 for w in window))
     full = windows.padded(size, used)
-    ids = windows.regions(full, used, shift)
+    ids = windows.shift_region_ids(full, used, shift)
     if ids is None:
         assert not any(shift)
         return
     places = np.moveaxis(np.indices(full), 0, -1)[None]  # 1 x y z 3
-    rolled = np.asarray(windows.cut(np.roll(places, [-s for s in shift], (1, 2, 3)), used))[0]  # n t 3
+    rolled = np.asarray(windows.window_partition(np.roll(places, [-s for s in shift], (1, 2, 3)), used))[
+        0
+    ]  # n t 3
     apart = np.abs(rolled[:, :, None] - rolled[:, None, :])  # n t t 3
     near = (apart < np.array(used)).all(-1)
     np.testing.assert_array_equal(near, ids[:, :, None] == ids[:, None, :])
@@ -67,10 +69,10 @@ def test_tokens_of_a_region_were_neighbours_before_the_roll(size, window):
 
 def test_an_axis_no_longer_than_its_window_is_one_unshifted_window():
     assert windows.fit((7, 8, 3), (7, 7, 7), (3, 3, 3)) == ((7, 7, 3), (0, 3, 0))
-    assert windows.regions((7, 7, 7), (7, 7, 7), (0, 0, 0)) is None
+    assert windows.shift_region_ids((7, 7, 7), (7, 7, 7), (0, 0, 0)) is None
 
 
 def test_cut_is_the_same_inside_jit():
     x = np.arange(2 * 4 * 6 * 2, dtype=np.float32).reshape(1, 4, 6, 2, 2)
-    cut = jax.jit(windows.cut, static_argnums=1)(x, (2, 3, 1))
-    np.testing.assert_array_equal(cut, windows.cut(x, (2, 3, 1)))
+    cut = jax.jit(windows.window_partition, static_argnums=1)(x, (2, 3, 1))
+    np.testing.assert_array_equal(cut, windows.window_partition(x, (2, 3, 1)))

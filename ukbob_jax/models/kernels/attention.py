@@ -2,7 +2,7 @@
 
 With 7 x 7 x 7 windows the 343 x 343 scores of all windows are far larger than anything else in the network. On a CPU
 they are therefore never held together: a step computes one window (or a few small ones) of one head, and the backward
-pass computes the scores again from the softmax's normaliser (as Dao et al. 2022, FlashAttention, do). On GPU and TPU
+pass computes the scores again from their logsumexp (as Dao et al. 2022, FlashAttention, do). On GPU and TPU
 it is the plain product, softmax, product, which XLA fuses, also recomputed in the backward pass.
 
 Axes: `b` batch, `n` windows, `t` tokens of a window (`q` query, `k` key), `h` heads, `d` width of a head; inside a
@@ -18,8 +18,10 @@ from jax import lax
 
 # Added to the score of tokens in different regions. Not -inf: public weights were trained with this value.
 MASKED = -100.0
-_WHOLE = 1_000_000  # scores of all windows and heads up to which they are computed at once on every platform
-_STEP = 120_000  # scores of one step on a CPU: with a few copies they stay in a core's second level cache
+# Scores of all windows and heads up to which they are computed at once on every platform.
+MAX_DENSE_SCORES = 1_000_000
+# Scores of one step on a CPU: with a few copies they stay in a core's second level cache.
+SCORES_PER_CHUNK = 120_000
 
 Dropout = Callable[[jax.Array], jax.Array]
 
@@ -45,7 +47,7 @@ def attend(
     """
     if dropout is not None:
         return _plain(q, k, v, bias, regions, dropout)[0]
-    if q.size // q.shape[-1] * q.shape[2] <= _WHOLE:
+    if q.size // q.shape[-1] * q.shape[2] <= MAX_DENSE_SCORES:
         return _plain(q, k, v, bias, regions)[0]
 
     @jax.custom_vjp
@@ -53,17 +55,17 @@ def attend(
         return run_forward(q, k, v, bias)[0]
 
     def run_forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        out, normaliser = lax.platform_dependent(
+        out, logsumexp = lax.platform_dependent(
             *inputs, cpu=lambda *a: _forward_cpu(*a, regions), default=lambda *a: _plain(*a, regions)
         )
-        return out, (*inputs, out, normaliser)
+        return out, (*inputs, out, logsumexp)
 
     def run_backward(residuals: tuple[jax.Array, ...], dout: jax.Array) -> tuple[jax.Array, ...]:
         return lax.platform_dependent(
             *residuals,
             dout,
             cpu=lambda *a: _backward_cpu(*a, regions),
-            default=lambda q, k, v, bias, out, normaliser, dout: jax.vjp(
+            default=lambda q, k, v, bias, out, logsumexp, dout: jax.vjp(
                 lambda *a: _plain(*a, regions)[0], q, k, v, bias
             )[1](dout),
         )
@@ -78,24 +80,24 @@ def _plain(
     v: jax.Array,
     bias: jax.Array,
     regions: np.ndarray | None,
-    dropout: Dropout = lambda share: share,
+    dropout: Dropout = lambda probs: probs,
 ) -> tuple[jax.Array, jax.Array]:
-    """The result and the logarithm of the softmax's normaliser, `b n t h 1`."""
+    """The result and the logsumexp of the scores, `b n t h 1`."""
     scores = jnp.einsum("bnqhd,bnkhd->bnhqk", q, k, preferred_element_type=bias.dtype) + bias[None, None]
     if regions is not None:
         ids = jnp.asarray(regions)
-        apart = ids[:, None, :, None] != ids[:, None, None, :]  # n 1 q k
-        scores = jnp.where(apart[None], scores + MASKED, scores)
-    share = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype))
-    normaliser = jnp.moveaxis(jax.nn.logsumexp(scores, axis=-1, keepdims=True), 2, 3)
-    return jnp.einsum("bnhqk,bnkhd->bnqhd", share, v), normaliser
+        masked = ids[:, None, :, None] != ids[:, None, None, :]  # n 1 q k
+        scores = jnp.where(masked[None], scores + MASKED, scores)
+    probs = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype))
+    logsumexp = jnp.moveaxis(jax.nn.logsumexp(scores, axis=-1, keepdims=True), 2, 3)
+    return jnp.einsum("bnhqk,bnkhd->bnqhd", probs, v), logsumexp
 
 
 def _forward_cpu(
     q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, regions: np.ndarray | None
 ) -> tuple[jax.Array, jax.Array]:
     """As `_plain`."""
-    kind, shape = v.dtype, v.shape
+    dtype, shape = v.dtype, v.shape
     q, k, v = (x.astype(bias.dtype) for x in (q, k, v))
     q, k = _with_mask(q, k, regions)
 
@@ -103,16 +105,16 @@ def _forward_cpu(
         q, k, v = qkv  # b c t d
         scores = jnp.einsum("bcqd,bckd->bcqk", q, k) + bias[None, None]
         top = scores.max(-1, keepdims=True)
-        share = jnp.exp(scores - top)
-        total = share.sum(-1, keepdims=True)
-        return jnp.einsum("bcqk,bckd->bcqd", share, v) / total, top + jnp.log(total)
+        probs = jnp.exp(scores - top)
+        total = probs.sum(-1, keepdims=True)
+        return jnp.einsum("bcqk,bckd->bcqd", probs, v) / total, top + jnp.log(total)
 
     def head(inputs: tuple) -> tuple[jax.Array, jax.Array]:
         qkv, bias = inputs
         return lax.map(lambda one: step(one, bias), qkv)
 
-    out, normaliser = lax.map(head, (tuple(map(_to_steps, (q, k, v))), bias))
-    return _from_steps(out, shape).astype(kind), _from_steps(normaliser, shape)
+    out, logsumexp = lax.map(head, (tuple(map(_to_steps, (q, k, v))), bias))
+    return _from_steps(out, shape).astype(dtype), _from_steps(logsumexp, shape)
 
 
 def _backward_cpu(
@@ -121,25 +123,25 @@ def _backward_cpu(
     v: jax.Array,
     bias: jax.Array,
     out: jax.Array,
-    normaliser: jax.Array,
+    logsumexp: jax.Array,
     dout: jax.Array,
     regions: np.ndarray | None,
 ) -> tuple[jax.Array, ...]:
     """Gradients of q, k, v and bias. Scores are kept key by query, so that two of three products read them in order."""
-    kinds, shape = (q.dtype, k.dtype, v.dtype), v.shape
+    dtypes, shape = (q.dtype, k.dtype, v.dtype), v.shape
     width, batch = shape[-1], shape[0]
     q, k, v, out, dout = (x.astype(bias.dtype) for x in (q, k, v, out, dout))
     along = (dout * out).sum(-1, keepdims=True)  # b n t h 1
     q, k = _with_mask(q, k, regions)
 
     def step(total: jax.Array, inputs: tuple, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        q, k, v, dout, along, normaliser = inputs  # b c t d
-        share = jnp.einsum("bckd,bcqd->bckq", k, q) + bias[None, None] - jnp.swapaxes(normaliser, 2, 3)
-        share = jnp.exp(share)
-        dscores = share * (jnp.einsum("bckd,bcqd->bckq", v, dout) - jnp.swapaxes(along, 2, 3))
+        q, k, v, dout, along, logsumexp = inputs  # b c t d
+        probs = jnp.einsum("bckd,bcqd->bckq", k, q) + bias[None, None] - jnp.swapaxes(logsumexp, 2, 3)
+        probs = jnp.exp(probs)
+        dscores = probs * (jnp.einsum("bckd,bcqd->bckq", v, dout) - jnp.swapaxes(along, 2, 3))
         dq = jnp.einsum("bckq,bckd->bcqd", dscores, k[..., :width])
         dk = jnp.einsum("bckq,bcqd->bckd", dscores, q[..., :width])
-        dv = jnp.einsum("bckq,bcqd->bckd", share, dout)
+        dv = jnp.einsum("bckq,bcqd->bckd", probs, dout)
         return total + dscores.sum(1), (dq, dk, dv)
 
     def head(inputs: tuple) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -150,9 +152,9 @@ def _backward_cpu(
         total, gradients = lax.scan(lambda total, one: step(total, one, bias), total, arrays)
         return total.sum(0), gradients
 
-    arrays = tuple(map(_to_steps, (q, k, v, dout, along, normaliser)))
+    arrays = tuple(map(_to_steps, (q, k, v, dout, along, logsumexp)))
     dbias, gradients = lax.map(head, (arrays, jnp.swapaxes(bias, 1, 2)))
-    gradients = (_from_steps(x, shape).astype(kind) for x, kind in zip(gradients, kinds))
+    gradients = (_from_steps(x, shape).astype(dtype) for x, dtype in zip(gradients, dtypes))
     return (*gradients, jnp.swapaxes(dbias, 1, 2))
 
 
@@ -172,7 +174,7 @@ def _with_mask(q: jax.Array, k: jax.Array, regions: np.ndarray | None) -> tuple[
 
 def _windows_per_step(shape: tuple[int, ...]) -> int:
     batch, count, tokens = shape[:3]
-    return min(count, max(1, _STEP // (batch * tokens * tokens)))
+    return min(count, max(1, SCORES_PER_CHUNK // (batch * tokens * tokens)))
 
 
 def _to_steps(x: jax.Array) -> jax.Array:

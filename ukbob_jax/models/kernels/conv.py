@@ -27,23 +27,32 @@ _SMALL = 1024  # voxels up to which one matrix product is
 
 
 def conv3d(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int] = (1, 1, 1), padding: str = "SAME"
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int] = (1, 1, 1),
+    padding: str | Padding = "SAME",
+    groups: int = 1,
 ) -> jax.Array:
     """Correlate a batch of volumes with a kernel, as `lax.conv_general_dilated` does, to rounding.
 
     Args:
         x: `b x y z i`, any float type.
-        kernel: `kx ky kz i o`, of the same type.
+        kernel: `kx ky kz i o`, of the same type; with groups its `i` is that of one group.
         strides: voxels, x y z.
-        padding: "SAME" (zeros, so that stride 1 keeps the size) or "VALID" (none).
+        padding: "SAME" (zeros, so that stride 1 keeps the size), "VALID" (none), or zeros before and after x, y and z.
+        groups: runs of channels, each seen by its own run of outputs; i of them are a depthwise convolution.
     Returns:
         `b x y z o`, of the type of `x`. On a CPU, types narrower than float32 are summed in float32.
     Raises:
         ValueError: ranks, channels or types do not fit, or the padding has another name.
     """
-    _check(x, kernel, padding)
+    _check(x, kernel, padding, groups)
     window, strides = kernel.shape[:3], tuple(strides)
-    pads = tuple((int(a), int(b)) for a, b in lax.padtype_to_pads(x.shape[1:4], window, strides, padding))
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:4], window, strides, padding)
+    pads = tuple((int(a), int(b)) for a, b in padding)
+    if groups > 1:
+        return _plain(x, kernel, strides=strides, padding=pads, groups=groups)
     if strides == (1, 1, 1) and window != (1, 1, 1):
         return _dense(x, kernel, pads)
     if window == strides and not any(map(any, pads)):
@@ -81,17 +90,21 @@ def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(batch, *(2 * n for n in size), outputs)
 
 
-def _check(x: jax.Array, kernel: jax.Array, padding: str) -> None:
-    if x.ndim != 5 or kernel.ndim != 5 or x.shape[-1] != kernel.shape[3]:
+def _check(x: jax.Array, kernel: jax.Array, padding: str | Padding, groups: int = 1) -> None:
+    if x.ndim != 5 or kernel.ndim != 5 or x.shape[-1] != kernel.shape[3] * groups:
         raise ValueError(f"x must be b x y z i and kernel kx ky kz i o, got {x.shape} and {kernel.shape}")
     if x.dtype != kernel.dtype:
         raise ValueError(f"x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other's type")
-    if padding not in ("SAME", "VALID"):
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
         raise ValueError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
 
 
-def _plain(x: jax.Array, kernel: jax.Array, *, strides: tuple[int, ...], padding: Padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS_3D)
+def _plain(
+    x: jax.Array, kernel: jax.Array, *, strides: tuple[int, ...], padding: Padding, groups: int = 1
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=_DIMENSIONS_3D, feature_group_count=groups
+    )
 
 
 def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -161,18 +174,18 @@ def _backward_cpu(
 
 
 def _forward_cpu(x: jax.Array, kernel: jax.Array, *, padding: Padding) -> jax.Array:
-    kind, window = x.dtype, kernel.shape[:3]
+    dtype, window = x.dtype, kernel.shape[:3]
     x, kernel = _at_least_float32(x), _at_least_float32(kernel)
     if _is_small(x):
         y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
-    elif _is_wide(kernel.shape):
+    elif _use_winograd(kernel.shape):
         y = winograd.convolve(x, kernel, padding)
     else:
-        y = _by_runs(x, kernel, padding)
-    return y.astype(kind)
+        y = _conv_z_blocked(x, kernel, padding)
+    return y.astype(dtype)
 
 
-def _by_runs(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def _conv_z_blocked(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """A stride 1 convolution as one 2D convolution over x and y, two neighbours along z at a time.
 
     With few channels a convolution cannot fill the vector units. So the outputs of a run along z are computed
@@ -183,11 +196,11 @@ def _by_runs(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
     length = x.shape[3] - depth + 1  # outputs along z
     run = min(2, length)
-    x = _runs(x, run, depth)  # b x y n (run+kz-1)i
+    x = _z_blocks(x, run, depth)  # b x y n (run+kz-1)i
     batch, *size, count, wide = x.shape
     # One axis for y and n, neighbours along y being n apart, spares two transpositions.
     x = x.reshape(batch, size[0], size[1] * count, wide)
-    y = _plain_2d(x, _widen(kernel, run), (padding[0], (0, 0)), dilation=(1, count))
+    y = _plain_2d(x, _expand_kernel(kernel, run), (padding[0], (0, 0)), dilation=(1, count))
     return y.reshape(batch, y.shape[1], -1, count * run, outputs)[..., :length, :]
 
 
@@ -197,18 +210,18 @@ def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], p
     Slice s of the input meets the slices s - kx .. of dy: shifts along y and z widen the input's side of the product
     and shifts along x the other side, so that neither is copied more than a slice's worth at a time.
     """
-    kind, (inputs, outputs), depth = x.dtype, (x.shape[-1], dy.shape[-1]), window[2]
+    dtype, (inputs, outputs), depth = x.dtype, (x.shape[-1], dy.shape[-1]), window[2]
     x, dy = _at_least_float32(x), _at_least_float32(dy)
     if _is_small(x):
         seen = _neighbourhoods(x, window, padding)
         product = seen.reshape(-1, seen.shape[-1]).T @ dy.reshape(-1, outputs)
-        return product.reshape(*window, inputs, outputs).astype(kind)
-    if _is_wide((*window, inputs, outputs)):
-        return winograd.weight_gradient(x, dy, padding).astype(kind)
+        return product.reshape(*window, inputs, outputs).astype(dtype)
+    if _use_winograd((*window, inputs, outputs)):
+        return winograd.weight_gradient(x, dy, padding).astype(dtype)
     run = min(dy.shape[3], 4 if outputs <= 16 else 2 if outputs <= 32 else 1)  # about 48 columns
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
-    x = _runs(x, run, depth)  # b x y n (run+kz-1)i
-    dy = _fill(dy, run)
+    x = _z_blocks(x, run, depth)  # b x y n (run+kz-1)i
+    dy = _pad_to_multiple(dy, run)
     dy = dy.reshape(*dy.shape[:3], x.shape[3], run * outputs)  # b x y n (run o)
     # Output slice u sees input slices u - low .. u - low + kx - 1, so input slice s meets dy slices s + low - p.
     low, high = padding[0]
@@ -227,7 +240,7 @@ def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], p
     total, _ = lax.scan(add_slice, total, jnp.arange(x.shape[1]))
     total = total.reshape(window[1], run + depth - 1, inputs, window[0], run, outputs)
     total = jnp.transpose(total, (3, 0, 1, 2, 4, 5))  # kx ky run+kz-1 i run o
-    return sum(total[:, :, t : t + depth, :, t] for t in range(run)).astype(kind)
+    return sum(total[:, :, t : t + depth, :, t] for t in range(run)).astype(dtype)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:
@@ -239,7 +252,7 @@ def _is_small(x: jax.Array) -> bool:
     return x.size <= _SMALL * x.shape[-1]
 
 
-def _is_wide(kernel: tuple[int, ...]) -> bool:
+def _use_winograd(kernel: tuple[int, ...]) -> bool:
     """A kernel of 3 x 3 x 3 voxels with many channels on either side."""
     return kernel[:3] == (winograd.TAPS,) * 3 and min(kernel[3:]) >= _MANY
 
@@ -253,12 +266,12 @@ def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> 
     return x
 
 
-def _fill(x: jax.Array, run: int) -> jax.Array:
+def _pad_to_multiple(x: jax.Array, run: int) -> jax.Array:
     """Zeros at the end of z, up to a multiple of `run`."""
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -x.shape[3] % run), (0, 0)))
 
 
-def _runs(x: jax.Array, run: int, depth: int) -> jax.Array:
+def _z_blocks(x: jax.Array, run: int, depth: int) -> jax.Array:
     """Overlapping runs along z as channels: `b x y z i` to `b x y n (run+kz-1)i`, windows `run` apart."""
     count = -(-(x.shape[3] - depth + 1) // run)
     blocks = -(-(run + depth - 1) // run)  # a window is this many whole blocks, the last cut short
@@ -271,7 +284,7 @@ def _runs(x: jax.Array, run: int, depth: int) -> jax.Array:
     return jnp.concatenate(pieces, -1)
 
 
-def _widen(kernel: jax.Array, run: int) -> jax.Array:
+def _expand_kernel(kernel: jax.Array, run: int) -> jax.Array:
     """`kx ky kz i o` to `kx ky (run+kz-1)i (run o)`: the kernel shifted by t along z for the t-th output."""
     kx, ky, depth, inputs, outputs = kernel.shape
     shifted = [jnp.pad(kernel, ((0, 0), (0, 0), (t, run - 1 - t), (0, 0), (0, 0))) for t in range(run)]

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ukbob_jax.models.blocks import Dropout, Norm, PatchEmbed, ResidualBlock, kernel_init, standardize, wide
+from ukbob_jax.models.blocks import (
+    Dropout,
+    Norm,
+    PatchEmbed,
+    ResidualBlock,
+    at_least_float32,
+    kernel_init,
+    standardize,
+)
 from ukbob_jax.models.kernels.attention import attend
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.windows import Size
@@ -70,7 +78,7 @@ class WindowAttention(nn.Module):
         init = nn.initializers.truncated_normal(0.02)
         table = self.param("relative_bias", init, (rows, self.heads), jnp.float32)
         index = windows.relative_index(self.window)[:tokens, :tokens]
-        return table.T[:, index].astype(wide(self.dtype))
+        return table.T[:, index].astype(at_least_float32(self.dtype))
 
 
 class Mlp(nn.Module):
@@ -129,8 +137,10 @@ class SwinBlock(nn.Module):
             self.dtype,
             name="attention",
         )
-        x = attention(windows.cut(x, window), windows.regions(full, window, shift), train)
-        x = windows.join(x, window, full)
+        x = attention(
+            windows.window_partition(x, window), windows.shift_region_ids(full, window, shift), train
+        )
+        x = windows.window_reverse(x, window, full)
         if any(shift):
             x = jnp.roll(x, shift, (1, 2, 3))
         return windows.crop_to(x, size)
@@ -206,4 +216,4 @@ class Encoder(nn.Module):
     def _output(self, x: jax.Array) -> jax.Array:
         if not self.normalize:
             return x
-        return standardize(x.astype(wide(self.dtype)), (4,)).astype(self.dtype)
+        return standardize(x.astype(at_least_float32(self.dtype)), (4,)).astype(self.dtype)

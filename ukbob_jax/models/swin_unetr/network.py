@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError
-from ukbob_jax.models.blocks import NORMS, Conv, ResidualBlock, UpBlock, wide
+from ukbob_jax.models.blocks import NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.encoder import MERGINGS, Encoder
 from ukbob_jax.models.swin_unetr.windows import Size
@@ -78,6 +78,8 @@ class SwinUNETR(nn.Module):
 
     def __post_init__(self) -> None:
         """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
+        if isinstance(self.window_size, int):
+            object.__setattr__(self, "window_size", (self.window_size,) * 3)
         for name in ("depths", "num_heads", "window_size"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -121,7 +123,12 @@ class SwinUNETR(nn.Module):
         self.decoder2 = up(f, norm, self.dtype)
         self.decoder1 = up(f, norm, self.dtype)
         head = functools.partial(
-            Conv, self.out_channels, size=1, bias=True, dtype=self.dtype, accumulate=wide(self.dtype)
+            Conv,
+            self.out_channels,
+            size=1,
+            bias=True,
+            dtype=self.dtype,
+            accumulate=at_least_float32(self.dtype),
         )
         self.head = head()
         self.aux = [head() for _ in range(self.deep_supervision)]  # of decoder2, decoder3, ...
@@ -171,32 +178,7 @@ class SwinUNETR(nn.Module):
     @property
     def window(self) -> Size:
         """Window size as one number per axis."""
-        return (self.window_size,) * 3 if isinstance(self.window_size, int) else tuple(self.window_size)
-
-    def config(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_config` builds the same model from them."""
-        fields = {
-            name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("parent", "name")
-        }
-        fields["dtype"] = jnp.dtype(self.dtype).name
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "SwinUNETR":
-        """The model of `config()`.
-
-        Raises:
-            ConfigError: a field is unknown or missing.
-        """
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        if "dtype" in fields:
-            fields["dtype"] = jnp.dtype(fields["dtype"])
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise ConfigError(
-                f"SwinUNETR: {error}. Its fields: {', '.join(cls.__dataclass_fields__)}."
-            ) from None
+        return tuple(self.window_size)
 
     def _check_fields(self) -> None:
         wrong = None

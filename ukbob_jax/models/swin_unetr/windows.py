@@ -38,7 +38,7 @@ def crop_to(x: jax.Array, size: Size) -> jax.Array:
     return x if x.shape[1:4] == tuple(size) else x[:, : size[0], : size[1], : size[2]]
 
 
-def cut(x: jax.Array, window: Size) -> jax.Array:
+def window_partition(x: jax.Array, window: Size) -> jax.Array:
     """`x` (b x y z c) as windows (b n t c); x, y, z must be multiples of the window. Order: x slowest, z fastest."""
     b, *size, c = x.shape
     counts = [s // w for s, w in zip(size, window)]
@@ -47,8 +47,8 @@ def cut(x: jax.Array, window: Size) -> jax.Array:
     return x.reshape(b, int(np.prod(counts)), int(np.prod(window)), c)
 
 
-def join(tokens: jax.Array, window: Size, size: Size) -> jax.Array:
-    """Windows (b n t c) back to the volume (b x y z c) of `size` that `cut` took them from."""
+def window_reverse(tokens: jax.Array, window: Size, size: Size) -> jax.Array:
+    """Windows (b n t c) back to the volume (b x y z c) of `size` that `window_partition` took them from."""
     b, _, _, c = tokens.shape
     counts = [s // w for s, w in zip(size, window)]
     x = tokens.reshape(b, *counts, *window, c).transpose(0, 1, 4, 2, 5, 3, 6, 7)
@@ -56,7 +56,7 @@ def join(tokens: jax.Array, window: Size, size: Size) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=64)
-def regions(size: Size, window: Size, shift: Size) -> np.ndarray | None:
+def shift_region_ids(size: Size, window: Size, shift: Size) -> np.ndarray | None:
     """Which part of the unshifted volume each token comes from, after the roll by `-shift`.
 
     Two tokens of one window may attend to each other only if their regions are equal. Keeping n*t ids instead of an
