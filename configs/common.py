@@ -36,7 +36,7 @@ def base() -> ml_collections.ConfigDict:
     config.solf.processes = 1  # so many; the shares only measure, a run with 1 judges what they measured
 
     config.audit = ml_collections.ConfigDict()
-    config.audit.cases = 120  # flagged labels that are shown with pictures, strangest first
+    config.audit.cases = 120  # flagged labels that are shown with pictures, largest outlier score first
     config.audit.rows = 2_000  # flagged labels that are listed
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 

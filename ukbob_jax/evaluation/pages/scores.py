@@ -6,7 +6,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import figures, scoring
+from ukbob_jax.evaluation import charts, montages, scoring
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.store.reader import Store
@@ -60,7 +60,7 @@ def clean_section(variants: dict[str, list[dict]], methods: dict[str, str]) -> S
                 ("variant", "mean Dice", "95 % interval", "HD95 mm", "surface Dice"), surface, "Over scans."
             ),
         ],
-        pictures=[Picture("organ_dice", figures.bars(groups, "Dice"), "Dice per organ; longer is better.")],
+        pictures=[Picture("organ_dice", charts.bars(groups, "Dice"), "Dice per organ; longer is better.")],
     )
 
 
@@ -130,4 +130,4 @@ def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> byte
     labels = [("truth", np.where(np.isin(truth, ours), truth, 0))]
     for method in (OFF, ETTA):
         labels.append((method, ours[read_volume(folder / f"{subject}_{method}.nii.gz", kind="label").array]))
-    return figures.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)
+    return montages.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)
