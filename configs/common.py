@@ -170,6 +170,7 @@ def base() -> ml_collections.ConfigDict:
     config.evaluate.methods = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
     config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
+    config.evaluate.lesions = False  # also count connected pieces: lesions found, missed and false
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
     config.evaluate.tolerances_mm = ml_collections.ConfigDict()  # organ -> its own tolerance
     config.evaluate.groups = ""  # attribute whose groups are compared, such as "sex"

@@ -112,7 +112,7 @@ def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize
 
 def region_dice(pred: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:
     """Return the Dice of each region of two label maps, `k`."""
-    pairs = zip(np.moveaxis(regions.masks(pred), -1, 0), np.moveaxis(regions.masks(true), -1, 0))
+    pairs = ((regions.mask(pred, r), regions.mask(true, r)) for r in range(len(regions.names)))
     return np.array([metrics.dice(p, t, 2)[1] for p, t in pairs])
 
 
