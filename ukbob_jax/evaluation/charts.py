@@ -1,6 +1,6 @@
 """Curves, bars and scatter plots of numbers: each function returns the bytes of a PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,8 +18,8 @@ def _tidy(axes: Axes, x: str, y: str, title: str = "") -> None:
         axes.set_title(title, fontsize=10, color=INK)
 
 
-def curves(panels: Sequence[tuple[str, dict[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
-    """Side by side: (y label, {series name: (steps, values)})."""
+def curves(panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
+    """Plot side by side: (y label, {series name: (steps, values)})."""
     figure = Figure(figsize=(4.6 * len(panels), 3.2))
     for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for color, (title, (steps, values)) in zip(SERIES, series.items()):
@@ -32,8 +32,8 @@ def curves(panels: Sequence[tuple[str, dict[str, tuple[Sequence[float], Sequence
     return render(figure)
 
 
-def bars(rows: dict[str, dict[str, float]], x: str) -> bytes:
-    """Grouped horizontal bars: {group: {series: value}}, one group per organ."""
+def bars(rows: Mapping[str, Mapping[str, float]], x: str) -> bytes:
+    """Draw grouped horizontal bars: {group: {series: value}}, one group per organ."""
     series = list(dict.fromkeys(name for values in rows.values() for name in values))
     figure = Figure(figsize=(7.0, 0.6 + 0.11 * len(rows) * (len(series) + 1)))
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def bars(rows: dict[str, dict[str, float]], x: str) -> bytes:
 def scatter(
     panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]], x: str, y: str
 ) -> bytes:
-    """Per organ (title, x, y, flagged, wrong): every label a dot; flagged ones red, known errors ringed."""
+    """Plot per organ (title, x, y, flagged, wrong): every label a dot; flagged ones red, known errors ringed."""
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.7 * lines), layout="constrained")
@@ -77,8 +77,8 @@ def scatter(
     return render(figure)
 
 
-def precision_recall(lines: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], marked: float) -> bytes:
-    """Per rule (setting, precision, recall): the curve, its best F1 labelled, and the setting `marked` as a square."""
+def precision_recall(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], marked: float) -> bytes:
+    """Plot per rule (setting, precision, recall): the curve, its best F1 labelled, and the setting `marked` as a square."""
     figure = Figure(figsize=(5.0, 3.8))
     axes = figure.subplots()
     for row, (color, (name, (setting, precision, recall))) in enumerate(zip(SERIES, lines.items())):

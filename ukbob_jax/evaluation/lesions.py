@@ -1,12 +1,14 @@
 """Agreement counted in lesions rather than voxels: a small lesion that is missed counts as much as a large one."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cc3d
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
+
+Connectivity = Literal[6, 18, 26]  # neighbours of a voxel: by faces, edges too, corners too
 
 
 class Lesions(NamedTuple):
@@ -21,7 +23,12 @@ class Lesions(NamedTuple):
 
 
 def lesions(
-    pred: np.ndarray, true: np.ndarray, label: int = 1, *, connectivity: int = 26, min_voxels: int = 1
+    pred: np.ndarray,
+    true: np.ndarray,
+    label: int = 1,
+    *,
+    connectivity: Connectivity = 26,
+    min_voxels: int = 1,
 ) -> Lesions:
     """Compare lesion by lesion, as the BraTS challenge does since 2023 (without its dilation).
 
@@ -67,7 +74,7 @@ def lesions(
     )
 
 
-def _pieces(mask: np.ndarray, connectivity: int, min_voxels: int) -> tuple[np.ndarray, np.ndarray]:
+def _pieces(mask: np.ndarray, connectivity: Connectivity, min_voxels: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each voxel's piece, from 1 (0: none), and how many voxels each piece has."""
     components, count = cc3d.connected_components(
         mask.astype(np.uint8), connectivity=connectivity, return_N=True

@@ -44,7 +44,7 @@ def montage(
     spacing_mm: Sequence[float],
     colors: np.ndarray,
 ) -> bytes:
-    """Coronal mid-slices of several subjects: the image above, the image under its labels below."""
+    """Draw coronal mid-slices of several subjects: the image above, the image under its labels below."""
     figure = Figure(figsize=(1.5 * len(images), 6.2))
     grid = figure.subplots(2, len(images), squeeze=False)
     for column, (image, label, title) in enumerate(zip(images, labels, titles)):
@@ -61,10 +61,12 @@ def montage(
 
 
 def three_planes(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray]], center: Sequence[Sequence[int]], spacing_mm: Sequence[float],
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    center: Sequence[Sequence[int] | np.ndarray],
+    spacing_mm: Sequence[float],
     colors: np.ndarray,
-) -> bytes:  # fmt: skip
-    """One row per (title, image, label): axial, coronal and sagittal through that row's `center` voxel."""
+) -> bytes:
+    """Draw one row per (title, image, label): axial, coronal and sagittal through that row's `center` voxel."""
     figure = Figure(figsize=(6.0, 2.9 * len(rows)))
     grid = figure.subplots(len(rows), 3, squeeze=False, width_ratios=(1.3, 1, 0.8))
     for line, ((title, image, label), voxel) in enumerate(zip(rows, center)):
@@ -84,7 +86,7 @@ def comparison(
     spacing_mm: Sequence[float],
     colors: np.ndarray,
 ) -> bytes:
-    """The same coronal and axial slice under each of several label maps: truth, prediction, adapted prediction."""
+    """Draw the same coronal and axial slice under each of several label maps: truth, prediction, adapted prediction."""
     figure = Figure(figsize=(2.3 * (len(labels) + 1), 6.6))
     grid = figure.subplots(2, len(labels) + 1, squeeze=False, height_ratios=(2.4, 1))
     grey = rescale_intensity(image)
@@ -99,46 +101,46 @@ def comparison(
 
 
 class SheetRow(NamedTuple):
-    """One scan of a contact sheet: (title, plane, picture `h w` or `h w 3` in 0..1), and its spacing in mm."""
+    """One scan of a contact sheet: panels of (title, plane, picture `h w` or `h w 3` in 0..1), and the spacing in mm."""
 
     title: str
     panels: list[tuple[str, str, np.ndarray]]
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Sequence[float]  # x y z
 
 
 def sheet_row(
-    title: str, image: np.ndarray, contrasts: Sequence[str], label: np.ndarray | None, spacing_mm: Sequence[float],
+    title: str,
+    image: np.ndarray,
+    contrasts: Sequence[str],
+    label: np.ndarray | None,
+    spacing_mm: Sequence[float],
     colors: np.ndarray,
-) -> SheetRow:  # fmt: skip
-    """The middle coronal slice of every channel of `x y z c`, then three middle slices under the label `x y z`."""
+) -> SheetRow:
+    """Cut the middle coronal slice of every channel of `x y z c`, then three middle slices under the label `x y z`."""
     middles = {plane: image.shape[axis] // 2 for plane, axis in PLANES.items()}
-    panels = [
-        (
-            name,
-            "coronal",
-            slice_for_display(rescale_intensity(image[..., channel]), "coronal", middles["coronal"]),
-        )
-        for channel, name in enumerate(contrasts)
-    ]
+    panels = []
+    for channel, name in enumerate(contrasts):
+        grey = rescale_intensity(image[..., channel])
+        panels.append((name, "coronal", slice_for_display(grey, "coronal", middles["coronal"])))
     if label is not None:
         grey = rescale_intensity(image[..., 0])
         for plane in ("coronal", "axial", "sagittal"):
-            pair = (slice_for_display(array, plane, middles[plane]) for array in (grey, label))
-            panels.append((f"{plane}, labels", plane, overlay(*pair, colors)))
-    return SheetRow(title, panels, tuple(spacing_mm))
+            base, labels = (slice_for_display(array, plane, middles[plane]) for array in (grey, label))
+            panels.append((f"{plane}, labels", plane, overlay(base, labels, colors)))
+    return SheetRow(title, panels, spacing_mm)
 
 
 def contact_sheet(rows: Sequence[SheetRow]) -> bytes:
-    """One row per scan. The letter in a panel's corner is the side of the body that its left edge shows."""
-    columns = max(len(found.panels) for found in rows)
+    """Draw one row per scan. The letter in a panel's corner is the side of the body that its left edge shows."""
+    columns = max(len(row.panels) for row in rows)
     figure = Figure(figsize=(1.7 * columns, 2.6 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
-    for line, found in enumerate(rows):
-        for column, (name, plane, picture) in enumerate(found.panels):
-            title = f"{found.title}\n{name}" if column == 0 else name
-            _show(grid[line, column], picture, plane, found.spacing_mm, title)
+    for line, row in enumerate(rows):
+        for column, (name, plane, picture) in enumerate(row.panels):
+            title = f"{row.title}\n{name}" if column == 0 else name
+            _show(grid[line, column], picture, plane, row.spacing_mm, title)
             side = "P" if plane == "sagittal" else "R"
             grid[line, column].text(0.03, 0.97, side, transform=grid[line, column].transAxes, color="white",
                                     fontsize=8, va="top")  # fmt: skip

@@ -114,15 +114,18 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
         scans = np.array([np.nan if v is None else v for v in dice[method].values()])
         out[method] = {
             "scans": len(scans),
-            "dice": json_number(np.nanmean(scans)) if np.isfinite(scans).any() else None,
+            "dice": json_number(float(np.nanmean(scans))) if np.isfinite(scans).any() else None,
             "dice_interval": [json_number(v) for v in statistics.bootstrap_interval(scans)],
             "mean": means(own),
             "undefined": sum(row["dice"] is None for row in own),
             "volumes": volumes(own),
         }
         if groups:
-            pairs = [(d, groups[s]) for s, d in dice[method].items() if d is not None]
-            out[method]["equity"] = statistics.equity(*zip(*pairs))._asdict() if pairs else None
+            scored = {s: d for s, d in dice[method].items() if d is not None}
+            of_groups = [groups[s] for s in scored]
+            out[method]["equity"] = (
+                statistics.equity(list(scored.values()), of_groups)._asdict() if scored else None
+            )
         if method != "off" and "off" in methods:
             first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", method))
             change = statistics.paired(first, second)._asdict()
@@ -144,7 +147,9 @@ def dice_means(rows: Rows, method: str, by: str) -> dict[str, float | None]:
     for row in rows:
         if row["method"] == method:
             values.setdefault(row[by], []).append(np.nan if row["dice"] is None else row["dice"])
-    return {key: json_number(np.nanmean(v)) if np.isfinite(v).any() else None for key, v in values.items()}
+    return {
+        key: json_number(float(np.nanmean(v))) if np.isfinite(v).any() else None for key, v in values.items()
+    }
 
 
 def means(rows: Rows) -> dict[str, float | None]:

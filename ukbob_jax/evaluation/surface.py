@@ -13,7 +13,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
@@ -157,7 +157,7 @@ def _ask_trees(
     spacing = np.asarray(spacing_mm, np.float64)
     for label in np.unique(labels[waiting]):
         mine = waiting[labels[waiting] == label]
-        tree = cKDTree(np.argwhere(target == label) * spacing, balanced_tree=False, compact_nodes=False)
+        tree = KDTree(np.argwhere(target == label) * spacing, balanced_tree=False, compact_nodes=False)
         points = np.stack(np.unravel_index(open_at[mine], target.shape), -1) * spacing
         found[mine] = tree.query(points, workers=-1)[0]
 
@@ -168,7 +168,7 @@ def _summary(
     """Return hd95, hd, assd and nsd of one class."""
     sizes = [d.zeros + d.others.size for d in (pred_to_true, true_to_pred)]
     if not all(sizes):
-        return (np.nan,) * 4 if not any(sizes) else (np.inf, np.inf, np.inf, 0.0)
+        return (np.inf, np.inf, np.inf, 0.0) if any(sizes) else (np.nan, np.nan, np.nan, np.nan)
     hd95 = max(_percentile(d, 95.0) for d in (pred_to_true, true_to_pred))
     hd = max(float(d.others[-1]) if d.others.size else 0.0 for d in (pred_to_true, true_to_pred))
     mean = sum(float(d.others.sum(dtype=np.float64)) for d in (pred_to_true, true_to_pred)) / sum(sizes)

@@ -65,6 +65,11 @@ def ratio(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
+def percent(fraction: float | None) -> str:
+    """Write a fraction as percent with two decimals, or a dash where there was nothing to flag."""
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
 def planted_errors(store: Store) -> set[tuple[str, int]]:
     """Return (subject, organ) of every error that is known to have been planted."""
     return {
@@ -80,7 +85,7 @@ def sweep_table(rows: list[dict]) -> Table:
         (
             row["rule"],
             f"{row['setting']:g}",
-            f"{100 * error_detection.flagged_fraction(row):.2f} %",
+            percent(error_detection.flagged_fraction(row)),
             row["precision"],
             row["recall"],
         )
