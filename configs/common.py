@@ -3,6 +3,9 @@
 import ml_collections
 
 from configs import networks
+from ukbob_jax import options
+from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
+from ukbob_jax.inference.windows.window import Window
 
 
 def base() -> ml_collections.ConfigDict:
@@ -59,7 +62,7 @@ def base() -> ml_collections.ConfigDict:
     config.labeller.timeout_s = 3600.0  # of one call
     config.labeller.workers = 1  # calls at a time
     config.labeller.workdir = "{workdir}"  # of the teacher's training
-    config.labeller.adapt = False  # ETTA for the teacher
+    config.labeller.method = "off"  # how a teacher is adapted to each scan; one of those of evaluate.methods
     config.labeller.process = 0  # which share of the subjects to label, of
     config.labeller.processes = 1  # so many
 
@@ -75,11 +78,10 @@ def base() -> ml_collections.ConfigDict:
     config.fold = 0  # which of several splits, or of the folds
 
     config.data = ml_collections.ConfigDict()
-    config.data.store = config.get_ref("store")
-    config.data.label = config.get_ref("label")
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.val_label = "manual"  # label set that validation compares with
+    config.data.names = ""  # label set of the labels' ids, a key of `anatomy.DATASETS`; empty: ours
     config.data.organs = ()  # names to learn, the others count as background; empty: all of the label set
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
@@ -97,13 +99,27 @@ def base() -> ml_collections.ConfigDict:
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
     config.regions = ""  # "brats" or "decathlon": learn overlapping tumour regions of labels numbered so
 
-    config.loss = "dice_ce"  # released script; or "dice_bce", the paper's
+    config.loss = ml_collections.ConfigDict()
+    config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's
+    config.loss.include_background = True  # False: Dice without class 0
+    config.loss.squared = False  # squares in Dice's denominator
+    config.loss.jaccard = False
+    config.loss.batch = False  # Dice of the whole batch instead of each crop
+    config.loss.smooth_nr = 1e-5  # added to Dice's numerator
+    config.loss.smooth_dr = 1e-5  # and denominator
+    config.loss.lambda_dice = 1.0  # factor on Dice
+    config.loss.lambda_ce = 1.0  # factor on cross entropy
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
     config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.learning_rate = 1e-4  # released script
     config.optimizer.warmup_steps = 500  # ours
+    config.optimizer.schedule = "cosine"  # after the warm-up; or "constant"
+    config.optimizer.final_fraction = 0.0  # of the rate, at the end of the cosine
+    config.optimizer.b1 = 0.9  # Adam's
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
     config.optimizer.weight_decay = 1e-5  # released script
     config.optimizer.clip_norm = 1.0  # ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
@@ -116,6 +132,11 @@ def base() -> ml_collections.ConfigDict:
     config.train.eval_every = 2_000
     config.train.checkpoint_every = 1_000
     config.train.stop_after_nonfinite = 20
+    config.train.keep = 2  # latest checkpoints that stay, beside the best
+    config.train.best = (
+        "val/dice",
+        "max",
+    )  # number of the validation that ranks checkpoints, and which end is best
     config.train.accumulate = 1  # passes of the network per step, over that share of the batch each
     config.train.ema = 0.0  # decay of the running average of the weights that is validated and kept; 0: none
 
@@ -130,25 +151,23 @@ def base() -> ml_collections.ConfigDict:
     config.mesh.space = 1  # devices that share each crop, split along x
 
     config.inference = ml_collections.ConfigDict()
-    config.inference.overlap = 0.5
-    config.inference.blend = "gaussian"
-    config.inference.batch = 4  # windows per call
+    config.inference.overlap = Window.overlap  # fraction of a window that its neighbour covers
+    config.inference.blend = Window.blend  # of overlapping windows: "gaussian" or "constant"
+    config.inference.batch = Window.batch  # windows per call
     config.inference.mirror = False  # average with the mirror image, sides exchanged
     config.inference.dtype = ""  # "bfloat16" or "float32"; empty: as in training
+    config.inference.gate = False  # remove organs whose part of the body is not in the scan
 
-    config.etta = ml_collections.ConfigDict()
-    config.etta.steps = 1
-    config.etta.learning_rate = 1e-3
-    config.tent = ml_collections.ConfigDict()
-    config.tent.learning_rate = 1e-3
-    config.bn = ml_collections.ConfigDict()
-    config.bn.share = 0.5  # of the scan's own statistics in batch norm
+    # methods of adaptation; fields, meaning and defaults are those of ukbob_jax/inference/adaptation/options.py
+    config.etta = options.section(Adaptation, OF_THE_NETWORK)  # max_drift=inf: no limit
+    config.tent = options.section(Tent, OF_THE_NETWORK)
+    config.bn = options.section(BatchNorm, OF_THE_NETWORK)
 
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.name = "test"  # of the files in {workdir}/evaluation
     config.evaluate.split = "test"
     config.evaluate.label = "manual"
-    config.evaluate.adapt = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
+    config.evaluate.methods = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
     config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
@@ -160,10 +179,9 @@ def base() -> ml_collections.ConfigDict:
     config.predict = ml_collections.ConfigDict()
     config.predict.inputs = ""  # a scan or a folder of scans
     config.predict.output = "{workdir}/predictions"
-    config.predict.adapt = False
+    config.predict.method = "off"  # one of those of evaluate.methods
     config.predict.existing = "refuse"  # or "skip", "overwrite"
     config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
-    config.predict.gate = False  # remove organs whose part of the body is not in the scan
     config.predict.layout = ""  # of inputs with one file per contrast: "brats", "nnunet", ...
 
     config.organs = ()  # names that are scored; empty: all in the label set

@@ -37,7 +37,7 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
 
 def paper(config: ml_collections.ConfigDict) -> None:
     """The paper's pre-training; what it shares with other recipes is in `common`."""
-    config.loss = "dice_bce"  # paper; the released script: "dice_ce"
+    config.loss.name = "dice_bce"  # paper; the released script: "dice_ce"
     config.epochs.total = 3_000  # paper; 0: train.steps and optimizer.warmup_steps count
     config.epochs.warmup = 60  # ours; paper: more than 50
 

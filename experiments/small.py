@@ -22,6 +22,7 @@ from ukbob_jax.evaluation import metrics
 from ukbob_jax.models.blocks import PatchEmbed, ResidualBlock, UpBlock, Upsample
 from ukbob_jax.training import losses, optimizer
 from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives.supervised import supervised
 from ukbob_jax.training.step import train_step
 from ukbob_jax.volumes import intensity
 
@@ -115,11 +116,10 @@ class Learner:
         share = np.bincount(true.ravel(), minlength=len(CLASSES)) / true.size
         weights = (share + 1e-6) ** -0.5
         loss = functools.partial(losses.dice_ce, ce_weight=tuple((weights / (share @ weights)).tolist()))
-        shape = (1, *true.shape[1:], CHANNELS)
-        self.init = jax.jit(functools.partial(states.init, model=self.model, optimizer=tx, image_shape=shape))
-        self.step = jax.jit(
-            functools.partial(train_step, model=self.model, optimizer=tx, loss_fn=loss), donate_argnums=0
-        )
+        variables = states.variables_of(self.model, (1, *true.shape[1:], CHANNELS))
+        self.init = jax.jit(functools.partial(states.init, variables=variables, optimizer=tx))
+        step = functools.partial(train_step, objective=supervised(self.model, loss), optimizer=tx)
+        self.step = jax.jit(step, donate_argnums=0)
         self.predict = jax.jit(
             lambda params, image: jnp.argmax(self.model.apply({"params": params}, image), -1)
         )

@@ -3,7 +3,8 @@
 import types
 
 from ukbob_jax import files
-from ukbob_jax.jobs import label, train
+from ukbob_jax.data.training_data import TrainingData
+from ukbob_jax.jobs import label
 from ukbob_jax.splits import digest
 from ukbob_jax.store.row import Subject
 
@@ -21,7 +22,8 @@ def test_fingerprints_that_old_stores_and_workdirs_hold_keep_their_value():
         "s1": Subject("s1", source="cd", folders={"image": "0001/image", "label/auto": "0001/label/auto"}),
     }
     store = types.SimpleNamespace(rows=rows)
-    assert train.fingerprint(store, ("s0", "s1"), "auto", {"s0": {5, 3}}) == "ec5103b669c6"
+    data = TrainingData(store, ("s0", "s1"), (), "auto", ("0",), {}, None, None, {"s0": {5, 3}})
+    assert data.fingerprint() == "ec5103b669c6"
     assert label.fingerprint({"labeller": "command"}, rows["s0"]) == "91904acc83ab741c"
     known = "3813f9409eb0095bf9c8e1225c627acf867d89bd18b8856fc38588a0c8c490f3"
     assert digest({"b": 1, "a": [1, 2]}) == known

@@ -29,9 +29,10 @@ import tensorstore as ts
 from scipy import ndimage
 
 from ukbob_jax import sources
+from ukbob_jax.data.options import Crops, Labels, Reading
 from ukbob_jax.data.pipeline import batches
 from ukbob_jax.data.source import Epochs, ScanSource
-from ukbob_jax.data.transforms import PlaceCrop
+from ukbob_jax.data.transforms import PlaceCrops
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.jobs import ingest as ingest_job
 from ukbob_jax.store import rows, schema
@@ -43,6 +44,7 @@ CHANNELS = 4
 UKB = (224, 168, 363)  # voxels, neck to knee
 COHORT = 51_761
 SEED, FOREGROUND = 0, 0.67  # of the crops
+LABELS = Labels("manual", num_classes=11)
 WARM_UP = 6  # batches
 SPACING_MM, TARGET_MM = (2.0, 2.0, 3.0), (1.5, 1.5, 2.0)  # of the files to ingest, and asked for
 
@@ -251,19 +253,24 @@ def bare(store: Store, options: argparse.Namespace) -> Iterator[list]:
 def places_of_ours(store: Store, options: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
     """(subject, first voxel) of the crops that `ours` reads, in order, and some more; drawn before the clock runs."""
     placed = (
-        grain.MapDataset.source(Epochs(ScanSource(store, store.subjects, "manual", num_classes=11), SEED))
+        grain.MapDataset.source(Epochs(ScanSource(store, store.subjects, LABELS), SEED))
         .seed(SEED)
-        .random_map(PlaceCrop(store, "manual", tuple(options.crop), FOREGROUND))
+        .random_map(PlaceCrops(store, LABELS.set, Crops(tuple(options.crop), FOREGROUND)))
     )
     number = 4 * (WARM_UP + options.batches + 2 * options.threads)
-    return [(place.scan.subject, place.start) for place in (placed[i] for i in range(number))]
+    return [(place.sample.subject, place.start) for [place] in (placed[i] for i in range(number))]
 
 
 def ours(store: Store, options: argparse.Namespace, packed: bool) -> Iterator[dict]:
     return batches(
-        store, subjects=store.subjects, label="manual", crop=tuple(options.crop), batch_size=4, seed=SEED,
-        foreground=FOREGROUND, threads=options.threads, num_classes=11, packed=packed,
-    )  # fmt: skip
+        store,
+        store.subjects,
+        crops=Crops(tuple(options.crop), FOREGROUND),
+        labels=LABELS,
+        batch_size=4,
+        seed=SEED,
+        reading=Reading(threads=options.threads, packed=packed),
+    )
 
 
 def unpacked(stream: Iterator[dict]) -> Iterator[dict]:

@@ -32,6 +32,7 @@ from ukbob_jax.data import augment
 from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
 from ukbob_jax.training import losses, optimizer, sharding
 from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives.supervised import supervised
 from ukbob_jax.training.step import train_step
 
 # As in configs/common.py: contrasts, norm, augmentations and optimizer of the paper's training.
@@ -41,8 +42,13 @@ AUGMENT = ("gamma", "intensity", "noise", "bias_field")
 OPTIMIZER = {
     "learning_rate": 1e-4,
     "warmup_steps": 500,
+    "schedule": "cosine",
+    "final_fraction": 0.0,
     "weight_decay": 1e-5,
     "clip_norm": 1.0,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
     "layer_decay": 1.0,
     "frozen": "",
     "trainable": "",
@@ -120,20 +126,24 @@ def lower(args: argparse.Namespace, devices: list[jax.Device]) -> tuple[Any, Any
         remat=args.remat,
     )  # fmt: skip
     tx = optimizer.build(**OPTIMIZER)
-    init = functools.partial(
-        states.init, model=model, optimizer=tx, image_shape=(1, *(MULTIPLE,) * 3, CHANNELS)
-    )
+    variables = states.variables_of(model, (1, *(MULTIPLE,) * 3, CHANNELS))
+    init = functools.partial(states.init, variables=variables, optimizer=tx)
     key = jax.eval_shape(jax.random.key, 0)
     state = jax.eval_shape(init, key)
     size = (batch_size, *(args.crop,) * 3)
     batch = {
-        "image": jax.ShapeDtypeStruct((*size, CHANNELS), jnp.float32, sharding=sharding.batch(mesh, "image")),
-        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch(mesh, "label")),
+        "image": jax.ShapeDtypeStruct(
+            (*size, CHANNELS), jnp.float32, sharding=sharding.batch_sharding(mesh, "image")
+        ),
+        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch_sharding(mesh, "label")),
     }
     step = functools.partial(
-        train_step, model=model, optimizer=tx, loss_fn=losses.dice_ce, augment=augment.compose(*AUGMENT)
+        train_step,
+        objective=supervised(model, losses.dice_ce),
+        optimizer=tx,
+        augment=augment.compose(*AUGMENT),
     )
-    compiled = sharding.compile_step(step, sharding.place(state, mesh), mesh)
+    compiled = sharding.compile_step(step, sharding.state_sharding(state, mesh), mesh)
     return compiled.lower(state, batch, key), state, mesh
 
 
@@ -285,7 +295,9 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     cost, stats = compiled.cost_analysis(), compiled.memory_analysis()
     program = compiled.as_text()
     exchanges = collectives(program, mesh.size)
-    placed = jax.tree.leaves(jax.tree.map(_shard_bytes, state.params, sharding.place(state.params, mesh)))
+    placed = jax.tree.leaves(
+        jax.tree.map(_shard_bytes, state.params, sharding.state_sharding(state.params, mesh))
+    )
     leaves = jax.tree.leaves(state.params)
     memory = {
         "arguments": stats.argument_size_in_bytes,

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -250,6 +250,24 @@ def _expand(config: ml_collections.ConfigDict, workdir: str) -> None:
             _expand(value, workdir)
         elif isinstance(value, str):
             config[key] = value.replace("{workdir}", workdir)
+
+
+def with_fields(config: ml_collections.ConfigDict, values: Mapping[str, object]) -> ml_collections.ConfigDict:
+    """Return a copy of `config` with some fields, named by their dotted paths, set to other values.
+
+    Raises:
+        ConfigError: there is no such field.
+    """
+    copy = ml_collections.ConfigDict(config.to_dict())
+    for path, value in values.items():
+        *sections, field = path.split(".")
+        section: Any = copy
+        for name in sections:
+            section = section.get(name, {})
+        if field not in section:
+            raise ConfigError(f"config.{path}: no such field.")
+        section[field] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+    return copy
 
 
 def prepare_workdir(workdir: str, job: tuple[str, ...]) -> pathlib.Path:

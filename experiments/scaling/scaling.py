@@ -24,12 +24,11 @@ import matplotlib.pyplot as plt
 
 from ukbob_jax import devices, files, settings
 from ukbob_jax.jobs import ingest, train
-from ukbob_jax.jobs.demo import changed
 from ukbob_jax.splits import digest
 from ukbob_jax.store.reader import Store
 
 # The embedded cohort with true labels: what is asked here is how many, not how clean.
-PHANTOM = {"label": "manual", "data.label": "manual", "data.flagged": "off", "source.errors": 0.0}
+PHANTOM = {"label": "manual", "data.flagged": "off", "source.errors": 0.0}
 
 
 def main(argv: list[str]) -> None:
@@ -65,18 +64,18 @@ def one(
     """Train on a share of the subjects, and score."""
     config = recipe(options.recipe, overrides, options.workdir, seed)
     if config.job == "demo":
-        config = changed(config, PHANTOM)
+        config = settings.with_fields(config, PHANTOM)
     if "source" in config and not pathlib.Path(config.store, "manifest.jsonl").exists():
         ingest.run(config, str(options.workdir))
     subjects, held_out = split(Store.open(config.store), config, seed, share)
     files.write_json(folder / "split.json", {"train": subjects, "val": held_out})
-    train.run(changed(config, {"splits": str(folder / "split.json")}), str(folder))
+    train.run(settings.with_fields(config, {"splits": str(folder / "split.json")}), str(folder))
     scored = folder
     if options.then:
         scored = folder / "then"
         changes = {"init": str(folder), "init_new": ("head", "stem_average"), "store": options.then_store}
         after = recipe(options.then, [], scored, seed)
-        train.run(changed(after, {**changes, "data.store": options.then_store}), str(scored))
+        train.run(settings.with_fields(after, changes), str(scored))
     files.write_json(
         folder / "score.json", {"seed": seed, "share": share, "subjects": len(subjects), "dice": best(scored)}
     )
@@ -84,7 +83,7 @@ def one(
 
 def recipe(path: str, overrides: list[str], workdir: pathlib.Path, seed: int):
     config, _ = settings.parse([f"--config={path}", f"--workdir={workdir}", *overrides], usage=__doc__)
-    return changed(settings.resolve(config, workdir), {"seed": seed})
+    return settings.with_fields(settings.resolve(config, workdir), {"seed": seed})
 
 
 def split(store: Store, config, seed: int, share: int) -> tuple[list[str], list[str]]:

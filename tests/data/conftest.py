@@ -1,8 +1,12 @@
 """Six small subjects whose voxel values tell where they come from."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from ukbob_jax.data.options import Crops, Labels, Reading
+from ukbob_jax.data.pipeline import batches
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -37,3 +41,37 @@ def store(tmp_path_factory) -> Store:
                 annotated=[5, 9] if number == 5 else None,
             )  # fmt: skip
     return Store.open(path)
+
+
+TRAIN = ("s0", "s1", "s2", "s3", "s4")
+# Keywords of `stream` -> which options of `batches` they belong to.
+OF_CROPS = ("foreground", "views", "max_shift")
+OF_LABELS = ("lookup", "flagged", "action", "num_classes")
+OF_READING = ("threads", "workers", "packed", "damaged", "process", "processes")
+
+
+def stream(store: Store, label: str | None = "auto", subjects=TRAIN, crop=(8, 8, 8), **changes):
+    """Batches of small crops; `changes` are fields of any of the options, or keywords of `batches`."""
+
+    def chosen(names: tuple[str, ...]) -> dict:
+        return {name: changes.pop(name) for name in names if name in changes}
+
+    crops, reading = Crops(crop, **chosen(OF_CROPS)), Reading(**{"threads": 2, **chosen(OF_READING)})
+    of_labels = chosen(OF_LABELS)
+    labels = None if label is None else Labels(label, **of_labels)
+    return batches(
+        store,
+        subjects,
+        crops=crops,
+        labels=labels,
+        reading=reading,
+        **{"batch_size": 4, "seed": 3, **changes},
+    )
+
+
+def take(store: Store, number: int, **changes) -> list[dict[str, np.ndarray]]:
+    """The first batches of a `stream`."""
+    source = stream(store, **changes)
+    taken = list(itertools.islice(source, number))
+    source.close()
+    return taken

@@ -307,3 +307,13 @@ def test_default_chain_is_traced_once_and_works_split_over_devices():
     np.testing.assert_allclose(run(jax.random.key(4), split)["image"], whole, rtol=1e-5, atol=1e-5)
     run(jax.random.key(5), given)
     assert run._cache_size() == 2
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_a_batch_without_labels_has_its_images_changed_the_same_way(name):
+    given = batch()
+    labelled = always(name)(jax.random.key(2), given)
+    del given["label"]
+    alone = always(name)(jax.random.key(2), given)
+    assert alone.keys() == given.keys()
+    np.testing.assert_allclose(alone["image"], labelled["image"], rtol=1e-6, atol=1e-6)

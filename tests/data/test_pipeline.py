@@ -1,7 +1,6 @@
 """The stream of batches: its order, what is in it, and what it refuses."""
 
 import collections
-import itertools
 import shutil
 import threading
 import time
@@ -11,30 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.conftest import SHAPE, image_of, label_of
-from ukbob_jax.data.pipeline import batches
+from tests.data.conftest import SHAPE, TRAIN, image_of, label_of, stream, take
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
 
-TRAIN = ("s0", "s1", "s2", "s3", "s4")
 ALL = (*TRAIN, "s5")
-
-
-def take(store: Store, number: int, **changes) -> list[dict[str, np.ndarray]]:
-    given = {
-        "subjects": TRAIN,
-        "label": "auto",
-        "crop": (8, 8, 8),
-        "batch_size": 4,
-        "seed": 3,
-        "threads": 2,
-        **changes,
-    }
-    stream = batches(store, **given)
-    found = list(itertools.islice(stream, number))
-    stream.close()
-    return found
 
 
 def equal(one: list[dict], two: list[dict]) -> bool:
@@ -133,7 +114,7 @@ def test_small_volumes_are_padded_evenly_and_ignored_there(store):
 @pytest.mark.parametrize("action, value", [("ignore", 255), ("background", 0)])
 def test_flagged_organs_take_no_part(store, action, value):
     flagged = {"s1": {5}, "s2": set()}
-    batch = take(store, 1, crop=SHAPE, batch_size=5, flagged=flagged, flagged_action=action)[0]
+    batch = take(store, 1, crop=SHAPE, batch_size=5, flagged=flagged, action=action)[0]
     for label, subject in zip(batch["label"], batch["subject"]):
         expected = label_of(subject)
         if subject == 1:
@@ -148,17 +129,17 @@ def test_flagged_organs_are_no_crop_centres(store):
 
 
 def test_dropped_subjects_never_come(store):
-    found = take(store, 10, flagged={"s1": {5}, "s4": {9}, "s0": set()}, flagged_action="drop")
+    found = take(store, 10, flagged={"s1": {5}, "s4": {9}, "s0": set()}, action="drop")
     assert {int(subject) for batch in found for subject in batch["subject"]} == {0, 2, 3}
 
 
 def test_label_map_merges_and_ignores(store):
     lookup = np.zeros(256, np.uint8)
     lookup[[5, 7, 9]] = 1, 1, 255
-    batch = take(store, 1, crop=SHAPE, batch_size=5, label_map=lookup)[0]
+    batch = take(store, 1, crop=SHAPE, batch_size=5, lookup=lookup)[0]
     for label, subject in zip(batch["label"], batch["subject"]):
         np.testing.assert_array_equal(label, lookup[label_of(subject)])
-    for batch in take(store, 10, crop=(2, 2, 2), foreground=1.0, label_map=lookup):
+    for batch in take(store, 10, crop=(2, 2, 2), foreground=1.0, lookup=lookup):
         assert (batch["label"][:, 1, 1, 1] == 1).all()
 
 
@@ -174,7 +155,7 @@ def test_partial_annotation_is_told_per_class_and_only_then(store):
     assert np.flatnonzero(rows[5]).tolist() == [0, 5, 9] and all(rows[number].all() for number in range(5))
     lookup = np.zeros(256, np.uint8)
     lookup[[5, 7, 9]] = 1, 1, 2
-    batch = take(store, 1, batch_size=6, subjects=ALL, num_classes=3, label_map=lookup)[0]
+    batch = take(store, 1, batch_size=6, subjects=ALL, num_classes=3, lookup=lookup)[0]
     assert dict(zip(batch["subject"].tolist(), batch["annotated"].tolist()))[5] == [True, False, True]
 
 
@@ -188,14 +169,19 @@ def test_classes_that_were_not_looked_for_are_no_crop_centres(store):
     [
         ({"batch_size": 3, "processes": 2}, ConfigError, "batch_size 3 must be a positive multiple of the 2"),
         ({"crop": (8, 8)}, ConfigError, "three positive numbers"),
+        ({"views": 0}, ConfigError, "views 0: expected 1 or more"),
+        ({"max_shift": -1}, ConfigError, "max_shift -1: expected a number of voxels from 0"),
+        ({"foreground": 1.5}, ConfigError, r"foreground 1.5: expected a fraction in \[0, 1\]"),
+        ({"damaged": "ignore"}, ConfigError, "damaged='ignore': expected stop or skip"),
+        ({"process": 2, "processes": 2}, ConfigError, "process 2 is not one of 2 processes"),
         ({"seed": -1}, ConfigError, "seed -1, start_step 0: expected whole numbers from 0"),
         ({"normalize": "minmax"}, ConfigError, "normalize='minmax'"),
         ({"subjects": ()}, ConfigError, "the list is empty"),
         ({"subjects": ("s9",)}, ConfigError, "no subject 's9'"),
         ({"label": "manual"}, ConfigError, "no label set 'manual'; it has auto"),
-        ({"flagged_action": "erase"}, ConfigError, "expected one of ignore, drop, background"),
+        ({"action": "erase"}, ConfigError, "expected one of ignore, drop, background"),
         (
-            {"flagged": {s: {5} for s in TRAIN}, "flagged_action": "drop"},
+            {"flagged": {s: {5} for s in TRAIN}, "action": "drop"},
             ConfigError,
             "every subject has a flagged",
         ),
@@ -203,9 +189,8 @@ def test_classes_that_were_not_looked_for_are_no_crop_centres(store):
     ],
 )
 def test_unusable_settings_are_told_at_the_call(store, changes, error, message):
-    given = {"subjects": TRAIN, "label": "auto", "crop": (8, 8, 8), "batch_size": 4, "seed": 3, **changes}
     with pytest.raises(error, match=message):
-        batches(store, **given)
+        next(stream(store, **changes))
 
 
 def test_damaged_shard_stops_the_stream_and_names_the_subject(store, tmp_path):
@@ -229,11 +214,57 @@ def test_damaged_shard_stops_the_stream_and_names_the_subject(store, tmp_path):
 
 def test_closing_stops_the_reading_threads(store):
     before = threading.active_count()
-    stream = batches(store, subjects=TRAIN, label="auto", crop=(8, 8, 8), batch_size=2, seed=0, threads=4)
-    next(stream)
+    source = stream(store, batch_size=2, seed=0, threads=4)
+    next(source)
     assert threading.active_count() > before
-    stream.close()
+    source.close()
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before
+
+
+def test_without_labels_come_the_images_alone(store):
+    for batch, labelled in zip(take(store, 3, label=None), take(store, 3, foreground=0.0)):
+        assert set(batch) == {"image", "subject"}
+        for name in batch:  # the same places: none is drawn around a class
+            np.testing.assert_array_equal(batch[name], labelled[name])
+    padded = take(store, 1, label=None, crop=(32, 20, 31), batch_size=5)[0]["image"]
+    inside = (slice(None), slice(4, 28), slice(None), slice(1, 29))
+    assert (padded[inside] != 0).any() and np.count_nonzero(padded) == np.count_nonzero(padded[inside])
+
+
+def starts_of(store, batch):
+    """Where each row's crop began, x y z, from voxel values that say so."""
+    places = []
+    for image, subject in zip(batch["image"], batch["subject"]):
+        stats = intensity.Statistics(**store.rows[TRAIN[subject]].intensity)
+        raw = np.rint(image[0, 0, 0] * np.array(stats.std) + np.array(stats.mean)).astype(int)
+        places.append(raw - [100 * (subject + 1), 1, 1])
+    return np.array(places)
+
+
+def test_views_of_a_sample_are_neighbouring_rows_and_the_first_is_the_sample_alone(store):
+    for batch, alone in zip(take(store, 4, views=3), take(store, 4)):
+        assert batch["image"].shape == (12, 8, 8, 8, 3) and batch["label"].shape == (12, 8, 8, 8)
+        for name in alone:
+            np.testing.assert_array_equal(batch[name][::3], alone[name])
+        np.testing.assert_array_equal(batch["subject"], np.repeat(alone["subject"], 3))
+        assert len(np.unique(starts_of(store, batch), axis=0)) > 4
+
+
+def test_views_begin_no_further_apart_than_asked(store):
+    apart = []
+    for batch in take(store, 20, views=2, max_shift=2, label=None):
+        starts = starts_of(store, batch)
+        apart.append(np.abs(starts[::2] - starts[1::2]))
+    assert np.max(apart) == 2
+    for batch in take(store, 3, views=2, max_shift=0):
+        np.testing.assert_array_equal(batch["image"][::2], batch["image"][1::2])
+
+
+def test_processes_share_whole_samples(store):
+    whole = take(store, 3, views=2)
+    parts = [take(store, 3, views=2, process=process, processes=2) for process in range(2)]
+    joined = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*parts)]
+    assert equal(joined, whole)

@@ -1,15 +1,13 @@
 """Packed batches: finished on the device they are what the host makes of them, and what `normalize` says."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.data import conftest
 from tests.data.conftest import AFFINE, SHAPE, label_of
 from ukbob_jax.data import unpack as module
-from ukbob_jax.data.pipeline import batches
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -20,18 +18,8 @@ CROP = (32, 12, 30)  # x and z larger than the scans
 
 
 def take(store: Store, number: int = 2, **changes) -> list[dict[str, np.ndarray]]:
-    given = {
-        "subjects": store.subjects,
-        "label": "auto",
-        "crop": CROP,
-        "batch_size": 6,
-        "seed": 1,
-        "threads": 2,
-    }
-    stream = batches(store, **{**given, **changes})
-    found = list(itertools.islice(stream, number))
-    stream.close()
-    return found
+    given = {"subjects": store.subjects, "crop": CROP, "batch_size": 6, "seed": 1}
+    return conftest.take(store, number, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,7 @@ def scaled(tmp_path_factory) -> tuple[Store, dict[str, np.ndarray]]:
 def test_device_and_host_agree(store, method):
     lookup = np.arange(256, dtype=np.uint8)
     lookup[[7, 9]] = 3, 255
-    options = {"normalize": method, "label_map": lookup, "num_classes": 10, "flagged": {"s1": {5}}}
+    options = {"normalize": method, "lookup": lookup, "num_classes": 10, "flagged": {"s1": {5}}}
     for packed, plain in zip(take(store, packed=True, **options), take(store, **options), strict=True):
         assert packed["stored"].dtype == np.int16
         found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
@@ -87,8 +75,16 @@ def test_blocks_do_not_show(store, monkeypatch):
 
 
 def test_beyond_the_scan_stays_ignored_whatever_the_lookup_says(store):
-    batch = take(store, 1, label_map=np.zeros(256, np.uint8))[0]
+    batch = take(store, 1, lookup=np.zeros(256, np.uint8))[0]
     inside = np.zeros(CROP, bool)
     inside[4:28, :, 1:29] = True
     assert (batch["label"][:, ~inside] == 255).all() and (batch["label"][:, inside] == 0).all()
     assert (batch["image"][:, ~inside] == 0).all() and (batch["image"][:, inside] != 0).any()
+
+
+def test_without_labels_device_and_host_agree(store):
+    packed, plain = (take(store, 1, label=None, packed=packed)[0] for packed in (True, False))
+    assert "lookup" not in packed and "label" not in plain
+    found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
+    assert found.keys() == plain.keys()
+    np.testing.assert_allclose(found["image"], plain["image"], rtol=1e-6, atol=1e-6)

@@ -1,6 +1,7 @@
 """The recipes of public datasets, each on small synthetic scans in the dataset's own layout."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import nibabel
@@ -11,6 +12,7 @@ from configs import amos, brats, btcv, swin_bob
 from ukbob_jax import files, settings
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate, ingest, predict, train
+from ukbob_jax.jobs.train.recipe import resolve
 from ukbob_jax.store.reader import Store
 
 TINY = {
@@ -77,20 +79,20 @@ def test_recipes_start_from_the_published_numbers():
             48, (2, 2, 2, 2), (3, 6, 12, 24), (7, 7, 7)
         )  # fmt: skip
     whole, few = swin_bob.get_config(), btcv.get_config()
-    assert (whole.loss, whole.epochs.total, whole.solf.epsilon) == ("dice_bce", 3_000, 2.0)
+    assert (whole.loss.name, whole.epochs.total, whole.solf.epsilon) == ("dice_bce", 3_000, 2.0)
     assert whole.epochs.warmup > 50 and whole.model.out_channels == 73
     for made in (few, brats.get_config(), amos.get_config()):
         assert (made.epochs.total, made.epochs.warmup) == (500, 50)
     assert few.epochs.crops == 4 and few.data.foreground == 0.5 and few.source.spacing_mm == (1.5, 1.5, 2.0)
     assert few.data.normalize == "window:-175:250" and few.inference.overlap == 0.5
-    assert brats.get_config().loss == "dice_bce" and brats.get_config().inference.overlap == 0.6
+    assert brats.get_config().loss.name == "dice_bce" and brats.get_config().inference.overlap == 0.6
 
 
 def test_epochs_become_steps():
     config = btcv.get_config()
-    config.model.in_channels = 1
-    found = train.fitted(config, None, tuple(map(str, range(24))))
-    assert found.train.steps == 500 * 24 * 4 // 8 and found.optimizer.warmup_steps == 50 * 24 * 4 // 8
+    data = SimpleNamespace(subjects=range(24), contrasts=("ct",), num_classes=14)
+    resolved = resolve(config, data)
+    assert resolved.train.steps == 500 * 24 * 4 // 8 and resolved.optimizer.warmup_steps == 50 * 24 * 4 // 8
 
 
 @pytest.mark.slow
@@ -141,7 +143,7 @@ def test_brats_from_files_to_label_maps_scored_by_region(tmp_path):
             write(root / subject / f"{subject}_{ending}.nii.gz", image.astype(np.int16), (1, 1, 1))
         write(root / subject / f"{subject}_seg.nii.gz", label, (1, 1, 1))
     changes = {
-        "folds": 3, "predict.inputs": str(root), "evaluate.split": "train", "evaluate.adapt": ("off",), "train.steps": 10,
+        "folds": 3, "predict.inputs": str(root), "evaluate.split": "train", "evaluate.methods": ("off",), "train.steps": 10,
         "train.eval_every": 10, "optimizer.learning_rate": 5e-3, "optimizer.layer_decay": 1.0,
     }  # fmt: skip
     config = recipe(brats, "finetune", workdir, root, **changes)

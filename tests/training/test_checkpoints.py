@@ -42,7 +42,7 @@ def at(state, step, value=0.0):
 def shapes(state, mesh=None):
     mesh = sharding.make_mesh(data=1, batch_size=8) if mesh is None else mesh
     with_sharding = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # noqa: E731
-    return jax.tree.map(with_sharding, state, sharding.place(state, mesh))
+    return jax.tree.map(with_sharding, state, sharding.state_sharding(state, mesh))
 
 
 def save(folder, state, steps, scores=(), **options):
@@ -278,7 +278,7 @@ def test_digests_do_not_depend_on_the_mesh_but_on_every_bit():
     tree = {"kernel": array, "half": array.astype(jnp.bfloat16), "step": np.int32(3), "on": array > 0}
     plain = digests(tree)
     mesh = sharding.make_mesh(data=2, fsdp=4, batch_size=8)
-    assert digests(jax.device_put(tree, sharding.place(tree, mesh))) == plain
+    assert digests(jax.device_put(tree, sharding.state_sharding(tree, mesh))) == plain
     changed = {name: value.copy() for name, value in tree.items()}
     changed["kernel"].view(np.uint32)[3, 5] ^= 1
     changed["half"].view(np.uint16)[3, 5] ^= 1

@@ -15,8 +15,8 @@ from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
 from ukbob_jax.training import checkpoints, metrics_log, provenance
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.metrics_buffer import NonFinite, Window
-from ukbob_jax.training.timer import Clock
+from ukbob_jax.training.metrics_buffer import MetricsBuffer, NonFinite
+from ukbob_jax.training.timer import Timer
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,18 @@ def test_fetching_a_batch_counts_as_input_only_where_the_device_waits_for_it(tmp
         def __init__(self, ready):
             self.is_ready = lambda: ready
 
-    clock, window = Clock(), Window(tmp_path, [], [], 1)
+    timer, buffer = Timer(), MetricsBuffer(tmp_path, [], [], 1)
     for metrics, part in (
         ({}, "input"),
         ({"loss": Metric(False)}, "step"),
         ({"loss": Metric(True)}, "input"),
     ):
-        clock.seconds.clear()
+        timer.seconds.clear()
         if metrics:
-            window.add(metrics, None)
-        with clock.part("input", beside=("step", window.busy)):
+            buffer.add(metrics, None)
+        with timer.section("input", unless=(buffer.busy, "step")):
             pass
-        assert list(clock.seconds) == [part]
+        assert list(timer.seconds) == [part]
 
 
 def test_a_slow_stream_shows_as_input(tmp_path):
@@ -163,10 +163,35 @@ def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_
     assert last["val/dice"] == toy.evaluation(state)[0]["val/dice"]
 
 
-def test_an_evaluation_owed_is_dropped_where_there_is_none_any_more(tmp_path):
+def test_a_pending_evaluation_is_dropped_where_there_is_none_any_more(tmp_path):
     with pytest.raises(Preempted, match="stopped at step 4"):
         toy.fit(tmp_path, stream=stopping_after(6))  # an evaluation was due after step 4
     assert toy.fit(tmp_path, evaluate=None).step == 12
+
+
+def as_first_written(workdir, step):
+    """Make the checkpoint of `step` what earlier versions wrote: other keys, a score without a direction."""
+    folder = workdir / "checkpoints" / f"step_{step:08d}"
+    meta = json.loads((folder / "meta" / "metadata").read_text())
+    pending = meta.pop("evaluation_pending")
+    (folder / "meta" / "metadata").write_text(json.dumps({**meta, "owes_evaluation": pending}))
+    del meta["best"]
+    if (folder / "metrics").exists():
+        score = json.loads((folder / "metrics" / "metrics").read_text())["score"]
+        (folder / "metrics" / "metrics").write_text(json.dumps({"score": score}))
+    return pending
+
+
+@pytest.mark.parametrize("stop, pending", [(6, True), (7, False)])
+def test_a_checkpoint_of_an_earlier_version_goes_on(calm, tmp_path, stop, pending):
+    with pytest.raises(Preempted):
+        toy.fit(tmp_path, stream=stopping_after(stop))
+    steps = [int(path.name.split("_")[1]) for path in (tmp_path / "checkpoints").glob("step_*")]
+    assert [as_first_written(tmp_path, step) for step in sorted(steps)][-1] == pending
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+    best = restore_params(calm[0] / "checkpoints")[2]["step"]
+    assert restore_params(tmp_path / "checkpoints")[2]["step"] == best
 
 
 @pytest.mark.parametrize("failing, stream", [(8, toy.batches), (5, stopping_after(7))])

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.training import losses
 
 # MONAI's names of the variants -> our function and its options; the reference holds value and gradient of each.
-WEIGHT = (0.5, 1.0, 2.0, 4.0)
 SOFTMAX = {
     "dice_softmax": {"lambda_ce": 0.0},
     "dice_softmax_squared": {"lambda_ce": 0.0, "squared": True},
@@ -23,10 +23,9 @@ SOFTMAX = {
     "dicece_softmax_nobg": {"include_background": False},
     "dicece_softmax_batch": {"batch": True},
     "dicece_softmax_lambdas": {"lambda_dice": 0.3, "lambda_ce": 1.7},
-    "dicece_softmax_weight": {"weight": WEIGHT},
 }
 SIGMOID = {
-    "dice_sigmoid_multilabel": {"lambda_bce": 0.0},
+    "dice_sigmoid_multilabel": {"lambda_ce": 0.0},
     "dice_bce_multilabel": {},
     "dice_bce_multilabel_squared": {"squared": True},
     "dice_bce_multilabel_squared_smooth0": {"squared": True, "smooth_nr": 0.0, "smooth_dr": 1e-6},
@@ -91,7 +90,7 @@ def compiled(function, **options):
         (losses.dice_ce, {}),
         (losses.dice_ce, {"squared": True}),
         (losses.dice_ce, {"batch": True}),
-        (losses.dice_ce, {"weight": (1, 2, 3, 4, 5, 6)}),
+        (losses.dice_ce, {"ce_weight": (1, 2, 3, 4, 5, 6)}),
         (losses.dice_bce_labels, {}),
         (losses.dice_bce_labels, {"batch": True}),
     ],
@@ -208,11 +207,36 @@ def test_wrong_shapes_are_refused_with_what_was_found():
 
 def test_ce_weight_moves_cross_entropy_alone():
     logits, labels = random_case()
-    weight = (1.0, 2.0, 0.5, 3.0, 1.0, 4.0)
+    weight = np.array([1.0, 2.0, 0.5, 3.0, 1.0, 4.0])
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(axis=-1, keepdims=True)
+    surprise = -np.log(np.take_along_axis(p, labels[..., None], axis=-1)[..., 0])
     plain = losses.dice_ce(logits, labels, lambda_ce=0.0)
-    both = losses.dice_ce(logits, labels, ce_weight=weight)
-    only_ce = losses.dice_ce(logits, labels, lambda_dice=0.0, weight=weight)
-    np.testing.assert_allclose(both, plain + only_ce, rtol=1e-6)
+    both = losses.dice_ce(logits, labels, ce_weight=weight.tolist())
+    expected = float(plain) + (surprise * weight[labels]).sum() / weight[labels].sum()
+    np.testing.assert_allclose(both, expected, rtol=1e-5)
+
+
+def test_options_may_be_given_as_one_value_or_by_keyword():
+    logits, labels = random_case()
+    options = losses.DiceOptions(squared=True, include_background=False)
+    by_keyword = losses.dice_ce(logits, labels, squared=True, include_background=False)
+    assert losses.dice_ce(logits, labels, options=options) == by_keyword
+    assert losses.dice_ce(logits, labels, options=options, squared=False) != by_keyword
+    with pytest.raises(TypeError, match="sqared"):
+        losses.dice_ce(logits, labels, sqared=True)
+    with pytest.raises(ConfigError, match=r"config\.loss\.smooth_dr: -1 is not a number from 0 on"):
+        losses.DiceOptions(smooth_dr=-1)
+
+
+def test_the_sigmoid_loss_can_leave_the_background_out_of_dice():
+    logits, labels = random_case()
+    targets = labels[..., None] == np.arange(6)
+    options = {"lambda_ce": 0.0, "include_background": False}
+    found = losses.dice_bce_labels(logits, labels, **options)
+    np.testing.assert_allclose(
+        found, losses.dice_bce(logits[..., 1:], targets[..., 1:], lambda_ce=0.0), rtol=1e-6
+    )
 
 
 REGIONS = ((1, 2, 3, 4), (1, 3, 4), (3, 4))  # BraTS: whole tumour, core, enhancing

@@ -34,9 +34,9 @@ def test_the_loss_is_the_same_where_batch_parameters_and_crops_are_split():
     found = []
     for data, fsdp, space in ((1, 1, 1), (2, 2, 2)):
         mesh = sharding.make_mesh(data=data, fsdp=fsdp, space=space, batch_size=4)
-        split = sharding.put(arrays, mesh)
+        split = sharding.shard_batch(arrays, mesh)
         assert split["image"].addressable_shards[0].data.shape == (4 // data // fsdp, 32 // space, 32, 32, 2)
-        found.append(compiled(jax.device_put(params, sharding.place(params, mesh)), **split))
+        found.append(compiled(jax.device_put(params, sharding.state_sharding(params, mesh)), **split))
     # Sums over devices are made in another order: float32 rounding through some 40 layers.
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 

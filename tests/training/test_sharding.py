@@ -37,7 +37,7 @@ def test_parameters_and_their_moments_are_split_and_the_batch_too():
     kernels = [leaf for leaf in kernels if leaf.ndim == 2]
     assert len(kernels) == 3  # the parameter and Adam's two moments
     assert all(leaf.addressable_shards[0].data.shape == (2, 2) for leaf in kernels)
-    batch = sharding.put(toy.batch(0), mesh)
+    batch = sharding.shard_batch(toy.batch(0), mesh)
     assert {array.addressable_shards[0].data.shape[0] for array in batch.values()} == {1}
 
 
@@ -45,7 +45,8 @@ def test_space_splits_crops_along_x_and_nothing_else():
     mesh = sharding.make_mesh(data=2, fsdp=2, space=2, batch_size=8)
     batch = {**toy.batch(0), "annotated": np.ones((8, toy.CLASSES), bool)}
     parts = {
-        name: array.addressable_shards[0].data.shape for name, array in sharding.put(batch, mesh).items()
+        name: array.addressable_shards[0].data.shape
+        for name, array in sharding.shard_batch(batch, mesh).items()
     }
     x, y, z = toy.SHAPE
     assert parts["image"] == (2, x // 2, y, z, 2) and parts["label"] == (2, x // 2, y, z)
@@ -61,7 +62,7 @@ def test_an_axis_that_does_not_divide_stays_whole():
         "qkv": shapes(kernel=(24, 72)),
         "step": jax.ShapeDtypeStruct((), np.int32),
     }
-    placed = jax.tree.map(lambda s: s.spec, sharding.place(leaves, mesh))
+    placed = jax.tree.map(lambda s: s.spec, sharding.state_sharding(leaves, mesh))
     assert placed["head"]["kernel"] == PartitionSpec(None, None, None, None, None)
     assert placed["qkv"]["kernel"] == PartitionSpec(None, "fsdp")
     assert placed["head"]["bias"] == PartitionSpec(None) and placed["step"] == PartitionSpec()

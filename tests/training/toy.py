@@ -8,6 +8,7 @@ import numpy as np
 
 from ukbob_jax.training import loop, losses, optimizer, sharding
 from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives.supervised import supervised
 from ukbob_jax.training.step import train_step
 
 CLASSES = 4
@@ -52,16 +53,14 @@ def batches(start_step, size=8):
         step += 1
 
 
-def parts(model=None, steps=20, learning_rate=0.02, shape=SHAPE, **options):
+def parts(model=None, steps=20, learning_rate=0.02, shape=SHAPE, loss_fn=None, **options):
     """`init(key) -> state` and `step(state, batch, key)`, not yet compiled."""
     model = Net() if model is None else model
     tx = optimizer.build(learning_rate=learning_rate, steps=steps, warmup_steps=2, clip_norm=1.0)
-    init = functools.partial(
-        states.init, model=model, optimizer=tx, image_shape=(1, *shape, 2), ema=options.get("ema", 0) > 0
-    )
-    step = functools.partial(
-        train_step, model=model, optimizer=tx, **{"loss_fn": losses.dice_ce, "augment": None, **options}
-    )
+    variables = states.variables_of(model, (1, *shape, 2))
+    init = functools.partial(states.init, variables=variables, optimizer=tx, ema=options.get("ema", 0) > 0)
+    objective = supervised(model, losses.dice_ce if loss_fn is None else loss_fn)
+    step = functools.partial(train_step, objective=objective, optimizer=tx, **options)
     return init, step
 
 
@@ -69,12 +68,12 @@ def run(mesh, steps=3, model=None, seed=0, batches=None, **options):
     """The state and the metrics of every step after training on a mesh."""
     batches = [batch(number) for number in range(steps)] if batches is None else batches
     init, step = parts(model, shape=batches[0]["label"].shape[1:], **options)
-    place = sharding.place(jax.eval_shape(init, jax.random.key(seed)), mesh)
-    state = jax.jit(init, out_shardings=place)(jax.random.key(seed))
-    compiled = sharding.compile_step(step, place, mesh)
+    shardings = sharding.state_sharding(jax.eval_shape(init, jax.random.key(seed)), mesh)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+    compiled = sharding.compile_step(step, shardings, mesh)
     metrics = []
     for one in batches:
-        state, out = compiled(state, sharding.put(one, mesh), jax.random.key(seed))
+        state, out = compiled(state, sharding.shard_batch(one, mesh), jax.random.key(seed))
         metrics.append(out)
     return state, jax.device_get(metrics)
 
@@ -88,13 +87,28 @@ def evaluation(state):
 
 
 def fit(
-    workdir, steps=12, stream=batches, recipe=None, evaluate=evaluation, every=4, ema=0.0, mesh=None, **plan
+    workdir,
+    steps=12,
+    stream=batches,
+    recipe=None,
+    evaluate=evaluation,
+    every=4,
+    ema=0.0,
+    mesh=None,
+    **schedule,
 ):
     """A whole training of the toy, into `workdir`."""
     init, step = parts(Net(dropout=0.2), steps=40, ema=ema)
-    return loop.fit(
-        init=init, step=step, batches=stream, evaluate=evaluate, workdir=workdir, seed=3, batch_size=8,
-        mesh=sharding.make_mesh(data=1, batch_size=8) if mesh is None else mesh, meta={"architecture": 1},
-        recipe={"seed": 3} if recipe is None else recipe, subjects=[f"s{n}" for n in range(100)],
-        plan=loop.Plan(steps=steps, **{"log_every": 5, "eval_every": every, "checkpoint_every": every, **plan}),
-    )  # fmt: skip
+    run = loop.Run(
+        workdir=workdir,
+        mesh=sharding.make_mesh(data=1, batch_size=8) if mesh is None else mesh,
+        schedule=loop.Schedule(
+            steps=steps, **{"log_every": 5, "eval_every": every, "checkpoint_every": every, **schedule}
+        ),
+        seed=3,
+        batch_size=8,
+        meta={"architecture": 1},
+        recipe={"seed": 3} if recipe is None else recipe,
+        subjects=[f"s{n}" for n in range(100)],
+    )
+    return loop.fit(run, init=init, step=step, batches=stream, evaluate=evaluate)

@@ -1,13 +1,17 @@
 """Random changes of a batch, on the device: `compose("gamma", "noise")` gives `(key, batch) -> batch`.
 
 Every augmentation is a function of one sample, `(key, draws, image x y z c, label x y z) -> (image, label)`, applied
-with its own probability; `compose` chains them and maps them over the batch. `draws` are `DRAWS` numbers uniform in
-[0, 1), all made at once since every call of a random generator costs a second of compile time; `key` is for more.
-Images are normalised ones. Those named in `INTENSITY` never touch the label.
+with its own probability; `compose` chains them and maps them over the batch. The label is None in batches without one.
+`draws` are `DRAWS` numbers uniform in [0, 1), all made at once since every call of a random generator costs a second
+of compile time; `key` is for more. Images are normalised ones. Those named in `INTENSITY` never touch the label.
+
+Each names the work it follows; probabilities and ranges are ours. Short names: nnU-Net is Isensee et al. 2021 (Nature
+Methods 18, supplement), TorchIO is Perez-Garcia et al. 2021 (Computer Methods and Programs in Biomedicine 208).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +21,11 @@ from jax.scipy.ndimage import map_coordinates
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
 
-Sample = tuple[jax.Array, jax.Array]
-Augmentation = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Sample]
+Label = jax.Array | None  # None: a batch without labels
+Sample = tuple[jax.Array, Label]
+Augmentation = Callable[..., Sample]  # (key, draws, image, label)
 Batch = dict[str, jax.Array]
+T = TypeVar("T", jax.Array, Sample)
 
 BIAS_KNOTS = 4  # control points of the bias field, per axis
 DRAWS = 1 + BIAS_KNOTS**3  # the first decides whether to apply
@@ -29,7 +35,7 @@ FOLD_FREE = 1 / 6  # of the knots' distance: with shifts below it no two voxels 
 
 
 def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
-    """The chain of `steps`, names in `AUGMENTATIONS` or functions of one sample, as a function of a batch.
+    """Chain `steps`, names in `AUGMENTATIONS` or functions of one sample, as a function of a batch.
 
     A sample's change depends on the key and on its row, not on the other rows. Jit it, alone or within the step.
     Put noise last: XLA works its input out anew for every minimum and maximum that a later step takes.
@@ -42,7 +48,7 @@ def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
             raise ConfigError(f"augmentation {step!r} is not known; choose from {', '.join(AUGMENTATIONS)}.")
     chain = [AUGMENTATIONS[step] if isinstance(step, str) else step for step in steps]
 
-    def one(key: jax.Array, row: jax.Array, image: jax.Array, label: jax.Array) -> Sample:
+    def one(key: jax.Array, row: jax.Array, image: jax.Array, label: Label) -> Sample:
         key = jax.random.fold_in(key, row)
         draws = jax.random.uniform(key, (len(chain), DRAWS))
         for number, step in enumerate(chain):
@@ -51,165 +57,169 @@ def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         rows = jnp.arange(batch["image"].shape[0])
-        image, label = jax.vmap(one, in_axes=(None, 0, 0, 0))(key, rows, batch["image"], batch["label"])
-        return {**batch, "image": image, "label": label}
+        image, label = jax.vmap(one, in_axes=(None, 0, 0, 0))(key, rows, batch["image"], batch.get("label"))
+        return {**batch, "image": image, **({} if label is None else {"label": label})}
 
     return augment
 
 
 def gamma(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.3,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.3,
     low: float = 0.7, high: float = 1.5,
 ) -> Sample:  # fmt: skip
-    """Bend the intensities of all channels by one power, between each channel's own minimum and maximum."""
-    power = jnp.exp(_between(draws[1], np.log(low), np.log(high)))
+    """Bend the intensities of all channels by one power, between each channel's minimum and maximum (nnU-Net)."""
+    power = jnp.exp(_uniform(draws[1], np.log(low), np.log(high)))
     bottom, reach = _range(image)
     bent = bottom + reach * ((image - bottom) / jnp.where(reach > 0, reach, 1)) ** power
-    return _maybe(draws, probability, bent, image), label
+    return _apply_if(draws, probability, bent, image), label
 
 
 def intensity(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.3,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.3,
     scale: float = 0.15, shift: float = 0.15,
 ) -> Sample:  # fmt: skip
-    """Multiply each channel by up to 1 +- `scale` and add up to +- `shift` (standard deviations)."""
+    """Multiply each channel by up to 1 +- `scale` and add up to +- `shift` (standard deviations) (Myronenko 2019)."""
     numbers = draws[1 : 1 + 2 * image.shape[-1]].reshape(2, 1, 1, 1, -1)
-    factor, offset = _between(numbers[0], 1 - scale, 1 + scale), _between(numbers[1], -shift, shift)
-    return _maybe(draws, probability, image * factor + offset, image), label
+    factor, offset = _uniform(numbers[0], 1 - scale, 1 + scale), _uniform(numbers[1], -shift, shift)
+    return _apply_if(draws, probability, image * factor + offset, image), label
 
 
 def noise(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     sigma: float = 0.15,
 ) -> Sample:  # fmt: skip
-    """Add Gaussian noise of up to `sigma` standard deviations."""
+    """Add Gaussian noise of up to `sigma` standard deviations (nnU-Net)."""
     noisy = image + sigma * draws[1] * jax.random.normal(key, image.shape, image.dtype)
-    return _maybe(draws, probability, noisy, image), label
+    return _apply_if(draws, probability, noisy, image), label
 
 
 def bias_field(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     strength: float = 0.3,
 ) -> Sample:  # fmt: skip
     """Shade all channels by one smooth field, as a receive coil does: the exponential of a coarse random grid.
 
-    The field multiplies intensities counted from each channel's minimum; `strength` is the grid's standard deviation.
+    The field multiplies intensities counted from each channel's minimum; `strength` is the grid's standard deviation. A
+    random smooth field in log space as in SynthSeg (Billot et al. 2023).
     """
     limit = strength * np.sqrt(3.0)  # a uniform number between +- this has that standard deviation
-    knots = _between(draws[1:], -limit, limit).reshape((BIAS_KNOTS,) * 3)
+    knots = _uniform(draws[1:], -limit, limit).reshape((BIAS_KNOTS,) * 3)
     spread = [jnp.asarray(_interpolation(BIAS_KNOTS, n)) for n in image.shape[:3]]
     field = jnp.exp(jnp.einsum("xi,yj,zk,ijk->xyz", *spread, knots))[..., None]
     bottom, _ = _range(image)
-    return _maybe(draws, probability, bottom + (image - bottom) * field, image), label
+    return _apply_if(draws, probability, bottom + (image - bottom) * field, image), label
 
 
 def contrast_dropout(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
-    share: float = 0.5,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
+    fraction: float = 0.5,
 ) -> Sample:  # fmt: skip
-    """Set channels to 0, each with chance `share`, but never all of them."""
+    """Set channels to 0, each with chance `fraction`, but never all of them (ModDrop, Neverova et al. 2016)."""
     channels = image.shape[-1]
     spare = jnp.arange(channels) == jnp.floor(draws[1] * channels).astype(jnp.int32)
-    kept = (draws[2 : 2 + channels] >= share) | spare
-    return _maybe(draws, probability, image * kept[None, None, None].astype(image.dtype), image), label
+    kept = (draws[2 : 2 + channels] >= fraction) | spare
+    return _apply_if(draws, probability, image * kept[None, None, None].astype(image.dtype), image), label
 
 
 def low_resolution(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2
 ) -> Sample:
-    """Average 1 to `MAX_THICKNESS` voxels along each axis into one slice and interpolate back."""
+    """Average 1 to `MAX_THICKNESS` voxels along each axis into one slice and interpolate back.
+
+    nnU-Net and SynthSeg (Billot et al. 2023) simulate thick slices so.
+    """
     thickness = jnp.floor(draws[1:4] * MAX_THICKNESS).astype(jnp.int32)
     x, y, z = (
         jnp.asarray(_coarsening(n))[thickness[axis]] for axis, n in enumerate(image.shape[:3])
     )  # n n each
     coarse = jnp.einsum("xi,yj,zk,ijkc->xyzc", x, y, z, image, optimize="optimal")
-    return _maybe(draws, probability, coarse, image), label
+    return _apply_if(draws, probability, coarse, image), label
 
 
 def blur(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     low: float = 0.5, high: float = 1.5,
 ) -> Sample:  # fmt: skip
-    """Smooth all channels by one Gaussian of `low` to `high` voxels; at the border its weights are shared out anew."""
-    sigma = _between(draws[1], low, high)
+    """Smooth all channels by one Gaussian of `low` to `high` voxels (nnU-Net); weights sum to 1 at the border too."""
+    sigma = _uniform(draws[1], low, high)
     x, y, z = (_gaussian(n, sigma) for n in image.shape[:3])
     smooth = jnp.einsum("xi,yj,zk,ijkc->xyzc", x, y, z, image, optimize="optimal")
-    return _maybe(draws, probability, smooth, image), label
+    return _apply_if(draws, probability, smooth, image), label
 
 
 def affine(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     degrees: float = 10.0, scale: float = 0.1, shift: float = 0.05,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Sample:  # fmt: skip
-    """Rotate, scale and move a little about the centre: linear for the image, nearest for the label.
+    """Rotate, scale and move a little about the centre (TorchIO): linear for the image, nearest for the label.
 
-    What comes from outside is 0 in the image and ignore in the label. Angles are true in mm; `shift` is a share of
+    What comes from outside is 0 in the image and ignore in the label. Angles are true in mm; `shift` is a fraction of
     the crop's length.
     """
-    turn = _rotation(jnp.deg2rad(_between(draws[1:4], -degrees, degrees)))
-    zoom = _between(draws[4], 1 - scale, 1 + scale)
-    size = np.array(label.shape, np.float32)
-    move = size * _between(draws[5:8], -shift, shift)
+    turn = _rotation(jnp.deg2rad(_uniform(draws[1:4], -degrees, degrees)))
+    zoom = _uniform(draws[4], 1 - scale, 1 + scale)
+    shape = image.shape[:3]
+    size = np.array(shape, np.float32)
+    move = size * _uniform(draws[5:8], -shift, shift)
     spacing = np.array(spacing_mm, np.float32)
     matrix = turn * spacing[None, :] / spacing[:, None] / zoom  # voxels of the result -> voxels of the source
     centre = (size - 1) / 2
-    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in label.shape), indexing="ij"))
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
     offset = (centre + move)[:, None, None, None]
     places = jnp.einsum("ab,bxyz->axyz", matrix, grid - centre[:, None, None, None]) + offset
     moved, moved_label = _resampled(image, label, places)
-    return _maybe(draws, probability, moved, image), _maybe(draws, probability, moved_label, label)
+    return _apply_if(draws, probability, (moved, moved_label), (image, label))
 
 
 def elastic(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.2,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
     strength: float = 0.8,
 ) -> Sample:  # fmt: skip
-    """Bend smoothly, by random shifts of a few knots: linear for the image, nearest for the label.
+    """Bend smoothly, by random shifts of a few knots (Simard et al. 2003): linear for the image, nearest for the label.
 
     Shifts reach `strength` of what keeps every voxel beside its neighbours, so that organs neither tear nor fold. What
     comes from outside is 0 in the image and ignore in the label.
     """
-    shape = label.shape
+    shape = image.shape[:3]
     reach = np.array([strength * FOLD_FREE * n / ELASTIC_KNOTS for n in shape], np.float32)
     knots = jax.random.uniform(key, (3, *(ELASTIC_KNOTS,) * 3), minval=-1.0, maxval=1.0)
     spread = [jnp.asarray(_interpolation(ELASTIC_KNOTS, n)) for n in shape]
     shifts = jnp.einsum("xi,yj,zk,aijk->axyz", *spread, knots, optimize="optimal")
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij"))
     moved, moved_label = _resampled(image, label, grid + reach[:, None, None, None] * shifts)
-    return _maybe(draws, probability, moved, image), _maybe(draws, probability, moved_label, label)
+    return _apply_if(draws, probability, (moved, moved_label), (image, label))
 
 
 def rot90(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.5,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.5,
     axes: tuple[int, int] = (0, 1),
 ) -> Sample:  # fmt: skip
-    """Turn by 90, 180 or 270 degrees in the plane of `axes`; sides stay sides, for a turn mirrors nothing.
+    """Turn by 90, 180 or 270 degrees in the plane of `axes` (Hatamizadeh et al. 2022); a turn mirrors nothing.
 
     Raises:
         ConfigError: the crop is not square in that plane, so the shape would change.
     """
-    if label.shape[axes[0]] != label.shape[axes[1]]:
-        raise ConfigError(
-            f"augmentation rot90: crop {label.shape} is not square in axes {axes}. Leave it out."
-        )
+    shape = image.shape[:3]
+    if shape[axes[0]] != shape[axes[1]]:
+        raise ConfigError(f"augmentation rot90: crop {shape} is not square in axes {axes}. Leave it out.")
     turns = jnp.floor(draws[1] * 3).astype(jnp.int32)
     turned = [functools.partial(jnp.rot90, k=k, axes=axes) for k in (1, 2, 3)]
-    image_turned, label_turned = (jax.lax.switch(turns, turned, array) for array in (image, label))
-    return _maybe(draws, probability, image_turned, image), _maybe(draws, probability, label_turned, label)
+    changed = jax.tree.map(lambda array: jax.lax.switch(turns, turned, array), (image, label))
+    return _apply_if(draws, probability, changed, (image, label))
 
 
 def flip(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: jax.Array, *, probability: float = 0.5,
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.5,
     mirror: np.ndarray = anatomy.MIRROR,
 ) -> Sample:  # fmt: skip
-    """Mirror left and right, and swap the ids of paired organs with them.
+    """Mirror left and right, and swap the ids of paired organs with them (Ronneberger et al. 2015, without the ids).
 
     Not for bodies as a rule: a mirrored one has its liver on the left. With ids other than the taxonomy's give their
     own `mirror`, uint8[256]. There is no flip of another axis: it would be the same mirror image, turned.
     """
-    swapped = jnp.asarray(mirror)[label[::-1].astype(jnp.int32)]
-    return _maybe(draws, probability, image[::-1], image), _maybe(draws, probability, swapped, label)
+    swapped = None if label is None else jnp.asarray(mirror)[label[::-1].astype(jnp.int32)]
+    return _apply_if(draws, probability, (image[::-1], swapped), (image, label))
 
 
 INTENSITY: dict[str, Augmentation] = {
@@ -225,36 +235,40 @@ SPATIAL: dict[str, Augmentation] = {"affine": affine, "elastic": elastic, "rot90
 AUGMENTATIONS: dict[str, Augmentation] = {**INTENSITY, **SPATIAL}
 
 
-def _maybe(draws: jax.Array, probability: float, changed: jax.Array, same: jax.Array) -> jax.Array:
-    return jnp.where(draws[0] < probability, changed, same)
+def _apply_if(draws: jax.Array, probability: float, changed: T, same: T) -> T:
+    """Return the image, or image and label, `changed` in a fraction `probability` of the draws, else `same`."""
+    return jax.tree.map(lambda new, old: jnp.where(draws[0] < probability, new, old), changed, same)
 
 
-def _between(numbers: jax.Array, low: float, high: float) -> jax.Array:
-    return low + (high - low) * numbers
+def _uniform(draws: jax.Array, low: float, high: float) -> jax.Array:
+    """Return numbers uniform in [low, high) from draws in [0, 1)."""
+    return low + (high - low) * draws
 
 
 def _range(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Minimum and extent of each channel, `1 1 1 c`."""
+    """Return minimum and extent of each channel, `1 1 1 c`."""
     bottom = image.min(axis=(0, 1, 2), keepdims=True)
     return bottom, image.max(axis=(0, 1, 2), keepdims=True) - bottom
 
 
-def _resampled(image: jax.Array, label: jax.Array, places: jax.Array) -> Sample:
-    """Image and label at `places` (`3 x y z`, voxels): linear and nearest; 0 and ignore from outside."""
+def _resampled(image: jax.Array, label: Label, places: jax.Array | np.ndarray) -> Sample:
+    """Return image and label at `places` (`3 x y z`, voxels): linear and nearest; 0 and ignore from outside."""
     resample = functools.partial(map_coordinates, coordinates=list(places), mode="constant")
     moved = jax.vmap(functools.partial(resample, order=1, cval=0.0), in_axes=-1, out_axes=-1)(image)
+    if label is None:
+        return moved, None
     return moved, resample(label.astype(jnp.int32), order=0, cval=anatomy.IGNORE).astype(label.dtype)
 
 
 def _gaussian(n: int, sigma: jax.Array) -> jax.Array:
-    """Weights of a Gaussian of `sigma` voxels, `n n`; every row sums to 1."""
+    """Return the weights of a Gaussian of `sigma` voxels, `n n`; every row sums to 1."""
     distance = np.subtract.outer(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32))
     weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _interpolation(few: int, many: int) -> np.ndarray:
-    """Linear interpolation of `few` cells on `many` cells of the same extent, `many few`; constant at the ends."""
+    """Return linear interpolation of `few` cells on `many` of the same extent, `many few`; constant at the ends."""
     place = np.clip((np.arange(many) + 0.5) * few / many - 0.5, 0, few - 1)
     low = np.minimum(place.astype(int), max(few - 2, 0))
     weights = np.zeros((many, few), np.float32)
@@ -273,7 +287,7 @@ def _coarsening(n: int) -> np.ndarray:
         inside = np.minimum(edges[1:, None], np.arange(1, n + 1)[None]) - np.maximum(
             edges[:-1, None], np.arange(n)[None]
         )
-        average = np.clip(inside, 0, None) * few / n  # few n: share of each voxel in each slice
+        average = np.clip(inside, 0, None) * few / n  # few n: fraction of each voxel in each slice
         stack.append((_interpolation(few, n) @ average).astype(np.float32))
     return np.stack(stack)
 

@@ -1,15 +1,15 @@
 """Batches onto the devices, ahead of the step that needs them."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 import numpy as np
 
 
 def to_device(
-    batches: Iterator[dict[str, np.ndarray]], place: Callable[[str], jax.sharding.Sharding], ahead: int = 2
-) -> Iterator[dict[str, jax.Array]]:
+    batches: Generator[dict[str, np.ndarray]], place: Callable[[str], jax.sharding.Sharding], ahead: int = 2
+) -> Generator[dict[str, jax.Array]]:
     """Yield each batch as global arrays, with the transfers of the next ones already under way.
 
     The first comes as soon as it is there, so that reading the others and compiling the step go on together.

@@ -1,13 +1,14 @@
 """From a store to batches on the host: an endless stream whose order is a pure function of (seed, step)."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 
 import grain
 import numpy as np
 from absl import flags
 
 from ukbob_jax.data import transforms
+from ukbob_jax.data.options import READING, Crops, Labels, Reading
 from ukbob_jax.data.source import Epochs, ScanSource
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
@@ -19,81 +20,62 @@ Batch = dict[str, np.ndarray]
 
 def batches(
     store: Store,
-    *,
     subjects: Sequence[str],
-    label: str,
-    crop: tuple[int, int, int],
+    *,
+    crops: Crops,
+    labels: Labels | None,
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    foreground: float = 0.67,
-    normalize: str = "zscore",
     contrasts: Sequence[str] | None = None,
-    flagged: Mapping[str, set[int]] | None = None,
-    flagged_action: str = "ignore",
-    label_map: np.ndarray | None = None,
-    num_classes: int = 73,
-    process: int = 0,
-    processes: int = 1,
-    threads: int = 16,
-    workers: int = 0,
-    packed: bool = False,
-    damaged: str = "stop",
-) -> Iterator[Batch]:
-    """Endless training batches, from `start_step` on.
+    normalize: str = "zscore",
+    reading: Reading = READING,
+) -> Generator[Batch]:
+    """Yield endless training batches, from `start_step` on.
 
-    The batch of a step is the same whatever the number of threads, workers and processes: of `processes`, this one
-    gets its consecutive share of the rows. So the step alone is the state to save. Every epoch reshuffles the
+    The batch of a step is the same whatever the number of threads, workers and processes: of `reading.processes`, this
+    one gets its consecutive share of the rows. So the step alone is the state to save. Every epoch reshuffles the
     subjects and visits each once. Call `close()` on the iterator when done: it stops threads and workers.
 
     Args:
+        store: to read from.
         subjects: ids in `store`.
-        label: label set to learn.
-        crop: voxels, x y z.
-        batch_size: crops per step over all processes.
-        foreground: share of crops centred on a voxel of a class, classes drawn equally.
-        normalize: as `intensity.normalize`.
+        crops: where crops lie, and how many of each sample.
+        labels: what is learnt of which label set; None: images only.
+        batch_size: samples per step over all processes; a batch has `crops.views` rows of each.
+        seed: of the order of subjects and the places of crops.
+        start_step: of the first batch.
         contrasts: names to feed, in order; None: those of the first subject.
-        flagged: organs by subject whose labels SOLF rejects, as stored ids.
-        flagged_action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
-        label_map: uint8[256], stored id -> id of training.
-        num_classes: length of `annotated`.
-        threads: batches are read by so many threads; as many are held ready.
-        workers: reader processes beside, for machines whose one process cannot keep up; 0: none.
-        packed: leave the voxels as stored, for `unpack.unpack` to finish on the device: a third of the work here.
-        damaged: "stop", or "skip": warn of subjects with crops that cannot be read, and ignore every voxel of those.
+        normalize: as `intensity.normalize`.
+        reading: how this process reads.
     Yields:
-        image float32 `b x y z c`, label uint8 `b x y z` (255: ignore), subject int32 `b` (index into `subjects`), and,
-        where some subject was annotated for some classes only, annotated bool `b k`. Packed: what `unpack` takes.
+        image float32 `b x y z c`, label uint8 `b x y z` (255: ignore) where there are labels, subject int32 `b` (index
+        into `subjects`), and, where some subject was annotated for some classes only, annotated bool `b k`. Packed:
+        what `unpack` takes.
     Raises:
-        ConfigError: a setting cannot be used; told at the call.
+        ConfigError: a setting cannot be used; raised at the call.
         MismatchError: a subject lacks a contrast.
-        FileError: while iterating, a damaged array, if `damaged` is "stop"; the message names the subject.
+        FileError: while iterating, a damaged array, if `reading.damaged` is "stop"; the message names the subject.
     """
-    if batch_size < 1 or batch_size % processes or not 0 <= process < processes:
+    if batch_size < 1 or batch_size % reading.processes:
         raise ConfigError(
-            f"batch_size {batch_size} must be a positive multiple of the {processes} processes."
+            f"batch_size {batch_size} must be a positive multiple of the {reading.processes} processes."
         )
     if seed < 0 or start_step < 0:
         raise ConfigError(f"seed {seed}, start_step {start_step}: expected whole numbers from 0.")
-    if len(crop) != 3 or min(crop) < 1:
-        raise ConfigError(f"crop {tuple(crop)}: expected three positive numbers of voxels.")
-    if damaged not in ("stop", "skip"):
-        raise ConfigError(f"damaged={damaged!r}: expected stop or skip.")
     intensity.check_method(normalize)
-    source = ScanSource(
-        store, subjects, label, contrasts=contrasts, flagged=flagged, flagged_action=flagged_action,
-        label_map=label_map, num_classes=num_classes,
-    )  # fmt: skip
+    source = ScanSource(store, subjects, labels, contrasts)
+    label_set = None if labels is None else labels.set
     dataset = (
         grain.MapDataset.source(Epochs(source, seed))
         .seed(seed)
-        .random_map(transforms.PlaceCrop(store, label, tuple(crop), foreground))
-        .batch(batch_size // processes, drop_remainder=True, batch_fn=list)
-        .map(transforms.ReadBatch(store, label, tuple(crop), normalize, damaged))
+        .random_map(transforms.PlaceCrops(store, label_set, crops))
+        .batch(batch_size // reading.processes, drop_remainder=True, batch_fn=transforms.rows_of)
+        .map(transforms.ReadBatch(store, label_set, crops.size, normalize, reading.damaged))
     )
-    dataset = dataset if packed else dataset.map(unpack)
-    return _stream(dataset[start_step * processes + process :: processes], threads, workers)
+    dataset = dataset if reading.packed else dataset.map(unpack)
+    first = start_step * reading.processes + reading.process
+    return _stream(dataset[first :: reading.processes], reading.threads, reading.workers)
 
 
 def ignore_sigterm(index: int, count: int) -> None:
@@ -101,7 +83,7 @@ def ignore_sigterm(index: int, count: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _stream(dataset: grain.MapDataset, threads: int, workers: int) -> Iterator[Batch]:
+def _stream(dataset: grain.MapDataset, threads: int, workers: int) -> Generator[Batch]:
     if workers and not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(1, threads))

@@ -1,84 +1,72 @@
 """A store as a Grain source: element i is what is known of subject i before any voxel is read."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.data.options import Labels
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.intensity import Statistics
 
-ACTIONS = ("ignore", "drop", "background")
 
-
-class Scan(NamedTuple):
+class SubjectSample(NamedTuple):
     """One subject as training sees it.
 
     Attributes:
-        index: place in the list of subjects that was asked for.
+        subject: its id in the store.
+        number: place in the list of subjects that was asked for.
         shape: voxels, x y z.
         channels: indices of the contrasts to feed, into the stored image.
         statistics: of those channels.
         slope, intercept: of those channels, `image = stored * slope + intercept`.
-        lookup: uint8[256], stored label -> label of training (255: ignore).
+        lookup: uint8[256], stored label -> label of training (255: ignore); None: no labels.
         classes: label of training -> the stored ids that become it, for those a crop may be centred on.
-        annotated: bool `k`, per label of training; None where every class was looked for.
+        annotated: bool `k`, per label of training; None where every class was annotated.
     """
 
     subject: str
-    index: int
-    shape: tuple[int, int, int]
+    number: int
+    shape: tuple[int, ...]
     channels: tuple[int, ...]
     statistics: Statistics
     slope: np.ndarray
     intercept: np.ndarray
-    lookup: np.ndarray
+    lookup: np.ndarray | None
     classes: dict[int, tuple[int, ...]]
     annotated: np.ndarray | None
 
 
 class ScanSource:
-    """The subjects of a store with label set `label`, in the order given."""
+    """The subjects of a store, in the order given, with one label set or without labels."""
 
     def __init__(
         self,
         store: Store,
         subjects: Sequence[str],
-        label: str,
-        *,
+        labels: Labels | None,
         contrasts: Sequence[str] | None = None,
-        flagged: Mapping[str, set[int]] | None = None,
-        flagged_action: str = "ignore",
-        label_map: np.ndarray | None = None,
-        num_classes: int = 73,
     ) -> None:
-        """Check every subject's row, so that what is missing is told before training starts.
+        """Check every subject's row, so that what is missing is found before training starts.
 
         Raises:
-            ConfigError: no subjects are left, an unknown subject, label set or action.
+            ConfigError: no subjects are left, an unknown subject or label set.
             MismatchError: a subject lacks a contrast.
         """
-        if flagged_action not in ACTIONS:
-            raise ConfigError(f"flagged_action={flagged_action!r}: expected one of {', '.join(ACTIONS)}.")
-        self.store = store
-        self.label = label
-        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
-        self.num_classes = num_classes
-        self._flagged = {subject: frozenset(organs) for subject, organs in (flagged or {}).items() if organs}
-        self._replacement = IGNORE if flagged_action == "ignore" else 0
-        self._lookup = (
-            np.arange(256, dtype=np.uint8) if label_map is None else np.asarray(label_map, np.uint8)
-        )
-        drop = self._flagged if flagged_action == "drop" else {}
-        self._subjects = [(index, name) for index, name in enumerate(subjects) if name not in drop]
+        self.store, self.labels = store, labels
+        flagged = {} if labels is None else labels.flagged
+        self._flagged = {subject: frozenset(organs) for subject, organs in flagged.items() if organs}
+        drop = self._flagged if labels is not None and labels.action == "drop" else {}
+        self._subjects = [(number, name) for number, name in enumerate(subjects) if name not in drop]
         if not self._subjects:
             what = "every subject has a flagged organ and flagged=drop" if drop else "the list is empty"
             raise ConfigError(
                 f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
             )
+        self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
@@ -86,31 +74,52 @@ class ScanSource:
     def __len__(self) -> int:
         return len(self._subjects)
 
-    def __getitem__(self, position: int) -> Scan:
-        index, subject = self._subjects[position]
+    def __getitem__(self, position: int) -> SubjectSample:
+        number, subject = self._subjects[position]
         row = self.store.rows[subject]
         channels = tuple(row.channel_indices(self.contrasts))
-        statistics = Statistics(**row.intensity)
-        lookup = self._lookup.copy()
-        lookup[list(self._flagged.get(subject, ()))] = self._replacement
-        return Scan(
+        intensity = {name: tuple(values[c] for c in channels) for name, values in row.intensity.items()}
+        lookup, classes = self._classes(subject)
+        return SubjectSample(
             subject=subject,
-            index=index,
+            number=number,
             shape=row.shape,
             channels=channels,
-            statistics=Statistics(*(tuple(values[c] for c in channels) for values in statistics)),
-            slope=_of(channels, row.slope, 1.0),
-            intercept=_of(channels, row.intercept, 0.0),
+            statistics=Statistics(**intensity),
+            slope=_select_channels(row.slope, channels, 1.0),
+            intercept=_select_channels(row.intercept, channels, 0.0),
             lookup=lookup,
-            classes=centred(row.present[self.label], row.annotated, lookup),
-            annotated=row.annotated_classes(self._lookup, self.num_classes) if self.partial else None,
+            classes=classes,
+            annotated=self._annotated(subject),
         )
 
-    def _check(self, subject: str) -> bool:
+    def _classes(self, subject: str) -> tuple[np.ndarray | None, dict[int, tuple[int, ...]]]:
+        """Return the lookup of one subject's labels, and the classes that its crops may be centred on."""
+        if self.labels is None:
+            return None, {}
+        lookup = self._lookup(self.labels)
+        lookup[list(self._flagged.get(subject, ()))] = IGNORE if self.labels.action == "ignore" else 0
         row = self.store.rows[subject]
-        self.store.present(subject, self.label)
+        return lookup, centre_classes(row.present[self.labels.set], row.annotated, lookup)
+
+    def _annotated(self, subject: str) -> np.ndarray | None:
+        if self.labels is None or not self.partial:
+            return None
+        row = self.store.rows[subject]
+        return row.annotated_classes(self._lookup(self.labels), self.labels.num_classes)
+
+    @staticmethod
+    def _lookup(labels: Labels) -> np.ndarray:
+        """Return a new uint8[256], stored id -> id of training."""
+        return np.array(np.arange(256) if labels.lookup is None else labels.lookup, np.uint8)
+
+    def _check(self, subject: str) -> bool:
+        """Check one subject's row; return whether it was annotated for some classes only."""
+        row = self.store.rows[subject]
+        if self.labels is not None:
+            self.store.present(subject, self.labels.set)
         row.channel_indices(self.contrasts)
-        return row.annotated is not None
+        return self.labels is not None and row.annotated is not None
 
 
 class Epochs:
@@ -126,29 +135,37 @@ class Epochs:
     def __len__(self) -> int:
         return 2**62  # Grain takes lengths up to 2**63 - 1
 
-    def __getitem__(self, index: int) -> Scan:
+    def __getitem__(self, index: int) -> SubjectSample:
         epoch, place = divmod(int(index), len(self.source))
         return self.source[int(shuffled(len(self.source), self.seed, epoch)[place])]
 
 
 @functools.lru_cache(maxsize=4)  # epochs that threads of one process read at a time
 def shuffled(number: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of `number` subjects in one epoch."""
+    """Return the order of `number` subjects in one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(number)
 
 
-def centred(
-    present: Sequence[int], looked_for: Sequence[int] | None, lookup: np.ndarray
+def centre_classes(
+    present: Sequence[int], annotated: Sequence[int] | None, lookup: np.ndarray
 ) -> dict[int, tuple[int, ...]]:
-    """Label of training -> the stored ids in `present` that become it; no background, ignored or stray classes."""
+    """Return the classes that a crop may be centred on: label of training -> the stored ids that become it.
+
+    Background, ignored classes and those that nobody annotated are left out.
+
+    Args:
+        present: stored ids that occur.
+        annotated: stored ids that the subject was annotated for; None: all.
+        lookup: uint8[256], stored id -> label of training.
+    """
     classes: dict[int, list[int]] = {}
     for stored in present:
         target = int(lookup[stored])
-        if target not in (0, IGNORE) and (looked_for is None or stored in looked_for):
+        if target not in (0, IGNORE) and (annotated is None or stored in annotated):
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
 
 
-def _of(channels: tuple[int, ...], values: Sequence[float] | None, native: float) -> np.ndarray:
-    """The values of `channels`, float64; `native` for all where there are none."""
-    return np.array([native if values is None else values[c] for c in channels])
+def _select_channels(values: Sequence[float] | None, channels: tuple[int, ...], default: float) -> np.ndarray:
+    """Return the values of `channels`, float64; `default` for all where there are none."""
+    return np.array([default if values is None else values[c] for c in channels])

@@ -2,96 +2,139 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.data.source import Scan
+from ukbob_jax.data.options import Crops, Size
+from ukbob_jax.data.source import SubjectSample
 from ukbob_jax.errors import FileError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
-
-Triple = tuple[int, int, int]
 
 
 class Place(NamedTuple):
     """Where a crop lies: `start` and `size` in voxels, x y z; `size` is less than the crop in small volumes."""
 
-    scan: Scan
+    sample: SubjectSample
     start: np.ndarray
     size: np.ndarray
 
 
-class PlaceCrop(grain.transforms.RandomMap):
-    """Choose where a crop lies: around a voxel of a class drawn at random, or anywhere.
+class PlaceCrops(grain.transforms.RandomMap):
+    """Choose where the crops of a sample lie: around a voxel of a class drawn at random, or anywhere.
 
     A class is drawn first and a voxel of it second, so that a small gland is met as often as the liver. The crop is
     moved to lie inside the volume; along an axis shorter than the crop it takes all of it.
     """
 
-    def __init__(self, store: Store, label: str, crop: Triple, foreground: float) -> None:
-        """`foreground`: share of the crops that are centred on a class."""
-        self.store, self.label, self.crop, self.foreground = store, label, crop, foreground
+    def __init__(self, store: Store, label_set: str | None, crops: Crops) -> None:
+        self.store, self.label_set, self.crops = store, label_set, crops
 
-    def random_map(self, scan: Scan, rng: np.random.Generator) -> Place:
-        """Scan -> where its crop lies."""
-        size = np.minimum(self.crop, scan.shape)
-        start = rng.integers(0, np.array(scan.shape) - size + 1)
-        if scan.classes and rng.random() < self.foreground:
-            stored_ids = scan.classes[sorted(scan.classes)[rng.integers(len(scan.classes))]]
-            voxels = self.store.sample(scan.subject, self.label, stored_ids[rng.integers(len(stored_ids))])
+    def random_map(self, element: SubjectSample, rng: np.random.Generator) -> list[Place]:  # pyright: ignore
+        """Draw the places of the `views` crops of `element`."""
+        first = self._place(element, rng)
+        return [first, *(self._view(first, rng) for _ in range(self.crops.views - 1))]
+
+    def _place(self, sample: SubjectSample, rng: np.random.Generator) -> Place:
+        size = np.minimum(self.crops.size, sample.shape)
+        start = rng.integers(0, np.array(sample.shape) - size + 1)
+        if self.label_set and sample.classes and rng.random() < self.crops.foreground:
+            stored_ids = sample.classes[sorted(sample.classes)[rng.integers(len(sample.classes))]]
+            stored_id = stored_ids[rng.integers(len(stored_ids))]
+            voxels = self.store.sample(sample.subject, self.label_set, stored_id)
             centre = voxels[rng.integers(len(voxels))]
-            start = np.clip(centre - size // 2, 0, np.array(scan.shape) - size)
-        return Place(scan, start, size)
+            start = np.clip(centre - size // 2, 0, np.array(sample.shape) - size)
+        return Place(sample, start, size)
+
+    def _view(self, first: Place, rng: np.random.Generator) -> Place:
+        """Draw another view of the sample whose first one is `first`."""
+        shift = self.crops.max_shift
+        if shift is None:
+            return self._place(first.sample, rng)
+        start = first.start + rng.integers(-shift, shift + 1, 3)
+        return first._replace(start=np.clip(start, 0, np.array(first.sample.shape) - first.size))
+
+
+def rows_of(samples: Sequence[Sequence[Place]]) -> list[Place]:
+    """Return the rows of a batch: the views of each sample, one sample after the other."""
+    return [place for places in samples for place in places]
 
 
 class ReadBatch(grain.transforms.Map):
     """Read the crops of a batch side by side, each into its row, as they are stored."""
 
-    def __init__(self, store: Store, label: str, crop: Triple, normalize: str, damaged: str = "stop") -> None:
-        """`damaged`: "stop" raises what a crop that cannot be read raises; "skip" warns, and ignores all its voxels."""
-        self.store, self.label, self.crop, self.normalize = store, label, crop, normalize
+    def __init__(
+        self, store: Store, label_set: str | None, crop: Size, normalize: str, damaged: str = "stop"
+    ) -> None:
+        """Read label set `label_set`, or images only where it is None; `damaged` as in `options.Reading`."""
+        self.store, self.label_set, self.crop, self.normalize = store, label_set, crop, normalize
         self.damaged = damaged
         self._warned: set[str] = set()
 
-    def map(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
-        """Places -> a packed batch, as `unpack.unpack` describes it."""
-        scans = [place.scan for place in places]
+    def map(self, element: Sequence[Place]) -> dict[str, np.ndarray]:  # pyright: ignore
+        """Read the crops at the places `element`; return a packed batch, as `unpack.unpack` describes it."""
+        places = element
+        voxels, lost = self._voxels(places), set[int]()
+        waits = [wait for row, place in enumerate(places) for wait in self._fetch(row, place, voxels, lost)]
+        batch = {**voxels, **self._descriptions([place.sample for place in places])}
+        batch["size"] = np.array([place.size for place in places], np.int32)
+        for row, wait in waits:
+            with self._tolerant(places[row].sample.subject, row, lost):
+                wait()
+        for row in lost:
+            batch["stored"][row] = 0
+            if "label" in batch:
+                batch["label"][row] = IGNORE
+            else:
+                batch["size"][row] = 0  # nothing of the row is the scan's
+        return batch
+
+    def _voxels(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
+        """Make the arrays that crops are read into: stored `b c x y z`, label `b x y z`."""
         padded = any((place.size < self.crop).any() for place in places)
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
-        stored = new((len(places), len(scans[0].channels), *self.crop), np.int16)
-        label = new((len(places), *self.crop), np.uint8)
-        waits, lost = [], set()  # (row, wait); rows that cannot be read
-        for row, (scan, start, size) in enumerate(places):
-            before = (np.array(self.crop) - size) // 2
-            inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
-            every = len(self.store.rows[scan.subject].contrasts)
-            channels = () if scan.channels == tuple(range(every)) else scan.channels
-            image = np.moveaxis(stored, 1, -1)  # b x y z c
-            for name, out, which in (("image", image, channels), (f"label/{self.label}", label, ())):
-                with self._tolerant(scan.subject, row, lost):
-                    waits.append((row, self.store.fetch(scan.subject, name, start, out[inside], which)))
-        mappings = [stored_mapping(scan, self.normalize) for scan in scans]
+        voxels: dict[str, np.ndarray] = {
+            "stored": new((len(places), len(places[0].sample.channels), *self.crop), np.int16)
+        }
+        if self.label_set is not None:
+            voxels["label"] = new((len(places), *self.crop), np.uint8)
+        return voxels
+
+    def _fetch(
+        self, row: int, place: Place, voxels: dict[str, np.ndarray], lost: set[int]
+    ) -> list[tuple[int, Callable[[], None]]]:
+        """Begin to read one crop; return what to wait for."""
+        sample, start, size = place
+        before = (np.array(self.crop) - size) // 2
+        inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
+        every = len(self.store.rows[sample.subject].contrasts)
+        channels = () if sample.channels == tuple(range(every)) else sample.channels
+        wanted = [("image", np.moveaxis(voxels["stored"], 1, -1)[inside], channels)]  # b x y z c
+        if self.label_set is not None:
+            wanted.append((f"label/{self.label_set}", voxels["label"][inside], ()))
+        waits = []
+        for name, out, which in wanted:
+            with self._tolerant(sample.subject, row, lost):
+                waits.append((row, self.store.fetch(sample.subject, name, start.tolist(), out, which)))
+        return waits
+
+    def _descriptions(self, samples: Sequence[SubjectSample]) -> dict[str, np.ndarray]:
+        """Return what `unpack` must know of each row's scan."""
+        mappings = [stored_mapping(sample, self.normalize) for sample in samples]
         batch = {
-            "stored": stored,
-            "label": label,
-            "subject": np.array([scan.index for scan in scans], np.int32),
-            "size": np.array([place.size for place in places], np.int32),
+            "subject": np.array([sample.number for sample in samples], np.int32),
             "offset": np.array([mapping.offset for mapping in mappings], np.float32),
             "scale": np.array([mapping.scale for mapping in mappings], np.float32),
             "range": np.array([(mapping.low, mapping.high) for mapping in mappings], np.float32),
-            "lookup": np.array([scan.lookup for scan in scans]),
         }
-        if scans[0].annotated is not None:
-            batch["annotated"] = np.array([scan.annotated for scan in scans])
-        for row, wait in waits:
-            with self._tolerant(scans[row].subject, row, lost):
-                wait()
-        for row in lost:
-            stored[row], label[row] = 0, IGNORE
+        if self.label_set is not None:
+            batch["lookup"] = np.array([sample.lookup for sample in samples])
+        if samples[0].annotated is not None:
+            batch["annotated"] = np.array([sample.annotated for sample in samples])
         return batch
 
     @contextlib.contextmanager
@@ -108,7 +151,7 @@ class ReadBatch(grain.transforms.Map):
                 warnings.warn(f"{error} Such crops are ignored.", stacklevel=2)
 
 
-def stored_mapping(scan: Scan, method: str) -> intensity.Mapping:
-    """The normalisation of a scan's intensities as one of the numbers that are stored for them."""
-    offset, scale, low, high = intensity.mapping(scan.statistics, method)
-    return intensity.Mapping((offset - scan.intercept) / scan.slope, scale / scan.slope, low, high)
+def stored_mapping(sample: SubjectSample, method: str) -> intensity.Mapping:
+    """Return the normalisation of a scan's intensities as one of the numbers that are stored for them."""
+    offset, scale, low, high = intensity.mapping(sample.statistics, method)
+    return intensity.Mapping((offset - sample.intercept) / sample.slope, scale / sample.slope, low, high)

@@ -9,6 +9,7 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 
 Arrays = dict[str, Any]  # of one kind: numpy, or JAX
+PACKED = ("stored", "label", "size", "offset", "scale", "range", "lookup")  # what `unpack` uses up
 BLOCK = 2**17  # values that the host works on at a time: they and what is made of them stay in its cache
 
 
@@ -20,56 +21,59 @@ def unpack(batch: Arrays) -> Arrays:
     labels, and images within 1e-6 (their divisions round alike; a compiler may fuse).
 
     Args:
-        batch: stored int16 `b c x y z`, label uint8 `b x y z`, size int32 `b 3` (voxels of each crop that are the
-            scan's, in the middle), offset and scale float32 `b c`, range float32 `b 2` (of the normalised image),
-            lookup uint8 `b 256` (stored id -> id of training); other entries are kept.
+        batch: stored int16 `b c x y z`, size int32 `b 3` (voxels of each crop that are the scan's, in the middle),
+            offset and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are labels,
+            label uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training); other entries are kept.
     Returns:
-        image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore, as beyond the scan), and what
-        else was there.
+        image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore, as beyond the scan) where
+        there is one, and what else was there.
     """
-    batch = dict(batch)
-    stored, label, size, offset, scale, limits, lookup = (
-        batch.pop(name) for name in ("stored", "label", "size", "offset", "scale", "range", "lookup")
-    )
-    b, c, x, y, z = stored.shape
+    rest = {name: array for name, array in batch.items() if name not in PACKED}
+    packed = {name: batch[name] for name in PACKED if name in batch}
+    stored, size = packed["stored"], packed.pop("size")
+    shape = stored.shape[2:]  # x y z
     if isinstance(stored, jax.Array):
-        normal, trained = _finish(
-            jnp, stored, label, *_inside(jnp, (x, y, z), size), offset, scale, limits, lookup
-        )
-        return {**batch, "image": normal, "label": trained}
-    in_x, in_y, in_z = _inside(np, (x, y, z), size)
-    normal, trained = np.empty((b, x, y, z, c), np.float32), np.empty(label.shape, np.uint8)
+        return {**rest, **_finish(jnp, packed, *_inside(jnp, shape, size))}
+    in_x, in_y, in_z = _inside(np, shape, size)
+    b, c, x, y, z = stored.shape
+    done: Arrays = {"image": np.empty((b, x, y, z, c), np.float32)}
+    if "label" in packed:
+        done["label"] = np.empty((b, x, y, z), np.uint8)
     planes = max(1, BLOCK // (y * z * c))
     for row in range(b):
         one = slice(row, row + 1)
         for low in range(0, x, planes):
             part = slice(low, low + planes)
-            normal[one, part], trained[one, part] = _finish(
-                np, stored[one, :, part], label[one, part], in_x[one, part], in_y[one], in_z[one],
-                offset[one], scale[one], limits[one], lookup[one],
-            )  # fmt: skip
-    return {**batch, "image": normal, "label": trained}
+            block = {name: array[one] for name, array in packed.items()}
+            block["stored"] = stored[one, :, part]
+            if "label" in packed:
+                block["label"] = packed["label"][one, part]
+            for name, array in _finish(np, block, in_x[one, part], in_y[one], in_z[one]).items():
+                done[name][one, part] = array
+    return {**rest, **done}
 
 
-def _finish(
-    xp: Any, stored: Any, label: Any, in_x: Any, in_y: Any, in_z: Any, offset: Any, scale: Any, limits: Any, lookup: Any
-) -> tuple[Any, Any]:  # fmt: skip
-    """Image and label of some planes; in_x `b x`, in_y `b y`, in_z `b z`: which voxels are the scan's."""
+def _finish(xp: Any, packed: Arrays, in_x: Any, in_y: Any, in_z: Any) -> Arrays:
+    """Return image and label of some planes; in_x `b x`, in_y `b y`, in_z `b z`: which voxels are the scan's."""
     each = (..., None, None, None)
     inside = in_x[:, :, None, None] & in_y[:, None, :, None] & in_z[:, None, None]  # b x y z
-    normal = (stored.astype(xp.float32) - offset[each]) / scale[each]  # b c x y z
+    stored, limits = packed["stored"], packed["range"]
+    normal = (stored.astype(xp.float32) - packed["offset"][each]) / packed["scale"][each]  # b c x y z
     normal = xp.minimum(xp.maximum(normal, limits[:, :1][each]), limits[:, 1:][each])
     normal = xp.where(inside[:, None], normal, xp.float32(0))
-    rows = 256 * xp.arange(len(stored), dtype=xp.int32)[:, None, None, None]
-    trained = xp.take(lookup.reshape(-1), label.astype(xp.int32) + rows)
-    return xp.moveaxis(normal, 1, -1), xp.where(inside, trained, xp.uint8(IGNORE))
+    done = {"image": xp.moveaxis(normal, 1, -1)}
+    if "label" in packed:
+        rows = 256 * xp.arange(len(stored), dtype=xp.int32)[:, None, None, None]
+        trained = xp.take(packed["lookup"].reshape(-1), packed["label"].astype(xp.int32) + rows)
+        done["label"] = xp.where(inside, trained, xp.uint8(IGNORE))
+    return done
 
 
 def _inside(xp: Any, shape: tuple[int, int, int], size: Any) -> list[Any]:
-    """Along each axis, which voxels are in the middle `size` (`b 3`) of it: bool `b x`, `b y`, `b z`."""
-    found = []
+    """Return which voxels along each axis are in the middle `size` (`b 3`) of it: bool `b x`, `b y`, `b z`."""
+    masks = []
     for axis, length in enumerate(shape):
         before = (length - size[:, axis, None]) // 2  # b 1
         place = xp.arange(length, dtype=xp.int32)[None]  # 1 n
-        found.append((place >= before) & (place < before + size[:, axis, None]))
-    return found
+        masks.append((place >= before) & (place < before + size[:, axis, None]))
+    return masks

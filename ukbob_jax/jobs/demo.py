@@ -5,6 +5,7 @@ import pathlib
 import ml_collections
 
 from ukbob_jax.jobs import audit, evaluate, ingest, report, solf, train
+from ukbob_jax.settings import with_fields
 
 WITHOUT_SOLF = "without_solf"
 
@@ -15,13 +16,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     solf.run(config, workdir)
     audit.run(config, workdir)
     train.run(config, workdir)
-    train.run(changed(config, {"data.flagged": "off"}), str(pathlib.Path(workdir) / WITHOUT_SOLF))
+    train.run(with_fields(config, {"data.flagged": "off"}), str(pathlib.Path(workdir) / WITHOUT_SOLF))
     for name, scanner in tests(config).items():
-        here = changed(config, {**scanner, "store": f"{workdir}/stores/{name}", "evaluate.name": name})
+        here = with_fields(config, {**scanner, "store": f"{workdir}/stores/{name}", "evaluate.name": name})
         ingest.run(here, workdir)
         evaluate.run(here, workdir)
-    unfiltered = {"store": f"{workdir}/stores/clean", "evaluate.name": "clean", "evaluate.adapt": ("off",)}
-    evaluate.run(changed(config, unfiltered), str(pathlib.Path(workdir) / WITHOUT_SOLF))
+    unfiltered = {"store": f"{workdir}/stores/clean", "evaluate.name": "clean", "evaluate.methods": ("off",)}
+    evaluate.run(with_fields(config, unfiltered), str(pathlib.Path(workdir) / WITHOUT_SOLF))
     report.run(config, workdir)
 
 
@@ -37,15 +38,3 @@ def tests(config: ml_collections.ConfigDict) -> dict[str, dict[str, object]]:
         scanner or "clean": {**held_out, "source.scanner": scanner}
         for scanner in ("", *config.evaluate.scanners)
     }
-
-
-def changed(config: ml_collections.ConfigDict, values: dict[str, object]) -> ml_collections.ConfigDict:
-    """A copy of `config` with some fields, named by their dotted paths, set to other values."""
-    copy = ml_collections.ConfigDict(config.to_dict())
-    for path, value in values.items():
-        *sections, field = path.split(".")
-        section = copy
-        for name in sections:
-            section = section[name]
-        section[field] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
-    return copy

@@ -37,10 +37,17 @@ class Damaged(Exception):
 class Checkpoints:
     """The checkpoints of one training run, for the run itself; readers use `restore_params`."""
 
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 2) -> None:
-        """Open or create `folder`; `keep` is how many of the latest stay, beside the best one."""
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 2, mode: str = "max") -> None:
+        """Open or create `folder`.
+
+        Args:
+            folder: of the checkpoints.
+            keep: how many of the latest stay, beside the best one.
+            mode: "max" or "min": whether the largest or the smallest score is the best.
+        """
         self.folder = epath.Path(folder)
-        self._manager = _open(folder, keep)
+        self._mode = mode
+        self._manager = _open(folder, keep, mode)
         self._failed = 0
         self._problem = ""  # of the latest save that failed
         self._saving: int | None = None
@@ -50,7 +57,7 @@ class Checkpoints:
     ) -> None:
         """Start saving; training may go on. A step that is saved already is passed over, or replaced if `again`.
 
-        `score` ranks it for "best", larger is better; None: unranked.
+        `score` ranks it for "best"; None: unranked.
 
         Raises:
             FileError: this and the save before it failed; what was saved earlier still loads.
@@ -70,9 +77,8 @@ class Checkpoints:
         )
         self._saving = step
         try:
-            self._manager.save(
-                step, args=saved, metrics=None if score is None else {"score": score}, force=True
-            )
+            ranked = None if score is None else {"score": score, "mode": self._mode}
+            self._manager.save(step, args=saved, metrics=ranked, force=True)
         except Exception as error:  # Orbax raises bare ValueError and Exception, whatever went wrong
             self._report(error)
 
@@ -206,9 +212,7 @@ def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any,
     if not epath.Path(folder).is_dir():
         raise FileError(f"{folder}: no such folder of checkpoints. Train first, or correct the path.")
     with _open(folder, keep=None) as manager:
-        step = manager.latest_step()
-        if which == "best" and any(manager.metrics(s) for s in manager.all_steps()):
-            step = manager.best_step()
+        step = _best_step(manager) if which == "best" else manager.latest_step()
         if step is None:
             raise FileError(f"{folder}: no complete checkpoint in this folder.")
         try:
@@ -221,13 +225,28 @@ def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any,
     return model["params"], model["model_state"], meta
 
 
-def _open(folder: str | os.PathLike, keep: int | None) -> ocp.CheckpointManager:
-    """The only place that configures Orbax; a manager with another prefix would see an empty folder.
+def _best_step(manager: ocp.CheckpointManager) -> int | None:
+    """Return the step with the best score, of equal ones the last; the latest step where none was scored.
+
+    Each score says whether large or small ones are better; those of earlier versions do not, and large ones were.
+    """
+    scored = {step: metrics for step in manager.all_steps() if (metrics := manager.metrics(step))}
+    if not scored:
+        return manager.latest_step()
+    sign = -1 if scored[max(scored)].get("mode", "max") == "min" else 1
+    return max(scored, key=lambda step: (sign * scored[step]["score"], step))
+
+
+def _score(metrics: dict[str, Any]) -> float:
+    return metrics["score"]
+
+
+def _open(folder: str | os.PathLike, keep: int | None, mode: str = "max") -> ocp.CheckpointManager:
+    """Open `folder`; the only place that configures Orbax, whose managers see nothing under another prefix.
 
     keep None opens for reading alone, and leaves the unfinished save of a running training in peace.
     """
     _silence_orbax()
-    score = lambda metrics: metrics["score"]  # noqa: E731
     folder = str(folder)
     return _Manager(
         folder if "://" in folder else os.path.abspath(folder),
@@ -235,11 +254,16 @@ def _open(folder: str | os.PathLike, keep: int | None) -> ocp.CheckpointManager:
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(keep),
-                    policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+                    policies.BestN(
+                        get_metric_fn=_score,
+                        reverse=mode == "min",
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
                 ]
             ),
-            best_fn=score,
-            best_mode="max",
+            best_fn=_score,
+            best_mode=mode,
             step_prefix="step",
             step_format_fixed_length=8,
             create=keep is not None,
@@ -318,7 +342,7 @@ def _digests(tree: Any) -> list[str]:
 
 def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
     try:
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         meta["arrays"].items()
     except Exception as error:
         raise Damaged(f"meta: {_reason(error)}") from error

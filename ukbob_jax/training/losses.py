@@ -8,31 +8,57 @@ belong to any other class: their probability is added to the background's (margi
 have no Dice term. With sigmoid, their channels and the background's take no part for that case.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.regions import membership
+
+
+@dataclasses.dataclass(frozen=True)
+class DiceOptions:
+    """How Dice is computed, and how much it and cross entropy weigh in their sum.
+
+    Attributes:
+        include_background: False leaves class 0 out of Dice; cross entropy always has it.
+        squared: squares in Dice's denominator, sum(p^2) + sum(t^2).
+        jaccard: Dice's denominator becomes 2 (sum(p) + sum(t) - sum(p t)).
+        batch: Dice of the whole batch per class, instead of per case.
+        smooth_nr: added to Dice's numerator.
+        smooth_dr: added to Dice's denominator.
+        lambda_dice: factor on Dice.
+        lambda_ce: factor on cross entropy, binary or not.
+    """
+
+    include_background: bool = True
+    squared: bool = False
+    jaccard: bool = False
+    batch: bool = False
+    smooth_nr: float = 1e-5
+    smooth_dr: float = 1e-5
+    lambda_dice: float = 1.0
+    lambda_ce: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("smooth_nr", "smooth_dr", "lambda_dice", "lambda_ce"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"config.loss.{name}: {getattr(self, name)} is not a number from 0 on.")
 
 
 def dice_ce(
     logits: jax.Array,
     labels: jax.Array,
     *,
-    include_background: bool = True,
-    squared: bool = False,
-    jaccard: bool = False,
-    batch: bool = False,
-    weight: Sequence[float] | None = None,
+    options: DiceOptions = DiceOptions(),
     ce_weight: Sequence[float] | None = None,
-    lambda_dice: float = 1.0,
-    lambda_ce: float = 1.0,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
+    **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the softmax plus cross entropy: lambda_dice * Dice + lambda_ce * CE.
 
@@ -42,25 +68,18 @@ def dice_ce(
     Args:
         logits: `b x y z k`.
         labels: `b x y z`, integers in 0..k-1, or `ignore`.
-        include_background: False leaves class 0 out of Dice; cross entropy always has it.
-        squared: squares in Dice's denominator, sum(p^2) + sum(t^2).
-        jaccard: Dice's denominator becomes 2 (sum(p) + sum(t) - sum(p t)).
-        batch: Dice of the whole batch per class, instead of per case.
-        weight: `k`, factors on Dice's terms and on the voxels of cross entropy, which is then divided by the
-            sum of the factors used.
-        ce_weight: `k`, further factors on the voxels of cross entropy alone, as those of `weight`.
-        lambda_dice: factor on Dice.
-        lambda_ce: factor on cross entropy.
-        smooth_nr: added to Dice's numerator.
-        smooth_dr: added to Dice's denominator.
+        options: of Dice and of the sum.
+        ce_weight: `k`, factors on the voxels of cross entropy, which is then divided by the sum of the factors used.
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all. Class 0 always is.
+        **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Every voxel ignored: 0. NaN if a label is neither a class nor `ignore`, because values
         cannot raise inside a compiled function.
     Raises:
         ValueError: the shapes do not belong together.
     """
+    options = dataclasses.replace(options, **changes)
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     b, k = logits.shape[0], logits.shape[-1]
     z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
@@ -72,37 +91,28 @@ def dice_ce(
         annotated = jnp.asarray(annotated, bool).at[:, 0].set(True)
         z, labels = _merge_into_background(z, labels, annotated)
 
-    true = labels[..., None] == jnp.arange(k).reshape(
-        1, 1, k
-    )  # b v k, never stored: XLA fuses the comparison
+    # b v k, never stored: XLA fuses the comparison
+    true = labels[..., None] == jnp.arange(k).reshape(1, 1, k)
     log_sum = jax.nn.logsumexp(z, axis=-1)  # b v
-    sums = _sums(jnp.exp(z - log_sum[..., None]), true, valid, squared)
-    dice = _dice(
-        sums, _part(valid, annotated, k), weight, include_background, jaccard, batch, smooth_nr, smooth_dr
-    )
+    sums = _sums(jnp.exp(z - log_sum[..., None]), true, valid, options.squared)
+    dice = _dice(sums, _part(valid, annotated, k), options)
 
     voxel_factors = valid.astype(jnp.float32)
-    for factors in (weight, ce_weight):
-        if factors is not None:
-            voxel_factors *= jnp.asarray(factors, jnp.float32)[jnp.clip(labels, 0, k - 1)]
+    if ce_weight is not None:
+        voxel_factors *= jnp.asarray(ce_weight, jnp.float32)[jnp.clip(labels, 0, k - 1)]
     surprise = log_sum - jnp.sum(jnp.where(true, z, 0.0), axis=-1)
     ce = jnp.sum(surprise * voxel_factors) / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
-    return jnp.where(unknown, jnp.nan, lambda_dice * dice + lambda_ce * ce)
+    return jnp.where(unknown, jnp.nan, options.lambda_dice * dice + options.lambda_ce * ce)
 
 
 def dice_bce(
     logits: jax.Array,
     targets: jax.Array,
     *,
-    squared: bool = False,
-    jaccard: bool = False,
-    batch: bool = False,
-    lambda_dice: float = 1.0,
-    lambda_bce: float = 1.0,
-    smooth_nr: float = 1e-5,
-    smooth_dr: float = 1e-5,
+    options: DiceOptions = DiceOptions(),
     valid: jax.Array | None = None,
     annotated: jax.Array | None = None,
+    **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the sigmoid plus binary cross entropy, each a mean over everything.
 
@@ -111,20 +121,16 @@ def dice_bce(
     Args:
         logits: `b x y z k`.
         targets: `b x y z k`, 0 or 1 (bool, integer or float).
-        squared: see `dice_ce`, as are `jaccard`, `batch`, `smooth_nr`, `smooth_dr`.
-        jaccard: see `dice_ce`.
-        batch: see `dice_ce`.
-        lambda_dice: factor on Dice.
-        lambda_bce: factor on the binary cross entropy.
-        smooth_nr: see `dice_ce`.
-        smooth_dr: see `dice_ce`.
+        options: of Dice and of the sum.
         valid: `b x y z` bool, False where a voxel takes no part; None: all do.
         annotated: `b k` bool, channels that take part in each case; None: all.
+        **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Nothing takes part: 0.
     Raises:
         ValueError: the shapes do not belong together.
     """
+    options = dataclasses.replace(options, **changes)
     _check_shapes("targets", targets.shape, logits.shape, logits)
     b, k = logits.shape[0], logits.shape[-1]
     z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
@@ -133,15 +139,15 @@ def dice_bce(
         valid = jnp.ones(logits.shape[:-1], bool)
     _check_shapes("valid", valid.shape, logits.shape[:-1], logits)
     valid = valid.reshape(b, -1)
-    sums = _sums(jax.nn.sigmoid(z), true, valid, squared)
-    dice = _dice(sums, _part(valid, annotated, k), None, True, jaccard, batch, smooth_nr, smooth_dr)
+    sums = _sums(jax.nn.sigmoid(z), true, valid, options.squared)
+    dice = _dice(sums, _part(valid, annotated, k), options)
 
     surprise = jax.nn.softplus(z) - jnp.where(true, z, 0.0)  # -t log p - (1 - t) log(1 - p), without overflow
     per_channel = jnp.einsum("bv,bvk->bk", valid.astype(jnp.float32), surprise)
     voxels = jnp.sum(valid, axis=1, dtype=jnp.float32).reshape(b, 1)
     part = jnp.ones((b, k), jnp.float32) if annotated is None else annotated.astype(jnp.float32)
     bce = jnp.sum(per_channel * part) / jnp.maximum(jnp.sum(voxels * part), 1.0)
-    return lambda_dice * dice + lambda_bce * bce
+    return options.lambda_dice * dice + options.lambda_ce * bce
 
 
 def dice_bce_labels(
@@ -150,16 +156,18 @@ def dice_bce_labels(
     *,
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
-    **options: float | bool,
+    options: DiceOptions = DiceOptions(),
+    **changes: float | bool,
 ) -> jax.Array:
-    """`dice_bce` with one channel per class of an integer label map (the paper's loss for Swin-BOB).
+    """Return `dice_bce` with one channel per class of an integer label map (the paper's loss for Swin-BOB).
 
     Args:
         logits: `b x y z k`.
         labels: `b x y z`, integers in 0..k-1, or `ignore`.
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all.
-        **options: of `dice_bce`.
+        options: of Dice and of the sum.
+        **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
         Scalar, float32; NaN if a label is neither a class nor `ignore`.
     Raises:
@@ -173,7 +181,7 @@ def dice_bce_labels(
         annotated = jnp.asarray(annotated, bool)
         annotated = annotated.at[:, 0].set(jnp.all(annotated[:, 1:], axis=1))
     targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
-    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
+    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, options=options, **changes)
     return jnp.where(jnp.any(valid & ((labels < 0) | (labels >= k))), jnp.nan, loss)
 
 
@@ -184,9 +192,10 @@ def dice_bce_regions(
     regions: Sequence[Sequence[int]],
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
-    **options: float | bool,
+    options: DiceOptions = DiceOptions(),
+    **changes: float | bool,
 ) -> jax.Array:
-    """`dice_bce` with one channel per region of a label map, where regions may overlap (BraTS: WT, TC, ET).
+    """Return `dice_bce` with one channel per region of a label map, where regions may overlap (BraTS: WT, TC, ET).
 
     Args:
         logits: `b x y z k`.
@@ -195,7 +204,8 @@ def dice_bce_regions(
         ignore: label of voxels that take no part in any sum.
         annotated: `b n` bool, the label values that were looked for in each case; a region takes part where all of its
             were. None: all.
-        **options: of `dice_bce`.
+        options: of Dice and of the sum.
+        **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
         Scalar, float32; NaN if a label is neither 0, nor a region's, nor `ignore`.
     Raises:
@@ -206,14 +216,13 @@ def dice_bce_regions(
     table = membership(regions)  # value, k
     labels = labels.astype(jnp.int32)
     valid = labels != ignore
-    known = table.any(axis=-1)
-    known[0] = True
+    known = table.any(axis=-1) | (np.arange(256) == 0)
     unknown = valid & ((labels < 0) | (labels > 255) | ~jnp.take(known, jnp.clip(labels, 0, 255)))
     if annotated is not None:
-        looked_for = jnp.asarray(annotated, bool)[:, :, None] | ~table[None, : annotated.shape[1]]
-        annotated = jnp.all(looked_for, axis=1)  # b k
+        whole = jnp.asarray(annotated, bool)[:, :, None] | ~table[None, : annotated.shape[1]]
+        annotated = jnp.all(whole, axis=1)  # b k
     targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
-    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, **options)
+    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, options=options, **changes)
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
 
@@ -270,29 +279,18 @@ def _part(valid: jax.Array, annotated: jax.Array | None, k: int) -> jax.Array:
     return seen if annotated is None else seen & jnp.asarray(annotated, bool)
 
 
-def _dice(
-    sums: tuple[jax.Array, ...],
-    part: jax.Array,
-    weight: Sequence[float] | None,
-    include_background: bool,
-    jaccard: bool,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-) -> jax.Array:
-    """Mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`."""
-    if batch:
-        sums = [jnp.sum(jnp.where(part, s, 0.0), axis=0, keepdims=True) for s in sums]
+def _dice(sums: tuple[jax.Array, ...], part: jax.Array, options: DiceOptions) -> jax.Array:
+    """Return the mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`."""
+    if options.batch:
+        sums = tuple(jnp.sum(jnp.where(part, s, 0.0), axis=0, keepdims=True) for s in sums)
         part = jnp.any(part, axis=0, keepdims=True)
-    if not include_background:
+    if not options.include_background:
         part = part.at[:, 0].set(False)
     both, predicted, present = sums
     denominator = predicted + present
-    if jaccard:
+    if options.jaccard:
         denominator = 2.0 * (denominator - both)
-    terms = 1.0 - (2.0 * both + smooth_nr) / (denominator + smooth_dr)
-    if weight is not None:
-        terms *= jnp.asarray(weight, jnp.float32).reshape(1, -1)
+    terms = 1.0 - (2.0 * both + options.smooth_nr) / (denominator + options.smooth_dr)
     return jnp.sum(jnp.where(part, terms, 0.0)) / jnp.maximum(jnp.sum(part), 1)
 
 
@@ -310,6 +308,6 @@ def _merge_into_background(
     return z, jnp.where(was_labelled, labels, 0)
 
 
-def _check_shapes(name: str, found: tuple[int, ...], wanted: tuple[int, ...], logits: jax.Array) -> None:
-    if tuple(found) != tuple(wanted):
-        raise ValueError(f"{name} has shape {found}, but logits {logits.shape} (b x y z k) need {wanted}.")
+def _check_shapes(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], logits: jax.Array) -> None:
+    if tuple(shape) != tuple(wanted):
+        raise ValueError(f"{name} has shape {shape}, but logits {logits.shape} (b x y z k) need {wanted}.")

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from ukbob_jax.errors import UkbobError
+from ukbob_jax.training.step import STEP_METRICS
 
 
 class NonFinite(UkbobError):
     """Loss or gradient was not finite in too many steps in a row."""
 
 
-class Window:
+class MetricsBuffer:
     """Metrics of the latest steps, read back all at once, so that no step waits for the host."""
 
     def __init__(
@@ -31,7 +32,7 @@ class Window:
         self._stop_after = stop_after
 
     def add(self, metrics: dict[str, jax.Array], subject: jax.Array | None) -> None:
-        """Metrics of one more step, and the numbers of the subjects it saw."""
+        """Add the metrics of one more step, and the numbers of the subjects it saw."""
         self._waiting.append((metrics, subject))
 
     def wait_for_all_but(self, steps: int) -> None:
@@ -40,17 +41,18 @@ class Window:
             jax.block_until_ready(self._waiting[-1 - steps][0])
 
     def busy(self) -> bool:
-        """Whether the device still works on a step."""
-        return bool(self._waiting) and not all(value.is_ready() for value in self._waiting[-1][0].values())
+        """Return whether the device still works on a step."""
+        last: Any = self._waiting[-1][0].values() if self._waiting else ()
+        return not all(value.is_ready() for value in last)
 
     def rows(self, step: int) -> list[dict[str, float]]:
-        """Metrics of each step since the last summary, on the host; the last one is `step`.
+        """Return the metrics of each step since the last summary, on the host; the last one is `step`.
 
         Raises:
             NonFinite: as many steps in a row as allowed were skipped.
         """
-        found = jax.device_get([metrics for metrics, _ in self._waiting])
-        fresh = [{name: value.item() for name, value in row.items()} for row in found]
+        on_host = jax.device_get([metrics for metrics, _ in self._waiting])
+        fresh = [{name: value.item() for name, value in row.items()} for row in on_host]
         for number, (row, (_, subject)) in enumerate(zip(fresh, self._waiting), step + 1 - len(fresh)):
             if row["skipped"]:
                 self._note(number, row, subject)
@@ -59,19 +61,21 @@ class Window:
         return self._rows
 
     def summary(self, step: int) -> dict[str, float | None]:
-        """Means of loss and gradient norm over the finite steps, the last learning rate; then starts afresh.
+        """Return what to log of the steps since the last summary, and start afresh.
+
+        Every metric is the mean over the steps that were finite, and in which it was; `learning_rate` is the last
+        step's, and `skipped` a number of steps. First come the loss and the gradient's norm, then the objective's own.
 
         Raises:
             NonFinite: as many steps in a row as allowed were skipped.
         """
         rows = self.rows(step)
         self._rows = []
+        own = sorted({name for row in rows for name in row} - set(STEP_METRICS))
         finite = [row for row in rows if not row["skipped"]]
-        mean = {
-            n: float(np.mean([row[n] for row in finite])) if finite else None for n in ("loss", "grad_norm")
-        }
+        means = {name: _mean([row.get(name) for row in finite]) for name in ("loss", "grad_norm", *own)}
         skipped = sum(row["skipped"] for row in rows)
-        return {**mean, "learning_rate": rows[-1]["learning_rate"], "skipped": skipped}
+        return {**means, "learning_rate": rows[-1]["learning_rate"], "skipped": skipped}
 
     def _note(self, step: int, row: dict[str, Any], subject: jax.Array | None) -> None:
         numbers = (
@@ -88,3 +92,9 @@ class Window:
                 "optimizer.learning_rate."
             )
         print(f"warning: {where}: loss or gradient is not finite; skipped.", file=sys.stderr)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are numbers; None: none is."""
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 import numpy as np
@@ -30,7 +30,7 @@ class MetricsLog:
         self._timing = _continue(folder / "timing.jsonl", step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def numbers(self, step: int, values: dict[str, float | None]) -> None:
+    def numbers(self, step: int, values: Mapping[str, float | None]) -> None:
         """Reproducible numbers, such as "train/loss"; None or NaN (not defined here) becomes null."""
         self._write(self._metrics, step, values)
 
@@ -61,7 +61,7 @@ class MetricsLog:
         self._timing.close()
         self._board.close()
 
-    def _write(self, file: TextIO, step: int, values: dict[str, float | None]) -> None:
+    def _write(self, file: TextIO, step: int, values: Mapping[str, float | None]) -> None:
         known = {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
         with _writing(file):
             file.write(json.dumps({"step": step, **{name: known.get(name) for name in values}}) + "\n")

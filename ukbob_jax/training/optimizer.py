@@ -1,5 +1,6 @@
 """AdamW with warm-up, cosine decay and clipping, for all parameters or for a chosen part of them."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,28 +23,12 @@ class Optimizer(NamedTuple):
     learning_rate: optax.Schedule  # number of updates made -> learning rate of the next
 
 
-def build(
-    *,
-    learning_rate: float,
-    steps: int,
-    warmup_steps: int = 0,
-    schedule: str = "cosine",
-    final_fraction: float = 0.0,
-    weight_decay: float = 1e-5,
-    clip_norm: float | None = None,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    trainable: str = "",
-    frozen: str = "",
-    layer_decay: float = 1.0,
-    stages: Sequence[tuple[str, int]] = (),
-) -> Optimizer:
-    """The optimizer of the configuration's section of the same name; every argument but `stages` is a field of it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerOptions:
+    """The configuration's section `optimizer`.
 
-    Args:
+    Attributes:
         learning_rate: the peak, reached after the warm-up.
-        steps: of the whole training, warm-up included.
         warmup_steps: the rate rises linearly from 0 during these.
         schedule: after the warm-up, "cosine" (down to final_fraction at the last step) or "constant".
         final_fraction: of the peak, at the end of the cosine.
@@ -58,50 +43,87 @@ def build(
             half of the encoder.
         layer_decay: factor on the learning rate per stage from the output to the input: the rate of depth d is the
             peak times layer_decay ** (last - d), so that what sees the image first changes least; 1: none.
+    """
+
+    learning_rate: float
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    final_fraction: float = 0.0
+    weight_decay: float = 1e-5
+    clip_norm: float | None = None
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    trainable: str = ""
+    frozen: str = ""
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"optimizer.schedule: {self.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}."
+            )
+        for name in ("warmup_steps", "learning_rate", "weight_decay", "final_fraction", "eps"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not a number from 0 on.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not in [0, 1).")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(
+                f"optimizer.clip_norm: {self.clip_norm} is not above 0; a large one, such as 1e9, turns it off."
+            )
+        for name in ("trainable", "frozen"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ConfigError(
+                    f"optimizer.{name}: {getattr(self, name)!r} is no regular expression: {error}."
+                ) from error
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optimizer.layer_decay: {self.layer_decay} is not in (0, 1]; 1 turns it off.")
+
+
+def build(*, steps: int, stages: Sequence[tuple[str, int]] = (), **fields: Any) -> Optimizer:
+    """Build the optimizer of the configuration's section of the same name.
+
+    Args:
+        steps: of the whole training, warm-up included.
         stages: of the network (`Architecture.stages`): pattern of parameter paths, depth from 0 at the input on. The
             first that is found counts; a parameter that none finds is at the last depth.
+        **fields: of `OptimizerOptions`.
     Raises:
-        ConfigError: an unknown schedule, a warm-up as long as the training, a `layer_decay` that is not in (0, 1] or
-            for which there are no `stages`, a rate, decay or norm below 0, a pattern that is no regular expression,
-            or (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
+        ConfigError: a field cannot be used, a warm-up as long as the training, a `layer_decay` for which there are no
+            `stages`, or (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
     """
-    if schedule not in SCHEDULES:
+    options = OptimizerOptions(**fields)
+    if not options.warmup_steps < steps:
         raise ConfigError(
-            f"optimizer.schedule: {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}."
+            f"optimizer.warmup_steps: {options.warmup_steps} is not in 0..{steps - 1} (train.steps - 1)."
         )
-    if not 0 <= warmup_steps < steps:
+    if options.layer_decay != 1 and not stages:
         raise ConfigError(
-            f"optimizer.warmup_steps: {warmup_steps} is not in 0..{steps - 1} (train.steps - 1)."
+            f"optimizer.layer_decay: {options.layer_decay}, but this network does not say which stages it has; set it "
+            "to 1."
         )
-    if not 0 <= learning_rate < float("inf"):
-        raise ConfigError(f"optimizer.learning_rate: {learning_rate} is not a number from 0 on.")
-    if not 0 <= weight_decay < float("inf"):
-        raise ConfigError(f"optimizer.weight_decay: {weight_decay} is not a number from 0 on.")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ConfigError(
-            f"optimizer.clip_norm: {clip_norm} is not above 0; a large one, such as 1e9, turns it off."
-        )
-    for field, pattern in (("trainable", trainable), ("frozen", frozen)):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"optimizer.{field}: {pattern!r} is no regular expression: {error}.") from error
-    if not 0 < layer_decay <= 1:
-        raise ConfigError(f"optimizer.layer_decay: {layer_decay} is not in (0, 1]; 1 turns it off.")
-    if layer_decay != 1 and not stages:
-        raise ConfigError(
-            f"optimizer.layer_decay: {layer_decay}, but this network does not say which stages it has; set it to 1."
-        )
-    rate = _schedule(schedule, learning_rate, warmup_steps, steps, final_fraction)
-    parts = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    parts.append(optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask))
-    if layer_decay != 1:
-        parts.append(_scale_by_depth(layer_decay, stages))
+    rate = _schedule(options, steps)
+    adamw = optax.adamw(
+        rate,
+        b1=options.b1,
+        b2=options.b2,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        mask=decay_mask,
+    )
+    parts = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
+    parts.append(adamw)
+    if options.layer_decay != 1:
+        parts.append(_scale_by_depth(options.layer_decay, stages))
     transform = optax.chain(*parts)
-    if trainable or frozen:
+    if options.trainable or options.frozen:
         transform = optax.partition(
             {"train": transform, "freeze": optax.set_to_zero()},
-            lambda params: _choose(params, trainable, frozen),
+            lambda params: _choose(params, options.trainable, options.frozen),
         )
     return Optimizer(transform.init, transform.update, rate)
 
@@ -122,9 +144,11 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _schedule(kind: str, peak: float, warmup: int, steps: int, final_fraction: float) -> optax.Schedule:
-    if kind == "cosine":
-        after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=final_fraction)
+def _schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
+    """Return number of updates made -> learning rate of the next."""
+    peak, warmup = options.learning_rate, options.warmup_steps
+    if options.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=options.final_fraction)
     else:
         after = optax.constant_schedule(peak)
     # (n + 1) / warmup: the first step already learns, and the last of the warm-up is at the peak.

@@ -38,9 +38,9 @@ def make_mesh(
     fsdp: int = 1,
     space: int = 1,
     batch_size: int,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """The mesh of the configuration's section `mesh`.
+    """Make the mesh of the configuration's section `mesh`.
 
     Args:
         data: devices along `data`. -1: all that are left, but on one host no more than share the batch evenly.
@@ -76,12 +76,12 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Return the sharding of an array with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def place(shapes: Any, mesh: Mesh) -> Any:
-    """The sharding of every array of a tree, by `PARAM_RULES`.
+def state_sharding(shapes: Any, mesh: Mesh) -> Any:
+    """Return the sharding of every array of a tree, by `PARAM_RULES`.
 
     Args:
         shapes: a tree of arrays, or of shapes from `jax.eval_shape`.
@@ -94,32 +94,31 @@ def place(shapes: Any, mesh: Mesh) -> Any:
     )
 
 
-def batch(mesh: Mesh, name: str = "") -> NamedSharding:
-    """Of the array called `name` in a batch, by `BATCH_RULES`."""
+def batch_sharding(mesh: Mesh, name: str = "") -> NamedSharding:
+    """Return the sharding of the array called `name` in a batch, by `BATCH_RULES`."""
     return NamedSharding(mesh, _rule(BATCH_RULES, name))
 
 
-def put(arrays: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """A whole batch that this process holds, onto the devices."""
-    return {name: jax.device_put(array, batch(mesh, name)) for name, array in arrays.items()}
+def shard_batch(arrays: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """Put a whole batch that this process holds onto the devices."""
+    return {name: jax.device_put(array, batch_sharding(mesh, name)) for name, array in arrays.items()}
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
-    """The whole of every array on this process's first device, for work that each process does by itself."""
+    """Return the whole of every array on this process's first device, for work that each process does by itself."""
     whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda array: array.addressable_data(0), whole)
 
 
-def compile_step(step: Callable, state_sharding: Any, mesh: Mesh) -> Callable:
-    """(state, batch, key) -> (state, metrics), compiled for the mesh; the old state's memory is reused.
+def compile_step(step: Callable, state_shardings: Any, mesh: Mesh) -> Callable:
+    """Compile (state, batch, key) -> (state, metrics) for the mesh; the old state's memory is reused.
 
-    The batch stays where it lies: `batch` says where that should be.
+    The batch stays where it lies: `batch_sharding` says where that should be.
     """
-    one = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(state_sharding, None, one),
-        out_shardings=(state_sharding, one),
+        in_shardings=(state_shardings, None, replicated(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
         donate_argnums=0,
     )
 

@@ -1,5 +1,6 @@
 """Everything that changes during training, in one tree."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,8 +11,7 @@ import jax.numpy as jnp
 from ukbob_jax.training.optimizer import Optimizer
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """One value of training; `step` alone says which batch comes next.
 
     Attributes:
@@ -19,7 +19,8 @@ class TrainState:
         params: the model's parameters.
         model_state: its other collections, such as `batch_stats`; empty for most models.
         opt_state: the optimizer's.
-        ema: running average of the parameters, like `params`; empty where there is none.
+        ema: running average of the parameters, like `params`, that an objective may use as a teacher; empty where there is
+            none.
         skipped: int32, steps without update because loss or gradient was not finite.
         skipped_in_row: int32, how many of the latest steps were such.
     """
@@ -34,33 +35,36 @@ class TrainState:
 
     @property
     def inference_params(self) -> Any:
-        """The parameters to validate and to hand on: the average where there is one."""
+        """Return the parameters to validate and to hand on: the average where there is one."""
         return self.ema or self.params
 
 
 def init(
     key: jax.Array,
     *,
-    model: nn.Module,
+    variables: Callable[[jax.Array], Mapping[str, Any]],
     optimizer: Optimizer,
-    image_shape: tuple[int, ...],
     ema: bool = False,
 ) -> TrainState:
-    """A fresh state; pure, so that `jax.eval_shape` gives its shapes and `jax.jit` lets it be born sharded.
+    """Make a fresh state; pure, so that `jax.eval_shape` gives its shapes and `jax.jit` lets it be born sharded.
 
     Args:
         key: of the random parameters.
-        model: called as `model(image, train=...)`.
+        variables: key -> "params" and the model's other collections, as Flax's `init`; see `variables_of`.
         optimizer: of `optimizer.build`.
-        image_shape: `b x y z c`.
         ema: keep a running average of the parameters.
     """
-    variables = dict(model.init(key, jnp.zeros(image_shape, jnp.float32)))
-    return start(variables.pop("params"), variables, optimizer, ema)
+    model_state = dict(variables(key))
+    return start(model_state.pop("params"), model_state, optimizer, ema)
+
+
+def variables_of(model: nn.Module, image_shape: tuple[int, ...]) -> Callable[[jax.Array], Mapping[str, Any]]:
+    """Return key -> variables of a model called with one image, `b x y z c` float32."""
+    return lambda key: model.init(key, jnp.zeros(image_shape, jnp.float32))
 
 
 def start(params: Any, model_state: Any, optimizer: Optimizer, ema: bool = False) -> TrainState:
-    """The state before the first step from given parameters."""
+    """Make the state before the first step from given parameters."""
     zero = jnp.zeros((), jnp.int32)
     average = jax.tree.map(jnp.copy, params) if ema else {}
     return TrainState(zero, params, model_state, optimizer.init(params), average, zero, zero)

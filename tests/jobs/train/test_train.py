@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from configs import common
-from ukbob_jax import files, phantom, weights
-from ukbob_jax.data import augment
+from ukbob_jax import files, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import train
-from ukbob_jax.jobs.train import validation
 from ukbob_jax.models.card import ModelCard
-from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
 
@@ -46,22 +43,14 @@ def store(tmp_path_factory):
 
 def recipe(store, **changes):
     config = common.base().copy_and_resolve_references()
-    config.unlock()
     given = {
-        "store": str(store), "data.store": str(store), "data.label": "manual", "data.val_label": "manual",
+        "store": str(store), "label": "manual", "data.val_label": "manual",
         "data.crop": (32, 32, 32), "data.batch_size": 2, "data.flagged": "off", "data.threads": 2,
         "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "augment": ("intensity",), "mesh.data": 1,
         "optimizer.warmup_steps": 1, "train.steps": 2, "train.log_every": 1, "train.eval_every": 2,
         "train.checkpoint_every": 1, "train.ema": 0.5, "organs": ORGANS, "inference.overlap": 0.0,
     }  # fmt: skip
-    for name, value in {**given, **changes}.items():
-        *sections, field = name.split(".")
-        section = config
-        for part in sections:
-            section = section[part]
-        with section.ignore_type():
-            section[field] = value
-    return config
+    return settings.with_fields(config, {**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +117,14 @@ def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_infe
     [
         ({"model.in_channels": 1}, "config.model.in_channels is 1, but the store has 4 contrasts"),
         ({"model.out_channels": 60}, r"label 7\d needs config.model.out_channels of at least 7\d; it is 60"),
-        ({"loss": "focal"}, "config.loss: 'focal' is unknown"),
+        ({"loss.name": "focal"}, "config.loss.name: 'focal' is unknown"),
+        ({"loss.smooth_dr": -1.0}, "config.loss.smooth_dr: -1.0 is not a number from 0 on"),
+        ({"train.keep": 0}, "config.train.keep: 0 is less than 1"),
+        ({"train.best": ("val/dice", "most")}, "config.train.best: .* is not"),
+        ({"label": ""}, "config.label: empty; name the label set to learn"),
         ({"organs": ("livre",)}, "config.organs: 'livre' is not among"),
         ({"data.train_split": "training"}, "no split 'training'; it has"),
-        ({"data.label": "expert"}, "no label set 'expert'; it has manual"),
+        ({"label": "expert"}, "no label set 'expert'; it has manual"),
         ({"augment": ("gama",)}, "augmentation 'gama' is not known"),
         ({"train.steps": 1}, "optimizer.warmup_steps: 1 is not in 0..0"),
         ({"train.accumulate": 3}, "config.train.accumulate: 3 does not divide config.data.batch_size 2"),
@@ -146,8 +139,8 @@ def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_infe
         ({"model.dtype": "bf16"}, "config.model.dtype: 'bf16' is unknown"),
         ({"data.val_label": "expert"}, "config.data.val_label: p3: no label set 'expert'"),
         (
-            {"data.label": "expert", "data.organs": ("liver",), "model.out_channels": 0},
-            "config.data.label: p0: no label set 'expert'",
+            {"label": "expert", "data.organs": ("liver",), "model.out_channels": 0},
+            "config.label: p0: no label set 'expert'",
         ),
         ({"optimizer.frozen": "stage9"}, "optimizer.frozen: 'stage9' matches no parameter"),
     ],
@@ -161,75 +154,3 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(store, tmp_path
 def test_labels_are_not_trusted_unseen(store, tmp_path):
     with pytest.raises(FileError, match="no verdicts on label set 'manual'"):
         train.run(recipe(store, **{"data.flagged": "ignore"}), str(tmp_path))
-
-
-def test_dice_is_averaged_over_subjects_then_over_organs():
-    nan = float("nan")
-    scores = np.array([[1.0, 0.5, 0.2, nan], [1.0, nan, 0.4, nan]])
-    found = validation.dice_numbers(scores, {"a": 1, "b": 2, "c": 3})
-    assert found["val/dice/a"] == 0.5 and found["val/dice/b"] == pytest.approx(0.3)
-    assert np.isnan(found["val/dice/c"]) and found["val/dice"] == pytest.approx(0.4)
-
-
-def test_the_fingerprint_follows_what_is_learnt_from(store):
-    opened = Store.open(store)
-    subjects = opened.split("train")
-    plain = train.fingerprint(opened, subjects, "manual", {})
-    assert plain == train.fingerprint(Store.open(store), subjects, "manual", {})
-    assert plain != train.fingerprint(opened, subjects, "manual", {"p0": {5}})
-    assert plain != train.fingerprint(opened, subjects[:2], "manual", {})
-
-
-def test_a_look_shows_truth_and_prediction_side_by_side():
-    image, label = phantom.subject(0, SHAPE)
-    picture = validation.look(image[..., 0], label, np.zeros_like(label))
-    assert picture.shape == (64, 2 * 32, 3) and picture.dtype == np.uint8
-    left, right = picture[:, :32].astype(int), picture[:, 32:]
-    assert np.ptp(left, axis=-1).max() > 50 and np.ptp(right, axis=-1).max() == 0  # colours, and plain grey
-
-
-def packed(label, annotated):
-    """A batch as the pipeline hands it over, of one scan without contrast."""
-    b = len(label)
-    return {
-        "stored": np.zeros((b, 1, *label.shape[1:]), np.int16), "label": label,
-        "size": np.full((b, 3), label.shape[1:], np.int32),
-        "offset": np.zeros((b, 1), np.float32), "scale": np.ones((b, 1), np.float32), "annotated": annotated,
-        "range": np.tile(np.float32([-9, 9]), (b, 1)), "lookup": np.tile(np.arange(256, dtype=np.uint8), (b, 1)),
-    }  # fmt: skip
-
-
-def test_a_flip_swaps_the_ids_the_network_has(store):
-    """Ids of training, not ours: kidneys are 1 and 3 here. A side whose partner was not looked for is left out."""
-    classes = {0: "background", 1: "kidney_left", 2: "liver", 3: "kidney_right"}
-    label = np.random.default_rng(0).integers(0, 4, (16, 4, 2, 2)).astype(np.uint8)
-    known = np.tile([True, True, True, False], (16, 1))
-    given = jax.tree.map(jax.numpy.asarray, packed(label, known))
-    found = train.on_device(("flip",), classes, (1, 1, 1))(jax.random.key(0), given)
-    turned = np.array([0, 3, 2, 1], np.uint8)[label[:, ::-1]]
-    rows = [("turned" if np.array_equal(a, t) else "same") for a, t in zip(found["label"], turned)]
-    for kind, row, plain, mirrored in zip(rows, np.asarray(found["label"]), label, turned):
-        np.testing.assert_array_equal(row, plain if kind == "same" else mirrored)
-    assert set(rows) == {"turned", "same"}
-    assert np.asarray(found["annotated"]).tolist() == [[True, False, True, False]] * 16
-    with pytest.raises(ConfigError, match="kidney_left but not kidney_right"):
-        train.on_device(("flip",), {0: "background", 1: "kidney_left"}, (1, 1, 1))
-
-
-def test_turns_know_the_spacing():
-    with pytest.raises(ConfigError, match="2 x 3 mm are not square"):
-        train.on_device(("rot90",), {0: "background"}, (2, 3, 2))
-    label = np.zeros((1, 12, 12, 12), np.uint8)
-    label[:, 5:7, 2:10, 5:7] = 1
-    image = np.zeros((1, 1, *label.shape[1:]), np.int16)
-    image[0, 0, 2:10, 5:7, 5:7] = 9  # shows that image and label move together
-    given = jax.tree.map(jax.numpy.asarray, {**packed(label, np.ones((1, 2), bool)), "stored": image})
-    keys = map(jax.random.key, range(99))
-    key = next(
-        k for k in keys if jax.random.uniform(jax.random.fold_in(k, 0), (1, augment.DRAWS))[0, 0] < 0.2
-    )
-    flat, deep = (
-        train.on_device(("affine",), {0: "background"}, spacing)(key, given)["image"]
-        for spacing in ((1, 1, 1), (1, 1, 4))
-    )
-    assert np.abs(flat - deep).max() > 0.1  # the same angle in mm is another one in voxels

@@ -16,7 +16,7 @@ from ukbob_jax.store.writer import StoreWriter
 pytestmark = pytest.mark.slow
 SHAPE = (32, 24, 64)
 SETTINGS = {
-    "data.label": "manual", "data.flagged": "off", "data.crop": (32, 32, 32), "data.batch_size": 2, "data.threads": 2,
+    "label": "manual", "data.flagged": "off", "data.crop": (32, 32, 32), "data.batch_size": 2, "data.threads": 2,
     "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "model.window_size": (2, 2, 2), "augment": ("intensity",),
     "epochs.total": 0, "optimizer.warmup_steps": 1, "train.steps": 2, "train.log_every": 1, "train.eval_every": 2,
     "organs": ("liver", "muscle"), "inference.overlap": 0.0, "inference.batch": 1,

@@ -6,6 +6,9 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import common
+from ukbob_jax import phantom
+from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.jobs.train import validation
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import brats
@@ -29,14 +32,11 @@ def validated(tmp_path, monkeypatch):
                 )
         monkeypatch.setattr(validation, "segment", lambda *args, **kwargs: SimpleNamespace(labels=TRUE))
         monkeypatch.setattr(validation.sharding, "local_copy", lambda tree, mesh: tree)
-        config = ml_collections.ConfigDict(
-            {"organs": organs, "inference": dict(overlap=0, blend="", batch=1)}
-        )
-        config.data = dict(organs=(), val_label="manual", normalize="zscore", crop=(4, 4, 4))
+        config = ml_collections.ConfigDict({"organs": organs, "inference": common.base().inference})
+        config.data = dict(val_label="manual", normalize="zscore", crop=(4, 4, 4))
         store, names = Store.open(tmp_path / "store"), dict(enumerate(("background", "a", "b", "c")))
-        evaluate = validation.validator(
-            config, store, store.subjects, SwinUNETR(1, 4), None, names, ("0",), regions
-        )
+        data = TrainingData(store, (), store.subjects, "manual", ("0",), names, None, regions, {})
+        evaluate = validation.validator(config, data, SwinUNETR(1, 4), None)
         return evaluate(SimpleNamespace(inference_params={}, model_state={}))[0]
 
     return run
@@ -56,3 +56,19 @@ def test_a_region_counts_where_all_its_values_were_looked_for(validated):
     known = np.zeros(256, bool)
     known[[2, 3]] = True
     assert dict(zip(regions.names, regions.annotated(known))) == {"WT": False, "TC": True, "ET": True}
+
+
+def test_dice_is_averaged_over_subjects_then_over_organs():
+    nan = float("nan")
+    scores = np.array([[1.0, 0.5, 0.2, nan], [1.0, nan, 0.4, nan]])
+    found = validation.dice_numbers(scores, {"a": 1, "b": 2, "c": 3})
+    assert found["val/dice/a"] == 0.5 and found["val/dice/b"] == pytest.approx(0.3)
+    assert np.isnan(found["val/dice/c"]) and found["val/dice"] == pytest.approx(0.4)
+
+
+def test_a_preview_shows_truth_and_prediction_side_by_side():
+    image, label = phantom.subject(0, (32, 24, 64))
+    picture = validation.preview_row(image[..., 0], label, np.zeros_like(label))
+    assert picture.shape == (64, 2 * 32, 3) and picture.dtype == np.uint8
+    left, right = picture[:, :32].astype(int), picture[:, 32:]
+    assert np.ptp(left, axis=-1).max() > 50 and np.ptp(right, axis=-1).max() == 0  # colours, and plain grey

@@ -1,10 +1,8 @@
 """What a training's configuration may say: refused here by field, before anything is compiled or read."""
 
-import ml_collections
-
+from ukbob_jax.data.options import Config
+from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import Regions
-from ukbob_jax.store.reader import Store
 
 DTYPES = ("float32", "bfloat16")  # of the network's arithmetic
 # Fields that count something, and so are at least 1.
@@ -14,7 +12,7 @@ COUNTS = (
 )
 
 
-def numbers(config: ml_collections.ConfigDict) -> None:
+def numbers(config: Config) -> None:
     """Refuse numbers with which nothing can be computed.
 
     Raises:
@@ -33,38 +31,6 @@ def numbers(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             f"config.model.dtype: {config.model.dtype!r} is unknown; choose one of {', '.join(DTYPES)}."
         )
-
-
-def labels(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], held_out: tuple[str, ...]
-) -> None:
-    """Refuse label sets that a subject has not, before hours of training rather than at its crop or validation.
-
-    Raises:
-        ConfigError: naming the subject and the label set.
-    """
-    for field, chosen in (("label", subjects), ("val_label", held_out)):
-        for subject in chosen:
-            try:
-                store.present(subject, config.data[field])
-            except ConfigError as error:
-                raise ConfigError(f"config.data.{field}: {error}") from error
-
-
-def network(
-    config: ml_collections.ConfigDict, store: Store, subjects: tuple[str, ...], contrasts: tuple[str, ...],
-    regions: Regions | None = None,
-) -> None:  # fmt: skip
-    """Refuse a network that does not fit the store, before anything is compiled.
-
-    Raises:
-        ConfigError: naming the field.
-    """
-    if len(contrasts) != config.model.in_channels:
-        raise ConfigError(
-            f"config.model.in_channels is {config.model.in_channels}, but the store has {len(contrasts)} contrasts "
-            f"({', '.join(contrasts)}). Change it, or choose some with config.data.contrasts."
-        )
     if config.train.accumulate < 1 or config.data.batch_size % config.train.accumulate:
         raise ConfigError(
             f"config.train.accumulate: {config.train.accumulate} does not divide config.data.batch_size "
@@ -76,14 +42,31 @@ def network(
         raise ConfigError(
             f"config.data.crop: {config.data.crop[0]} voxels along x do not divide over mesh.space {config.mesh.space}."
         )
-    if regions and config.model.out_channels != len(regions.names):
+
+
+def network(config: Config, data: TrainingData) -> None:
+    """Refuse a network that does not fit the data, before anything is compiled.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if not data.label:
+        raise ConfigError("config.label: empty; name the label set to learn.")
+    model = config.model
+    if len(data.contrasts) != model.in_channels:
         raise ConfigError(
-            f"config.model.out_channels is {config.model.out_channels}, but there are {len(regions.names)} regions."
+            f"config.model.in_channels is {model.in_channels}, but the store has {len(data.contrasts)} contrasts "
+            f"({', '.join(data.contrasts)}). Change it, or choose some with config.data.contrasts."
         )
-    for subject in subjects if not (config.data.organs or regions) else ():
-        largest = max(store.present(subject, config.data.label), default=0)
-        if largest >= config.model.out_channels:
-            raise ConfigError(
-                f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
-                f"{config.model.out_channels}."
-            )
+    if data.regions and model.out_channels != data.num_classes:
+        raise ConfigError(
+            f"config.model.out_channels is {model.out_channels}, but there are {data.num_classes} regions."
+        )
+    if data.regions or data.lookup is not None:
+        return
+    subject, largest = data.largest_label()
+    if largest >= model.out_channels:
+        raise ConfigError(
+            f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
+            f"{model.out_channels}."
+        )

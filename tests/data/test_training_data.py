@@ -1,0 +1,81 @@
+"""What a training learns from, opened from a recipe."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import common
+from tests.data.conftest import SHAPE, TRAIN, label_of
+from ukbob_jax import settings
+from ukbob_jax.data.training_data import TrainingData
+from ukbob_jax.errors import ConfigError
+
+
+def recipe(store, **changes):
+    given = {
+        "store": store.path, "label": "auto", "data.flagged": "off", "data.val_label": "auto", "data.crop": (8, 8, 8),
+        "data.batch_size": 2, "data.threads": 1, "model.out_channels": 10,
+    }  # fmt: skip
+    return settings.with_fields(common.base().copy_and_resolve_references(), {**given, **changes})
+
+
+def opened(store, tmp_path, **changes):
+    return TrainingData.open(recipe(store, **changes), str(tmp_path))
+
+
+def test_it_holds_what_the_recipe_names(store, tmp_path):
+    data = opened(store, tmp_path)
+    assert data.subjects == TRAIN and data.held_out == ("s5",) and data.label == "auto"
+    assert data.contrasts == ("fat", "water", "other") and data.num_classes == 10
+    assert data.names[0] == "background" and data.names[9] == "class_9" and data.lookup is None
+    assert data.largest_label()[1] == 9
+    some = opened(store, tmp_path, **{"data.contrasts": ("water",), "model.out_channels": 0})
+    assert some.contrasts == ("water",) and some.num_classes == 10
+
+
+def test_organs_become_ids_of_their_own(store, tmp_path):
+    data = opened(store, tmp_path, **{"data.organs": ("liver",)})
+    assert data.names == {0: "background", 1: "liver"} and data.lookup[5] == 1 and data.lookup[9] == 0
+    counts = data.class_frequencies()
+    liver = sum((label_of(number) == 5).sum() for number in range(5))
+    assert counts.tolist() == [5 * np.prod(SHAPE) - liver, liver]
+
+
+def test_the_fingerprint_follows_what_is_learnt_from(store, tmp_path):
+    data = opened(store, tmp_path)
+    assert data.fingerprint() == opened(store, tmp_path, **{"data.contrasts": ("fat",)}).fingerprint()
+    fewer = dataclasses.replace(data, subjects=TRAIN[:2])
+    flagged = dataclasses.replace(data, flagged={"s0": {5}})
+    images = opened(store, tmp_path, label="")
+    assert len({d.fingerprint() for d in (data, fewer, flagged, images)}) == 4
+
+
+def test_without_a_label_set_come_images_and_as_many_views_as_asked(store, tmp_path):
+    config = recipe(store, label="")
+    data = TrainingData.open(config, str(tmp_path))
+    stream = data.batches(config, 0, views=2)
+    batch = next(stream)
+    stream.close()
+    assert batch["stored"].shape == (4, 3, 8, 8, 8) and "label" not in batch and "lookup" not in batch
+    assert batch["subject"][0] == batch["subject"][1]
+
+
+def test_spacing_is_the_median_and_common_only_where_it_is_shared(store, tmp_path):
+    data = opened(store, tmp_path)
+    assert data.median_spacing() == [8.0, 8.0, 8.0] == data.common_spacing()
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"label": "expert"}, "config.label: s0: no label set 'expert'"),
+        ({"data.val_label": "expert"}, "config.data.val_label: s5: no label set 'expert'"),
+        ({"data.organs": ("livre",)}, "config.data.organs: 'livre' is not a structure"),
+        ({"data.names": "btvc"}, "config.data.names: 'btvc' is unknown; choose from"),
+        ({"data.names": "btcv"}, "config.model.out_channels is 10, but btcv has 14 classes"),
+    ],
+)
+def test_what_there_is_not_is_refused_by_field(store, tmp_path, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        opened(store, tmp_path, **changes)

@@ -1,0 +1,95 @@
+"""How batches are made: which crops, what labels, read how. Fields, defaults and checks, written once."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from ukbob_jax.errors import ConfigError
+
+Config = Any  # an ml_collections.ConfigDict, whose fields have no types
+Size = tuple[int, int, int]  # voxels, x y z
+ACTIONS = ("ignore", "drop", "background")
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """Where crops lie.
+
+    Attributes:
+        size: voxels, x y z.
+        foreground: fraction of crops centred on a voxel of a class, classes drawn equally.
+        views: crops of each sample, as neighbouring rows of the batch.
+        max_shift: voxels by which the start of the other views may differ from that of the first, along each axis; 0:
+            the same crop several times. None: each view is drawn by itself.
+    """
+
+    size: Size
+    foreground: float = 0.67
+    views: int = 1
+    max_shift: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 3 or min(self.size) < 1:
+            raise ConfigError(f"crop {tuple(self.size)}: expected three positive numbers of voxels.")
+        if not 0 <= self.foreground <= 1:
+            raise ConfigError(f"foreground {self.foreground}: expected a fraction in [0, 1].")
+        if self.views < 1:
+            raise ConfigError(f"views {self.views}: expected 1 or more crops of each sample.")
+        if self.max_shift is not None and self.max_shift < 0:
+            raise ConfigError(f"max_shift {self.max_shift}: expected a number of voxels from 0, or None.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """What is learnt of a label set.
+
+    Attributes:
+        set: its name in the store.
+        lookup: uint8[256], stored id -> id of training; None: the same.
+        flagged: organs by subject whose labels are not to be trusted, as stored ids.
+        action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
+        num_classes: length of a batch's "annotated".
+    """
+
+    set: str
+    lookup: np.ndarray | None = None
+    flagged: Mapping[str, Collection[int]] = dataclasses.field(default_factory=dict)
+    action: str = "ignore"
+    num_classes: int = 73
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise ConfigError(f"flagged={self.action!r}: expected one of {', '.join(ACTIONS)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How this process reads; none of it changes a batch but `packed` and what "skip" leaves out.
+
+    Attributes:
+        threads: that read batches; as many batches are held ready.
+        workers: reader processes beside, for machines whose one process cannot keep up; 0: none.
+        packed: leave the voxels as stored, for `unpack.unpack` to finish on the device: a third of the work here.
+        damaged: "stop", or "skip": warn of subjects with crops that cannot be read, and ignore every voxel of those
+            (0 throughout where there are no labels).
+        process: which consecutive part of every batch to read, of
+        processes: so many.
+    """
+
+    threads: int = 16
+    workers: int = 0
+    packed: bool = False
+    damaged: str = "stop"
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.damaged not in ("stop", "skip"):
+            raise ConfigError(f"damaged={self.damaged!r}: expected stop or skip.")
+        if not 0 <= self.process < self.processes:
+            raise ConfigError(f"process {self.process} is not one of {self.processes} processes.")
+
+
+READING = Reading()

@@ -1,0 +1,206 @@
+"""What a training learns from: opened once, checked once, and handed to whoever asks."""
+
+import dataclasses
+from collections.abc import Collection, Generator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ukbob_jax import anatomy, files, splits
+from ukbob_jax.data import pipeline
+from ukbob_jax.data.options import Config, Crops, Labels, Reading
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.quality.verdicts import flagged_organs
+from ukbob_jax.regions import Regions, brats
+from ukbob_jax.store.reader import Store
+
+SAME_SPACING = 0.01  # fraction by which spacings may differ and count as one
+SUBJECTS_COUNTED = 32  # label maps whose voxels `class_frequencies` counts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The subjects of a training, and what their labels mean to the network.
+
+    Attributes:
+        store: where they are.
+        subjects: that are learnt from.
+        held_out: that validate; may be empty.
+        label: name of the label set that is learnt; empty: images only.
+        contrasts: names of the channels that are fed, in order.
+        names: id of training -> name, background included; of regions, the values of a label map. Empty: no labels.
+        lookup: uint8[256], stored id -> id of training; None: the same.
+        regions: overlapping regions to learn in place of classes; None: classes.
+        flagged: stored ids by subject whose labels are not to be trusted.
+    """
+
+    store: Store
+    subjects: tuple[str, ...]
+    held_out: tuple[str, ...]
+    label: str
+    contrasts: tuple[str, ...]
+    names: Mapping[int, str]
+    lookup: np.ndarray | None
+    regions: Regions | None
+    flagged: Mapping[str, Collection[int]]
+
+    @classmethod
+    def open(cls, config: Config, workdir: str) -> "TrainingData":
+        """Open the store `config.store` with the subjects, labels and contrasts that the recipe names.
+
+        Raises:
+            ConfigError: naming the field, and the unknown subject, split, label set or class.
+            FileError: no store, or no SOLF verdicts.
+        """
+        data = config.data
+        store = Store.open(config.store)
+        subjects, held_out = splits.choose(config, store, workdir)
+        contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]].contrasts)
+        if not config.label:
+            return cls(store, subjects, held_out, "", contrasts, {}, None, None, {})
+        _check_label_set(store, subjects, config.label, "config.label")
+        _check_label_set(store, held_out, data.val_label, "config.data.val_label")
+        present = {label for subject in subjects for label in store.present(subject, config.label)}
+        regions = brats(config.regions, present) if config.regions else None
+        names = regions.labels if regions else class_names(config, present)
+        lookup = anatomy.to_names(names) if data.organs else None
+        trusted = data.flagged == "off"
+        flagged = {} if trusted else flagged_organs(config.store, config.label, data.verdicts)
+        return cls(store, subjects, held_out, config.label, contrasts, names, lookup, regions, flagged)
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of a network that learns these labels, background included; of regions, their number."""
+        return len(self.regions.names) if self.regions else len(self.names)
+
+    @property
+    def val_lookup(self) -> np.ndarray:
+        """uint8[256], id in the label set of validation -> id of training."""
+        return np.arange(256, dtype=np.uint8) if self.lookup is None else self.lookup
+
+    def fingerprint(self) -> str:
+        """Return 12 digits of what is learnt from: sources, versions of the arrays, organs left out.
+
+        Other label sets do not count.
+        """
+        arrays = ["image", f"label/{self.label}"] if self.label else ["image"]
+        rows = ((subject, self.store.rows[subject]) for subject in self.subjects)
+        return files.fingerprint(
+            [
+                [
+                    [subject, row.source, *(row.folders[name] for name in arrays)]
+                    + sorted(self.flagged.get(subject, ()))
+                    for subject, row in rows
+                ]
+            ],
+            12,
+        )
+
+    def median_spacing(self) -> list[float]:
+        """Return the median over the subjects of each axis's spacing, mm."""
+        return np.median(self._spacings(), axis=0).tolist()
+
+    def common_spacing(self) -> list[float] | None:
+        """Return the spacing in mm that all subjects share, for inference to resample to; None: they differ."""
+        spacings = self._spacings()
+        median = np.median(spacings, axis=0)
+        return median.tolist() if np.all(np.abs(spacings - median) <= SAME_SPACING * median) else None
+
+    def class_frequencies(self) -> np.ndarray:
+        """Return the number of voxels of each class in the first `SUBJECTS_COUNTED` subjects, float64 `num_classes`."""
+        counts = np.zeros(self.num_classes)
+        for subject in self.subjects[:SUBJECTS_COUNTED]:
+            label = self.val_lookup[self.store.read(subject, f"label/{self.label}")]
+            counts += np.bincount(label[label != anatomy.IGNORE], minlength=len(counts))
+        return counts
+
+    def largest_label(self) -> tuple[str, int]:
+        """Return a subject with the largest stored id of all, and that id."""
+        largest = {s: max(self.store.present(s, self.label), default=0) for s in self.subjects}
+        subject = max(largest, key=lambda name: largest[name])
+        return subject, largest[subject]
+
+    def batches(self, config: Config, start_step: int, **crops: Any) -> Generator[pipeline.Batch]:
+        """Yield this process's share of the endless stream of packed batches, as `config.data` says.
+
+        Args:
+            config: the recipe.
+            start_step: of the first batch.
+            **crops: further fields of `Crops`, such as `views`.
+        """
+        data = config.data
+        labels = None
+        if self.label:
+            labels = Labels(
+                set=self.label,
+                lookup=self.lookup,
+                flagged=self.flagged,
+                action="ignore" if data.flagged == "off" else data.flagged,
+                num_classes=256 if self.regions else self.num_classes,
+            )
+        return pipeline.batches(
+            self.store,
+            self.subjects,
+            crops=Crops(tuple(data.crop), data.foreground, **crops),
+            labels=labels,
+            batch_size=data.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            contrasts=self.contrasts,
+            normalize=data.normalize,
+            reading=Reading(
+                threads=data.threads,
+                workers=data.workers,
+                packed=True,
+                damaged=data.damaged,
+                process=jax.process_index(),
+                processes=jax.process_count(),
+            ),
+        )
+
+    def _spacings(self) -> np.ndarray:
+        return np.array([self.store.rows[subject].spacing_mm for subject in self.subjects])
+
+
+def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
+    """Return id -> name of the classes to learn.
+
+    These are `config.data.organs`, or all of the label set `config.data.names`, by default ours. Ours have no names
+    for a network of another number of classes, `config.model.out_channels`; 0: as many as there are in the labels.
+
+    Args:
+        config: the recipe.
+        present: stored ids that occur.
+    Raises:
+        ConfigError: an unknown organ or label set, or another number of classes.
+    """
+    if config.data.organs:
+        unknown = [name for name in config.data.organs if name not in anatomy.IDS]
+        if unknown:
+            raise ConfigError(
+                f"config.data.organs: {unknown[0]!r} is not a structure; `ukbob_jax.anatomy` lists them."
+            )
+        return dict(enumerate((anatomy.NAMES[0], *config.data.organs)))
+    label_set, k = config.data.names, config.model.out_channels or 1 + max(present, default=0)
+    if label_set and label_set not in anatomy.DATASETS:
+        raise ConfigError(
+            f"config.data.names: {label_set!r} is unknown; choose from {', '.join(anatomy.DATASETS)}."
+        )
+    if not label_set and k != anatomy.NUM_CLASSES:
+        return {0: "background", **{i: f"class_{i}" for i in range(1, k)}}
+    names = anatomy.DATASETS[label_set] if label_set else anatomy.NAMES
+    if len(names) != k:
+        raise ConfigError(
+            f"config.model.out_channels is {k}, but {label_set or 'our label set'} has {len(names)} classes."
+        )
+    return dict(names)
+
+
+def _check_label_set(store: Store, subjects: tuple[str, ...], label: str, field: str) -> None:
+    """Refuse a label set that a subject lacks, before hours of training rather than at its crop or validation."""
+    for subject in subjects:
+        try:
+            store.present(subject, label)
+        except ConfigError as error:
+            raise ConfigError(f"{field}: {error}") from error

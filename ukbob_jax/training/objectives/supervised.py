@@ -1,0 +1,38 @@
+"""Learning from labels: a network's logits against the label map of each crop."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
+
+Loss = Callable[..., jax.Array]  # (logits, labels, annotated=...) -> scalar
+
+
+def supervised(model: nn.Module, loss_fn: Loss) -> Objective:
+    """The objective of a segmentation network.
+
+    Its batches have "image" `b x y z c` float32, "label" `b x y z` integer and, where some cases are labelled for some
+    classes only, "annotated" `b k` bool.
+
+    Args:
+        model: called as `model(image, train=True)` with a "dropout" key.
+        loss_fn: (logits, labels) -> scalar, with `annotated=` where the batch has it.
+    """
+
+    def objective(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        logits, model_state = model.apply(
+            {"params": params, **state.model_state},
+            batch["image"],
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(state.model_state),
+        )
+        extra = {"annotated": batch["annotated"]} if "annotated" in batch else {}
+        return loss_fn(logits, batch["label"], **extra), (model_state, {})
+
+    return objective
