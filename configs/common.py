@@ -3,6 +3,9 @@
 import ml_collections
 
 from configs import networks
+from ukbob_jax import options
+from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
+from ukbob_jax.inference.windows.window import Window
 
 
 def base() -> ml_collections.ConfigDict:
@@ -59,7 +62,7 @@ def base() -> ml_collections.ConfigDict:
     config.labeller.timeout_s = 3600.0  # of one call
     config.labeller.workers = 1  # calls at a time
     config.labeller.workdir = "{workdir}"  # of the teacher's training
-    config.labeller.adapt = False  # ETTA for the teacher
+    config.labeller.method = "off"  # how a teacher is adapted to each scan; one of those of evaluate.methods
     config.labeller.process = 0  # which share of the subjects to label, of
     config.labeller.processes = 1  # so many
 
@@ -148,25 +151,23 @@ def base() -> ml_collections.ConfigDict:
     config.mesh.space = 1  # devices that share each crop, split along x
 
     config.inference = ml_collections.ConfigDict()
-    config.inference.overlap = 0.5
-    config.inference.blend = "gaussian"
-    config.inference.batch = 4  # windows per call
+    config.inference.overlap = Window.overlap  # fraction of a window that its neighbour covers
+    config.inference.blend = Window.blend  # of overlapping windows: "gaussian" or "constant"
+    config.inference.batch = Window.batch  # windows per call
     config.inference.mirror = False  # average with the mirror image, sides exchanged
     config.inference.dtype = ""  # "bfloat16" or "float32"; empty: as in training
+    config.inference.gate = False  # remove organs whose part of the body is not in the scan
 
-    config.etta = ml_collections.ConfigDict()
-    config.etta.steps = 1
-    config.etta.learning_rate = 1e-3
-    config.tent = ml_collections.ConfigDict()
-    config.tent.learning_rate = 1e-3
-    config.bn = ml_collections.ConfigDict()
-    config.bn.share = 0.5  # of the scan's own statistics in batch norm
+    # methods of adaptation; fields, meaning and defaults are those of ukbob_jax/inference/adaptation/options.py
+    config.etta = options.section(Adaptation, OF_THE_NETWORK)  # max_drift=inf: no limit
+    config.tent = options.section(Tent, OF_THE_NETWORK)
+    config.bn = options.section(BatchNorm, OF_THE_NETWORK)
 
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.name = "test"  # of the files in {workdir}/evaluation
     config.evaluate.split = "test"
     config.evaluate.label = "manual"
-    config.evaluate.adapt = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
+    config.evaluate.methods = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
     config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
@@ -178,10 +179,9 @@ def base() -> ml_collections.ConfigDict:
     config.predict = ml_collections.ConfigDict()
     config.predict.inputs = ""  # a scan or a folder of scans
     config.predict.output = "{workdir}/predictions"
-    config.predict.adapt = False
+    config.predict.method = "off"  # one of those of evaluate.methods
     config.predict.existing = "refuse"  # or "skip", "overwrite"
     config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
-    config.predict.gate = False  # remove organs whose part of the body is not in the scan
     config.predict.layout = ""  # of inputs with one file per contrast: "brats", "nnunet", ...
 
     config.organs = ()  # names that are scored; empty: all in the label set

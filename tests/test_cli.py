@@ -61,7 +61,7 @@ def scans(tmp_path):
         (["segment", "SCAN", "o.nii", "--model", "m", "--adapt", "magic"], "invalid choice: 'magic'"),
         (
             ["segment", "SCAN", "o.nii", "--model", "m", "--steps", "3"],
-            "--steps goes with --adapt etta or tent",
+            "--steps goes with --method etta or tent",
         ),
         (["segment", "FOLDER", "o.nii", "--model", "m"], "is a folder of scans, so OUT must be a folder"),
         (

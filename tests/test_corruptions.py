@@ -119,7 +119,7 @@ def test_coarse_voxels_keep_a_constant_and_a_slope():
 
 
 def rows_of(phase, dice):
-    """way -> scans."""
+    """method -> scans."""
     return [
         {
             "network": "n",
@@ -127,18 +127,18 @@ def rows_of(phase, dice):
             "corruption": "gibbs",
             "severity": 1 + i,
             "subject": "s",
-            "way": way,
+            "method": method,
             "dice": d,
         }
-        for way, values in dice.items()
+        for method, values in dice.items()
         for i, d in enumerate(values)
     ]
 
 
 def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
-    candidates = {"off": {"way": "off"}, "a": {"way": "etta", "x": 1}, "b": {"way": "etta", "x": 2}}
+    candidates = {"off": {"method": "off"}, "a": {"method": "etta", "x": 1}, "b": {"method": "etta", "x": 2}}
     rows = rows_of("validation", {"off": [0.5, 0.6], "a": [0.55, 0.6], "b": [0.7, 0.3]})
-    best = {"way": "etta", "x": 1, "max_drift": 0.05}  # no limit took anything back, so the strictest
+    best = {"method": "etta", "x": 1, "max_drift": 0.05}  # no limit took anything back, so the strictest
     assert results.chosen(rows, "n", candidates) == {"off": candidates["off"], "a, drift 0.05": best}
     with pytest.raises(SystemExit, match="run --phase validation first"):
         results.chosen(rows_of("test", {"off": [1.0]}), "n", candidates)
@@ -146,7 +146,7 @@ def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
     with pytest.raises(SystemExit, match="run --phase validation first"):
         results.chosen(clean, "n", candidates)
     rows += rows_of("test", {"off": [0.5, 0.6], "a": [0.4, 0.8]})
-    found = {(row["phase"], row["way"]): row for row in results.summary(rows)}
+    found = {(row["phase"], row["method"]): row for row in results.summary(rows)}
     assert found["test", "a"]["change"] == pytest.approx(0.05) and found["test", "a"][
         "worst"
     ] == pytest.approx(-0.1)
@@ -157,14 +157,16 @@ def test_settings_are_chosen_by_their_change_on_validation_scans(tmp_path):
 
 
 def test_a_limit_on_drift_is_chosen_where_it_takes_back_what_harmed():
-    candidates = {"off": {"way": "off"}, "a": {"way": "etta"}, "t": {"way": "tent"}}
+    candidates = {"off": {"method": "off"}, "a": {"method": "etta"}, "t": {"method": "tent"}}
     rows = rows_of("validation", {"off": [0.5, 0.6, 0.4], "a": [0.58, 0.2, 0.45], "t": [0.6, 0.6, 0.4]})
     for row, drift in zip(rows[3:6], (0.08, 0.3, 0.15)):
         row["drift"] = drift
     # 0.05 takes back everything, 0.1 also what helped, 0.2 what harmed, 0.5 nothing
     chosen = results.chosen(rows, "n", candidates)
     assert list(chosen) == ["off", "a, drift 0.2", "t"]
-    assert chosen["a, drift 0.2"] == {"way": "etta", "max_drift": 0.2} and chosen["t"] == {"way": "tent"}
+    assert chosen["a, drift 0.2"] == {"method": "etta", "max_drift": 0.2} and chosen["t"] == {
+        "method": "tent"
+    }
 
 
 def test_validation_and_test_share_no_corruption():
@@ -182,7 +184,7 @@ def test_the_shifted_copy_keeps_its_place_and_scale(tmp_path, capsys):
         copy.array.min() >= -1000 and 0.3 < np.corrcoef(copy.array.ravel(), image.array.ravel())[0, 1] < 0.99
     )
     np.testing.assert_array_equal(copy.array, real.shifted(image).array)
-    row = {"image": "the scan", "way": "off", "dice": 0.5, "dice_largest": 0.6, "entropy_before": None}
+    row = {"image": "the scan", "method": "off", "dice": 0.5, "dice_largest": 0.6, "entropy_before": None}
     for scan in ("mr", "ct", "mr"):  # a scan's rows replace its older ones
         real.write(tmp_path / "real.json", scan, [{**row, "scan": scan}])
     assert "| ct | the scan | off | 0.500 | 0.600 |" in capsys.readouterr().out

@@ -51,9 +51,10 @@ def test_a_region_is_annotated_where_all_its_values_are():
 
 def test_regions_travel_as_json_and_old_descriptions_are_read():
     regions = brats("brats")
-    assert Regions.from_json(json.loads(json.dumps(regions.to_json())), regions.labels) == regions
-    earlier = {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
-    assert Regions.from_json(earlier, {0: "background", 2: "oedema"}).region_labels == (2,)
+    value = json.loads(json.dumps(regions.to_json()))
+    assert Regions.from_json(value, regions.labels) == regions and regions.region_labels == (2, 1, 3)
+    old = {"names": ["WT"], "values": [[1, 2]], "paint": [2]}
+    assert Regions.from_json(old, {1: "a"}) == Regions(("WT",), ((1, 2),), (2,), {1: "a"})
 
 
 def test_other_numberings_are_refused():

@@ -34,6 +34,7 @@ from ukbob_jax.inference.adaptation.etta import etta
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import slabs, sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
+from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 
 CLASSES = 73
@@ -77,18 +78,18 @@ def constant(scales: jax.Array, x: jax.Array) -> jax.Array:
 
 def compiled_logits(apply: Any, variables: Any, volume: np.ndarray, args: argparse.Namespace) -> Run:
     """A sliding window over the volume that gives all logits; compiled."""
-    settings = sliding.make_settings(args.roi, args.overlap, batch=args.batch)
-    program = sliding._logits.lower(apply, variables, volume, settings).compile()
+    window = Window(args.roi, args.overlap, batch=args.batch)
+    program = sliding._logits.lower(apply, variables, volume, window).compile()
     return lambda: program(variables, volume)
 
 
 def compiled_labels(apply: Any, variables: Any, volume: np.ndarray, args: argparse.Namespace) -> Run:
     """The same for labels, entropy and confidence; compiled."""
-    settings = sliding.make_settings(args.roi, args.overlap, batch=args.batch)
+    window = Window(args.roi, args.overlap, batch=args.batch)
     grid = grids.windows(args.shape, args.roi, args.overlap)
-    padded = jnp.asarray(sliding.pad_volume(volume, grid, grid.bucket, settings.pad))
+    padded = jnp.asarray(sliding.pad_volume(volume, grid, grid.bucket))
     inputs = (variables, padded, *grids.batches(grid.starts, args.batch))
-    program = slabs._segment.lower(apply, *inputs, settings, grid.axis, (), ()).compile()
+    program = slabs._segment.lower(apply, *inputs, window, grid.axis, (), ()).compile()
     return lambda: program(*inputs)
 
 

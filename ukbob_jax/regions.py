@@ -41,14 +41,14 @@ class Regions(NamedTuple):
     def from_json(cls, value: Mapping[str, Any], labels: Mapping[int, str]) -> "Regions":
         """Return the regions of `to_json`, with the names of the labels they are written as.
 
-        Descriptions written before the field had its name call `region_labels` "paint".
+        Descriptions written before `region_labels` had this name call it "paint".
 
         Raises:
             ValueError, TypeError, KeyError: not such a value.
         """
         values = tuple(tuple(map(int, ids)) for ids in value["values"])
-        region_labels = value["region_labels"] if "region_labels" in value else value["paint"]
-        return cls(tuple(map(str, value["names"])), values, tuple(map(int, region_labels)), dict(labels))
+        written = value["region_labels"] if "region_labels" in value else value["paint"]
+        return cls(tuple(map(str, value["names"])), values, tuple(map(int, written)), dict(labels))
 
     def masks(self, label: np.ndarray) -> np.ndarray:
         """Return the regions of a label map: `x y z` uint8 -> `x y z k` uint8, see `mask`."""

@@ -100,7 +100,8 @@ def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_colle
         ConfigError: there is no such network.
     """
     flag = "--config.model.name="
-    said = str(config.model.get("name", "")) if "model" in config else ""
+    model: ml_collections.ConfigDict = config.get("model", ml_collections.ConfigDict())
+    said = str(model.get("name", ""))
     name = next((word.removeprefix(flag) for word in reversed(argv) if word.startswith(flag)), said)
     if not said or (name == said and "." not in name):
         return config
@@ -108,7 +109,7 @@ def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_colle
     if name == said:
         return config
     section = network_section(found)
-    shared = {field: config.model[field] for field in found.free if field in config.model}
+    shared = {field: model[field] for field in found.free if field in model}
     section.update({field: value for field, value in shared.items() if field in section})
     with config.unlocked():
         del config.model

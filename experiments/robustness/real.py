@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     if code := ukbob([*words, f"--config.train.steps={args.steps}", "--config.train.checkpoint_every=25"]):
         sys.exit(code)
     devices.use_compile_cache()
-    swept = files.read_jsonl(args.output / "rows.jsonl")
+    swept = scoring.read_rows(args.output / "rows.jsonl")
     chosen = results.chosen(swept, "instance_affine", sweep.candidates(has_statistics=False))
     segmenter, truth = Segmenter.load(run, "latest"), read_volume(truth_path)
     rows = [
@@ -64,11 +64,11 @@ def main(argv: list[str]) -> None:
             "scan": args.scan,
             "image": name,
             "steps": args.steps,
-            "way": way,
+            "method": method,
             **measure(segmenter, image, truth, how),
         }
         for name, image in (("the copy", read_volume(copy)), ("the scan", original))
-        for way, how in chosen.items()
+        for method, how in chosen.items()
     ]
     write(args.output / "real.json", args.scan, rows)
 
@@ -82,9 +82,9 @@ def shifted(image: Volume) -> Volume:
     return Volume((pixels[..., 0] + low).astype(np.float32), image.affine, image.codes)
 
 
-def measure(segmenter: Segmenter, image: Volume, truth: Volume, way: dict[str, Any]) -> dict[str, Any]:
+def measure(segmenter: Segmenter, image: Volume, truth: Volume, method: dict[str, Any]) -> dict[str, Any]:
     """Mean Dice over all structures and over the largest, and what the adaptation reported."""
-    found = segmenter.predict(image, way, batch=1)
+    found = segmenter.predict(image, method=method, batch=1)
     ids, counts = np.unique(truth.array[truth.array > 0], return_counts=True)
     scores = scoring.score(found.volume, truth, {int(i): str(i) for i in ids}, surface=False)
     dice = np.array([scores[str(i)]["dice"] for i in ids[np.argsort(-counts)]])
@@ -95,15 +95,16 @@ def measure(segmenter: Segmenter, image: Volume, truth: Volume, way: dict[str, A
 
 def write(path: pathlib.Path, scan: str, rows: list[dict[str, Any]]) -> None:
     """Put the scan's rows into the file in place of older ones, and print all as a table."""
-    kept = [row for row in files.read_json(path)["rows"] if row["scan"] != scan] if path.exists() else []
+    old = map(scoring.with_method, files.read_json(path)["rows"] if path.exists() else ())
+    kept = [row for row in old if row["scan"] != scan]
     rows = sorted([*kept, *rows], key=lambda row: row["scan"])
     files.write_json(path, {"shift": [list(part) for part in SHIFT], "rows": rows})
-    print("| scan | seen | way | Dice | ten largest | entropy | drift | accepted |\n" + "|---" * 8 + "|")
+    print("| scan | seen | method | Dice | ten largest | entropy | drift | accepted |\n" + "|---" * 8 + "|")
     for r in rows:
         adapted = r["entropy_before"] is not None
         entropy = f"{r['entropy_before']:.3f} to {r['entropy_after']:.3f}" if adapted else ""
         drift, accepted = (f"{r['drift']:.3f}", "yes" if r["accepted"] else "no") if adapted else ("", "")
-        cells = [r["scan"], r["image"], r["way"], f"{r['dice']:.3f}", f"{r['dice_largest']:.3f}"]
+        cells = [r["scan"], r["image"], r["method"], f"{r['dice']:.3f}", f"{r['dice_largest']:.3f}"]
         print("| " + " | ".join([*cells, entropy, drift, accepted]) + " |")
 
 

@@ -1,4 +1,4 @@
-"""Does adaptation help where scans go wrong? Dice by corruption, severity and way of adapting.
+"""Does adaptation help where scans go wrong? Dice by corruption, severity and method of adaptation.
 
     python -m experiments.robustness.sweep --workdir runs/demo --store runs/demo/stores/cohort --split val \
         --phase validation
@@ -7,7 +7,7 @@
     ... --severities 3 5 --subjects 2   a part of it
     ... --network NAME                  under which another network's rows are kept
 
-Settings of each way are chosen on the validation corruptions, by the mean change of Dice; all corruptions of the test
+Settings of each method are chosen on the validation corruptions, by the mean change of Dice; all corruptions of the test
 phase are others, and so are its bodies. ETTA runs without its guard against drift there: a limit on it changes no result,
 it takes back some, so the limits are compared afterwards. Every scan's result is a line of rows.jsonl as soon as it is
 known; the tables and the figure are made from those lines.
@@ -25,7 +25,7 @@ import numpy as np
 from experiments.robustness import results
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from experiments.robustness.results import CLEAN
-from ukbob_jax import anatomy, devices, files
+from ukbob_jax import anatomy, devices
 from ukbob_jax.evaluation import scoring
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
@@ -35,16 +35,16 @@ from ukbob_jax.volumes.volume import Volume
 VALIDATION = ("rician_noise", "contrast", "low_resolution")
 TEST = tuple(name for name in CORRUPTIONS if name not in VALIDATION)
 
-# name in the table -> way and its settings, tried in the validation phase
+# name in the table -> method and its settings, tried in the validation phase
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "off": {"way": "off"},
-    **{f"tent lr={lr:g}": {"way": "tent", "learning_rate": lr} for lr in (1e-3, 3e-3, 1e-2)},
+    "off": {"method": "off"},
+    **{f"tent lr={lr:g}": {"method": "tent", "learning_rate": lr} for lr in (1e-3, 3e-3, 1e-2)},
     **{
-        f"etta {steps} x {lr:g}": {"way": "etta", "steps": steps, "learning_rate": lr, "max_drift": None}
+        f"etta {steps} x {lr:g}": {"method": "etta", "steps": steps, "learning_rate": lr, "max_drift": None}
         for steps in (3, 8)
         for lr in (3e-3, 1e-2, 3e-2)
     },
-    **{f"bn share={share:g}": {"way": "bn", "share": share} for share in (0.1, 0.3, 1.0)},
+    **{f"bn share={fraction:g}": {"method": "bn", "fraction": fraction} for fraction in (0.1, 0.3, 1.0)},
 }
 
 
@@ -69,19 +69,23 @@ def main(argv: list[str]) -> None:
     deadline = time.monotonic() + 60 * args.minutes
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "rows.jsonl"
-    rows = files.read_jsonl(path) if path.exists() else []
+    rows = scoring.read_rows(path) if path.exists() else []
     segmenter, store = Segmenter.load(args.workdir), Store.open(args.store)
     tried = candidates(bool(segmenter.model_state.get("batch_stats")))
     tried = {name: tried[name] for name in args.candidates or tried}
-    ways = tried if args.phase == "validation" else results.chosen(rows, args.network, tried)
+    methods = tried if args.phase == "validation" else results.chosen(rows, args.network, tried)
     done = {results.key(row) for row in rows}
     for scan in plan(args, store):
-        left = {name: way for name, way in ways.items() if results.key({**scan, "way": name}) not in done}
+        left = {
+            name: method
+            for name, method in methods.items()
+            if results.key({**scan, "method": name}) not in done
+        }
         for row in measure(segmenter, store, scan, left, args.label) if left else ():
             rows.append(row)
             with path.open("a") as file:  # whole lines
                 file.write(results.line(row))
-            told = f"{row['corruption']} {row['severity']} {row['subject']} {row['way']}"
+            told = f"{row['corruption']} {row['severity']} {row['subject']} {row['method']}"
             print(f"{told}: {row['dice']:.3f}, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
                 break
@@ -93,7 +97,7 @@ def main(argv: list[str]) -> None:
 
 def candidates(has_statistics: bool) -> dict[str, dict[str, Any]]:
     """What is tried for a network with or without the statistics of batch norm."""
-    return {name: way for name, way in CANDIDATES.items() if way["way"] != "bn" or has_statistics}
+    return {name: method for name, method in CANDIDATES.items() if method["method"] != "bn" or has_statistics}
 
 
 def plan(args: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
@@ -114,24 +118,24 @@ def plan(args: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
 
 
 def measure(
-    segmenter: Segmenter, store: Store, scan: dict[str, Any], ways: dict[str, dict], label: str
+    segmenter: Segmenter, store: Store, scan: dict[str, Any], methods: dict[str, dict], label: str
 ) -> Iterator[dict[str, Any]]:
-    """A row per way, one after the other: mean Dice over the organs, and what the adaptation reported."""
+    """A row per method, one after the other: mean Dice over the organs, and what the adaptation reported."""
     image, truth = evaluate.read(store, scan["subject"], segmenter.card.contrasts, label)
     pixels, known = image.array, anatomy.to_names(segmenter.card.labels)[truth.array]
     if scan["corruption"] != CLEAN:
         number = int.from_bytes(scan["subject"].encode()[-4:])  # the last characters tell subjects apart
         pixels, known = corrupt(pixels, known, scan["corruption"], scan["severity"], number)
     organs = evaluate.scored_organs((), segmenter.card.labels)
-    for name, way in ways.items():
+    for name, method in methods.items():
         start = time.monotonic()
-        found = segmenter.predict(Volume(pixels, image.affine), way)
+        found = segmenter.predict(Volume(pixels, image.affine), method=method)
         scores = scoring.score(found.volume, Volume(known, truth.affine), organs, surface=False)
         dice = [row["dice"] for row in scores.values() if row["dice"] is not None]
         adaptation = found.report["adaptation"] or {}
         kept = {key: adaptation.get(key) for key in ("accepted", "entropy_before", "entropy_after", "drift")}
         seconds = round(time.monotonic() - start, 2)
-        yield {**scan, "way": name, "dice": float(np.mean(dice)), **kept, "seconds": seconds}
+        yield {**scan, "method": name, "dice": float(np.mean(dice)), **kept, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -52,15 +52,16 @@ def test_organs_that_were_not_looked_for_have_no_score():
         *volumes, {0: "outer", 1: "inner"}, surface=False, regions=((1, 2), (1,)), known=known
     )
     assert regions["outer"]["dice"] is None and regions["inner"]["dice"] == whole["a"]["dice"]
-    summary = scoring.summarise([{"subject": "s", "adapt": "off", "organ": k, **v} for k, v in rows.items()])
+    summary = scoring.summarise([{"subject": "s", "method": "off", "organ": k, **v} for k, v in rows.items()])
     assert summary["off"]["dice"] == rows["a"]["dice"] and summary["off"]["volumes"]["b"]["count"] == 0
 
 
 def rows_of(dice):
-    """way -> subjects organs."""
+    """method -> subjects organs."""
     return [
-        {"subject": f"s{i}", "adapt": way, "organ": f"o{j}", "dice": value, "volume_ml": 1.0 + i, "true_volume_ml": 2.0 + i}
-        for way, scans in dice.items()
+        {"subject": f"s{i}", "method": method, "organ": f"o{j}", "dice": value, "volume_ml": 1.0 + i,
+         "true_volume_ml": 2.0 + i}
+        for method, scans in dice.items()
         for i, scan in enumerate(scans)
         for j, value in enumerate(scan)
     ]  # fmt: skip
@@ -116,3 +117,9 @@ def test_a_network_without_all_lobes_is_not_scored_on_lungs():
         zero_shot.common("btcv", {0: "background", 1: "muscle"})
     with pytest.raises(ValueError, match="'flare' is not known"):
         zero_shot.common("flare", names)
+
+
+@pytest.mark.parametrize("key", ["method", "adapt", "way"])
+def test_rows_of_older_versions_are_read(tmp_path, key):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"subject": "s", key: "off", "dice": 0.5}) + "\n")
+    assert scoring.read_rows(tmp_path / "rows.jsonl") == [{"subject": "s", "method": "off", "dice": 0.5}]

@@ -74,7 +74,7 @@ def test_report_and_files(segmenter, tmp_path):
 def test_adaptation_is_reported_and_leaves_the_segmenter_as_it_was(segmenter):
     volume = scan()
     before = jax.tree.map(np.array, segmenter.params)
-    found = segmenter.predict(volume, adapt={"steps": 2, "learning_rate": 1e-3})
+    found = segmenter.predict(volume, method={"steps": 2, "learning_rate": 1e-3})
     adaptation = found.report["adaptation"]
     assert adaptation["accepted"] and adaptation["entropy_after"] < adaptation["entropy_before"]
     assert adaptation["parameters"] == 2 and len(adaptation["entropies"]) == 3
@@ -215,18 +215,21 @@ def test_a_scan_that_cannot_fit_is_refused_with_what_could_help(segmenter, monke
     tight.predict(scan((20, 9, 10)), batch=4)
 
 
-def test_ways_share_one_interface(segmenter):
-    assert segmenter.predict(scan(), adapt="tta").report["adaptation"] is None
-    tent = segmenter.predict(scan(), adapt={"way": "tent", "learning_rate": 1e-3}).report["adaptation"]
-    assert tent["way"] == "tent" and tent["entropy_after"] < tent["entropy_before"]
+def test_methods_share_one_interface(segmenter):
+    assert segmenter.predict(scan(), method="tta").report["adaptation"] is None
+    tent = segmenter.predict(scan(), method={"method": "tent", "learning_rate": 1e-3}).report["adaptation"]
+    assert tent["method"] == "tent" and tent["entropy_after"] < tent["entropy_before"]
     for wrong, message in (
         ("magic", "'magic' is not one of off, etta, tent, bn, tta"),
-        ({"way": "tta", "steps": 1}, "'tta' takes no options; got steps"),
-        ({"way": "tent", "steps": 1}, "adapt 'tent': .*steps"),
+        ({"method": "tta", "steps": 1}, "'tta' takes no options; got steps"),
+        (
+            {"method": "tent", "steps": 1},
+            "method 'tent': unknown option 'steps'; there are overlap, batch, learning_rate",
+        ),
         ("bn", "needs a network with batch norm"),
     ):
         with pytest.raises(ValueError, match=message):
-            segmenter.predict(scan(), adapt=wrong)
+            segmenter.predict(scan(), method=wrong)
 
 
 def test_bfloat16_is_a_choice_at_load(tmp_path):

@@ -6,21 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from configs import common
 from tests.inference import checkpoint
 from tests.inference.networks import CARD, Bands, scan
+from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.nifti import read_volume
 
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
     model = Bands()
     params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    monkeypatch.setattr(Segmenter, "load", lambda workdir: Segmenter(model, params, CARD))
+    monkeypatch.setattr(Segmenter, "load", lambda workdir, **_: Segmenter(model, params, CARD))
     return tmp_path
 
 
@@ -50,15 +53,15 @@ def summary(workdir):
 
 
 def test_zero_shot_on_another_data_set_scores_as_on_ours(workdir):
-    adapt = ("off", "etta", "tent", "tta")
-    evaluate.run(recipe(workdir, 1, 3, adapt=adapt, label_map=""), str(workdir))
+    methods = ("off", "etta", "tent", "tta")
+    evaluate.run(recipe(workdir, 1, 3, methods=methods, label_map=""), str(workdir))
     ours = summary(workdir)
-    assert set(ours) == set(adapt)
+    assert set(ours) == set(methods)
     evaluate.run(
-        recipe(workdir, 6, 1, adapt=adapt, label_map="btcv"), str(workdir)
+        recipe(workdir, 6, 1, methods=methods, label_map="btcv"), str(workdir)
     )  # liver 6, spleen 1 there
     assert summary(workdir) == ours | {
-        way: {**found, "mean": pytest.approx(found["mean"])} for way, found in ours.items()
+        method: {**found, "mean": pytest.approx(found["mean"])} for method, found in ours.items()
     }
     off = ours["off"]
     assert off["equity"]["groups"]["F"] == 1 > off["equity"]["groups"]["M"] and off["undefined"] == 0
@@ -84,7 +87,7 @@ def counted(monkeypatch):
 
 def test_a_network_that_was_trained_further_is_scored_again_and_the_same_one_is_not(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
-    config = recipe(tmp_path, 1, 3, adapt=("off",), surface=False)
+    config = recipe(tmp_path, 1, 3, methods=("off",), surface=False)
     checkpoint.save(tmp_path, CARD.labels, step=1, favoured=0)
     evaluate.run(config, str(tmp_path))
     before = summary(tmp_path)
@@ -104,9 +107,9 @@ def test_scores_are_kept_until_something_that_moves_them_changes(workdir, monkey
         evaluate.run(config, str(workdir))
         return len(calls) - before
 
-    config = recipe(workdir, 1, 3, adapt=("off",))
+    config = recipe(workdir, 1, 3, methods=("off",))
     assert runs(config) == 2
-    config.train.steps, config.predict.gate, config.workers = 7, True, 3  # of other jobs
+    config.train.steps, config.predict.existing, config.workers = 7, "skip", 3  # of other jobs
     assert runs(config) == 0
     config.inference.overlap = 0.25
     assert runs(config) == 2
@@ -131,10 +134,53 @@ def test_scores_are_kept_until_something_that_moves_them_changes(workdir, monkey
     assert runs(config) == 1
 
 
-def test_wrong_label_sets_and_ways_are_named(workdir):
+def test_wrong_label_sets_and_methods_are_named(workdir):
     with pytest.raises(ValueError, match="'flare' is not known"):
         evaluate.run(recipe(workdir, 1, 3, label_map="flare"), str(workdir))
     with pytest.raises(
-        ValueError, match=r"config\.evaluate\.adapt: 'magic' is not one of off, etta, tent, bn, tta"
+        ValueError, match=r"config\.evaluate\.methods: method 'magic' is not one of off, etta, tent, bn, tta"
     ):
-        evaluate.run(recipe(workdir, 2, 3, adapt=("magic",)), str(workdir))
+        evaluate.run(recipe(workdir, 2, 3, methods=("magic",)), str(workdir))
+
+
+class Sided(nn.Module):
+    """Liver wherever the window's voxel lies left of its middle, whatever it shows: not symmetric."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        scale = self.param("norm1", lambda key: {"scale": jnp.ones(1), "bias": jnp.zeros(1)})["scale"]
+        left = jnp.arange(x.shape[1]).reshape(1, -1, 1, 1, 1) < x.shape[1] // 2
+        left = jnp.broadcast_to(jnp.where(left, 5.0, -5.0) * scale[0], (*x.shape[:4], 1))
+        return jnp.concatenate([0 * left, left, 0 * left, 0 * left - 9], -1)
+
+
+@pytest.mark.parametrize("change", [{}, {"mirror": True}, {"dtype": "bfloat16"}])
+def test_what_is_scored_is_what_inference_settings_predict(tmp_path, monkeypatch, change):
+    dtypes, model = [], Sided()
+    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
+    segmenter = Segmenter(model, params, CARD)
+    monkeypatch.setattr(Segmenter, "load", lambda workdir, *, dtype: dtypes.append(dtype) or segmenter)
+    config = recipe(tmp_path, 1, 3, pictures=2)
+    config.inference.update(change)
+    evaluate.run(config, str(tmp_path))
+    kept = read_volume(tmp_path / "evaluation" / "test" / "s0_off.nii.gz", kind="label").array
+    expected = segmenter.predict(scan(seed=0), from_config(config)).volume.array
+    np.testing.assert_array_equal(kept, expected)
+    plain = segmenter.predict(scan(seed=0)).volume.array
+    assert (kept != plain).any() == ("mirror" in change) and dtypes == [change.get("dtype", "")]
+
+
+def test_gated_predictions_are_scored_gated(workdir):
+    config = recipe(workdir, 1, 3)
+    config.inference.gate = True
+    seen = []
+    gate = Segmenter.remove_out_of_view
+
+    def record(self, labels, attributes):
+        seen.append(attributes["sex"])
+        return gate(self, labels, attributes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segmenter, "remove_out_of_view", record)
+        evaluate.run(config, str(workdir))
+    assert seen == ["F", "F", "M", "M"]  # off and etta

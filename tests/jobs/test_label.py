@@ -202,7 +202,7 @@ def test_a_teacher_labels_one_contrast_or_the_mean_of_several(
     facts = {"labels": {0: "background", 1: "spleen"}, "normalize": "window:0:100", "contrasts": ("water",)}
     card = ModelCard("tests.threshold", {}, window=(8, 8, 8), provenance={"store": "of the teacher"}, **facts)
     params = Threshold().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    monkeypatch.setattr(label.Segmenter, "load", lambda workdir: Segmenter(Threshold(), params, card))
+    monkeypatch.setattr(label.Segmenter, "load", lambda workdir, **_: Segmenter(Threshold(), params, card))
     label.run(config(kind="teacher", contrasts=contrasts, name="taught"), str(tmp_path))
     found = Store.open(store.path)
     image = store.read("s0", "image").astype(np.float64)

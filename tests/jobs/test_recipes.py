@@ -143,7 +143,7 @@ def test_brats_from_files_to_label_maps_scored_by_region(tmp_path):
             write(root / subject / f"{subject}_{ending}.nii.gz", image.astype(np.int16), (1, 1, 1))
         write(root / subject / f"{subject}_seg.nii.gz", label, (1, 1, 1))
     changes = {
-        "folds": 3, "predict.inputs": str(root), "evaluate.split": "train", "evaluate.adapt": ("off",), "train.steps": 10,
+        "folds": 3, "predict.inputs": str(root), "evaluate.split": "train", "evaluate.methods": ("off",), "train.steps": 10,
         "train.eval_every": 10, "optimizer.learning_rate": 5e-3, "optimizer.layer_decay": 1.0,
     }  # fmt: skip
     config = recipe(brats, "finetune", workdir, root, **changes)

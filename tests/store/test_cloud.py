@@ -89,6 +89,7 @@ def bucket():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Bucket.objects, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 CLIENT = """

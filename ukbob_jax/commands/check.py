@@ -1,4 +1,4 @@
-"""Read every scan of DATA and tell, one line each, whether it can be used and if not why.
+"""Read every scan of DATA and print a line for each: whether it can be used, and if not, why.
 
 DATA is a NIfTI file, a folder of them, a folder of DICOM files, or a data set in a known layout. Exit code 0: all can
 be used; 3: none can; 4: some cannot.
@@ -35,14 +35,14 @@ def run(options: argparse.Namespace) -> None:
     """
     failed, readers = 0, scans(options)
     for name, read in readers.items():
-        with warnings.catch_warnings(record=True) as noted:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
                 print(f"ok   {name}: {describe(read())}", flush=True)
             except InputError as error:
                 failed += 1
                 print(f"BAD  {name}: {' '.join(str(error).split())}", flush=True)
-        for warning in noted:
+        for warning in caught:
             print(f"     {name}: warning: {' '.join(str(warning.message).split())}", flush=True)
     if failed == len(readers):
         raise FileError(f"{options.data}: no scan of {failed} can be used; the lines above say why.")
@@ -53,30 +53,30 @@ def run(options: argparse.Namespace) -> None:
 
 
 def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
-    """Name -> what reads the scan, and its labels where there are any.
+    """Name -> function that reads the scan, and its labels where there are any.
 
     Raises:
-        FileError: nothing is there.
+        FileError: no such file or folder.
         MismatchError: images and labels do not match.
     """
-    given = pathlib.Path(options.data)
+    data = pathlib.Path(options.data)
     if options.layout or options.labels:
-        paths = (given, options.labels) if options.labels else (given,)
+        paths = (data, options.labels) if options.labels else (data,)
         cases = layouts.list_cases(options.layout or "folders", *paths)
         return {c.subject: lambda c=c: read_case(c, num_classes=options.num_classes).image for c in cases}
-    if not given.exists():
-        raise FileError(f"{given}: no such file or folder.")
-    if given.is_file():
-        return {case.stem(given): lambda: read_volume(given, channels=True)}
-    if any(case.stem(path) != path.name for path in given.iterdir()):
-        return {n: lambda p=p: read_volume(p, channels=True) for n, p in case.scans(given).items()}
+    if not data.exists():
+        raise FileError(f"{data}: no such file or folder.")
+    if data.is_file():
+        return {case.stem(data): lambda: read_volume(data, channels=True)}
+    if any(case.stem(path) != path.name for path in data.iterdir()):
+        return {n: lambda p=p: read_volume(p, channels=True) for n, p in case.scans(data).items()}
     from ukbob_jax.volumes.dicom import read_series
 
-    return {given.name: lambda: read_series(given)}
+    return {data.name: lambda: read_series(data)}
 
 
 def describe(volume: Volume) -> str:
-    """Grid and values of a sound scan; a channel of one value throughout is told."""
+    """Grid and values of a scan that can be used; channels with a single value are named."""
     array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
     size = " x ".join(map(str, volume.shape))
     spacing = " x ".join(f"{s:.4g}" for s in volume.spacing_mm)

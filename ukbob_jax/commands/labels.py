@@ -21,35 +21,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table."""
-    rows = theirs(options.dataset) if options.dataset else ours()
+    rows = dataset_rows(options.dataset) if options.dataset else taxonomy_rows()
     print(json.dumps(rows, indent=1) if options.json else table(rows))
 
 
-def ours() -> list[dict[str, Any]]:
-    """A row per id of ours, with its counterpart in every other label set."""
+def taxonomy_rows() -> list[dict[str, Any]]:
+    """A row per id of `anatomy`, with its counterpart in every other label set."""
     groups = {i: group for group, ids in anatomy.GROUPS.items() for i in ids}
     maps = {dataset: anatomy.to_dataset(dataset) for dataset in anatomy.DATASETS}
     return [
         {"id": i, "name": name, "group": groups.get(i, "-")}
-        | {dataset: counterpart(found, i) for dataset, found in maps.items()}
+        | {dataset: counterpart(label_map, i) for dataset, label_map in maps.items()}
         for i, name in anatomy.NAMES.items()
     ]
 
 
-def theirs(dataset: str) -> list[dict[str, Any]]:
-    """A row per id of `dataset`, with our id."""
-    found = anatomy.from_dataset(dataset)
-    return [
-        {"id": i, "name": name, "ours": counterpart(found, i), "our name": anatomy.NAMES.get(found.mapped.get(i), "-")}
-        for i, name in anatomy.DATASETS[dataset].items()
-    ]  # fmt: skip
+def dataset_rows(dataset: str) -> list[dict[str, Any]]:
+    """A row per id of `dataset`, with its counterpart in `anatomy`."""
+    label_map = anatomy.from_dataset(dataset)
+    rows = []
+    for i, name in anatomy.DATASETS[dataset].items():
+        row = {"id": i, "name": name, "ours": counterpart(label_map, i)}
+        rows.append(row | {"our name": anatomy.NAMES.get(label_map.mapped.get(i, -1), "-")})
+    return rows
 
 
-def counterpart(found: anatomy.LabelMap, i: int) -> str:
+def counterpart(label_map: anatomy.LabelMap, i: int) -> str:
     """The id in the other label set, `*` where several are possible, `-` where there is none."""
     if i == 0:
         return "0"
-    return str(found.mapped[i]) if i in found.mapped else "*" if i in found.ambiguous else "-"
+    return str(label_map.mapped[i]) if i in label_map.mapped else "*" if i in label_map.ambiguous else "-"
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -13,43 +13,84 @@ Several --model are averaged. Memory is estimated first; what cannot fit is refu
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.inference.adaptation.method_names import METHODS
+from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.volumes import case
-
-ADAPT = ("off", "etta", "tent", "bn", "tta")  # as `inference.ways.WAYS`, which takes seconds to import
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "inputs", nargs="+", metavar="IN", help="file or folder; several files: one per contrast"
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="file or folder of scans; several files are contrasts of one scan",
     )
-    parser.add_argument("output", metavar="OUT", help=".nii or .nii.gz for one scan, a folder for many")
-    parser.add_argument("--model", action="append", default=[], metavar="WORKDIR", help="of a training run")
-    parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint")
-    parser.add_argument("--adapt", nargs="?", choices=ADAPT, const="etta", default="off", help="alone: etta")
-    parser.add_argument("--steps", type=int, help="of etta")
-    parser.add_argument("--learning-rate", type=float, help="of etta or tent")
-    parser.add_argument("--overlap", type=float, default=0.5, help="of neighbouring windows (default 0.5)")
-    parser.add_argument("--batch", type=int, default=4, help="windows in a call of the network (default 4)")
     parser.add_argument(
-        "--mirror", action="store_true", help="average with the mirror image, sides exchanged"
+        "output", metavar="OUT", help="name.nii.gz or name.nii for one scan, a folder for many"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="", help="of the arithmetic")
-    parser.add_argument("--limits", help="limits.json of the solf job: judge the labels found")
     parser.add_argument(
-        "--sex", choices=("F", "M"), default="", help="of the person, for --limits and --gate"
+        "--model",
+        action="append",
+        default=[],
+        metavar="WORKDIR",
+        help="folder of a training run; several are averaged",
     )
-    parser.add_argument("--height-mm", type=float, default=0.0, help="of the person, for --limits")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint to use")
+    method = parser.add_mutually_exclusive_group()
+    method.add_argument(
+        "--method", choices=METHODS, default="off", help="how to adapt the network to each scan (default off)"
+    )
+    method.add_argument(
+        "--adapt", dest="method", nargs="?", choices=METHODS, const="etta", default="off",
+        help="the same as --method; without a name, etta",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, help="number of adaptation steps that etta takes")
     parser.add_argument(
-        "--gate", action="store_true", help="remove organs whose part of the body is not there"
+        "--learning-rate", type=float, help="learning rate of the adaptation with etta or tent"
     )
-    parser.add_argument("--existing", choices=("refuse", "skip", "overwrite"), default="refuse")
+    parser.add_argument(
+        "--overlap", type=float, default=Window.overlap,
+        help="fraction of a window that its neighbour covers (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=Window.batch,
+        help="windows in a call of the network (default %(default)s)",
+    )
+    parser.add_argument(
+        "--mirror", action="store_true", help="average with the mirror image, left and right exchanged"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="",
+        help="precision of the network (default: as trained)",
+    )
+    parser.add_argument(
+        "--limits", metavar="FILE", help="limits.json of the solf job, to check the labels against"
+    )
+    parser.add_argument(
+        "--sex", choices=("F", "M"), default="", help="sex of the person, for --limits and --gate"
+    )
+    parser.add_argument(
+        "--height-mm", type=float, default=0.0, help="height of the person in mm, for --limits"
+    )
+    parser.add_argument(
+        "--gate", action="store_true", help="remove organs whose part of the body is not in the scan"
+    )
+    parser.add_argument(
+        "--existing", choices=("refuse", "skip", "overwrite"), default="refuse",
+        help="what to do with labels that exist at OUT (default refuse)",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
-    """Segment what is named.
+    """Segment the scans that the command line names.
 
     Raises:
         UkbobError: see `inference.predict_scans.label`.
@@ -60,43 +101,45 @@ def run(options: argparse.Namespace) -> None:
             "python -m ukbob_jax.main --config=configs/finetune.py trains one on your scans."
         )
     scans, output = find(options.inputs, pathlib.Path(options.output))
-    adapt = adaptation(options)
+    method = method_options(options)
 
     from ukbob_jax import devices
-    from ukbob_jax.inference import averaging, predict_scans
+    from ukbob_jax.inference import predict_scans
+    from ukbob_jax.inference.options import PredictOptions
     from ukbob_jax.inference.segmenter import Segmenter
+    from ukbob_jax.inference.windows import averaging
     from ukbob_jax.quality.limits import Limits
 
     devices.use_compile_cache()
     segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
-    settings = {
-        "adapt": adapt,
-        "overlap": options.overlap,
-        "batch": options.batch,
-        "views": averaging.MIRRORED if options.mirror else averaging.PLAIN,
-        "limits": Limits.load(options.limits) if options.limits else None,
-        "attributes": {"sex": options.sex, "height_mm": options.height_mm},
-        "gate": options.gate,
-    }
+    settings = PredictOptions(
+        overlap=options.overlap,
+        batch=options.batch,
+        views=averaging.MIRRORED if options.mirror else averaging.PLAIN,
+        method=method,
+        gate=options.gate,
+        limits=Limits.load(options.limits) if options.limits else None,
+        attributes={"sex": options.sex, "height_mm": options.height_mm},
+    )
     if len(scans) == 1 and is_file(output):
         (scan,) = scans.values()
-        if predict_scans.keep(output, options.existing, scan):
-            segmenter.predict(scan, **settings).save(output)
+        if predict_scans.should_write(output, options.existing, scan):
+            segmenter.predict(scan, settings).save(output)
         return
-    predict_scans.label(segmenter, scans, output, options.existing, **settings)
+    predict_scans.label(segmenter, scans, output, options.existing, settings)
 
 
-def adaptation(options: argparse.Namespace) -> dict | str:
-    """The way of adapting, with what was set for it.
+def method_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The method, with the options that were set for it.
 
     Raises:
-        ConfigError: a setting that this way does not take.
+        ConfigError: an option that this method does not take.
     """
-    given = {"steps": options.steps, "learning_rate": options.learning_rate}
-    given = {name: value for name, value in given.items() if value is not None}
-    if given and options.adapt not in ("etta", "tent"):
-        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} goes with --adapt etta or tent.")
-    return {"way": options.adapt, **given} if given else options.adapt
+    chosen = {"steps": options.steps, "learning_rate": options.learning_rate}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if chosen and options.method not in ("etta", "tent"):
+        raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} goes with --method etta or tent.")
+    return {"method": options.method, **chosen}
 
 
 def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
@@ -129,6 +172,6 @@ def is_file(output: pathlib.Path) -> bool:
     return case.stem(output) != output.name
 
 
-def announce(plan: object) -> None:
-    """Tell what the next program takes."""
-    print(f"segment: {plan}", file=sys.stderr, flush=True)
+def announce(estimate: object) -> None:
+    """Print the memory that the next program needs."""
+    print(f"segment: {estimate}", file=sys.stderr, flush=True)

@@ -1,11 +1,12 @@
 """One scan's label map beside its truth, as numbers that JSON can hold; and what many such scans say together."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ukbob_jax import anatomy
+from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import metrics, statistics
 from ukbob_jax.regions import mask as region_mask
 from ukbob_jax.volumes.volume import Volume
@@ -67,24 +68,41 @@ def number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+OLD_KEYS = ("adapt", "way")  # what `method` was called in rows until 0.1
+
+
+def read_rows(path: pathlib.Path) -> Rows:
+    """Rows of scores from a .jsonl file; in files of older versions `method` has another name.
+
+    Raises:
+        FileError: the file is missing or damaged.
+    """
+    return [with_method(row) for row in files.read_jsonl(path)]
+
+
+def with_method(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its method under the key `method`, also where an older version wrote it."""
+    return {"method" if key in OLD_KEYS else key: value for key, value in row.items()}
+
+
 def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the rows of many scans say: per way of adapting, and each way beside "off".
+    """Summarise the rows of many scans: per method of adaptation, and each method beside "off".
 
     Args:
-        rows: with `subject`, `adapt`, `organ` and the metrics of `score`.
+        rows: with `subject`, `method`, `organ` and the metrics of `score`.
         groups: subject -> group of people, for equity.
 
     Returns:
-        way -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs have no Dice
+        method -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs have no Dice
         (in neither map, or not looked for), volume agreement per organ, equity, and the paired comparison with "off".
     """
-    ways = list(dict.fromkeys(row["adapt"] for row in rows))
-    dice = {way: scan_means(rows, way) for way in ways}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    dice = {method: scan_means(rows, method) for method in methods}
     out = {}
-    for way in ways:
-        own = [row for row in rows if row["adapt"] == way]
-        scans = np.array([np.nan if v is None else v for v in dice[way].values()])
-        out[way] = {
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        scans = np.array([np.nan if v is None else v for v in dice[method].values()])
+        out[method] = {
             "scans": len(scans),
             "dice": number(np.nanmean(scans)) if np.isfinite(scans).any() else None,
             "dice_interval": [number(v) for v in statistics.bootstrap_interval(scans)],
@@ -93,20 +111,20 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
             "volumes": volumes(own),
         }
         if groups:
-            pairs = [(d, groups[s]) for s, d in dice[way].items() if d is not None]
-            out[way]["equity"] = statistics.equity(*zip(*pairs))._asdict() if pairs else None
-        if way != "off" and "off" in ways:
-            first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", way))
+            pairs = [(d, groups[s]) for s, d in dice[method].items() if d is not None]
+            out[method]["equity"] = statistics.equity(*zip(*pairs))._asdict() if pairs else None
+        if method != "off" and "off" in methods:
+            first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", method))
             found = statistics.paired(first, second)._asdict()
-            out[way]["against_off"] = {name: number(value) for name, value in found.items()}
+            out[method]["against_off"] = {name: number(value) for name, value in found.items()}
     return out
 
 
-def scan_means(rows: Rows, way: str) -> dict[str, float | None]:
+def scan_means(rows: Rows, method: str) -> dict[str, float | None]:
     """Subject -> mean Dice over the organs in either map."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if row["adapt"] == way:
+        if row["method"] == method:
             values.setdefault(row["subject"], []).append(np.nan if row["dice"] is None else row["dice"])
     return {s: number(np.nanmean(v)) if np.isfinite(v).any() else None for s, v in values.items()}
 
@@ -115,7 +133,7 @@ def means(rows: Rows) -> dict[str, float | None]:
     """Mean of every metric over the scans and organs where it is finite; volumes left out."""
     out = {}
     for name in rows[0]:
-        if name in ("subject", "adapt", "organ", "volume_ml", "true_volume_ml"):
+        if name in ("subject", "method", "organ", "volume_ml", "true_volume_ml"):
             continue
         known = [row[name] for row in rows if row[name] is not None]
         out[name] = float(np.mean(known)) if known else None

@@ -1,4 +1,4 @@
-"""Many scans labelled one after the other: one that fails does not stop the others, and the same call goes on."""
+"""Label many scans one after the other; one that fails does not stop the others, and the same call resumes."""
 
 import os
 import pathlib
@@ -9,8 +9,9 @@ from typing import Any
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
 from ukbob_jax.failures import FILE, Failures
+from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import table
-from ukbob_jax.inference.segmenter import Scan, Segmenter
+from ukbob_jax.inference.segmenter import ScanInput, Segmenter
 from ukbob_jax.progress import track
 
 EXISTING = ("refuse", "skip", "overwrite")
@@ -18,17 +19,19 @@ EXISTING = ("refuse", "skip", "overwrite")
 
 def label(
     segmenter: Segmenter,
-    scans: Mapping[str, Scan | tuple[Scan, ...]],
+    scans: Mapping[str, ScanInput | tuple[ScanInput, ...]],
     output: pathlib.Path,
     existing: str,
-    **options: Any,
+    options: PredictOptions,
 ) -> None:
     """Write NAME.nii.gz and NAME.json into `output` for every scan, then `summary.json` and `summary.csv`.
 
     Args:
+        segmenter: the network.
         scans: name -> file, DICOM folder, or one file per contrast.
-        existing: what becomes of a label map that is there: "refuse", "skip" it or "overwrite".
-        **options: of `Segmenter.predict`.
+        output: folder.
+        existing: what to do where a label map exists: "refuse", "skip" the scan or "overwrite".
+        options: of every prediction.
 
     Raises:
         ConfigError: a label map is there and `existing` is "refuse", or it would replace a scan.
@@ -37,14 +40,14 @@ def label(
         SomeFailed: some scans failed; `failures.jsonl` in `output` says which and why.
     """
     targets = {name: output / f"{name}.nii.gz" for name in scans}
-    wanted = [name for name, target in targets.items() if keep(target, existing, scans[name])]
+    wanted = [name for name, target in targets.items() if should_write(target, existing, scans[name])]
     reports: dict[str, Any] = {}
     failures = Failures(output / FILE, noun="scans", kind=SomeFailed)
     for name in track(wanted, "segment"):
         try:
-            found = segmenter.predict(scans[name], **options)
-            reports[name] = found.report
-            found.save(targets[name])
+            prediction = segmenter.predict(scans[name], options)
+            reports[name] = prediction.report
+            prediction.save(targets[name])
         except UkbobError as error:
             if len(scans) == 1:
                 raise
@@ -53,7 +56,7 @@ def label(
         beside = output / f"{name}.json"
         if name not in reports and targets[name].exists() and beside.exists():
             reports[name] = files.read_json(beside)
-    programs = [str(plan) for plan in segmenter.planner.plans.values()]
+    programs = [str(estimate) for estimate in segmenter.planner.estimates.values()]
     table.write(
         output, {name: reports[name] for name in scans if name in reports}, failures.to_json(), programs
     )
@@ -64,7 +67,7 @@ def label(
     failures.conclude(len(scans))
 
 
-def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> bool:
+def should_write(target: pathlib.Path, existing: str, scan: ScanInput | tuple[ScanInput, ...]) -> bool:
     """Whether to write the labels of `scan` to `target`; asked before any work is done.
 
     Raises:
@@ -74,8 +77,9 @@ def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> 
     if existing not in EXISTING:
         raise ConfigError(f"existing: {existing!r} is not one of {', '.join(EXISTING)}.")
     for source in scan if isinstance(scan, tuple) else (scan,):
-        named = isinstance(source, str | os.PathLike) and os.path.exists(source)
-        if named and target.exists() and target.samefile(source):
+        if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
+            continue
+        if target.exists() and target.samefile(source):
             raise ConfigError(
                 f"{target} is the scan itself, which labels would replace. Choose another place."
             )
@@ -87,5 +91,5 @@ def keep(target: pathlib.Path, existing: str, scan: Scan | tuple[Scan, ...]) -> 
     return existing != "skip" or not target.exists()
 
 
-def _text(scan: Scan | tuple[Scan, ...]) -> str:
+def _text(scan: ScanInput | tuple[ScanInput, ...]) -> str:
     return ", ".join(map(str, scan)) if isinstance(scan, tuple) else str(scan)

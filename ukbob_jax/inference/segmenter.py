@@ -16,17 +16,18 @@ from flax import linen as nn
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.inference import averaging
-from ukbob_jax.inference.adaptation import methods
 from ukbob_jax.inference.adaptation.etta import AdaptResult
-from ukbob_jax.inference.averaging import View
+from ukbob_jax.inference.adaptation.methods import Method, MethodLike
+from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import body_parts, summary, verdict
-from ukbob_jax.inference.windows import slabs
-from ukbob_jax.inference.windows.memory import Plan
+from ukbob_jax.inference.windows import averaging, slabs
+from ukbob_jax.inference.windows.averaging import View
+from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.planning import Planner
-from ukbob_jax.inference.windows.sliding import ModuleApply
+from ukbob_jax.inference.windows.sliding import Apply, ModuleApply
+from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.models.card import ModelCard
-from ukbob_jax.quality.limits import Limits
+from ukbob_jax.options import changed
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import intensity
@@ -37,7 +38,7 @@ from ukbob_jax.volumes.volume import Volume
 # What averaged networks must share.
 SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
 
-Scan = str | os.PathLike | Volume
+ScanInput = str | os.PathLike | Volume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Segmenter:
         model_state: Mapping[str, Any] | None = None,
         *,
         others: Sequence["Segmenter"] = (),
-        announce: Callable[[Plan], None] | None = None,
+        announce: Callable[[MemoryEstimate], None] | None = None,
     ) -> None:
         """Use given parameters; `Segmenter.load` takes them from a workdir.
 
@@ -91,7 +92,7 @@ class Segmenter:
             card: of the checkpoint.
             model_state: its other collections.
             others: networks of the same architecture and description to average with.
-            announce: called with the plan of every new bucket, before its program is compiled.
+            announce: called with the estimate for every new bucket, before its program is compiled.
 
         Raises:
             MismatchError: the networks differ in architecture, labels or input.
@@ -104,7 +105,7 @@ class Segmenter:
         for other in others:
             _check_alike(self, other)
         self.members = ((params, self.model_state), *((o.params, o.model_state) for o in others))
-        self.planner = Planner(model, self.members[0], len(self.members), self.card.window, announce)
+        self.planner = Planner(model, self.members[0], len(self.members), announce)
 
     @classmethod
     def load(
@@ -113,14 +114,14 @@ class Segmenter:
         which: str = "best",
         *,
         dtype: str = "",
-        announce: Callable[[Plan], None] | None = None,
+        announce: Callable[[MemoryEstimate], None] | None = None,
     ) -> "Segmenter":
         """The network of a training run, or the mean of several runs' networks.
 
         Args:
             workdir: of the run, or a list of them; holds `checkpoints`.
             which: "best" by validation score, or "latest".
-            dtype: of the arithmetic, "float32" or "bfloat16"; empty: as in training.
+            dtype: of the network's arithmetic, "float32" or "bfloat16"; empty: as in training.
             announce: as in `Segmenter`.
 
         Raises:
@@ -131,59 +132,50 @@ class Segmenter:
         first, *others = (_restore(folder, which, dtype) for folder in folders)
         return cls(*first, others=[cls(*other) for other in others], announce=announce)
 
-    def __call__(self, scan: Scan | Sequence[Scan], adapt: methods.Adapt = False) -> Volume:
-        """Labels of a scan in its own space; see `predict`."""
-        return self.predict(scan, adapt).volume
+    def __call__(self, scan: ScanInput | Sequence[ScanInput], adapt: MethodLike = False) -> Volume:
+        """Labels of a scan in its own space.
+
+        Args:
+            scan: as for `predict`.
+            adapt: True adapts the norms to this scan with `etta`'s defaults; else a method, as `Method.parse` reads it.
+        """
+        return self.predict(scan, method=adapt).volume
 
     def predict(
-        self,
-        scan: Scan | Sequence[Scan],
-        adapt: methods.Adapt = False,
-        *,
-        overlap: float | Sequence[float] = 0.5,
-        batch: int = 4,
-        views: Sequence[View] = averaging.PLAIN,
-        limits: Limits | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        gate: bool = False,
+        self, scan: ScanInput | Sequence[ScanInput], options: PredictOptions | None = None, **changes: Any
     ) -> Prediction:
         """Segment a scan.
 
         Args:
             scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
                 one 3-D per contrast. The order of contrasts is that of `card.contrasts`.
-            adapt: True adapts the norms to this scan with `etta`'s defaults; a name is one of `methods.WAYS`; a mapping
-                gives options, and the name as "way" where it is not "etta".
-            overlap: share of a window that its neighbour covers.
-            batch: windows in a call of the network.
-            views: averaged; `averaging.MIRRORED` adds the mirror image, sides exchanged.
-            limits: of SOLF; the report then has its verdict on each structure.
-            attributes: of the person: `sex` ("F" or "M") and `height_mm`, for limits with strata and for `gate`.
-            gate: remove structures whose part of the body is not in the scan; see `body_parts`.
+            options: None takes the defaults of `PredictOptions`.
+            **changes: fields of `PredictOptions` that differ from `options`, such as `method="tent"`.
 
         Raises:
-            ConfigError: the scan needs more memory than there is; names smaller settings.
+            ConfigError: an option cannot be used, or the scan needs more memory than there is; names smaller settings.
             MismatchError: another number of contrasts, or contrasts on different grids.
             FileError, GeometryError, ValuesError: the file cannot be used, as `read_volume`.
         """
-        given = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
-        native, image = self._read(given)
+        options = changed(options or PredictOptions(), changes, "predict")
+        method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
+        sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
+        native, image = self._read(sources)
         x, grid = self.prepare(image)
-        way, options = methods.parse(adapt)
-        views = averaging.AUGMENTED if way == "tta" else tuple(views)
-        window = {"overlap": overlap, "batch": batch}
-        self.planner.check(x.shape, native.shape, len(views), way not in ("off", "tta"), **window)
-        results = [self._adapted(member, x, way, options) for member in self.members]
+        self.planner.check(x.shape, native.shape, len(views), method.adapts, window)
+        results = [self._adapted(member, x, method) for member in self.members]
         members = [_variables(*pair) for pair in zip(self.members, results)]
-        found = self._segment(x, members, views, window)
-        labels = Volume(found.labels, grid.affine).resample_like(native, NEAREST)
-        labels, gated = self._gated(labels, attributes or {}) if gate else (labels, {})
-        report = summary.describe(labels, found, self.card.used)
-        if limits is not None:
-            summary.add(report, verdict.judge(labels, self.card.used, limits, attributes or {}))
-        report |= gated
-        report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in given]
-        report["adaptation"] = summary.adaptations(results, way, self.card.channels)
+        segmentation = self.segment(ModuleApply(self.model), x, members, views, window)
+        labels = Volume(np.asarray(segmentation.labels), grid.affine).resample_like(native, NEAREST)
+        removed = {}
+        if options.gate:
+            labels, removed = self.remove_out_of_view(labels, options.attributes)
+        report = summary.describe(labels, segmentation, self.card.used)
+        if options.limits is not None:
+            summary.add(report, verdict.judge(labels, self.card.used, options.limits, options.attributes))
+        report |= removed
+        report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
+        report["adaptation"] = summary.adaptations(results, method.name, self.card.channels)
         return Prediction(labels, report, self.card.used)
 
     @property
@@ -198,43 +190,54 @@ class Segmenter:
         facts = {name: said.get(name) for name in SAME}
         return files.fingerprint([arrays, repr(self.model), facts])
 
-    def _segment(
-        self, x: np.ndarray, members: list[dict], views: tuple[View, ...], window: dict[str, Any]
+    def segment(
+        self, apply: Apply, x: np.ndarray, members: Sequence[Any], views: tuple[View, ...], window: Window
     ) -> slabs.Segmentation:
-        """Labels, entropy and confidence on the network's grid, as numpy arrays."""
-        apply, variables = ModuleApply(self.model), members[0]
-        if len(members) > 1 or views != averaging.PLAIN:
-            mirrored = any(view.mirrored for view in views)
-            card = self.card
-            mirror = (
-                averaging.mirror_table(card.used, card.num_classes) if mirrored and not card.regions else ()
-            )
-            apply = averaging.Average(apply, views, card.excluded, mirror, card.activation)
-            variables = averaging.stack(members)
-        options = {"exclude": self.card.excluded, "region_labels": self.card.region_labels, **window}
-        found = slabs.segment(apply, variables, x, self.card.window, **options)
-        return slabs.Segmentation(*(np.asarray(part) for part in found))
+        """Labels, entropy and confidence on the network's grid.
 
-    def _gated(self, labels: Volume, attributes: Mapping[str, Any]) -> tuple[Volume, dict[str, Any]]:
-        """Labels without impossible structures, and what the report says of them."""
+        Args:
+            apply: `(variables, b x y z c)` -> logits of this network's classes.
+            x: `x y z c`, as `prepare` gives it.
+            members: the variables of each network that is averaged.
+            views: averaged.
+            window: its size, and how it slides.
+        """
+        apply, variables = averaging.averaged(
+            apply,
+            members,
+            views,
+            self.card.labels,
+            exclude=self.card.excluded,
+            regions=self.card.regions is not None,
+        )
+        return slabs.segment(
+            apply, variables, x, window, exclude=self.card.excluded, region_labels=self.card.region_labels
+        )
+
+    def remove_out_of_view(
+        self, labels: Volume, attributes: Mapping[str, Any]
+    ) -> tuple[Volume, dict[str, Any]]:
+        """Labels without structures that cannot be in the scan, and what the report says of them."""
         voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
-        found = body_parts.gate(labels.array, voxel_ml, self.card.used, attributes.get("sex", ""))
-        told = {"body_parts": list(found.present), "removed": found.removed}
-        return Volume(found.labels, labels.affine, labels.codes), told
+        view = body_parts.remove_out_of_view(
+            labels.array, float(voxel_ml), self.card.used, attributes.get("sex") or ""
+        )
+        entries = {"body_parts": list(view.present), "removed": view.removed}
+        return Volume(view.labels, labels.affine, labels.codes), entries
 
-    def _read(self, given: list[Scan]) -> tuple[Volume, Volume]:
+    def _read(self, sources: list[ScanInput]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
-        stored = [s if isinstance(s, Volume) else _open(s) for s in given]
+        stored = [s if isinstance(s, Volume) else _open(s) for s in sources]
         turned = [v.to_ras() for v in stored]
-        for source, volume in zip(given[1:], turned[1:]):
-            check_same_space(turned[0], volume, _name(given[0]), _name(source))
+        for source, volume in zip(sources[1:], turned[1:]):
+            check_same_space(turned[0], volume, _name(sources[0]), _name(source))
         array = np.concatenate(
             [v.array if v.array.ndim == 4 else v.array[..., None] for v in turned], axis=-1
         )
         contrasts = self.card.contrasts
         if array.shape[-1] != len(contrasts):
             raise MismatchError(
-                f"{', '.join(map(_name, given))}: {array.shape[-1]} contrasts, but this network takes "
+                f"{', '.join(map(_name, sources))}: {array.shape[-1]} contrasts, but this network takes "
                 f"{len(contrasts)} ({', '.join(contrasts)}). Give one file per contrast in this order, or one 4-D file."
             )
         return stored[0], Volume(array, turned[0].affine, turned[0].codes)
@@ -246,18 +249,15 @@ class Segmenter:
         statistics = intensity.statistics(image.array)
         return np.asarray(intensity.normalize(image.array, statistics, self.card.normalize)), image
 
-    def adapt(self, x: np.ndarray, adapt: methods.Adapt) -> tuple[Any, AdaptResult | None]:
-        """Parameters for this scan, and how they came about; None where adaptation was not asked for."""
-        result = self._adapted(self.members[0], x, *methods.parse(adapt))
-        return (self.params if result is None else result.params), result
+    def adapted(self, x: np.ndarray, method: Method) -> dict[str, Any]:
+        """All collections of the first network, adapted to a scan `x y z c`, as `prepare` gives it."""
+        return _variables(self.members[0], self._adapted(self.members[0], x, method))
 
-    def _adapted(
-        self, member: tuple[Any, dict], x: np.ndarray, way: str, options: dict[str, Any]
-    ) -> AdaptResult | None:
-        """What the way makes of one network, (parameters, other collections), for this scan."""
-        card = self.card
-        fixed = {"roi": card.window, "exclude": card.excluded, "activation": card.activation}
-        return methods.adapt(way, self.model, *member, x, **fixed, **options)
+    def _adapted(self, member: tuple[Any, dict], x: np.ndarray, method: Method) -> AdaptResult | None:
+        """Adapt one network, (parameters, other collections), to this scan."""
+        return method.run(
+            (self.model, *member), x, self.card.window, self.card.activation, self.card.excluded
+        )
 
 
 def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str, Any]:
@@ -298,6 +298,6 @@ def _open(scan: str | os.PathLike) -> Volume:
     return read_volume(scan, channels=True)
 
 
-def _name(scan: Scan) -> str:
+def _name(scan: ScanInput) -> str:
     """The scan in a message."""
     return repr(scan) if isinstance(scan, Volume) else str(scan)

@@ -21,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         here = with_fields(config, {**scanner, "store": f"{workdir}/stores/{name}", "evaluate.name": name})
         ingest.run(here, workdir)
         evaluate.run(here, workdir)
-    unfiltered = {"store": f"{workdir}/stores/clean", "evaluate.name": "clean", "evaluate.adapt": ("off",)}
+    unfiltered = {"store": f"{workdir}/stores/clean", "evaluate.name": "clean", "evaluate.methods": ("off",)}
     evaluate.run(with_fields(config, unfiltered), str(pathlib.Path(workdir) / WITHOUT_SOLF))
     report.run(config, workdir)
 

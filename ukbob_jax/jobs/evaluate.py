@@ -1,7 +1,7 @@
 """Score the workdir's network on one split of a store, with and without adaptation.
 
-Writes `evaluation/NAME.jsonl` (a row per subject, way of adapting and organ), `evaluation/NAME.scans.jsonl` (a row per
-subject and way: entropies, whether the adaptation was accepted), `evaluation/NAME.summary.json` (means, intervals,
+Writes `evaluation/NAME.jsonl` (a row per subject, method and organ), `evaluation/NAME.scans.jsonl` (a row per
+subject and method: entropies, whether the adaptation was accepted), `evaluation/NAME.summary.json` (means, intervals,
 comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
@@ -9,14 +9,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
-from ukbob_jax.inference.adaptation import methods
+from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
@@ -33,17 +33,17 @@ UNREAD = (
 )
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def run(config: Config, workdir: str) -> None:
     """Score every subject that has no score from this network and these settings yet.
 
     Raises:
-        ConfigError: an unknown way of adapting or organ, or an empty split.
+        ConfigError: an unknown method or organ, or an empty split.
         FileError: no store or no checkpoint where the recipe says.
     """
     settings = config.evaluate
-    check(settings.adapt)
+    options = {name: from_config(config, name, "evaluate.methods") for name in settings.methods}
     store = Store.open(config.store)
-    segmenter = Segmenter.load(workdir)
+    segmenter = Segmenter.load(workdir, dtype=config.inference.dtype)
     subjects = store.split(settings.split)
     read_found, read_truth, organs = mapping(config, segmenter)
     same_for_all = [decisive(config, segmenter), read_found.tolist(), read_truth.tolist(), organs]
@@ -51,19 +51,19 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
         what = store.identity(subject, "image", f"label/{settings.label}")
-        key = files.fingerprint([same_for_all, what])
+        attributes = store.rows[subject].attributes
+        read_of_person = [attributes.get("sex")] if config.inference.gate else []
+        key = files.fingerprint([same_for_all, what, *read_of_person])
         if done.get(subject, {}).get("key") == key:
             continue
         scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
         known = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
-        for way in settings.adapt:
-            found = segmenter.predict(
-                scan, options(config, way), overlap=config.inference.overlap, batch=config.inference.batch
-            )
-            labels = Volume(read_found[found.volume.array], found.volume.affine)
-            scores[way] = {
+        for method in settings.methods:
+            prediction = segmenter.predict(scan, options[method], attributes=attributes)
+            labels = Volume(read_found[prediction.volume.array], prediction.volume.affine)
+            scores[method] = {
                 "organs": scoring.score(
                     labels,
                     truth,
@@ -74,39 +74,20 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     regions=segmenter.card.region_values,
                     known=known,
                 ),
-                **outcome(found.report),
+                **outcome(prediction.report),
             }
             if number < settings.pictures:
-                name = f"{subject}_{way}.nii.gz"
-                write_volume(folder / settings.name / name, found.volume, found.names)
-        done[subject] = {"key": key, "ways": scores}
+                name = f"{subject}_{method}.nii.gz"
+                write_volume(folder / settings.name / name, prediction.volume, prediction.names)
+        done[subject] = {"key": key, "methods": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
-    rows = collect(folder, settings.name, {subject: done[subject]["ways"] for subject in subjects})
+    rows = collect(folder, settings.name, {subject: done[subject]["methods"] for subject in subjects})
     groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
 
 
-def check(asked: tuple[str, ...]) -> None:
-    """Refuse ways of adapting there are not.
-
-    Raises:
-        ConfigError: naming the ones there are.
-    """
-    try:
-        methods.check(asked)
-    except ConfigError as error:
-        raise ConfigError(f"config.evaluate.{error}") from error
-
-
-def options(config: ml_collections.ConfigDict, way: str) -> dict[str, Any]:
-    """The way of adapting with the recipe's settings for it."""
-    return {"way": way, **(config[way].to_dict() if way in ("etta", "tent", "bn") else {})}
-
-
-def mapping(
-    config: ml_collections.ConfigDict, segmenter: Segmenter
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def mapping(config: Config, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Lookups of predicted classes and of true ids into the classes that are scored, and those.
 
     Raises:
@@ -115,13 +96,13 @@ def mapping(
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
         organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
-        return same, anatomy.to_names(segmenter.card.labels) if config.data.organs else same, organs
+        return same, anatomy.to_names(dict(segmenter.card.labels)) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
 
 
 def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool = False) -> dict[int, str]:
-    """Ids and names to score: those asked for, or all of the network's but the background (regions have none).
+    """Ids and names to score: `names`, or all of the network's but the background (regions have none).
 
     Raises:
         ConfigError: a name the network does not know.
@@ -137,7 +118,7 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool =
     }
 
 
-def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[str, Any]:
+def decisive(config: Config, segmenter: Segmenter) -> dict[str, Any]:
     """What decides the scores of every subject: the network, the code and all of the recipe but what is never read.
 
     A section that is new counts until it is listed in `UNREAD`.
@@ -160,7 +141,7 @@ def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tu
 
 
 def outcome(report: dict[str, Any]) -> dict[str, Any]:
-    """What a row about a scan keeps of its report."""
+    """The entries of a report that go into the row of a scan."""
     kept = {"mean_entropy": report["mean_entropy"], "accepted": None, "reason": None}
     if report["adaptation"]:
         names = ("accepted", "reason", "entropy_before", "entropy_after", "drift")
@@ -169,13 +150,19 @@ def outcome(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect(folder: pathlib.Path, name: str, scores: dict[str, dict]) -> list[dict[str, Any]]:
-    """Write the rows of all subjects as two tables; returns those of organs."""
+    """Write the rows of all subjects as two tables, and return those of organs.
+
+    Args:
+        folder: of the tables.
+        name: of the test set.
+        scores: subject -> method -> `organs`, and entries about the scan.
+    """
     organs, scans = [], []
-    for subject, of in scores.items():
-        for way, found in of.items():
-            same = {"subject": subject, "adapt": way}
-            organs += [{**same, "organ": organ, **values} for organ, values in found["organs"].items()]
-            scans.append({**same, **{field: value for field, value in found.items() if field != "organs"}})
+    for subject, of_methods in scores.items():
+        for method, result in of_methods.items():
+            same = {"subject": subject, "method": method}
+            organs += [{**same, "organ": organ, **values} for organ, values in result["organs"].items()]
+            scans.append({**same, **{field: value for field, value in result.items() if field != "organs"}})
     files.write_jsonl(folder / f"{name}.jsonl", organs)
     files.write_jsonl(folder / f"{name}.scans.jsonl", scans)
     return organs

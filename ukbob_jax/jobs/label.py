@@ -1,24 +1,26 @@
-"""Automatic labels into a store: from any program that labels a NIfTI, or from a network of ours as teacher.
+"""Automatic labels into a store: from any program that labels a NIfTI, or from a trained network as teacher.
 
 Every subject gets label set `config.labeller.name`, with what made it in its row. `failures.jsonl` in the workdir lists
 subjects that could not be labelled. Recipes for public labellers: docs/labels.md.
 """
 
 import concurrent.futures
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files, processes
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, InputError, UkbobError
 from ukbob_jax.failures import FILE, Failures
+from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
-from ukbob_jax.labelling.external import Program, ProgramError, ended_with_us
+from ukbob_jax.labelling.external import Program, ProgramError, terminate_on_exit
 from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.row import Subject
@@ -29,7 +31,7 @@ MERGES = ("vote", "first", "rules")
 Labeller = Callable[[Volume, Subject], np.ndarray]  # image x y z c, whose -> our ids, x y z
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def run(config: Config, workdir: str) -> None:
     """Label every subject that has no labels by this labeller, version and settings yet.
 
     Raises:
@@ -61,15 +63,15 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         return None
 
     pool = concurrent.futures.ThreadPoolExecutor(settings.workers)
-    with StoreWriter(config.store) as writer, pool, ended_with_us(pool):
+    with StoreWriter(config.store) as writer, pool, terminate_on_exit(pool):
         for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
             if error is not None:
                 failures.add(subject, "", stage(error), error)
     failures.conclude(len(todo))
 
 
-def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
-    """The labeller that the recipe asks for, what its labels' provenance says of it, and the contrasts it is given."""
+def make(config: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+    """The recipe's labeller, the provenance of its labels, and the contrasts it labels."""
     settings = config.labeller
     if settings.kind == "teacher":
         return by_teacher(config)
@@ -78,8 +80,8 @@ def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], t
     raise ConfigError(f"labeller.kind={settings.kind!r}: choose command or teacher.")
 
 
-def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
-    """An external command, once per contrast; ids it has beyond the label set it is said to use are an error."""
+def by_program(settings: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+    """An external command, called once per contrast; ids outside its label set are an error."""
     program = Program.parse(settings.command, settings.timeout_s)
     if settings.merge not in MERGES:
         raise ConfigError(f"labeller.merge={settings.merge!r}: choose one of {', '.join(MERGES)}.")
@@ -97,13 +99,13 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
     def label(image: Volume, row: Subject) -> np.ndarray:
         maps = []
         for c in range(image.array.shape[-1]):
-            found = program.label(Volume(image.array[..., c], image.affine))
-            wrong = np.setdiff1d(np.unique(found), [*names, anatomy.IGNORE])
+            labels = program.label(Volume(image.array[..., c], image.affine))
+            wrong = np.setdiff1d(np.unique(labels), [*names, anatomy.IGNORE])
             if wrong.size:
                 raise ProgramError(
                     f"label {wrong[0]} is not in {settings.labels or 'our label set'}. Set labeller.labels."
                 )
-            maps.append(lookup[found])
+            maps.append(lookup[labels])
         if len(maps) == 1:
             return maps[0]
         if settings.merge == "rules":
@@ -115,39 +117,38 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
     return label, facts, tuple(settings.contrasts)
 
 
-def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
-    """The network of a training run of ours."""
+def by_teacher(config: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+    """The network of a training run."""
     settings = config.labeller
-    segmenter = Segmenter.load(settings.workdir)
-    teacher.our_ids(segmenter.card.labels)
-    known, asked = tuple(segmenter.card.contrasts), tuple(settings.contrasts)
-    if len(known) > 1 and asked not in ((), known):
+    options = from_config(config, settings.method, "labeller.method")
+    segmenter = Segmenter.load(settings.workdir, dtype=config.inference.dtype)
+    teacher.to_taxonomy_ids(segmenter.card.labels)
+    trained_on, chosen = tuple(segmenter.card.contrasts), tuple(settings.contrasts)
+    if len(trained_on) > 1 and chosen not in ((), trained_on):
         raise ConfigError(
-            f"labeller.contrasts: the teacher takes {', '.join(known)} together; leave it empty."
+            f"labeller.contrasts: the teacher takes {', '.join(trained_on)} together; leave it empty."
         )
-    adapt = config.etta.to_dict() if settings.adapt else False
-    options = {"overlap": config.inference.overlap, "batch": config.inference.batch}
 
     def label(image: Volume, row: Subject) -> np.ndarray:
-        return teacher.label(segmenter, image, adapt, **options)
+        return teacher.label(segmenter, image, dataclasses.replace(options, attributes=row.attributes))
 
     facts = {"labeller": "teacher", "network": segmenter.card.provenance, "digest": segmenter.digest}
-    facts |= {"adapt": adapt, **options}
-    return label, facts, asked or known
+    facts |= {"dtype": config.inference.dtype, **options.to_json()}
+    return label, facts, chosen or trained_on
 
 
-def chosen_contrasts(asked: tuple[str, ...], store: Store, subjects: list[str]) -> tuple[str, ...]:
-    """The contrasts that the labeller sees; the only one of the store where none is asked for.
+def chosen_contrasts(contrasts: tuple[str, ...], store: Store, subjects: list[str]) -> tuple[str, ...]:
+    """The contrasts that the labeller sees; the only one of the store where `contrasts` is empty.
 
     Raises:
-        ConfigError: several are there and none is named, or a subject lacks one.
+        ConfigError: a subject lacks one, or the store has several and none is chosen.
     """
-    there = store.rows[subjects[0]].contrasts if subjects else ()
-    if not asked and len(there) > 1:
+    stored = tuple(store.rows[subjects[0]].contrasts) if subjects else ()
+    if not contrasts and len(stored) > 1:
         raise ConfigError(
-            f"labeller.contrasts is empty: choose from {', '.join(there)}; each is labelled by itself."
+            f"labeller.contrasts is empty: choose from {', '.join(stored)}; each is labelled by itself."
         )
-    chosen = asked or there
+    chosen = contrasts or stored
     for subject in subjects:
         store.rows[subject].channel_indices(chosen, "labeller.contrasts")
     return chosen

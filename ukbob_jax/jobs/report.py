@@ -52,11 +52,14 @@ def score_sections(config: ml_collections.ConfigDict, folder: pathlib.Path) -> l
     sections = []
     if CLEAN in names:
         rows = scores.rows_of(folder, CLEAN)
-        variants, ways = {"SOLF": rows, "SOLF + ETTA": rows}, {"SOLF": scores.OFF, "SOLF + ETTA": scores.ETTA}
+        variants, methods = (
+            {"SOLF": rows, "SOLF + ETTA": rows},
+            {"SOLF": scores.OFF, "SOLF + ETTA": scores.ETTA},
+        )
         if (folder / WITHOUT_SOLF / "evaluation" / f"{CLEAN}.jsonl").exists():
             variants = {"no filter": scores.rows_of(folder / WITHOUT_SOLF, CLEAN), **variants}
-            ways["no filter"] = scores.OFF
-        sections.append(scores.clean_section(variants, ways))
+            methods["no filter"] = scores.OFF
+        sections.append(scores.clean_section(variants, methods))
     if names:
         stores = {name: Store.open(pathlib.Path(config.store).parent / name) for name in names}
         sections.append(scores.scanners_section(folder, names, stores, config.evaluate.label))

@@ -1,4 +1,4 @@
-"""Labels from somebody else's program: any command that turns an image NIfTI into a label NIfTI."""
+"""Labels from an external program: any command that turns an image NIfTI into a label NIfTI."""
 
 import concurrent.futures
 import contextlib
@@ -22,40 +22,43 @@ from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
 
 INPUT, OUTPUT = "{input}", "{output}"
-_TOLD = 300  # characters of what a failed program said last
-_LOOK_EVERY_SECONDS = 0.5  # whether a running program is still wanted
-_leaving = threading.Event()
+_LOG_TAIL_CHARS = 300  # of a failed program's output, kept for the message
+_POLL_SECONDS = 0.5  # between looks at whether the job is stopping
+_stopping = threading.Event()
 
 
 class ProgramError(InputError):
-    """The program failed on a scan, or what it wrote is no label map of it."""
+    """The program failed on a scan, or wrote something other than a label map of it."""
 
 
 @contextlib.contextmanager
-def ended_with_us(pool: concurrent.futures.Executor) -> Iterator[None]:
-    """A block that, left early, kills the programs that threads of `pool` run, and cancels those still to come.
+def terminate_on_exit(pool: concurrent.futures.Executor) -> Iterator[None]:
+    """Kill the programs that threads of `pool` run, and cancel those still to come, where the block ends early.
 
-    Without it Ctrl-C would wait for them, and SIGTERM would leave them running, with copies of scans in the temporary
+    Otherwise Ctrl-C would wait for them, and SIGTERM would leave them running, with copies of scans in the temporary
     folder. A process handles SIGTERM only in its main thread.
+
+    Args:
+        pool: of threads that call `Program.label`.
 
     Raises:
         Preempted: SIGTERM came.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, _leave) if ours else None
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, _on_sigterm) if in_main_thread else None
     try:
         yield
     except BaseException:
-        _leaving.set()
+        _stopping.set()
         pool.shutdown(cancel_futures=True)
         raise
     finally:
-        _leaving.clear()
-        if ours:
+        _stopping.clear()
+        if in_main_thread:
             signal.signal(signal.SIGTERM, former)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
     raise Preempted("asked to stop; the same command goes on with the scans that are left.")
 
 
@@ -65,7 +68,7 @@ class Program:
 
     Attributes:
         words: program and arguments; `{input}` and `{output}` in them become the paths of .nii.gz files.
-        timeout_s: after which it is killed, with every process it started.
+        timeout_s: seconds after which it is killed, with every process it started.
     """
 
     words: tuple[str, ...]
@@ -73,10 +76,14 @@ class Program:
 
     @classmethod
     def parse(cls, command: str, timeout_s: float) -> "Program":
-        """A program from one line, quoted as for a shell.
+        """Read a program from one line, quoted as for a shell.
+
+        Args:
+            command: program and arguments with `{input}` and `{output}`.
+            timeout_s: of a call, seconds.
 
         Raises:
-            ConfigError: a place for input or output is missing, or there is no such program.
+            ConfigError: `{input}` or `{output}` is missing, or the program is not installed.
         """
         try:
             words = tuple(shlex.split(command))
@@ -118,10 +125,10 @@ class Program:
         paths = {INPUT: str(source), OUTPUT: str(target)}
         words = [_filled(word, paths) for word in self.words]
         log = folder / "log.txt"
-        with open(log, "wb") as said:
+        with open(log, "wb") as output:
             try:
                 process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                    words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
                 )
             except OSError as error:
                 raise FileError(f"{words[0]}: cannot be started ({error.strerror}).") from error
@@ -130,18 +137,18 @@ class Program:
             finally:
                 _end(process)
         if code:
-            last = log.read_bytes()[-_TOLD:].decode(errors="replace").strip().splitlines()
+            lines = log.read_bytes()[-_LOG_TAIL_CHARS:].decode(errors="replace").strip().splitlines()
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise ProgramError(f"{words[0]} {how}: {last[-1] if last else 'it said nothing'}")
+            raise ProgramError(f"{words[0]} {how}: {lines[-1] if lines else 'it said nothing'}")
 
     def _wait(self, process: subprocess.Popen) -> int:
         until = time.monotonic() + self.timeout_s
-        while not _leaving.is_set():
+        while not _stopping.is_set():
             left = until - time.monotonic()
             if left <= 0:
                 raise ProgramError(f"{self.words[0]} took over {self.timeout_s:g} s and was killed.")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(min(left, _LOOK_EVERY_SECONDS))
+                return process.wait(min(left, _POLL_SECONDS))
         raise ProgramError(f"{self.words[0]} was stopped.")
 
 
@@ -152,7 +159,7 @@ def _filled(word: str, paths: dict[str, str]) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Kill what is left of the program and of what it started: all are in its own session."""
+    """Kill the program and every process it started: all are in its own session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

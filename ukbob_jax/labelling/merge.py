@@ -12,20 +12,18 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality import components
 
 WATER = "water"
-SPECKS_EACH, SPECKS_MERGED = (
-    5.0,
-    15.0,
-)  # how much stray pieces may have of the labeller's table, before and after
+# factor on the size limits of small components in the labeller's table, before and after merging; TotalVibeSegmentator's
+FACTOR_EACH, FACTOR_MERGED = 5.0, 15.0
 
 
 def vote(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """The label that most maps give; of equals, the one given first."""
-    votes = np.stack([sum((other == own).astype(np.uint8) for other in maps) for own in maps])  # c x y z
+    """Majority vote; of labels with as many votes, the one of the first map."""
+    votes = np.stack([np.sum([other == own for other in maps], 0, np.uint8) for own in maps])  # c x y z
     return np.take_along_axis(np.stack(maps), votes.argmax(0)[None], 0)[0]
 
 
 def first(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """The first map's label, and where it has background the next one's."""
+    """Take the first map's label, and where it has background the next one's."""
     merged = maps[0].copy()
     for other in maps[1:]:
         np.copyto(merged, other, where=merged == 0)
@@ -48,11 +46,12 @@ def rules(
     water_only: Collection[int],
     sex: str | None = None,
 ) -> np.ndarray:
-    """As TotalVibeSegmentator merges: some classes from the water image alone, the others first come.
+    """Merge as TotalVibeSegmentator does: some classes from the water image alone, the others as in `first`.
 
-    Stray pieces are taken away before and, more of them, after; a woman has no prostate.
+    Small components are removed from each map and, up to a larger size, from the merged one. A woman has no prostate.
 
     Args:
+        maps: one per contrast.
         contrasts: name of each map's contrast; one of them is "water".
         water_only: ids that other contrasts do not decide.
         sex: "F", "M" or None where it is not known.
@@ -60,10 +59,10 @@ def rules(
         ConfigError: there is no water map.
     """
     check_contrasts(contrasts)
-    barred = np.arange(256, dtype=np.uint8)
-    barred[list(water_only)] = 0
-    cleaned = [components.clean(labels, factor=SPECKS_EACH) for labels in maps]
-    merged = first([m if name == WATER else barred[m] for m, name in zip(cleaned, contrasts)])
+    without_water_only = np.arange(256, dtype=np.uint8)
+    without_water_only[list(water_only)] = 0
+    cleaned = [components.clean(labels, factor=FACTOR_EACH) for labels in maps]
+    merged = first([m if name == WATER else without_water_only[m] for m, name in zip(cleaned, contrasts)])
     if sex == "F":
         merged[np.isin(merged, anatomy.MALE_ONLY)] = 0
-    return components.clean(merged, factor=SPECKS_MERGED)
+    return components.clean(merged, factor=FACTOR_MERGED)

@@ -127,7 +127,7 @@ class Outline:
         width = np.interp(self.z, (400, 520, 800, 950), (person.hips, 1.0, 1.0, person.shoulders))
         self.width = width.astype(np.float32)[None, None]
 
-    def wall(self, z: float, x: np.ndarray, outside_mm: float = 0.0) -> np.ndarray:
+    def wall(self, z: float, x: np.ndarray | float, outside_mm: float = 0.0) -> np.ndarray:
         """Front y of the chest wall, `outside_mm` in front of the cavity, at height z and width x."""
         cy, a, b = (float(np.interp(z, _CAVITY[:, 0], _CAVITY[:, i])) for i in (1, 2, 3))
         return cy + (b + outside_mm) * np.sqrt(np.clip(1 - (np.asarray(x) / (a + outside_mm)) ** 2, 0, 1))
@@ -194,7 +194,7 @@ class Outline:
             view = canvas.label[where]
             view[(q + ((z - center[2]) / radius[2]) ** 2 < 1) & (view == 0)] = anatomy.IDS["subcutaneous_fat"]
 
-    def cavity(self, low: float, high: float) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+    def cavity(self, low: float, high: float) -> tuple[tuple[slice, ...], np.ndarray]:
         """Depth inside the cavity wall, mm, between two heights; and the box of voxels it is given on."""
         canvas = self.canvas
         where = canvas.box(np.array([-140.0, -110.0, low]), np.array([140.0, 140.0, high]))

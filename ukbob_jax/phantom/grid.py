@@ -19,7 +19,8 @@ def spacing_mm(shape: Shape3) -> tuple[float, float, float]:
     """
     if len(shape) != 3 or min(shape) < 1:
         raise ConfigError(f"phantom shape {tuple(shape)} is not three voxel counts from 1; give x, y, z.")
-    return tuple(length / n for length, n in zip(FIELD_OF_VIEW_MM, shape))
+    x, y, z = (length / n for length, n in zip(FIELD_OF_VIEW_MM, shape))
+    return x, y, z
 
 
 def axes_mm(shape: Shape3) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ tissues first come, and from any other organ at most `MAX_TAKEN` of its voxels, 
 stays nearly whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class PlantedError(NamedTuple):
     kind: str  # one of `KINDS`
 
 
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]  # x y z
 
 
 def _box(label: np.ndarray, organ_box: Box) -> Box:
@@ -95,7 +95,7 @@ def _along(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def _shrunken(view: np.ndarray, organ: int, spare: np.ndarray, rng: np.random.Generator) -> bool:
     mask = view == organ
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
+    depth = np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1)))[1:-1, 1:-1, 1:-1]
     _keep(view, mask, depth + 0.3 * rng.random(mask.shape), rng.uniform(0.25, 0.5))
     return True
 
@@ -122,7 +122,7 @@ def _leaked(view: np.ndarray, organ: int, spare: np.ndarray, rng: np.random.Gene
 def _fragmented(view: np.ndarray, organ: int, spare: np.ndarray, rng: np.random.Generator) -> bool:
     mask = view == organ
     noise = ndimage.gaussian_filter(rng.standard_normal(view.shape, np.float32), 0.9)
-    near = ndimage.distance_transform_edt(~mask) < 5
+    near = np.asarray(ndimage.distance_transform_edt(~mask)) < 5
     specks = round(rng.uniform(0.05, 0.2) * mask.sum())
     _keep(view, mask, noise, rng.uniform(0.25, 0.45))
     _add(view, mask, np.where(near & ~mask, -noise, np.inf).astype(np.float32), specks, organ, spare)
@@ -149,15 +149,15 @@ def _neighbour(label: np.ndarray, organ: int, box: Box, sizes: np.ndarray, taken
     return int(touching.argmax()) if touching.any() else None
 
 
-def _trade(label: np.ndarray, a: int, b: int, boxes: list[Box | None], rng: np.random.Generator) -> None:
+def _trade(label: np.ndarray, a: int, b: int, boxes: Mapping[int, Box], rng: np.random.Generator) -> None:
     """Both organs take over the same number of voxels of the other, cut off by a plane."""
-    sizes = [int(np.count_nonzero(label[boxes[i - 1]] == i)) for i in (a, b)]
+    sizes = [int(np.count_nonzero(label[boxes[i]] == i)) for i in (a, b)]
     count = round(rng.uniform(0.28, max(0.28, min(0.6, 0.7 * min(sizes) / max(sizes)))) * max(sizes))
     count = min(count, round(0.7 * min(sizes)))
     direction = rng.standard_normal(3)
     parts = []
     for organ in (a, b):
-        box = boxes[organ - 1]
+        box = boxes[organ]
         at = np.argwhere(label[box] == organ)
         position = (at / np.array(label[box].shape)) @ direction
         parts.append(at[np.argsort(position, kind="stable")[:count]] + [s.start for s in box])
@@ -168,7 +168,7 @@ def _trade(label: np.ndarray, a: int, b: int, boxes: list[Box | None], rng: np.r
 def _swap(
     label: np.ndarray,
     organ: int,
-    boxes: list[Box | None],
+    boxes: Mapping[int, Box],
     sizes: np.ndarray,
     taken: set[int],
     rng: np.random.Generator,
@@ -176,7 +176,7 @@ def _swap(
     """Trade with the partner; returns its id, or None where there is none to trade with."""
     partner = _PARTNER.get(organ)
     if partner is None:
-        partner = _neighbour(label, organ, _box(label, boxes[organ - 1]), sizes, taken)
+        partner = _neighbour(label, organ, _box(label, boxes[organ]), sizes, taken)
     if partner is None or partner in taken or sizes[partner] < MIN_VOXELS:
         return None
     if min(sizes[organ], sizes[partner]) < 0.45 * max(sizes[organ], sizes[partner]):
@@ -215,7 +215,8 @@ def plant(
         raise ConfigError(f"share {share} of damaged organs is not in 0..1.")
     rng = stream(seed, 10)
     noisy = label.copy()
-    boxes = ndimage.find_objects(label, max_label=anatomy.NUM_CLASSES - 1)
+    found = ndimage.find_objects(label, max_label=anatomy.NUM_CLASSES - 1)
+    boxes = {organ: box for organ, box in enumerate(found, 1) if box is not None}
     sizes = np.bincount(label.ravel(), minlength=256)
     if organs is None:
         organs = [i for i in range(1, anatomy.NUM_CLASSES) if i not in anatomy.GROUPS["tissues"]]
@@ -238,7 +239,7 @@ def plant(
                 spare[[organ, partner]] = 0
                 continue
             kind = "missing_part"  # nothing of similar size to trade with
-        view = noisy[_box(noisy, boxes[organ - 1])]
+        view = noisy[_box(noisy, boxes[organ])]
         if not _ALONE[kind](view, organ, spare, rng):
             kind = "missing_part"  # nowhere to grow
             _missing_part(view, organ, spare, rng)

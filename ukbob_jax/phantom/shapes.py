@@ -44,7 +44,7 @@ def ellipsoid(center: Point, radii: Point, turn: Point = (0.0, 0.0, 0.0), power:
             u = a * dx + b * dy + c * dz
             u *= u
             total = total + (u if power == 2 else u * u)
-        return total < 1.0
+        return np.asarray(total < 1.0)
 
     return Shape(np.array(center) - reach, np.array(center) + reach, inside)
 
@@ -71,9 +71,9 @@ def tube(points: Sequence[Point], radii: Sequence[float], spacing_mm: Point) -> 
     A tube thinner than the grid would fall into pieces, so a radius is at least 0.55 of the widest voxel edge
     across it.
     """
-    points = np.asarray(points, float)
+    corners = np.asarray(points, float)
     pieces = []
-    for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:]):
+    for a, b, ra, rb in zip(corners[:-1], corners[1:], radii[:-1], radii[1:]):
         across = np.sqrt(1 - ((b - a) / np.linalg.norm(b - a)) ** 2)
         least = 0.55 * (spacing_mm * across).max()
         pieces.append(_capsule(a, b, max(ra, least), max(rb, least)))
@@ -129,7 +129,7 @@ class Canvas:
         """Displace (mm) and resize (factor) each class; both (73, 3)."""
         self._shift, self._scale = shift_mm, scale
 
-    def box(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice, slice]:
+    def box(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, ...]:
         """Index ranges that hold every voxel between two corners, the deformation allowed for."""
         return tuple(
             slice(*np.searchsorted(axis, (a - slack, b + slack)))

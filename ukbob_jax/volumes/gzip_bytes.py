@@ -73,7 +73,8 @@ def inflate(path: pathlib.Path, data: bytes, limit: int) -> bytes:
                 raise FileError(
                     f"{path}: holds over {limit} bytes, far more than its header declares; copy it again."
                 )
-        place = _PADDING.match(data, place).end()
+        padding = _PADDING.match(data, place)  # matches always: padding may be empty
+        place = padding.end() if padding else place
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

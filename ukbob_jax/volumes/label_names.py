@@ -4,12 +4,12 @@ import colorsys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
-import nibabel as nib
+from nibabel import nifti1
 
 _GOLDEN = 0.61803398875  # steps of this fraction of the colour circle keep neighbouring ids apart
 
 
-def extension(names: Mapping[int, str]) -> nib.nifti1.Nifti1Extension:
+def extension(names: Mapping[int, str]) -> nifti1.Nifti1Extension:
     """The header extension that names each label id; ids are written in ascending order."""
     root = ET.Element("CaretExtension")
     info = ET.SubElement(root, "VolumeInformation", Index="0")
@@ -17,22 +17,23 @@ def extension(names: Mapping[int, str]) -> nib.nifti1.Nifti1Extension:
     for key, name in sorted(names.items()):
         rgb = colorsys.hsv_to_rgb(key * _GOLDEN % 1, 0.65, 0.9) if key else (0.0, 0.0, 0.0)
         colour = {channel: f"{value:.3f}" for channel, value in zip(("Red", "Green", "Blue"), rgb)}
-        ET.SubElement(table, "Label", Key=str(key), **colour, Alpha="1" if key else "0").text = name
+        entry = {"Key": str(key), **colour, "Alpha": "1" if key else "0"}
+        ET.SubElement(table, "Label", entry).text = name
     ET.SubElement(info, "VolumeType").text = "Label"
     text = ET.tostring(root, encoding="UTF-8", xml_declaration=True)
     text += b" " * (
         -(len(text) + 8) % 16
     )  # extensions are multiples of 16 bytes; a reader chokes on NUL padding
-    return nib.nifti1.Nifti1Extension(0, text)
+    return nifti1.Nifti1Extension(0, text)
 
 
-def parse(extensions: list[nib.nifti1.Nifti1Extension]) -> dict[int, str]:
+def parse(extensions: list[nifti1.Nifti1Extension]) -> dict[int, str]:
     """Label id to name from the first extension that holds a label table; empty where none does."""
     for item in extensions:
         try:
             root = ET.fromstring(bytes(item.get_content()).rstrip(b"\0"))
-            found = {int(label.get("Key")): label.text or "" for label in root.iter("Label")}
-        except (ET.ParseError, TypeError, ValueError):
+            found = {int(label.attrib["Key"]): label.text or "" for label in root.iter("Label")}
+        except (ET.ParseError, KeyError, TypeError, ValueError):
             continue  # another program's extension
         if found:
             return found

@@ -4,17 +4,18 @@ import logging
 import pathlib
 import struct
 import warnings
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-import nibabel as nib
 import numpy as np
+from nibabel import nifti1, nifti2
+from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
 from ukbob_jax.errors import FileError, GeometryError, ValuesError
 from ukbob_jax.volumes import affine as affines
 
 LONGEST = 540  # bytes; a NIfTI-2 header, NIfTI-1 has 348
-_CLASSES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_CLASSES = {348: nifti1.Nifti1Header, 540: nifti2.Nifti2Header}
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0\r\n\x1a\n"}
 _COLOUR, _COMPLEX = {128, 2304}, {32, 1792, 2048}  # NIfTI datatype codes
 _UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre; unknown is taken as mm
@@ -75,12 +76,12 @@ def parse(path: pathlib.Path, block: bytes, assume_ras: bool) -> Header:
         slope, inter = raw.get_slope_inter()
     except HeaderDataError as error:
         raise ValuesError(f"{path}: scl_inter is {float(raw['scl_inter'])}; repair the header.") from error
-    slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
+    slope, inter = (1.0, 0.0) if slope is None else (slope, 0.0 if inter is None else inter)
     affine, codes = _affine(path, raw, shape, assume_ras)
     return Header(shape, dtype, int(offset), slope, inter, affine, codes)
 
 
-def _raw(path: pathlib.Path, block: bytes) -> nib.Nifti1Header:
+def _raw(path: pathlib.Path, block: bytes) -> nifti1.Nifti1Header:
     """The fields, unchecked, in the byte order that the header's own size tells."""
     if len(block) < 348:
         raise FileError(f"{path}: truncated: {len(block)} bytes, a NIfTI header has 348.")
@@ -120,26 +121,23 @@ def _dtype(path: pathlib.Path, code: int, endianness: str) -> np.dtype:
         raise ValuesError(f"{path}: colour (RGB) voxels, datatype {code}; expected one number per voxel.")
     if code in _COMPLEX:
         raise ValuesError(f"{path}: complex voxels, datatype {code}; save the magnitude instead.")
-    dtype = (
-        nib.nifti1.data_type_codes.dtype[code]
-        if code in nib.nifti1.data_type_codes.value_set()
-        else np.dtype("V")
-    )
+    known = code in nifti1.data_type_codes.value_set()
+    dtype = cast(np.dtype, nifti1.data_type_codes.dtype[code]) if known else np.dtype("V")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise FileError(
             f"{path}: datatype {code} is not known; expected integers or floats of up to 64 bits."
         )
-    return dtype.newbyteorder(endianness)
+    return dtype.newbyteorder("<" if endianness == "<" else ">")
 
 
 def _affine(
-    path: pathlib.Path, raw: nib.Nifti1Header, shape: tuple[int, ...], assume_ras: bool
+    path: pathlib.Path, raw: nifti1.Nifti1Header, shape: tuple[int, ...], assume_ras: bool
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """The sform, else the qform, else (only when asked) the spacing alone; in mm."""
     codes = int(raw["sform_code"]), int(raw["qform_code"])
     pixdim = raw["pixdim"][1:4].astype(np.float64)
     if codes[0] > 0:
-        affine = raw.get_sform().astype(np.float64)
+        affine = np.array(raw.get_sform(), np.float64)
         affines.check(affine, str(path))
         _compare_pixdim(path, affines.spacing(affine), pixdim)
         if codes[1] > 0:
@@ -169,7 +167,7 @@ def _affine(
     return affine, codes
 
 
-def _qform(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
+def _qform(path: pathlib.Path, raw: nifti1.Nifti1Header) -> np.ndarray:
     """The quaternion form as a matrix."""
     fixed = raw.copy()
     fixed.check_fix(_SILENT, error_level=100)  # mends pixdim[0], the handedness flag
@@ -190,7 +188,7 @@ def _compare_pixdim(path: pathlib.Path, spacing: np.ndarray, pixdim: np.ndarray)
 
 
 def _compare_qform(
-    path: pathlib.Path, sform: np.ndarray, raw: nib.Nifti1Header, shape: tuple[int, ...]
+    path: pathlib.Path, sform: np.ndarray, raw: nifti1.Nifti1Header, shape: tuple[int, ...]
 ) -> None:
     """Refuse two forms that disagree on where an axis points: one of them swaps left and right."""
     try:
@@ -200,7 +198,7 @@ def _compare_qform(
         return
     cosines = (sform[:3, :3] / affines.spacing(sform) * qform[:3, :3] / affines.spacing(qform)).sum(axis=0)
     if cosines.min() < 0.5:
-        axes = ["".join(nib.aff2axcodes(m)) for m in (sform, qform)]
+        axes = ["".join(aff2axcodes(m)) for m in (sform, qform)]
         raise GeometryError(
             f"{path}: sform says {axes[0]} and qform says {axes[1]}, so left and right are ambiguous. "
             "Set the code of the wrong one to 0."

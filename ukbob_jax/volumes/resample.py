@@ -52,11 +52,11 @@ def _linear(array: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:
     out = np.empty([len(p) for p in positions], np.float32)
     slabs: dict[int, np.ndarray] = {}  # the two input slabs between which the current output slab lies
     for i, (first, w) in enumerate(zip(low.tolist(), weight)):
-        wanted = (first, min(first + 1, len(array) - 1)) if w else (first,)
-        slabs = {k: slabs[k] if k in slabs else _slab(array[k], inner) for k in wanted}
-        np.multiply(slabs[wanted[0]], 1 - w, out=out[i])
+        second = min(first + 1, len(array) - 1) if w else first
+        slabs = {k: slabs[k] if k in slabs else _slab(array[k], inner) for k in (first, second)}
+        np.multiply(slabs[first], 1 - w, out=out[i])
         if w:
-            out[i] += w * slabs[wanted[1]]
+            out[i] += w * slabs[second]
     return out
 
 

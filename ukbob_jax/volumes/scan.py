@@ -91,12 +91,7 @@ def merge_masks(
         raise ConfigError(f"{folder}: a folder of one mask per organ; pass organs, mask name to label id.")
     masks = scans(folder)
     known = {name: i for name, i in organs.items() if name in masks}
-    if not known:
-        raise MismatchError(
-            f"{folder}: none of its {len(masks)} masks is named in organs, such as {next(iter(organs))}."
-        )
-    merged: Volume | None = None
-    overlap = 0
+    merged, overlap = None, 0
     for name, i in known.items():
         mask = read_volume(masks[name], kind="label", assume_ras=assume_ras).to_ras()
         inside = mask.array != 0
@@ -109,6 +104,10 @@ def merge_masks(
         check_same_space(merged, mask, str(folder), str(masks[name]))
         overlap += int(((merged.array != 0) & (merged.array != i) & inside).sum())
         merged.array[inside] = i
+    if merged is None:
+        raise MismatchError(
+            f"{folder}: none of its {len(masks)} masks is named in organs, such as {next(iter(organs))}."
+        )
     if overlap:
         warnings.warn(
             f"{folder}: {overlap} voxels lie in several masks; the later organ was taken.", stacklevel=3

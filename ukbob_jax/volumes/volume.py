@@ -1,7 +1,7 @@
 """A volume: voxels and where they lie in the body."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from nibabel import orientations
@@ -52,7 +52,8 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between voxel centres along each axis, mm."""
-        return tuple(float(s) for s in affines.spacing(self.affine))
+        x, y, z = affines.spacing(self.affine).tolist()
+        return x, y, z
 
     @property
     def orientation(self) -> str:
@@ -120,21 +121,21 @@ class Volume:
         Raises:
             GeometryError: `start` or `size` are not three integers, or a size is below 1.
         """
-        start, size = np.asarray(start), np.asarray(size)
-        if start.shape != (3,) or size.shape != (3,) or start.dtype.kind not in "iu" or size.min() < 1:
+        first, extent = np.asarray(start), np.asarray(size)
+        if first.shape != (3,) or extent.shape != (3,) or first.dtype.kind not in "iu" or extent.min() < 1:
             raise GeometryError(
-                f"A crop needs three integer starts and positive sizes; got {start} and {size}."
+                f"A crop needs three integer starts and positive sizes; got {first} and {extent}."
             )
-        array = np.full((*size.tolist(), *self.array.shape[3:]), fill, self.array.dtype)
-        low, high = np.maximum(start, 0), np.minimum(start + size, self.shape)
+        array = np.full((*extent.tolist(), *self.array.shape[3:]), fill, self.array.dtype)
+        low, high = np.maximum(first, 0), np.minimum(first + extent, self.shape)
         if (low < high).all():
-            inner = tuple(slice(a, b) for a, b in zip(low - start, high - start))
+            inner = tuple(slice(a, b) for a, b in zip(low - first, high - first))
             array[inner] = self.array[tuple(slice(a, b) for a, b in zip(low, high))]
         affine = self.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ start
+        affine[:3, 3] += affine[:3, :3] @ first
         return dataclasses.replace(self, array=array, affine=affine)
 
-    def _each_channel(self, function) -> np.ndarray:
+    def _each_channel(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """`function` (x y z -> x y z) on the array, or on each of its channels in turn, which bounds memory."""
         if self.array.ndim == 3:
             return function(self.array)

@@ -75,13 +75,15 @@ def test_statistics_are_those_of_all_windows_together(batch_norm_net):
         ]
     )  # fmt: skip
     mean, var = out.mean((0, 1, 2, 3, 4)), out.var((0, 1, 2, 3, 4))
-    for share in (0.0, 0.3, 1.0):
-        ours = baselines.batch_norm(model, params, x, roi=ROI, model_state=state, share=share, batch=2)
+    for fraction in (0.0, 0.3, 1.0):
+        ours = baselines.batch_norm(model, params, x, roi=ROI, model_state=state, fraction=fraction, batch=2)
         moved = ours.model_state["batch_stats"]["norm1"]
         source = state["batch_stats"]["norm1"]
-        np.testing.assert_allclose(moved["mean"], (1 - share) * source["mean"] + share * mean, rtol=1e-4)
+        np.testing.assert_allclose(
+            moved["mean"], (1 - fraction) * source["mean"] + fraction * mean, rtol=1e-4
+        )
         # ours divides by n - 1, of 128 voxels
-        np.testing.assert_allclose(moved["var"], (1 - share) * source["var"] + share * var, rtol=0.01)
+        np.testing.assert_allclose(moved["var"], (1 - fraction) * source["var"] + fraction * var, rtol=0.01)
         assert set(moved) == set(source)
         assert ours.params is params
     assert ours.entropy_after != ours.entropy_before
@@ -91,15 +93,15 @@ def test_tent_replaces_statistics_where_there_are_any(batch_norm_net):
     model, params, state = batch_norm_net
     before = jax.tree.map(np.array, (params, state))
     ours = baselines.tent(model, params, scan(), roi=ROI, model_state=state)
-    whole = baselines.batch_norm(model, params, scan(), roi=ROI, model_state=state, share=1.0)
+    whole = baselines.batch_norm(model, params, scan(), roi=ROI, model_state=state, fraction=1.0)
     jax.tree.map(np.testing.assert_array_equal, ours.model_state, whole.model_state)
     jax.tree.map(np.testing.assert_array_equal, before, (params, state))
 
 
-def test_networks_without_batch_norm_and_wrong_shares_are_named(networks, batch_norm_net):
+def test_networks_without_batch_norm_and_wrong_fractions_are_named(networks, batch_norm_net):
     model = networks[0]()
     params = model.init(jax.random.key(1), jnp.zeros((1, *ROI, 2)))["params"]
     with pytest.raises(ValueError, match="needs a network with batch norm"):
         baselines.batch_norm(model, params, scan(), roi=ROI)
-    with pytest.raises(ValueError, match="share 2 is outside 0 to 1"):
-        baselines.batch_norm(*batch_norm_net[:2], scan(), roi=ROI, model_state=batch_norm_net[2], share=2)
+    with pytest.raises(ValueError, match="fraction 2 is outside 0 to 1"):
+        baselines.batch_norm(*batch_norm_net[:2], scan(), roi=ROI, model_state=batch_norm_net[2], fraction=2)

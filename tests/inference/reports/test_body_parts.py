@@ -10,7 +10,7 @@ def test_a_whole_body_loses_nothing():
     shape = (64, 40, 128)
     label = phantom.label_map(3, shape)
     voxel_ml = float(np.prod(phantom.spacing_mm(shape))) / 1000
-    found = body_parts.gate(label, voxel_ml, anatomy.NAMES)
+    found = body_parts.remove_out_of_view(label, voxel_ml, anatomy.NAMES)
     assert not found.removed and found.labels is label and set(found.present) == set(body_parts.ANCHORS)
 
 
@@ -22,7 +22,7 @@ def test_false_findings_outside_the_field_of_view_are_removed():
     before = np.bincount(pelvis.ravel(), minlength=73)
     pelvis[1, 1, 1], pelvis[2, 1, 1] = anatomy.IDS["heart"], anatomy.IDS["thyroid_gland"]
     voxel_ml = float(np.prod(phantom.spacing_mm(shape))) / 1000
-    found = body_parts.gate(pelvis, voxel_ml, anatomy.NAMES)
+    found = body_parts.remove_out_of_view(pelvis, voxel_ml, anatomy.NAMES)
     assert {"heart", "thyroid_gland"} <= set(found.removed) and "pelvis" in found.present
     after = np.bincount(found.labels.ravel(), minlength=73)
     for name in ("hip_left", "urinary_bladder", "femur_right", "muscle", "subcutaneous_fat"):
@@ -32,9 +32,9 @@ def test_false_findings_outside_the_field_of_view_are_removed():
 def test_nothing_is_judged_where_no_part_is_recognised_and_sex_is_known():
     label = np.zeros((4, 4, 4), np.uint8)
     label[0, 0, 0], label[1, 1, 1] = anatomy.IDS["heart"], anatomy.IDS["prostate"]
-    assert not body_parts.gate(label, 0.001, anatomy.NAMES).removed
-    assert body_parts.gate(label, 0.001, anatomy.NAMES, "F").removed == {"prostate": 1}
-    assert not body_parts.gate(label, 0.001, anatomy.NAMES, "M").removed
+    assert not body_parts.remove_out_of_view(label, 0.001, anatomy.NAMES).removed
+    assert body_parts.remove_out_of_view(label, 0.001, anatomy.NAMES, "F").removed == {"prostate": 1}
+    assert not body_parts.remove_out_of_view(label, 0.001, anatomy.NAMES, "M").removed
 
 
 def test_every_anchor_and_place_is_a_structure():

@@ -54,7 +54,7 @@ def test_free_memory_is_that_of_the_machine_or_its_container(tmp_path, monkeypat
 
 def test_the_first_smaller_setting_that_fits_is_named():
     def plan(network):
-        return memory.Plan((8, 8, 8), 1, 0, 0, 0, network, 10 * 10**9)
+        return memory.MemoryEstimate((8, 8, 8), 1, 0, 0, 0, network, 10 * 10**9)
 
     memory.check(plan(9 * 10**9), {})
     tried = {"A": lambda: plan(11 * 10**9), "B": lambda: plan(4 * 10**9), "C": lambda: plan(1)}

@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import common
 from ukbob_jax import phantom
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.jobs.train import validation
@@ -31,9 +32,7 @@ def validated(tmp_path, monkeypatch):
                 )
         monkeypatch.setattr(validation, "segment", lambda *args, **kwargs: SimpleNamespace(labels=TRUE))
         monkeypatch.setattr(validation.sharding, "local_copy", lambda tree, mesh: tree)
-        config = ml_collections.ConfigDict(
-            {"organs": organs, "inference": dict(overlap=0, blend="", batch=1)}
-        )
+        config = ml_collections.ConfigDict({"organs": organs, "inference": common.base().inference})
         config.data = dict(val_label="manual", normalize="zscore", crop=(4, 4, 4))
         store, names = Store.open(tmp_path / "store"), dict(enumerate(("background", "a", "b", "c")))
         data = TrainingData(store, (), store.subjects, "manual", ("0",), names, None, regions, {})

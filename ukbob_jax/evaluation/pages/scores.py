@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from ukbob_jax import anatomy, files
+from ukbob_jax import anatomy
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import figures, scoring
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.store.reader import Store
@@ -17,40 +17,40 @@ OFF, ETTA = "off", "etta"
 
 def rows_of(workdir: pathlib.Path, name: str) -> list[dict]:
     """The rows that `evaluate` wrote for the test set `name`."""
-    return files.read_jsonl(workdir / "evaluation" / f"{name}.jsonl")
+    return scoring.read_rows(workdir / "evaluation" / f"{name}.jsonl")
 
 
-def organ_means(rows: list[dict], way: str) -> dict[str, float]:
+def organ_means(rows: list[dict], method: str) -> dict[str, float]:
     """Organ -> mean Dice over the subjects that have it."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if row["adapt"] == way and row["dice"] is not None:
+        if row["method"] == method and row["dice"] is not None:
             values.setdefault(row["organ"], []).append(row["dice"])
     return {organ: float(np.mean(dice)) for organ, dice in values.items()}
 
 
-def subject_means(rows: list[dict], way: str) -> dict[str, float]:
+def subject_means(rows: list[dict], method: str) -> dict[str, float]:
     """Subject -> mean Dice over its organs."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if row["adapt"] == way and row["dice"] is not None:
+        if row["method"] == method and row["dice"] is not None:
             values.setdefault(row["subject"], []).append(row["dice"])
     return {subject: float(np.mean(dice)) for subject, dice in values.items()}
 
 
-def clean_section(variants: dict[str, list[dict]], ways: dict[str, str]) -> Section:
+def clean_section(variants: dict[str, list[dict]], methods: dict[str, str]) -> Section:
     """Per-organ Dice of several variants on the scanner of training.
 
     Args:
         variants: title -> rows.
-        ways: title -> "off" or "etta", which of its rows are meant.
+        methods: title -> "off" or "etta", which of its rows are meant.
     """
-    means = {title: organ_means(rows, ways[title]) for title, rows in variants.items()}
+    means = {title: organ_means(rows, methods[title]) for title, rows in variants.items()}
     organs = list(next(iter(means.values())))
     groups = {organ: {title: of.get(organ, np.nan) for title, of in means.items()} for organ in organs}
     cells = [(organ, *groups[organ].values()) for organ in organs]
     cells.append(("mean", *(float(np.nanmean(list(of.values()))) for of in means.values())))
-    surface = [surface_row(title, rows, ways[title]) for title, rows in variants.items()]
+    surface = [surface_row(title, rows, methods[title]) for title, rows in variants.items()]
     return Section(
         "Held-out scans",
         "Dice of every scored organ on bodies the network never saw, against their true labels.",
@@ -64,11 +64,11 @@ def clean_section(variants: dict[str, list[dict]], ways: dict[str, str]) -> Sect
     )
 
 
-def surface_row(title: str, rows: list[dict], way: str) -> tuple[str | float | None, ...]:
+def surface_row(title: str, rows: list[dict], method: str) -> tuple[str | float | None, ...]:
     """Mean Dice with its bootstrap interval over scans, and mean distances where they were measured."""
-    scans = np.array(list(subject_means(rows, way).values()))
+    scans = np.array(list(subject_means(rows, method).values()))
     low, high = bootstrap_interval(scans)
-    own = [row for row in rows if row["adapt"] == way]
+    own = [row for row in rows if row["method"] == method]
     distances = [mean([row.get(name) for row in own]) for name in ("hd95", "nsd")]
     return title, float(scans.mean()), f"{low:.3f} to {high:.3f}", *distances
 
@@ -88,8 +88,8 @@ def scanners_section(
         rows = rows_of(workdir, name)
         scans = [
             row
-            for row in files.read_jsonl(workdir / "evaluation" / f"{name}.scans.jsonl")
-            if row["adapt"] == ETTA
+            for row in scoring.read_rows(workdir / "evaluation" / f"{name}.scans.jsonl")
+            if row["method"] == ETTA
         ]
         off, on = subject_means(rows, OFF), subject_means(rows, ETTA)
         change = np.array([on[subject] - off[subject] for subject in off])
@@ -128,6 +128,6 @@ def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> byte
     )  # so that colours agree
     truth = store.read(subject, f"label/{label}")
     labels = [("truth", np.where(np.isin(truth, ours), truth, 0))]
-    for way in (OFF, ETTA):
-        labels.append((way, ours[read_volume(folder / f"{subject}_{way}.nii.gz", kind="label").array]))
+    for method in (OFF, ETTA):
+        labels.append((method, ours[read_volume(folder / f"{subject}_{method}.nii.gz", kind="label").array]))
     return figures.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)

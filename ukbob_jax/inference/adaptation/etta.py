@@ -5,14 +5,13 @@ norms only, then predicts. Every scan starts from the source parameters with a f
 
 All windows of the scan are visited in one `lax.scan` and their gradients added, so a step follows the exact
 gradient of the whole scan's entropy at the memory of one batch of windows. Steps, guards and the final measurement
-are one compiled program, kept per (model, bucket, settings): scans with as many windows along each axis share one.
+are one compiled program, kept per (model, bucket, options): scans with as many windows along each axis share one.
 Where that is too slow, a step can follow the windows of a sample instead (`windows`).
 
 Entropy alone is lowest where everything is background, so what came out is checked, and refused if it is not
 finite, not lower, or not the same anatomy any more; each check can be switched off.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,10 +24,14 @@ from flax import linen as nn
 from jax import lax
 
 from ukbob_jax.inference.adaptation import selection, window_batches
+from ukbob_jax.inference.adaptation.options import Adaptation
+from ukbob_jax.inference.adaptation.window_batches import PaddedScan, Program
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.inference.windows.entropy import background, class_counts, voxel_entropy
+from ukbob_jax.options import changed
 
-LEAST_FOREGROUND = 0.01  # share of the scan; below it, drift is measured against this
+OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+LEAST_FOREGROUND = 0.01  # fraction of the scan; below it, drift is measured against this
 
 
 class AdaptResult(NamedTuple):
@@ -43,8 +46,8 @@ class AdaptResult(NamedTuple):
     drift: float  # how much classes moved: 1 is all foreground lost; see `etta`
     skipped: int  # steps left out because entropy or a gradient was not finite
     selected: tuple[str, ...]  # paths of the parameters that could change
-    shares_before: np.ndarray  # k, share of the scan predicted as each class
-    shares_after: np.ndarray
+    class_fractions_before: np.ndarray  # k, fraction of the scan predicted as each class
+    class_fractions_after: np.ndarray
     model_state: Any = None  # other collections, where these were adapted too
 
 
@@ -52,7 +55,7 @@ class Measured(NamedTuple):
     """What a network says of a scan as a whole."""
 
     entropy: float  # nats, mean over the scan's voxels
-    shares: np.ndarray  # k, share of the scan predicted as each class
+    class_fractions: np.ndarray  # k, fraction of the scan predicted as each class
 
 
 class _Sums(NamedTuple):
@@ -60,7 +63,7 @@ class _Sums(NamedTuple):
 
     entropy: jax.Array  # weighted
     weight: jax.Array  # 1, or less where the background counts less
-    shares: jax.Array  # k, share of the scan predicted as each class
+    fractions: jax.Array  # k, fraction of the scan predicted as each class
 
 
 class _Outcome(NamedTuple):
@@ -69,8 +72,8 @@ class _Outcome(NamedTuple):
     adapted: dict
     entropies: jax.Array  # steps + 1
     entropy: jax.Array  # of `adapted`
-    shares_before: jax.Array
-    shares: jax.Array
+    fractions_before: jax.Array
+    fractions: jax.Array
     skipped: jax.Array
 
 
@@ -80,29 +83,15 @@ def etta(
     volume: jax.Array | np.ndarray,
     *,
     roi: Sequence[int],
-    steps: int = 1,
-    learning_rate: float = 1e-3,
-    select: str | None = None,
     model_state: Mapping[str, Any] | None = None,
-    mask: jax.Array | np.ndarray | None = None,
-    overlap: float | Sequence[float] = 0.0,
-    batch: int = 1,
-    optimizer: str = "adam",
-    activation: str = "softmax",
-    background_weight: float = 1.0,
-    exclude: Sequence[int] = (),
-    ceiling: float | None = None,
-    skip_nonfinite: bool = True,
-    must_fall: bool = True,
-    max_drift: float | None = 0.5,
-    windows: int | None = None,
-    seed: int = 0,
+    options: Adaptation | None = None,
+    **changes: Any,
 ) -> AdaptResult:
     """Adapt `params` to one scan by lowering the entropy of its prediction.
 
-    The entropy is the mean over the voxels of the scan that `mask` keeps. Each is seen in the windows of a sliding
-    grid, and where windows overlap (also at the far border, whose window is moved back) the mean over the windows
-    that see it counts; voxels of padding do not. With `overlap` 0 a step costs one forward and backward pass over
+    The entropy is the mean over the voxels of the scan. Each is covered by the windows of a sliding grid, and where
+    windows overlap (also at the far border, whose window is moved back) the mean over the windows that cover it
+    counts; voxels of padding do not. With `overlap` 0 a step costs one forward and backward pass over
     the scan; after the last step one more forward pass measures the result.
 
     Drift is the sum over foreground classes of the change in predicted voxels, divided by the predicted foreground
@@ -113,67 +102,34 @@ def etta(
         params: nested dictionaries; never changed.
         volume: `x y z c`, preprocessed as in training.
         roi: window, voxels, x y z; 0 or less takes the whole axis.
-        steps: updates, each over the whole scan.
-        learning_rate: of the optimiser; a new value compiles nothing.
-        select: regular expression on "/"-joined parameter paths; None takes scale and bias of all norms.
         model_state: other collections of the module, such as batch_stats; read only.
-        mask: `x y z`, 0 where voxels do not count (padding to a bucket, air), else their weight.
-        overlap: share of a window its neighbour covers.
-        batch: windows in a call of the model.
-        optimizer: "adam" or "sgd".
-        activation: "softmax", or "sigmoid": the sum of the channels' binary entropies, for overlapping regions.
-        background_weight: weight of a voxel that is surely background (channel 0, or no channel for sigmoid);
-            the others' weights lie between it and 1 by their probability. 1 is the plain mean.
-        exclude: classes that get no probability.
-        ceiling: voxels with more than this share of the largest possible entropy do not count (they are too uncertain
-            to learn from); None counts all.
-        skip_nonfinite: leave out steps with a non-finite entropy or gradient, and refuse a non-finite result.
-        must_fall: keep the step with the lowest entropy, and refuse it unless it is below the source's; else keep
-            the last step.
-        max_drift: refuse a result that drifted further; None switches the check off.
-        windows: for each step, drawn anew from those of the scan; None takes all. A step then costs `windows` in
-            place of the whole scan, and one more forward pass over the scan measures what was before. The gradient
-            is that of the mean entropy of the voxels drawn, and the last step is the one that is judged.
-        seed: of the draw.
+        options: how to adapt; None takes the defaults of `Adaptation`.
+        **changes: fields of `Adaptation` that differ from `options`, such as `steps=3`.
 
     Raises:
-        ConfigError: nothing is selected, or a setting cannot be used. It is a ValueError.
+        ConfigError: nothing is selected, an option does not exist, or its value cannot be used. It is a ValueError.
     """
-    scan, static = window_batches.lay(
-        volume,
-        roi,
-        mask=mask,
-        overlap=overlap,
-        batch=batch,
-        steps=steps,
-        optimizer=optimizer,
-        activation=activation,
-        background_weight=float(background_weight),
-        exclude=exclude,
-        ceiling=ceiling,
-        skip_nonfinite=skip_nonfinite,
-        must_fall=must_fall,
-        windows=windows,
-        seed=seed,
-    )
-    chosen, others = selection.split(params, select)
+    options = changed(options or Adaptation(), changes, "etta")
+    scan, program = window_batches.prepare_scan(volume, roi, options)
+    chosen, others = selection.split(params, options.select)
     state = {} if model_state is None else dict(model_state)
-    outcome = jax.device_get(_adapt(hashable(model), chosen, others, state, scan, learning_rate, static))
-    return _judged(outcome, params, others, static, max_drift)
+    outcome = jax.device_get(
+        _adapt(hashable(model), chosen, others, state, scan, options.learning_rate, program)
+    )
+    return _judged(outcome, params, others, options)
 
 
 def measure(
     model: nn.Module,
     params: Mapping[str, Any],
     state: Mapping[str, Any],
-    scan: window_batches.Scan,
-    settings: window_batches.Settings,
+    scan: PaddedScan,
+    program: Program,
 ) -> Measured:
     """Entropy and classes of a scan under given parameters; nothing is adapted."""
-    still = dataclasses.replace(settings, steps=0)
     leaves = selection.split(params, ".")[0]
-    outcome = jax.device_get(_adapt(model, leaves, {}, dict(state), scan, 0.0, still))
-    return Measured(float(outcome.entropies[-1]), outcome.shares_before)
+    outcome = jax.device_get(_adapt(model, leaves, {}, dict(state), scan, 0.0, program.without_steps()))
+    return Measured(float(outcome.entropies[-1]), np.asarray(outcome.fractions_before))
 
 
 def drift(before: np.ndarray, after: np.ndarray, first: int = 1) -> float:
@@ -189,7 +145,7 @@ def hashable(model: nn.Module) -> nn.Module:
         for name in type(model).__dataclass_fields__
         if name not in ("parent", "name")
     }
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    lists: dict[str, Any] = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return model.clone(**lists) if lists else model
 
 
@@ -197,19 +153,19 @@ def _judged(
     outcome: _Outcome,
     params: Mapping[str, Any],
     others: dict,
-    settings: window_batches.Settings,
-    max_drift: float | None,
+    options: Adaptation,
 ) -> AdaptResult:
     """Decide whether the adapted parameters are used."""
     before, after = float(outcome.entropies[0]), float(outcome.entropy)
-    first = 1 if settings.activation == "softmax" else 0  # sigmoid has no background channel
-    moved = drift(outcome.shares_before, outcome.shares, first)
-    if settings.skip_nonfinite and not np.isfinite(after):
+    first = 1 if options.activation == "softmax" else 0  # sigmoid has no background channel
+    fractions_before, fractions_after = np.asarray(outcome.fractions_before), np.asarray(outcome.fractions)
+    moved = drift(fractions_before, fractions_after, first)
+    if options.skip_nonfinite and not np.isfinite(after):
         reason = "entropy is not finite"
-    elif settings.must_fall and not after < before:
+    elif options.must_fall and not after < before:
         reason = "entropy did not fall"
-    elif max_drift is not None and not moved <= max_drift:
-        reason = f"predicted classes drifted by {moved:.2f}, more than {max_drift:g}"
+    elif options.max_drift is not None and not moved <= options.max_drift:
+        reason = f"predicted classes drifted by {moved:.2f}, more than {options.max_drift:g}"
     else:
         reason = "accepted"
     return AdaptResult(
@@ -222,44 +178,46 @@ def _judged(
         drift=moved,
         skipped=int(outcome.skipped),
         selected=tuple(sorted(outcome.adapted)),
-        shares_before=outcome.shares_before,
-        shares_after=outcome.shares,
+        class_fractions_before=fractions_before,
+        class_fractions_after=fractions_after,
     )
 
 
-def largest(classes: int, settings: window_batches.Settings) -> float:
+def largest_entropy(classes: int, options: Adaptation) -> float:
     """The largest entropy a voxel can have, nats."""
-    kept = classes - len(settings.exclude)
-    return float(np.log(kept) if settings.activation == "softmax" else kept * np.log(2))
+    kept = classes - len(options.exclude)
+    return float(np.log(kept) if options.activation == "softmax" else kept * np.log(2))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "settings"))
+@functools.partial(jax.jit, static_argnames=("model", "program"))
 def _adapt(
     model: nn.Module,
     chosen: dict,
     others: dict,
     state: dict,
-    scan: window_batches.Scan,
-    learning_rate: jax.Array,
-    settings: window_batches.Settings,
+    scan: PaddedScan,
+    learning_rate: jax.Array | float,
+    program: Program,
 ) -> _Outcome:
-    roi, weights = settings.window.roi, window_batches.voxel_weights(scan)
+    roi, options, weights = program.roi, program.options, window_batches.voxel_weights(scan)
+    volume = jnp.asarray(scan.volume)
 
     def window_sums(chosen: dict, start: jax.Array, count: jax.Array) -> tuple[jax.Array, _Sums]:
-        x = sliding.cut(scan.volume, start, roi)  # b x y z c
-        logits = model.apply({"params": selection.join(chosen, others), **state}, x).astype(jnp.float32)
+        x = sliding.cut(volume, start, roi)  # b x y z c
+        variables = {"params": selection.join(chosen, others), **state}
+        logits = sliding.ModuleApply(model)(variables, x).astype(jnp.float32)
         w = sliding.cut(weights, start, roi) * count[:, None, None, None]
-        shares = class_counts(logits, w, settings.activation, settings.exclude)
-        if settings.background_weight != 1:
-            surely = lax.stop_gradient(background(logits, settings.activation, settings.exclude))
-            w = w * (1 - (1 - settings.background_weight) * surely)
-        entropy = voxel_entropy(logits, settings.activation, settings.exclude)
-        if settings.ceiling is not None:
-            w = w * lax.stop_gradient(entropy < settings.ceiling * largest(logits.shape[-1], settings))
+        fractions = class_counts(logits, w, options.activation, options.exclude)
+        if options.background_weight != 1:
+            surely = lax.stop_gradient(background(logits, options.activation, options.exclude))
+            w = w * (1 - (1 - options.background_weight) * surely)
+        entropy = voxel_entropy(logits, options.activation, options.exclude)
+        if options.ceiling is not None:
+            w = w * lax.stop_gradient(entropy < options.ceiling * largest_entropy(logits.shape[-1], options))
         total = jnp.sum(w * entropy)
-        return total, _Sums(total, jnp.sum(w), shares)
+        return total, _Sums(total, jnp.sum(w), fractions)
 
-    def sweep(visit: Any, chosen: dict, batches: tuple[jax.Array, jax.Array] | None = None) -> Any:
+    def sweep(visit: Any, chosen: dict, batches: tuple[Any, Any] | None = None) -> Any:
         """Add what `visit` gives over windows, `m batch ...`: all of the scan's, unless given."""
         batches = (scan.starts, scan.counts) if batches is None else batches
         like = jax.eval_shape(visit, chosen, *jax.tree.map(lambda a: a[0], batches))
@@ -272,7 +230,7 @@ def _adapt(
         chosen,
         learning_rate,
         scan.sampled,
-        settings,
+        options,
     )
 
 
@@ -280,26 +238,27 @@ def _descend(
     gradient: Any,
     measure: Any,
     source: dict,
-    learning_rate: jax.Array,
-    sampled: tuple[jax.Array, jax.Array] | None,
-    settings: window_batches.Settings,
+    learning_rate: jax.Array | float,
+    sampled: tuple[Any, Any] | None,
+    options: Adaptation,
 ) -> _Outcome:
     """Take the steps. `gradient(chosen, windows)` gives summed gradients and `_Sums`; `measure(chosen)` gives `_Sums`.
 
-    `sampled`: the windows of each step. Their entropies are of different voxels, so no step is told to be the best.
+    `sampled`: the windows of each step. Their entropies are of different voxels and do not compare, so the last step
+    is kept.
     """
-    optimizer = window_batches.OPTIMIZERS[settings.optimizer](learning_rate)
+    optimizer = OPTIMIZERS[options.optimizer](learning_rate)
 
-    def better(best: tuple, chosen: dict, entropy: jax.Array, shares: jax.Array) -> tuple:
-        use = entropy < best[1] if settings.must_fall else True
-        return jax.tree.map(lambda a, b: jnp.where(use, a, b), (chosen, entropy, shares), best)
+    def better(best: tuple, chosen: dict, entropy: jax.Array, fractions: jax.Array) -> tuple:
+        use = entropy < best[1] if options.must_fall else True
+        return jax.tree.map(lambda a, b: jnp.where(use, a, b), (chosen, entropy, fractions), best)
 
     def step(carry: tuple, xs: tuple) -> tuple[tuple, tuple]:
         (chosen, opt_state, best, skipped), (index, windows) = carry, xs
         total, sums = gradient(chosen, windows)
-        entropy, shares = sums.entropy / sums.weight, sums.shares
+        entropy, fractions = sums.entropy / sums.weight, sums.fractions
         if sampled is None:  # the first measurement is the source's, which is no candidate
-            tried = better(best, chosen, entropy, shares)
+            tried = better(best, chosen, entropy, fractions)
             best = jax.tree.map(lambda a, b: jnp.where(index > 0, a, b), tried, best)
         grads = jax.tree.map(lambda g: g / sums.weight, total)
         finite = functools.reduce(
@@ -307,21 +266,21 @@ def _descend(
         )
         updates, new_state = optimizer.update(grads, opt_state, chosen)
         moved = (optax.apply_updates(chosen, updates), new_state)
-        take = finite if settings.skip_nonfinite else True
+        take = finite if options.skip_nonfinite else True
         chosen, opt_state = jax.tree.map(lambda a, b: jnp.where(take, a, b), moved, (chosen, opt_state))
-        return (chosen, opt_state, best, skipped + ~jnp.asarray(take)), (entropy, shares)
+        return (chosen, opt_state, best, skipped + ~jnp.asarray(take)), (entropy, fractions)
 
-    like = jax.eval_shape(measure, source).shares
+    like = jax.eval_shape(measure, source).fractions
     best = (source, jnp.float32(jnp.inf), jnp.zeros(like.shape, like.dtype))
     start = (source, optimizer.init(source), best, jnp.int32(0))
-    xs = (jnp.arange(settings.steps), sampled)
-    (chosen, _, best, skipped), (entropies, shares) = lax.scan(step, start, xs)
+    xs = (jnp.arange(options.steps), sampled)
+    (chosen, _, best, skipped), (entropies, fractions) = lax.scan(step, start, xs)
     if sampled is not None:
         first = measure(source)
-        entropies, shares = (first.entropy / first.weight)[None], first.shares[None]
+        entropies, fractions = (first.entropy / first.weight)[None], first.fractions[None]
     last = measure(chosen)
     entropies = jnp.append(entropies, last.entropy / last.weight)
-    shares = jnp.concatenate([shares, last.shares[None]])
-    chosen, entropy, final = better(best, chosen, entropies[-1], shares[-1])
+    fractions = jnp.concatenate([fractions, last.fractions[None]])
+    chosen, entropy, final = better(best, chosen, entropies[-1], fractions[-1])
     entropy = jnp.where(jnp.isinf(entropy), entropies[-1], entropy)  # no step was finite
-    return _Outcome(chosen, entropies, entropy, shares[0], final, skipped)
+    return _Outcome(chosen, entropies, entropy, fractions[0], final, skipped)

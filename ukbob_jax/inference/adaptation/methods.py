@@ -1,6 +1,7 @@
-"""Ways to meet a scan from elsewhere, all with one interface, so that they can stand beside each other in a table."""
+"""Methods that meet a scan from elsewhere, with one interface, so that they can stand beside each other in a table."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,63 +10,104 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import baselines
 from ukbob_jax.inference.adaptation.etta import AdaptResult, etta
+from ukbob_jax.inference.adaptation.method_names import METHODS
+from ukbob_jax.inference.adaptation.options import (
+    OF_THE_NETWORK,
+    Adaptation,
+    BatchNorm,
+    ScanOptions,
+    Tent,
+)
+from ukbob_jax.options import changed
 
-# off: the trained network as it is; tta: its mean over `averaging.AUGMENTED` views, without adapting anything
-WAYS = ("off", "etta", "tent", "bn", "tta")
-_ADAPT = {"etta": etta, "tent": baselines.tent, "bn": baselines.batch_norm}
+OPTIONS: dict[str, type[ScanOptions]] = {"etta": Adaptation, "tent": Tent, "bn": BatchNorm}
+_RUN: dict[str, Callable[..., AdaptResult]] = {
+    "etta": etta, "tent": baselines.tent, "bn": baselines.batch_norm,
+}  # fmt: skip
 
-Adapt = bool | str | Mapping[str, Any]
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method with its options.
+
+    Attributes:
+        name: one of `METHODS`.
+        options: of the methods that adapt the network; None for "off" and "tta".
+    """
+
+    name: str = "off"
+    options: ScanOptions | None = None
+
+    @classmethod
+    def parse(cls, given: "MethodLike") -> "Method":
+        """Read a method.
+
+        Args:
+            given: False is "off" and True "etta"; a name takes the method's default options; a mapping has options,
+                and the name as "method" where it is not "etta".
+
+        Raises:
+            ConfigError: the method or an option is unknown, or a value cannot be used.
+        """
+        if isinstance(given, Method):
+            return given
+        if isinstance(given, bool):
+            given = "etta" if given else "off"
+        changes = {"method": given} if isinstance(given, str) else dict(given)
+        name = changes.pop("method", "etta")
+        check((name,))
+        if name in OPTIONS:
+            return cls(name, changed(OPTIONS[name](), changes, f"method {name!r}", OF_THE_NETWORK))
+        if changes:
+            raise ConfigError(f"method {name!r} takes no options; got {', '.join(changes)}.")
+        return cls(name)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the network changes with the scan."""
+        return self.options is not None
+
+    def run(
+        self,
+        network: tuple[nn.Module, Mapping[str, Any], Mapping[str, Any]],
+        volume: np.ndarray,
+        roi: Sequence[int],
+        activation: str,
+        exclude: Sequence[int],
+    ) -> AdaptResult | None:
+        """Adapt a network to a scan; None where the method leaves the network alone.
+
+        Args:
+            network: module, parameters, other collections.
+            volume: `x y z c`, preprocessed as in training.
+            roi: window, voxels, x y z.
+            activation: "softmax", or "sigmoid" for regions that overlap.
+            exclude: classes that get no probability.
+
+        Raises:
+            ConfigError: the method does not fit the network, or nothing is selected.
+        """
+        if self.options is None:
+            return None
+        model, params, model_state = network
+        options = dataclasses.replace(self.options, activation=activation, exclude=exclude)
+        return _RUN[self.name](model, params, volume, roi=roi, model_state=model_state, options=options)
+
+    def to_json(self) -> dict[str, Any]:
+        """The name and the options that were chosen, as `parse` reads them."""
+        options = {} if self.options is None else dataclasses.asdict(self.options)
+        return {"method": self.name, **{k: v for k, v in options.items() if k not in OF_THE_NETWORK}}
 
 
-def parse(given: Adapt) -> tuple[str, dict[str, Any]]:
-    """Name of the way, and its options.
+MethodLike = bool | str | Mapping[str, Any] | Method
+
+
+def check(names: Collection[str]) -> None:
+    """Refuse unknown methods.
 
     Raises:
-        ConfigError: no such way, or options where none are taken.
+        ConfigError: naming the known ones.
     """
-    if isinstance(given, bool):
-        return ("etta" if given else "off"), {}
-    options = {"way": given} if isinstance(given, str) else dict(given)
-    way = options.pop("way", "etta")
-    check((way,))
-    if options and way not in _ADAPT:
-        raise ConfigError(f"adapt: {way!r} takes no options; got {', '.join(options)}.")
-    return way, options
-
-
-def check(ways: tuple[str, ...]) -> None:
-    """Refuse a way there is not.
-
-    Raises:
-        ConfigError: with the ones there are.
-    """
-    unknown = [way for way in ways if way not in WAYS]
+    unknown = [name for name in names if name not in METHODS]
     if unknown:
-        raise ConfigError(f"adapt: {unknown[0]!r} is not one of {', '.join(WAYS)}.")
-
-
-def adapt(
-    way: str,
-    model: nn.Module,
-    params: Mapping[str, Any],
-    model_state: Mapping[str, Any],
-    volume: np.ndarray,
-    **options: Any,
-) -> AdaptResult | None:
-    """What the way makes of the network for this scan; None where it leaves the network alone.
-
-    Args:
-        volume: `x y z c`, preprocessed as in training.
-        options: of `etta.etta`, `baselines.tent` or `baselines.batch_norm`.
-
-    Raises:
-        ConfigError: an option that cannot be used.
-    """
-    if way not in _ADAPT:
-        return None
-    try:
-        return _ADAPT[way](model, params, volume, model_state=model_state, **options)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ConfigError(f"adapt {way!r}: {error}.") from error
+        raise ConfigError(f"method {unknown[0]!r} is not one of {', '.join(METHODS)}.")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 from flax import traverse_util
@@ -24,7 +24,7 @@ def split(params: Mapping[str, Any], select: str | None = None) -> tuple[dict, d
     Raises:
         ConfigError: nothing matches, or the expression cannot be read; names the paths that look like norms.
     """
-    leaves = traverse_util.flatten_dict(unfreeze(params), sep="/")
+    leaves = traverse_util.flatten_dict(unfreeze(cast(Any, params)), sep="/")
     pattern = NORMS if select is None else select
     try:
         chosen = {path: leaf for path, leaf in leaves.items() if re.search(pattern, path)}

@@ -1,4 +1,4 @@
-"""A scan laid out in windows so that every voxel counts once: what adaptation sums over."""
+"""A scan padded and cut into windows so that every voxel counts once: what adaptation sums over."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,134 +7,84 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ukbob_jax.errors import ConfigError
+from ukbob_jax.inference.adaptation.options import Adaptation, ScanOptions
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import sliding
-from ukbob_jax.inference.windows.entropy import ACTIVATIONS
 
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+
+class PaddedScan(NamedTuple):
+    """A scan padded to its bucket: shapes with as many windows share a program."""
+
+    volume: jax.Array | np.ndarray  # x y z c
+    coverage: list[np.ndarray]  # per axis; see `grid.coverage_weights`
+    starts: np.ndarray  # m batch 3
+    counts: np.ndarray  # m batch, 0 for fillings
+    sampled: tuple[np.ndarray, np.ndarray] | None = (
+        None  # starts and counts of each step, `steps m batch ...`
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a program is compiled for."""
+class Program:
+    """What a program is compiled for: the window, and the options without those whose values it is given."""
 
-    window: sliding.Settings
-    steps: int
-    optimizer: str
-    activation: str
-    background_weight: float
-    exclude: tuple[int, ...]
-    skip_nonfinite: bool
-    must_fall: bool
-    ceiling: float | None = None
+    roi: tuple[int, int, int]  # voxels, x y z
+    options: Adaptation
+
+    @classmethod
+    def of(cls, roi: tuple[int, int, int], options: ScanOptions) -> "Program":
+        """The program for some options; of another method than ETTA, one that takes no step."""
+        if not isinstance(options, Adaptation):
+            shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ScanOptions)}
+            options = Adaptation(steps=0, **shared)
+        return cls(
+            roi,
+            dataclasses.replace(
+                options, learning_rate=0.0, select=None, max_drift=None, windows=None, seed=0
+            ),
+        )
+
+    def without_steps(self) -> "Program":
+        """The program that measures and takes no step."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, steps=0))
 
 
-class Scan(NamedTuple):
-    """A scan padded to its bucket: shapes with as many windows share a program."""
+def prepare_scan(
+    volume: jax.Array | np.ndarray, roi: Sequence[int], options: ScanOptions
+) -> tuple[PaddedScan, Program]:
+    """Pad a scan, and say where its windows lie and which program it needs.
 
-    volume: jax.Array  # x y z c
-    mask: jax.Array | None  # x y z
-    shares: list[jax.Array]  # per axis; see `grid.shares`
-    starts: jax.Array  # m batch 3
-    counts: jax.Array  # m batch
-    sampled: tuple[jax.Array, jax.Array] | None = None  # starts and counts of each step, `steps m batch ...`
-
-
-def lay(
-    volume: jax.Array | np.ndarray,
-    roi: Sequence[int],
-    *,
-    mask: jax.Array | np.ndarray | None = None,
-    overlap: float | Sequence[float] = 0.0,
-    batch: int = 1,
-    steps: int = 0,
-    optimizer: str = "adam",
-    activation: str = "softmax",
-    background_weight: float = 1.0,
-    exclude: Sequence[int] = (),
-    ceiling: float | None = None,
-    skip_nonfinite: bool = True,
-    must_fall: bool = True,
-    windows: int | None = None,
-    seed: int = 0,
-) -> tuple[Scan, Settings]:
-    """The scan with its windows, and the settings a program is compiled for; arguments as `etta.etta`.
+    Args:
+        volume: `x y z c`, preprocessed as in training.
+        roi: window, voxels, x y z; 0 or less takes the whole axis.
+        options: of the method.
 
     Raises:
-        ConfigError: a setting cannot be used.
+        ConfigError: the volume, window, overlap or batch cannot be used.
     """
     volume = sliding.check_volume(volume)
-    mask = _checked_mask(mask, np.shape(volume)[:3])
-    window = sliding.make_settings(roi, overlap, "constant", batch)
-    grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
-    static = Settings(
-        window=dataclasses.replace(window, roi=grid.roi),
-        steps=steps,
-        optimizer=optimizer,
-        activation=activation,
-        background_weight=background_weight,
-        exclude=tuple(exclude),
-        skip_nonfinite=skip_nonfinite,
-        must_fall=must_fall,
-        ceiling=ceiling,
-    )
-    _check(static)
+    grid = grids.windows(volume.shape[:3], roi, options.overlap)
     sampled = None
-    if windows is not None and steps:
-        each = [grids.batches(s, batch) for s in grids.drawn(grid.starts, windows, steps, seed)]
-        sampled = tuple(np.stack(part) for part in zip(*each))
-    scan = Scan(
-        sliding.pad_volume(volume, grid, grid.bucket, window.pad),
-        None if mask is None else sliding.pad_volume(mask, grid, grid.bucket, 0.0),
-        grids.shares(grid),
-        *grids.batches(grid.starts, batch),
+    if isinstance(options, Adaptation) and options.windows is not None and options.steps:
+        chosen = grids.sample_windows(grid.starts, options.windows, options.steps, options.seed)
+        starts, counts = zip(*(grids.batches(step, options.batch) for step in chosen))
+        sampled = np.stack(starts), np.stack(counts)
+    scan = PaddedScan(
+        sliding.pad_volume(volume, grid, grid.bucket),
+        grids.coverage_weights(grid),
+        *grids.batches(grid.starts, options.batch),
         sampled,
     )
-    return scan, static
+    return scan, Program.of(grid.roi, options)
 
 
-def voxel_weights(scan: Scan) -> jax.Array:
-    """What each voxel counts in each window that sees it: `x y z`, 0 outside the scan.
+def voxel_weights(scan: PaddedScan) -> jax.Array:
+    """Weight of each voxel in each window that covers it: `x y z`, 0 outside the scan.
 
     Over all windows the weights add up to 1, so that weighted sums are means over the scan.
     """
-    x, y, z = scan.shares
+    x, y, z = map(jnp.asarray, scan.coverage)
     weights = x[:, None, None] * y[None, :, None] * z[None, None, :]
-    mask = (weights > 0) if scan.mask is None else scan.mask
-    return weights * (mask / jnp.sum(mask))
-
-
-def _check(settings: Settings) -> None:
-    """Raise a ConfigError for a setting that cannot be used."""
-    if settings.steps < 0:
-        raise ConfigError(f"etta: steps {settings.steps} is negative.")
-    if not 0 <= settings.background_weight < np.inf:
-        raise ConfigError(
-            f"etta: background_weight {settings.background_weight} must be 0 or more; 1 is the plain mean."
-        )
-    if settings.ceiling is not None and not 0 < settings.ceiling <= 1:
-        raise ConfigError(
-            f"etta: ceiling {settings.ceiling} is outside 0 to 1, a share of the largest entropy."
-        )
-    for what, value, known in (
-        ("optimizer", settings.optimizer, OPTIMIZERS),
-        ("activation", settings.activation, ACTIVATIONS),
-    ):
-        if value not in known:
-            raise ConfigError(f"etta: {what} {value!r} is not known. Use one of {', '.join(known)}.")
-
-
-def _checked_mask(
-    mask: jax.Array | np.ndarray | None, shape: tuple[int, ...]
-) -> jax.Array | np.ndarray | None:
-    """The mask as float32; a ConfigError if it is not of the volume's shape, or empty."""
-    if mask is None:
-        return None
-    if np.shape(mask) != shape:
-        raise ConfigError(f"etta: mask of shape {np.shape(mask)} for a volume of {shape}.")
-    if not mask.any():
-        raise ConfigError("etta: the mask keeps no voxel.")
-    return mask.astype(np.float32)
+    inside = weights > 0
+    return weights * (inside / jnp.sum(inside))

@@ -1,8 +1,8 @@
 """Structures that cannot be in a scan because the part of the body they lie in is not there.
 
 Each part of the body is recognised by large organs that hardly any network confuses. Where none of a part's organs
-has a fair share of its usual size, the part is taken as outside the field of view, and what was labelled of it is a
-false finding: a heart in a scan of the pelvis.
+reaches a fraction of its usual volume, the part is outside the field of view, and labels of it are false positives: a
+heart in a scan of the pelvis.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ import numpy as np
 
 from ukbob_jax import anatomy
 
-PRESENT = 0.15  # share of an organ's usual volume that shows its part of the body to be in the scan
+PRESENT = 0.15  # fraction of an organ's usual volume that shows its part of the body to be in the scan; ours
 
-# part of the body: organs that show it is there -> usual volume of an adult, mL
+# part of the body: organs that show it is there -> usual volume of an adult, mL; rounded, ours
 ANCHORS: dict[str, dict[str, float]] = {
     "neck": {"thyroid_gland": 15, "scapula_left": 80, "scapula_right": 80, "clavicula_left": 30, "clavicula_right": 30},
     "chest": {
@@ -28,7 +28,7 @@ ANCHORS: dict[str, dict[str, float]] = {
     "thigh": {"femur_left": 400, "femur_right": 400},
 }  # fmt: skip
 
-# structure -> parts it lies in; a structure that is not named runs through the body, or is tissue
+# structure -> parts it lies in; a structure without an entry runs through the body, or is tissue
 _PLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("thyroid_gland", "clavicula_left", "clavicula_right"), ("neck", "chest")),
     **dict.fromkeys(("humerus_left", "humerus_right", "scapula_left", "scapula_right"), ("neck", "chest")),
@@ -67,15 +67,17 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class Gated(NamedTuple):
-    """A label map without impossible structures."""
+class FieldOfView(NamedTuple):
+    """The parts of the body in a scan, and its label map without structures of other parts."""
 
     labels: np.ndarray  # x y z, uint8
     present: tuple[str, ...]  # parts of the body
     removed: dict[str, int]  # structure -> voxels that became background
 
 
-def gate(labels: np.ndarray, voxel_ml: float, names: Mapping[int, str], sex: str = "") -> Gated:
+def remove_out_of_view(
+    labels: np.ndarray, voxel_ml: float, names: Mapping[int, str], sex: str = ""
+) -> FieldOfView:
     """Set structures whose part of the body is not in the scan to background.
 
     Where no part is recognised at all, nothing is removed: the scan shows too little to judge by.
@@ -83,7 +85,7 @@ def gate(labels: np.ndarray, voxel_ml: float, names: Mapping[int, str], sex: str
     Args:
         labels: `x y z`.
         voxel_ml: volume of a voxel.
-        names: class -> name, spelled as in `anatomy`; others are left alone.
+        names: class -> name, spelled as in `anatomy`; classes with other names are left alone.
         sex: "F" also removes the prostate.
     """
     voxels = np.bincount(labels.ravel(), minlength=256)
@@ -103,4 +105,4 @@ def gate(labels: np.ndarray, voxel_ml: float, names: Mapping[int, str], sex: str
     lookup = np.arange(256, dtype=labels.dtype)
     lookup[sorted(wrong)] = 0
     removed = {names[i]: int(voxels[i]) for i in sorted(wrong) if voxels[i]}
-    return Gated(lookup[labels] if removed else labels, present, removed)
+    return FieldOfView(lookup[labels] if removed else labels, present, removed)

@@ -1,4 +1,4 @@
-"""What a person should know about a predicted label map, as JSON values."""
+"""The report on a predicted label map, as JSON values."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from ukbob_jax.volumes.volume import Volume
 MOST_MOVED = 10  # structures listed in the report of an adaptation
 
 
-def describe(labels: Volume, found: Segmentation, names: Mapping[int, str]) -> dict[str, Any]:
+def describe(labels: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> dict[str, Any]:
     """Size, certainty and completeness of every structure.
 
     Args:
         labels: in the scan's own space; volumes and border contact are measured here.
-        found: on the network's grid, where entropy and confidence are.
+        segmentation: on the network's grid, where entropy and confidence are; numpy arrays.
         names: id to name, with 0 the background.
 
     Returns:
@@ -33,17 +33,20 @@ def describe(labels: Volume, found: Segmentation, names: Mapping[int, str]) -> d
     for axis in range(3):
         for face in (0, -1):
             border[np.unique(labels.array.take(face, axis=axis))] = True
-    flat = found.labels.ravel()
+    flat = np.asarray(segmentation.labels).ravel()
     counts = np.bincount(flat, minlength=k)
-    means = [np.bincount(flat, part.ravel(), minlength=k) / np.maximum(counts, 1) for part in found[1:]]
+    entropy, confidence = (np.asarray(part) for part in segmentation[1:])
+    means = [
+        np.bincount(flat, part.ravel(), minlength=k) / np.maximum(counts, 1) for part in (entropy, confidence)
+    ]
     pieces = components.count(labels.array, k)
     voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
     return {
         "shape": list(labels.shape),
         "spacing_mm": [round(s, 6) for s in labels.spacing_mm],
         "orientation": labels.orientation,
-        "mean_entropy": float(found.entropy.mean(dtype=np.float64)),
-        "mean_confidence": float(found.confidence.mean(dtype=np.float64)),
+        "mean_entropy": float(entropy.mean(dtype=np.float64)),
+        "mean_confidence": float(confidence.mean(dtype=np.float64)),
         "structures": {
             name: {
                 "id": label,
@@ -69,18 +72,18 @@ def add(report: dict[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> None
         report["structures"][name] |= verdict
 
 
-def adaptations(results: Sequence[AdaptResult | None], way: str, names: Mapping[int, str]) -> Any:
-    """What `way` did: None where nothing was adapted; a list with one entry per network where there are several."""
-    told = [{"way": way, **adaptation(result, names)} for result in results if result is not None]
-    return None if not told else told[0] if len(told) == 1 else told
+def adaptations(results: Sequence[AdaptResult | None], method: str, names: Mapping[int, str]) -> Any:
+    """Report on `method`: None where nothing was adapted; a list with one entry per network where there are several."""
+    entries = [{"method": method, **adaptation(result, names)} for result in results if result is not None]
+    return None if not entries else entries[0] if len(entries) == 1 else entries
 
 
 def adaptation(result: AdaptResult, names: Mapping[int, str]) -> dict[str, Any]:
-    """What adaptation did: entropies (nats), the verdict, and the classes whose share of the scan moved most.
+    """Report on one network's adaptation: entropies (nats), the decision, and the classes whose fraction moved most.
 
     Numbers that are not finite become None, which JSON can hold.
     """
-    change = result.shares_after - result.shares_before
+    change = result.class_fractions_after - result.class_fractions_before
     moved = [int(c) for c in np.argsort(-np.abs(change), kind="stable")[:MOST_MOVED] if change[c] != 0]
     return {
         "accepted": result.accepted,

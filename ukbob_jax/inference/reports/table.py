@@ -9,7 +9,7 @@ from typing import Any
 
 from ukbob_jax import files
 
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "scan", "structure", "id", "voxels", "volume_ml", "mean_entropy", "mean_confidence", "fragments",
     "largest_share", "touches_border", "flagged", "outside",
 )  # fmt: skip

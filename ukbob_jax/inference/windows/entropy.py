@@ -3,6 +3,8 @@
 `softmax`: one class a voxel, channel 0 background. `sigmoid`: regions that may overlap, no background channel.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,9 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 
 LOWEST = -1e3  # a log-probability whose exponential is 0 in float32, for those of minus infinity
-ACTIVATIONS = ("softmax", "sigmoid")
 
 
-def barred(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
+def mask_classes(logits: jax.Array, exclude: Sequence[int]) -> jax.Array:
     """Logits with minus infinity for the classes in `exclude`: they get no probability.
 
     Raises:
@@ -27,7 +28,7 @@ def barred(logits: jax.Array, exclude: tuple[int, ...]) -> jax.Array:
     return jnp.where(jnp.broadcast_to(mask, logits.shape), -jnp.inf, logits)
 
 
-def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()) -> jax.Array:
+def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: Sequence[int] = ()) -> jax.Array:
     """Entropy of each voxel's prediction, nats.
 
     softmax: -sum_c p_c log p_c, with log p from log-softmax, so that no probability underflows into log 0.
@@ -41,7 +42,7 @@ def voxel_entropy(logits: jax.Array, activation: str = "softmax", exclude: tuple
     Returns:
         `...`, float32, never below 0.
     """
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         return -jnp.sum(_p_log_p(jax.nn.log_softmax(logits, axis=-1)), axis=-1)
     return -jnp.sum(_p_log_p(jax.nn.log_sigmoid(logits)) + _p_log_p(jax.nn.log_sigmoid(-logits)), axis=-1)
@@ -53,19 +54,19 @@ def _p_log_p(log_p: jax.Array) -> jax.Array:
     return jnp.exp(log_p) * log_p
 
 
-def background(logits: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()) -> jax.Array:
+def background(logits: jax.Array, activation: str = "softmax", exclude: Sequence[int] = ()) -> jax.Array:
     """Probability that a voxel belongs to nothing: `... k` -> `...`. softmax: class 0; sigmoid: no channel."""
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         return jax.nn.softmax(logits, axis=-1)[..., 0]
     return jnp.exp(jnp.sum(jax.nn.log_sigmoid(-logits), axis=-1))
 
 
 def class_counts(
-    logits: jax.Array, weight: jax.Array, activation: str = "softmax", exclude: tuple[int, ...] = ()
+    logits: jax.Array, weight: jax.Array, activation: str = "softmax", exclude: Sequence[int] = ()
 ) -> jax.Array:
     """Weighted number of voxels predicted as each class: `b x y z k`, `b x y z` -> `k`, float32."""
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     if activation == "softmax":
         winner = jnp.argmax(logits, axis=-1)[..., None]
         chosen = winner == jnp.arange(logits.shape[-1])[(None,) * (logits.ndim - 1)]

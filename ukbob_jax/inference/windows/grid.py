@@ -4,7 +4,7 @@ The rules are those of MONAI's `sliding_window_inference`, so that results compa
 is host arithmetic on static shapes: it runs while a program is traced, never on the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 
 FLOOR = 1e-3  # smallest blending weight: the corners of a window still count
+SIGMA_SCALE = 0.125  # width of the gaussian as a fraction of the window; MONAI's and nnU-Net's
 
 
 class Grid(NamedTuple):
@@ -35,24 +36,25 @@ def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[
     Args:
         shape: x y z, voxels.
         roi: x y z, voxels; 0 or less takes the whole axis.
-        overlap: share of a window that its neighbour covers, in [0, 1); one number, or one per axis.
+        overlap: fraction of a window that its neighbour covers, in [0, 1); one number, or one per axis.
 
     Raises:
         ConfigError: a wrong number of entries, or an overlap outside [0, 1).
     """
-    overlaps = (float(overlap),) * 3 if np.ndim(overlap) == 0 else tuple(float(share) for share in overlap)
+    overlaps = tuple(map(float, np.ravel(overlap))) * (3 if np.ndim(overlap) == 0 else 1)
     if len(shape) != 3 or len(roi) != 3 or len(overlaps) != 3:
         raise ConfigError(
             f"sliding window: shape {tuple(shape)}, roi {tuple(roi)} and overlap {overlap} need 3 entries."
         )
-    if not all(0 <= share < 1 for share in overlaps):
+    if not all(0 <= fraction < 1 for fraction in overlaps):
         raise ConfigError(f"sliding window: overlap {overlap} is outside [0, 1). 0.5 is usual.")
-    size = tuple(int(r) if r > 0 else int(s) for r, s in zip(roi, shape))
-    padded = tuple(max(r, int(s)) for r, s in zip(size, shape))
-    before = tuple((p - int(s)) // 2 for p, s in zip(padded, shape))
-    corners = [axis_starts(p, r, share) for p, r, share in zip(padded, size, overlaps)]
-    bucket = tuple(
-        r + (len(c) - 1) * axis_step(p, r, share) for p, r, share, c in zip(padded, size, overlaps, corners)
+    size = _xyz(int(r) if r > 0 else int(s) for r, s in zip(roi, shape))
+    padded = _xyz(max(r, int(s)) for r, s in zip(size, shape))
+    before = _xyz((p - int(s)) // 2 for p, s in zip(padded, shape))
+    corners = [axis_starts(p, r, fraction) for p, r, fraction in zip(padded, size, overlaps)]
+    bucket = _xyz(
+        r + (len(c) - 1) * axis_step(p, r, fraction)
+        for p, r, fraction, c in zip(padded, size, overlaps, corners)
     )
     axis = int(np.argmax([len(c) for c in corners]))
     order = (axis, *(a for a in range(3) if a != axis))
@@ -60,7 +62,12 @@ def windows(shape: Sequence[int], roi: Sequence[int], overlap: float | Sequence[
     starts = np.empty((mesh[0].size, 3), np.int32)
     for a, grid in zip(order, mesh):
         starts[:, a] = grid.ravel()
-    return Grid(tuple(int(s) for s in shape), size, before, padded, bucket, starts, axis)
+    return Grid(_xyz(map(int, shape)), size, before, padded, bucket, starts, axis)
+
+
+def _xyz(values: Iterable[int]) -> tuple[int, int, int]:
+    x, y, z = values
+    return x, y, z
 
 
 def axis_starts(length: int, roi: int, overlap: float) -> np.ndarray:
@@ -96,33 +103,28 @@ def batches(starts: np.ndarray, batch: int, exact: bool = False) -> tuple[np.nda
     return starts[index].reshape(-1, batch, 3), counts.reshape(-1, batch)
 
 
-def drawn(starts: np.ndarray, windows: int, steps: int, seed: int) -> np.ndarray:
-    """Windows for each step: one random order after another is dealt out, so that all are seen equally often.
+def sample_windows(starts: np.ndarray, windows: int, steps: int, seed: int) -> np.ndarray:
+    """Sample windows for each step without replacement, one random order after another: all are seen equally often.
 
     Args:
         starts: `n 3`.
-        windows: for a step; all where there are fewer.
+        windows: for a step, at least 1; all where there are fewer.
         steps: how many steps, at least 1.
         seed: of the orders.
 
     Returns:
         `steps windows 3`.
-
-    Raises:
-        ConfigError: `windows` is below 1.
     """
-    if windows < 1:
-        raise ConfigError(f"etta: windows {windows} must be at least 1; None takes all.")
     windows, rng = min(windows, len(starts)), np.random.default_rng(seed)
     orders = [rng.permutation(len(starts)) for _ in range(-(-steps * windows // len(starts)))]
-    dealt = np.concatenate(orders)[: steps * windows]
-    return starts[dealt].reshape(steps, windows, 3)
+    chosen = np.concatenate(orders)[: steps * windows]
+    return starts[chosen].reshape(steps, windows, 3)
 
 
-def blend_weights(roi: Sequence[int], blend: str, sigma_scale: float = 0.125) -> np.ndarray:
+def blend_weights(roi: Sequence[int], blend: str) -> np.ndarray:
     """How much each voxel of a window counts where windows overlap: `x y z`, float32, in [0.001, 1].
 
-    "gaussian": the product over axes of exp(-(t - (roi - 1) / 2)**2 / (2 (sigma_scale roi)**2)), raised to
+    "gaussian": the product over axes of exp(-(t - (roi - 1) / 2)**2 / (2 (SIGMA_SCALE roi)**2)), raised to
     at least 0.001; "constant": 1.
 
     Raises:
@@ -133,16 +135,16 @@ def blend_weights(roi: Sequence[int], blend: str, sigma_scale: float = 0.125) ->
     if blend != "gaussian":
         raise ConfigError(f"sliding window: blend {blend!r} is not known. Use 'gaussian' or 'constant'.")
     x, y, z = (
-        np.exp(-((np.arange(r) - (r - 1) / 2) ** 2) / (2 * (sigma_scale * r) ** 2)).astype(np.float32)
+        np.exp(-((np.arange(r) - (r - 1) / 2) ** 2) / (2 * (SIGMA_SCALE * r) ** 2)).astype(np.float32)
         for r in roi
     )
     return np.maximum(x[:, None, None] * y[None, :, None] * z[None, None, :], np.float32(FLOOR))
 
 
-def shares(grid: Grid) -> list[np.ndarray]:
-    """What a voxel counts in each window that sees it, so that it counts once in all: three factors, one per axis.
+def coverage_weights(grid: Grid) -> list[np.ndarray]:
+    """Weight of a voxel in each window that covers it, so that it counts once in all: three factors, one per axis.
 
-    Each has the length of the bucket: 1 / (windows that see the plane), and 0 for planes outside the volume.
+    Each has the length of the bucket: 1 / (windows that cover the plane), and 0 for planes outside the volume.
     """
     factors = []
     for axis in range(3):

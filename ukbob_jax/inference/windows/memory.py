@@ -1,6 +1,6 @@
-"""How much memory a prediction needs, told before it starts, and refused with smaller settings where it cannot fit.
+"""How much memory a prediction needs: estimated before it starts, and refused with smaller settings where it cannot fit.
 
-The network's share is the most that is alive at once in its trace. XLA fuses some of that away and adds copies of its
+The network's part is the most that is alive at once in its trace. XLA fuses some of that away and adds copies of its
 own, so the figure is an estimate; what the sliding window holds beside it is known exactly.
 """
 
@@ -20,8 +20,8 @@ _FREE = {"broadcast_in_dim", "iota", "reshape", "squeeze", "expand_dims", "conve
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")
 
 
-class Plan(NamedTuple):
-    """What a scan will take; bytes."""
+class MemoryEstimate(NamedTuple):
+    """How much memory a scan needs; bytes."""
 
     bucket: tuple[int, int, int]  # voxels the scan is padded to: scans of one bucket share a program
     windows: int
@@ -48,26 +48,28 @@ def gb(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
-def check(plan: Plan, smaller: Mapping[str, Callable[[], Plan]]) -> None:
-    """Refuse a plan that does not fit, with the first of the smaller settings that does, or all of them.
+def check(estimate: MemoryEstimate, smaller: Mapping[str, Callable[[], MemoryEstimate]]) -> None:
+    """Refuse what does not fit, and name the first of the smaller settings that does, or all of them.
 
     Args:
-        smaller: setting to try -> the plan it gives, in the order of preference.
+        estimate: of the scan with its settings.
+        smaller: setting to try -> its estimate, in the order of preference.
+
     Raises:
         ConfigError: it does not fit.
     """
-    if plan.available is None or plan.total <= plan.available:
+    if estimate.available is None or estimate.total <= estimate.available:
         return
     tried = []
     for setting, make in smaller.items():
         other = make()
         tried.append(f"{setting} needs {gb(other.total)}")
-        if other.total <= plan.available:
+        if other.total <= estimate.available:
             tried = tried[-1:]
             break
     raise ConfigError(
-        f"this scan needs about {gb(plan.total)} (network {gb(plan.network)}, sums {gb(plan.sums)}, scan "
-        f"{gb(plan.scan)}), but {gb(plan.available)} are free. Smaller: {'; '.join(tried) or 'a smaller scan'}."
+        f"this scan needs about {gb(estimate.total)} (network {gb(estimate.network)}, sums {gb(estimate.sums)}, scan "
+        f"{gb(estimate.scan)}), but {gb(estimate.available)} are free. Smaller: {'; '.join(tried) or 'a smaller scan'}."
     )
 
 
@@ -76,7 +78,7 @@ def tree_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def available(device: jax.Device) -> int | None:
+def available(device: jax.Device) -> int | None:  # pyright: ignore[reportInvalidTypeForm]
     """Bytes that are free on a device; for the CPU the smaller of the machine's and the container's."""
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -104,7 +106,7 @@ def _peak(jaxpr: Any, platform: str) -> int:
     last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, core.Literal)}
     size = {v: _bytes(v) for v in (*jaxpr.invars, *jaxpr.constvars)}
     alive = most = sum(size.values())
-    given, branches = set(size), {}
+    inputs, branches = set(size), {}
     for i, equation in enumerate(jaxpr.eqns):
         if equation.primitive.name == "platform_index":
             branches[equation.outvars[0]] = _branch(equation.params["platforms"], platform)
@@ -114,7 +116,7 @@ def _peak(jaxpr: Any, platform: str) -> int:
         size |= out
         alive += sum(out.values())
         for v in {v for v in (*equation.invars, *equation.outvars) if not isinstance(v, core.Literal)}:
-            if last.get(v, i) == i and v not in given:
+            if last.get(v, i) == i and v not in inputs:
                 alive -= size.pop(v, 0)
     return most
 
@@ -134,13 +136,13 @@ def _subs(equation: Any, branches: Mapping[Any, int]) -> list[Any]:
     index = equation.invars[0] if equation.invars else None
     if equation.primitive.name == "cond" and not isinstance(index, core.Literal) and index in branches:
         return [equation.params["branches"][branches[index]].jaxpr]
-    found = []
+    programs = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             jaxpr = getattr(item, "jaxpr", item)
             if hasattr(jaxpr, "eqns"):
-                found.append(jaxpr)
-    return found
+                programs.append(jaxpr)
+    return programs
 
 
 def _bytes(variable: Any) -> int:

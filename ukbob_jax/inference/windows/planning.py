@@ -1,110 +1,105 @@
-"""Which program a scan needs, and whether it fits: asked before anything is compiled."""
+"""Which program a scan needs, and whether it fits in memory; decided before anything is compiled."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import memory
-from ukbob_jax.inference.windows.memory import Plan
+from ukbob_jax.inference.windows.memory import MemoryEstimate
+from ukbob_jax.inference.windows.window import Window
 
-HOST_BYTES = (
-    16  # per voxel of the scan as stored, beside its channels: labels, entropy, confidence, resampling
-)
+# bytes per voxel of the scan as stored, beside its channels: labels, entropy, confidence, resampling
+HOST_BYTES = 16
 
 
 class Planner:
-    """Remembers the buckets met so far; a new one is planned, checked and announced."""
+    """Remembers the buckets met so far; memory for a new one is estimated, checked and announced."""
 
     def __init__(
         self,
         model: nn.Module,
         variables: tuple[Any, Any],
         members: int,
-        roi: Sequence[int],
-        announce: Callable[[Plan], None] | None,
+        announce: Callable[[MemoryEstimate], None] | None,
     ) -> None:
-        """Args: the network, its (params, other collections), how many are averaged, and its window."""
+        """Remember the network.
+
+        Args:
+            model: Flax module.
+            variables: its parameters, and its other collections.
+            members: how many networks are averaged.
+            announce: called with every new estimate that fits.
+        """
         self.model = model
         self.variables = variables
         self.members = members
-        self.roi = roi
         self.announce = announce
-        self.plans: dict[tuple, Plan] = {}  # one per compiled program
+        self.estimates: dict[tuple, MemoryEstimate] = {}  # one per compiled program
         self._peaks: dict[tuple, tuple[int, int]] = {}
 
     def check(
         self,
         shape: tuple[int, ...],
-        native: tuple[int, int, int],
+        native: tuple[int, ...],
         views: int,
         adapts: bool,
-        *,
-        overlap: float | Sequence[float],
-        batch: int,
-    ) -> Plan:
-        """The plan for a scan of `x y z c`; the same as before for a scan of the same bucket.
+        window: Window,
+    ) -> MemoryEstimate:
+        """Estimate the memory for a scan; the estimate is kept for scans of the same bucket.
 
         Args:
-            native: x y z of the file, onto which labels are brought back.
+            shape: of the scan as the network takes it, x y z c.
+            native: x y z of the file, onto whose grid labels are resampled.
             views: how many are averaged.
             adapts: whether gradients are taken.
+            window: its size, and how it slides.
 
         Raises:
-            ConfigError: it does not fit; names smaller settings.
+            ConfigError: the scan does not fit; the message names smaller settings.
         """
-        grid = grids.windows(shape[:3], self.roi, overlap)
-        key = (
-            grid.bucket,
-            shape[3],
-            views,
-            adapts,
-            overlap if np.ndim(overlap) == 0 else tuple(overlap),
-            batch,
-        )
-        if key in self.plans:
-            return self.plans[key]
-        plan = self.plan(grid, shape[3], native, views, adapts, batch)
-        smaller = {}
-        if batch > 1:
-            smaller["a batch of 1 window"] = lambda: self.plan(grid, shape[3], native, views, adapts, 1)
-        if adapts:
-            smaller["no adaptation and a batch of 1"] = lambda: self.plan(
-                grid, shape[3], native, views, False, 1
-            )
-        memory.check(plan, smaller)
-        self.plans[key] = plan
-        if self.announce is not None:
-            self.announce(plan)
-        return plan
+        grid = grids.windows(shape[:3], window.roi, window.overlap)
+        key = (grid.bucket, shape[3], views, adapts, window.overlap, window.batch)
+        if key in self.estimates:
+            return self.estimates[key]
 
-    def plan(
+        def estimate(adapts: bool, batch: int) -> MemoryEstimate:
+            return self._estimate(grid, shape[3], native, views, adapts, batch)
+
+        first = estimate(adapts, window.batch)
+        smaller: dict[str, Callable[[], MemoryEstimate]] = {}
+        if window.batch > 1:
+            smaller["a batch of 1 window"] = lambda: estimate(adapts, 1)
+        if adapts:
+            smaller["no adaptation and a batch of 1"] = lambda: estimate(False, 1)
+        memory.check(first, smaller)
+        self.estimates[key] = first
+        if self.announce is not None:
+            self.announce(first)
+        return first
+
+    def _estimate(
         self,
         grid: grids.Grid,
         channels: int,
-        native: tuple[int, int, int],
+        native: tuple[int, ...],
         views: int,
         adapts: bool,
         batch: int,
-    ) -> Plan:
-        """What a scan with these windows takes."""
+    ) -> MemoryEstimate:
+        """Memory for a scan with these windows."""
         batch = min(batch, len(grid.starts))
         classes, network = self._peak(grid.roi, channels, batch, adapts)
         voxels, planes = math.prod(grid.bucket), math.prod(grid.bucket) // grid.bucket[grid.axis]
         several = views > 1 or self.members > 1
         window = 4 * batch * math.prod(grid.roi) * classes
         device = jax.local_devices()[0]
-        host = (
-            HOST_BYTES * math.prod(native) + 8 * math.prod(native) * channels
-            if device.platform == "cpu"
-            else 0
-        )
-        return Plan(
+        host = (HOST_BYTES + 8 * channels) * math.prod(native) if device.platform == "cpu" else 0
+        return MemoryEstimate(
             bucket=grid.bucket,
             windows=len(grid.starts),
             weights=memory.tree_bytes(self.variables) * (self.members + int(adapts)),
@@ -115,13 +110,13 @@ class Planner:
         )
 
     def _peak(self, roi: tuple[int, int, int], channels: int, batch: int, adapts: bool) -> tuple[int, int]:
-        """Classes, and bytes of activations of a call; with gradients, one window at a time is adapted to."""
+        """Classes, and bytes of activations of a call. Adaptation takes gradients of one window at a time."""
         key = (roi, channels, batch, adapts)
         if key not in self._peaks:
             params, state = self.variables
 
             def forward(params: Any, x: jax.Array) -> jax.Array:
-                return self.model.apply({"params": params, **state}, x)
+                return cast(jax.Array, self.model.apply({"params": params, **state}, x))
 
             x = jax.ShapeDtypeStruct((batch, *roi, channels), jnp.float32)
             out = jax.eval_shape(forward, params, x)

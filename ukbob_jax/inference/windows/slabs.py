@@ -20,7 +20,8 @@ from jax import lax
 
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import sliding
-from ukbob_jax.inference.windows.entropy import LOWEST, barred, voxel_entropy
+from ukbob_jax.inference.windows.entropy import LOWEST, mask_classes, voxel_entropy
+from ukbob_jax.inference.windows.window import Window
 
 
 class Segmentation(NamedTuple):
@@ -35,11 +36,10 @@ def segment(
     apply: sliding.Apply,
     variables: Any,
     volume: jax.Array | np.ndarray,
-    roi: Sequence[int],
+    window: Window,
     *,
     exclude: Sequence[int] = (),
     region_labels: Sequence[int] = (),
-    **settings: Any,
 ) -> Segmentation:
     """Labels, entropy and confidence from the blended logits of overlapping windows.
 
@@ -49,27 +49,24 @@ def segment(
         apply: `(variables, b *roi c)` -> `b *roi k`, k at most 256; for a Flax module `sliding.ModuleApply(module)`.
         variables: pytree of arrays; new values compile nothing. For a Flax module `{"params": params}`.
         volume: `x y z c`.
-        roi: window, voxels, x y z; 0 or less takes the whole axis.
+        window: its size, and how it slides.
         exclude: classes that are never predicted and get no probability.
         region_labels: for a network of regions that overlap (sigmoid): a voxel gets region_labels[c] where channel c
-            is above one half, later channels over earlier ones, and 0 where none is. Empty: classes exclude each
+            is above one half, later channels overwrite earlier ones, and 0 where none is. Empty: classes exclude each
             other (softmax).
-        **settings: `overlap`, `blend`, `batch`, `pad`, `sigma_scale` of `sliding.sliding_window`.
 
     Raises:
         ConfigError: settings that cannot be used, a volume that is not `x y z c`.
     """
-    made = sliding.make_settings(roi, **settings)
     volume = sliding.check_volume(volume)
-    grid = grids.windows(volume.shape[:3], made.roi, made.overlap)
-    padded = sliding.pad_volume(volume, grid, grid.bucket, made.pad)
-    static = dataclasses.replace(made, roi=grid.roi)
+    grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
+    padded = sliding.pad_volume(volume, grid, grid.bucket)
     whole = _segment(
         apply,
         variables,
         padded,
-        *grids.batches(grid.starts, made.batch),
-        static,
+        *grids.batches(grid.starts, window.batch),
+        dataclasses.replace(window, roi=grid.roi),
         grid.axis,
         tuple(exclude),
         tuple(region_labels),
@@ -80,7 +77,7 @@ def segment(
 
 def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentation:
     """Label, entropy and confidence of each voxel: `... k` float32 -> three of `...`."""
-    logits = barred(logits, exclude)
+    logits = mask_classes(logits, exclude)
     label = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
     # with z = logits - max: H = log sum e^z - (sum z e^z) / sum e^z, and the largest p is 1 / sum e^z
     z = jnp.maximum(logits - jnp.max(logits, axis=-1, keepdims=True), LOWEST)
@@ -99,21 +96,21 @@ def reduce_regions(logits: jax.Array, region_labels: tuple[int, ...]) -> Segment
     return Segmentation(label, voxel_entropy(logits, "sigmoid"), confidence)
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "settings", "axis", "exclude", "region_labels"))
+@functools.partial(jax.jit, static_argnames=("apply", "window", "axis", "exclude", "region_labels"))
 def _segment(
     apply: sliding.Apply,
     variables: Any,
     volume: jax.Array,
     starts: jax.Array,
     counts: jax.Array,
-    settings: sliding.Settings,
+    window: Window,
     axis: int,
     exclude: tuple[int, ...],
     region_labels: tuple[int, ...],
 ) -> Segmentation:
     """`segment` of a bucket, `x y z c`, with windows at `starts`, `m batch 3`; `counts`, `m batch`, 0 for fillings."""
-    roi, shape, depth = settings.roi, volume.shape[:3], settings.roi[axis]
-    weight = jnp.asarray(grids.blend_weights(roi, settings.blend, settings.sigma_scale))[..., None]
+    roi, shape, depth = tuple(window.roi), volume.shape[:3], window.roi[axis]
+    weight = jnp.asarray(grids.blend_weights(roi, window.blend))[..., None]
     k = sliding.num_outputs(apply, variables, starts.shape[1], roi, volume.shape[3], volume.dtype)
 
     def finish(first: jax.Array, last: jax.Array, sums: tuple, out: tuple) -> tuple[jax.Array, tuple]:
@@ -139,9 +136,9 @@ def _segment(
 
         return lax.fori_loop(0, jnp.where(by > 0, shape[along], 0), row, sums)
 
-    def add_window(state: tuple, window: tuple) -> tuple[tuple, None]:
+    def add_window(state: tuple, xs: tuple) -> tuple[tuple, None]:
         first, sums, out = state  # first: the plane the sums begin at
-        start, count, logits = window  # 3, scalar, *roi k
+        start, count, logits = xs  # 3, scalar, *roi k
         # Sums move up by as far as labels got: this order lets XLA work in place, without copies of them.
         done, out = finish(first, start[axis], sums, out)
         sums = advance(done - first, sums)

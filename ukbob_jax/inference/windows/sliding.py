@@ -7,30 +7,19 @@ without ever holding classes x volume.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import lax
+from jax import core, lax
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.windows import grid as grids
+from ukbob_jax.inference.windows.window import Window
 
 Apply = Callable[[Any, jax.Array], jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How windows are laid and blended; hashable, since a program is compiled per setting."""
-
-    roi: tuple[int, ...]  # voxels, x y z; 0 or less: the whole axis
-    overlap: tuple[float, ...] | float = 0.5
-    blend: str = "gaussian"
-    batch: int = 4
-    pad: float | str = 0.0  # value around a volume smaller than the window, or "edge": its nearest voxel
-    sigma_scale: float = 0.125
 
 
 WANTS_VALUES = (  # what JAX raises where a function needs the values of its arrays, as numpy does
@@ -45,18 +34,16 @@ def sliding_window(
     predict: Callable[[jax.Array], jax.Array],
     volume: jax.Array | np.ndarray,
     roi: Sequence[int],
-    overlap: float | Sequence[float] = 0.5,
-    blend: str = "gaussian",
-    batch: int = 4,
-    *,
-    pad: float | str = 0.0,
-    sigma_scale: float = 0.125,
+    overlap: float | Sequence[float] = Window.overlap,
+    blend: str = Window.blend,
+    batch: int = Window.batch,
 ) -> jax.Array:
     """Blend the predictions of overlapping windows into logits for the whole volume.
 
-    The numbers are those of MONAI's `sliding_window_inference`. `predict` is traced into one program with the
+    The numbers are those of MONAI's `sliding_window_inference`; a volume smaller than the window is surrounded by
+    zeros. `predict` is traced into one program with the
     loop, always on exactly `batch` windows; the program is kept for as long as the same `predict` (by `==` and hash)
-    comes with the same shapes and settings. A `predict` made anew for each call is compiled anew, and arrays that it
+    comes with the same shapes and window. A `predict` made anew for each call is compiled anew, and arrays that it
     closes over stay those of the first call, as in `jax.jit`: hand parameters to `sliding_window_params` instead.
     A `predict` that cannot be traced, since it needs the values (numpy, another framework), is called batch by batch
     on the host.
@@ -65,11 +52,9 @@ def sliding_window(
         predict: `b *roi c` -> `b *roi k`.
         volume: `x y z c`.
         roi: window, voxels, x y z; 0 or less takes the whole axis.
-        overlap: share of a window its neighbour covers, in [0, 1); one number or one per axis.
+        overlap: fraction of a window that its neighbour covers, in [0, 1); one number, or one per axis.
         blend: "gaussian" or "constant".
         batch: windows in a call of `predict`.
-        pad: value around a volume smaller than the window, or "edge" to repeat its border.
-        sigma_scale: width of the gaussian as a share of the window.
 
     Returns:
         logits `x y z k`, float32.
@@ -77,18 +62,17 @@ def sliding_window(
     Raises:
         ConfigError: settings that cannot be used, a volume that is not `x y z c`.
     """
-    settings = make_settings(roi, overlap, blend, batch, pad, sigma_scale)
-    volume = check_volume(volume)
+    window, volume = Window(roi, overlap, blend, batch), check_volume(volume)
     try:
-        return _logits(_Closed(predict), None, volume, settings)
+        return _logits(_Closed(predict), None, volume, window)
     except WANTS_VALUES:
-        if isinstance(volume, jax.core.Tracer):  # inside the caller's jit there are no values to hand out
+        if isinstance(volume, core.Tracer):  # inside the caller's jit there are no values to hand out
             raise
-        return _logits_on_host(predict, np.asarray(volume), settings)
+        return _logits_on_host(predict, np.asarray(volume), window)
 
 
 def sliding_window_params(
-    apply: Apply, variables: Any, volume: jax.Array | np.ndarray, roi: Sequence[int], **settings: Any
+    apply: Apply, variables: Any, volume: jax.Array | np.ndarray, window: Window
 ) -> jax.Array:
     """`sliding_window` with `predict(x) = apply(variables, x)`; new values in `variables` compile nothing.
 
@@ -96,25 +80,9 @@ def sliding_window_params(
         apply: `(variables, b *roi c)` -> `b *roi k`; for a Flax module `ModuleApply(module)`.
         variables: any pytree of arrays; for a Flax module `{"params": params, **model_state}`.
         volume: `x y z c`.
-        roi: window, voxels, x y z.
-        **settings: `overlap`, `blend`, `batch`, `pad`, `sigma_scale` of `sliding_window`.
+        window: its size, and how it slides.
     """
-    return _logits(apply, variables, check_volume(volume), make_settings(roi, **settings))
-
-
-def make_settings(
-    roi: Sequence[int],
-    overlap: float | Sequence[float] = 0.5,
-    blend: str = "gaussian",
-    batch: int = 4,
-    pad: float | str = 0.0,
-    sigma_scale: float = 0.125,
-) -> Settings:
-    """The settings as a hashable value."""
-    if isinstance(pad, str) and pad != "edge":
-        raise ConfigError(f"sliding window: pad {pad!r} is not known. Give a number, or 'edge'.")
-    per_axis = float(overlap) if np.ndim(overlap) == 0 else tuple(float(share) for share in overlap)
-    return Settings(tuple(int(r) for r in roi), per_axis, blend, int(batch), pad, float(sigma_scale))
+    return _logits(apply, variables, check_volume(volume), window)
 
 
 def check_volume(volume: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
@@ -127,19 +95,18 @@ def check_volume(volume: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 
 
 def pad_volume(
-    volume: jax.Array | np.ndarray, grid: grids.Grid, shape: tuple[int, int, int], pad: float | str
+    volume: jax.Array | np.ndarray, grid: grids.Grid, shape: tuple[int, int, int]
 ) -> jax.Array | np.ndarray:
-    """Put a volume, `x y z` or `x y z c`, where its windows expect it in a volume of `shape`.
+    """Put a volume, `x y z c`, where its windows expect it in a volume of `shape` that is 0 elsewhere.
 
     numpy arrays are padded on the host, where a new shape compiles nothing.
     """
     xp = np if isinstance(volume, np.ndarray) else jnp
     width = [(b, p - s - b) for b, p, s in zip(grid.before, shape, volume.shape)]
-    width += [(0, 0)] * (volume.ndim - 3)
-    return xp.pad(volume, width, mode="edge") if pad == "edge" else xp.pad(volume, width, constant_values=pad)
+    return xp.pad(volume, [*width, (0, 0)])
 
 
-def cut(volume: jax.Array, starts: jax.Array, roi: tuple[int, ...]) -> jax.Array:
+def cut(volume: jax.Array, starts: jax.Array, roi: Sequence[int]) -> jax.Array:
     """Windows of a volume, `x y z ...` -> `b *roi ...`, with corners `starts`, `b 3`."""
     rest = volume.shape[3:]
     return jax.vmap(lambda s: lax.dynamic_slice(volume, (*s, *(0,) * len(rest)), (*roi, *rest)))(starts)
@@ -156,7 +123,7 @@ class ModuleApply:
 
     def __call__(self, variables: Any, x: jax.Array) -> jax.Array:
         """Logits `b x y z k` of windows `b x y z c`."""
-        return self.module.apply(variables, x)
+        return cast(jax.Array, self.module.apply(variables, x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +137,7 @@ class _Closed:
 
 
 def num_outputs(
-    apply: Apply, variables: Any, batch: int, roi: tuple[int, ...], channels: int, dtype: Any
+    apply: Apply, variables: Any, batch: int, roi: Sequence[int], channels: int, dtype: Any
 ) -> int:
     """Channels of the prediction; a ConfigError if its voxels are not the window's."""
     out = jax.eval_shape(apply, variables, jax.ShapeDtypeStruct((batch, *roi, channels), dtype))
@@ -184,18 +151,18 @@ def _check_output(out: tuple[int, ...], windows: tuple[int, ...]) -> None:
         raise ConfigError(f"predict gave shape {out} for windows {windows}; b x y z k is needed.")
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "settings"))
-def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("apply", "window"))
+def _logits(apply: Apply, variables: Any, volume: jax.Array, window: Window) -> jax.Array:
     volume = jnp.asarray(volume)
     shape = volume.shape[:3]
-    grid = grids.windows(shape, settings.roi, settings.overlap)
-    starts, counts = grids.batches(grid.starts, settings.batch, exact=True)
-    weight = jnp.asarray(grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale))[..., None]
-    padded = pad_volume(volume, grid, grid.padded, settings.pad)
+    grid = grids.windows(shape, window.roi, window.overlap)
+    starts, counts = grids.batches(grid.starts, window.batch, exact=True)
+    weight = jnp.asarray(grids.blend_weights(grid.roi, window.blend))[..., None]
+    padded = jnp.asarray(pad_volume(volume, grid, grid.padded))
     k = num_outputs(apply, variables, starts.shape[1], grid.roi, volume.shape[3], volume.dtype)
 
-    def add_window(sums: tuple, window: tuple) -> tuple[tuple, None]:
-        start, count, logits = window  # 3, scalar, *roi k
+    def add_window(sums: tuple, xs: tuple) -> tuple[tuple, None]:
+        start, count, logits = xs  # 3, scalar, *roi k
         w = weight * count
         return tuple(add_at(total, part, (*start, 0)) for total, part in zip(sums, (logits * w, w))), None
 
@@ -211,18 +178,18 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, settings: Settings)
     )
 
 
-def _logits_on_host(predict: Callable[[jax.Array], Any], volume: np.ndarray, settings: Settings) -> jax.Array:
+def _logits_on_host(predict: Callable[[jax.Array], Any], volume: np.ndarray, window: Window) -> jax.Array:
     """`_logits` for a prediction that cannot be traced."""
-    grid = grids.windows(volume.shape[:3], settings.roi, settings.overlap)
-    weight = grids.blend_weights(grid.roi, settings.blend, settings.sigma_scale)[..., None]
-    padded = pad_volume(volume, grid, grid.padded, settings.pad)
-    total, weights = None, np.zeros((*grid.padded, 1), np.float32)
-    for starts, counts in zip(*grids.batches(grid.starts, settings.batch, exact=True)):
+    grid = grids.windows(volume.shape[:3], window.roi, window.overlap)
+    weight = grids.blend_weights(grid.roi, window.blend)[..., None]
+    padded = pad_volume(volume, grid, grid.padded)
+    total, weights = np.zeros((*grid.padded, 0), np.float32), np.zeros((*grid.padded, 1), np.float32)
+    for starts, counts in zip(*grids.batches(grid.starts, window.batch, exact=True)):
         places = [tuple(slice(a, a + r) for a, r in zip(start, grid.roi)) for start in starts]
         x = np.stack([padded[place] for place in places])
         logits = np.asarray(predict(jnp.asarray(x)), np.float32)
         _check_output(logits.shape, x.shape)
-        total = np.zeros((*grid.padded, logits.shape[4]), np.float32) if total is None else total
+        total = total if total.shape[3] else np.zeros((*grid.padded, logits.shape[4]), np.float32)
         for place, count, part in zip(places, counts, logits):
             total[place] += part * weight * count
             weights[place] += weight * count

@@ -5,6 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -14,6 +15,8 @@ from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import figures, metrics
+from ukbob_jax.inference.options import from_config
+from ukbob_jax.inference.windows.averaging import averaged
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
 from ukbob_jax.regions import Regions
@@ -76,20 +79,22 @@ def scored_classes(config: Config, data: TrainingData) -> dict[str, int]:
 def predictor(
     config: Config, data: TrainingData, model: nn.Module
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Return (variables, image `x y z c`) -> label map `x y z`, with windows of the size of training's crops."""
+    """Return (variables, image `x y z c`) -> label map `x y z`, with windows of the size of training's crops.
+
+    Windows, views and arithmetic are those of `config.inference`, as for whoever predicts with the network later.
+    """
+    options, dtype = from_config(config), config.inference.dtype
+    apply = ModuleApply(model.clone(dtype=jnp.dtype(dtype)) if dtype else model)
     exclude = tuple(i for i, name in data.names.items() if name == anatomy.NAMES[anatomy.UNUSED])
+    regions = data.regions
 
     def predict(variables: Any, image: np.ndarray) -> np.ndarray:
         result = segment(
-            ModuleApply(model),
-            variables,
+            *averaged(apply, [variables], options.views, data.names, exclude=exclude, regions=bool(regions)),
             image,
-            tuple(config.data.crop),
+            options.window(config.data.crop),
             exclude=exclude,
-            region_labels=data.regions.region_labels if data.regions else (),
-            overlap=config.inference.overlap,
-            blend=config.inference.blend,
-            batch=config.inference.batch,
+            region_labels=regions.region_labels if regions else (),
         )
         return np.asarray(result.labels)
 

@@ -68,7 +68,9 @@ def otsu(values: np.ndarray) -> float:
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
     """`x y z` bool with the holes of every axial slice filled."""
-    return np.stack([ndimage.binary_fill_holes(mask[:, :, z]) for z in range(mask.shape[2])], axis=-1)
+    return np.stack(
+        [np.asarray(ndimage.binary_fill_holes(mask[:, :, z])) for z in range(mask.shape[2])], axis=-1
+    )
 
 
 def _close(mask: np.ndarray, radii: list[int]) -> np.ndarray:

@@ -77,7 +77,7 @@ def join(stations: Stations, contrasts: Sequence[str], spacing_mm: Sequence[floa
     inside = body.body_mask(_signal(array, contrasts), spacing, numbers)
     halves = (
         swap.indicators(
-            *(array[..., contrasts.index(name)] for name in ("fat", "water")), inside, numbers, spacing
+            array[..., contrasts.index("fat")], array[..., contrasts.index("water")], inside, numbers, spacing
         )
         if {"fat", "water"} <= set(contrasts)
         else []

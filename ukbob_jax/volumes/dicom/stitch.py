@@ -40,12 +40,12 @@ class Part(NamedTuple):
         weights: `z`, positive.
     """
 
-    start: tuple[int, int, int]
+    start: tuple[int, ...]
     channels: tuple[np.ndarray, ...]
     weights: np.ndarray
 
     @property
-    def box(self) -> tuple[slice, slice, slice]:
+    def box(self) -> tuple[slice, ...]:
         """The voxels of the grid that the station covers."""
         return tuple(slice(low, low + n) for low, n in zip(self.start, self.channels[0].shape))
 

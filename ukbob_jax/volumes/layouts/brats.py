@@ -48,8 +48,11 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def _case(folder: pathlib.Path) -> Case:
     found = _files(folder)
-    images = [next((found[name] for name in spellings if name in found), None) for spellings in CONTRASTS]
-    if None in images:
-        missing = " or ".join(CONTRASTS[images.index(None)])
-        raise MismatchError(f"{folder}: no file for {missing}; found {', '.join(sorted(found))}.")
+    images = []
+    for spellings in CONTRASTS:
+        name = next((name for name in spellings if name in found), None)
+        if name is None:
+            missing = " or ".join(spellings)
+            raise MismatchError(f"{folder}: no file for {missing}; found {', '.join(sorted(found))}.")
+        images.append(found[name])
     return Case(folder.name, tuple(images), {LABEL_SET: found[LABEL]} if LABEL in found else {})

@@ -53,11 +53,12 @@ def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
             raise MismatchError(f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing.")
         found.append(path)
     folder = root / f"labels{ending}"
-    labels = scans(folder) if split == "train" or _filled(folder) else dict.fromkeys(channels)
-    if labels.keys() != channels.keys():
+    labelled = split == "train" or _filled(folder)
+    labels = scans(folder) if labelled else {}
+    if labelled and labels.keys() != channels.keys():
         differ = sorted(labels.keys() ^ channels.keys())
         raise MismatchError(f"{folder}: images and labels do not match for {listed(differ)}.")
     return [
-        Case(name, tuple(paths), {LABEL_SET: labels[name]} if labels[name] else {}, split)
+        Case(name, tuple(paths), {LABEL_SET: labels[name]} if labelled else {}, split)
         for name, paths in channels.items()
     ]

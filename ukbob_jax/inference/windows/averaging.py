@@ -1,7 +1,7 @@
-"""Several looks at a window as one: the mean probability of several networks, of mirrored and of rescaled views.
+"""The mean probability of several networks and of mirrored or rescaled views of a window, in place of one network's.
 
-An `Average` takes the place of a network in the sliding window. Its logits are the logarithm of the mean probability,
-so that what follows (blending, argmax, entropy) is the same as for one network.
+Its logits are the logarithm of the mean probability (the arithmetic mean of an ensemble, as nnU-Net averages folds and
+mirrored views), so that what follows (blending, argmax, entropy) is the same as for one network.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from ukbob_jax import anatomy
-from ukbob_jax.inference.windows.entropy import barred
+from ukbob_jax.inference.windows.entropy import mask_classes
 from ukbob_jax.inference.windows.sliding import Apply
 
 SMALLEST = 1e-37  # a probability whose logarithm is finite in float32
@@ -41,8 +41,8 @@ class Average:
     of this side, the other views which lobe.
 
     Attributes:
-        apply: of one network.
-        views: what is averaged; at least one not mirrored where there are lobes.
+        apply: one network, `(variables, b x y z c)` -> logits `b x y z k`.
+        views: averaged; at least one is not mirrored where there are lobes.
         exclude: classes that get no probability.
         mirror: per class its group and the group's mirror image, as `anatomy.mirror_groups`; empty where no class
             has a side.
@@ -56,32 +56,37 @@ class Average:
     activation: str = "softmax"
 
     def __call__(self, members: Any, x: jax.Array) -> jax.Array:
-        """`members`: the variables of all networks, each leaf with a leading axis of the same length."""
+        """Average over networks and views.
+
+        Args:
+            members: the variables of all networks, each leaf with a leading axis of the same length.
+            x: windows, `b x y z c`.
+        """
         count = jax.tree.leaves(members)[0].shape[0]
-        which = np.stack(np.meshgrid(np.arange(count), np.arange(len(self.views)), indexing="ij"), -1)
+        pairs = np.stack(np.meshgrid(np.arange(count), np.arange(len(self.views)), indexing="ij"), -1)
         flags = jnp.asarray([view.mirrored for view in self.views])
         scales = jnp.asarray([view.scale for view in self.views], x.dtype)
 
-        def look(sums: tuple, index: jax.Array) -> tuple[tuple, None]:
+        def add_view(sums: tuple, index: jax.Array) -> tuple[tuple, None]:
             variables = jax.tree.map(lambda leaf: leaf[index[0]], members)
             mirrored = flags[index[1]]
             shown = jnp.where(mirrored, jnp.flip(x, 1), x) * scales[index[1]]
-            logits = barred(self.apply(variables, shown).astype(jnp.float32), self.exclude)
+            logits = mask_classes(self.apply(variables, shown).astype(jnp.float32), self.exclude)
             p = jax.nn.softmax(logits) if self.activation == "softmax" else jax.nn.sigmoid(logits)
             p = jnp.where(mirrored, jnp.flip(p, 1), p)
             return (sums[0] + jnp.where(mirrored, 0.0, p), sums[1] + jnp.where(mirrored, p, 0.0)), None
 
         variables = jax.tree.map(lambda leaf: leaf[0], members)
         zeros = jnp.zeros(jax.eval_shape(self.apply, variables, x).shape, jnp.float32)
-        plain, turned = lax.scan(look, (zeros, zeros), jnp.asarray(which.reshape(-1, 2)))[0]
+        plain, turned = lax.scan(add_view, (zeros, zeros), jnp.asarray(pairs.reshape(-1, 2)))[0]
         if any(view.mirrored for view in self.views):
             plain = plain + (self._exchanged(turned, plain) if self.mirror else turned)
-        mean = plain / which[..., 0].size
+        mean = plain / pairs[..., 0].size
         rest = jnp.log(jnp.maximum(1 - mean, SMALLEST)) if self.activation == "sigmoid" else 0.0
         return jnp.log(jnp.maximum(mean, SMALLEST)) - rest
 
     def _exchanged(self, turned: jax.Array, plain: jax.Array) -> jax.Array:
-        """Probabilities of mirrored views under the names they have in the scan; within a lung as `plain` has it."""
+        """Rename the probabilities of mirrored views to the sides of the scan; lobes of a lung are split as in `plain`."""
         k = turned.shape[-1]
         own, other = np.zeros((2, k, k), np.float32)  # from, to
         for c, (group, image) in enumerate(self.mirror):
@@ -105,3 +110,38 @@ def mirror_table(names: Mapping[int, str], count: int) -> tuple[tuple[tuple[int,
     """
     groups = anatomy.mirror_groups(dict(names))
     return tuple(groups.get(c, ((c,), (c,))) for c in range(count))
+
+
+def averaged(
+    apply: Apply,
+    members: Sequence[Any],
+    views: Sequence[View],
+    names: Mapping[int, str],
+    *,
+    exclude: tuple[int, ...] = (),
+    regions: bool = False,
+) -> tuple[Apply, Any]:
+    """One prediction from several networks and views; a single network seen plainly is left as it is.
+
+    Args:
+        apply: `(variables, b x y z c)` -> logits `b x y z k`.
+        members: the variables of each network.
+        views: averaged.
+        names: class -> name, of all classes.
+        exclude: classes that get no probability.
+        regions: whether channels are regions that overlap (sigmoid); they have no sides.
+
+    Returns:
+        What to call in place of `apply`, and with which variables.
+
+    Raises:
+        ConfigError: a mirrored view, and a structure of one side without that of the other.
+    """
+    if len(members) == 1 and tuple(views) == PLAIN:
+        return apply, members[0]
+    mirror = ()
+    if any(view.mirrored for view in views) and not regions:
+        used = {c: name for c, name in names.items() if c not in exclude}
+        mirror = mirror_table(used, max(names) + 1)
+    activation = "sigmoid" if regions else "softmax"
+    return Average(apply, tuple(views), exclude, mirror, activation), stack(members)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ukbob_jax import anatomy
-from ukbob_jax.inference import averaging
-from ukbob_jax.inference.averaging import Average, View
+from ukbob_jax.inference.windows import averaging
+from ukbob_jax.inference.windows.averaging import Average, View
 
 NAMES = {
     0: "background", 1: "kidney_right", 2: "kidney_left", 3: "liver", 4: "lung_upper_lobe_left",
