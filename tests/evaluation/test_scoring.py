@@ -7,6 +7,7 @@ import pytest
 
 from ukbob_jax import anatomy
 from ukbob_jax.evaluation import metrics, scoring, zero_shot
+from ukbob_jax.regions import Regions
 from ukbob_jax.volumes.volume import Volume
 
 
@@ -41,19 +42,41 @@ def test_each_organ_has_its_tolerance():
     assert rows["b"]["nsd"] == metrics.surface(pred, true, (1, 1, 1), 4, 1.0).nsd[2] > rows["a"]["nsd"]
 
 
-def test_organs_that_were_not_looked_for_have_no_score():
+def test_organs_that_were_not_annotated_have_no_score():
     pred, true = maps()
     volumes = Volume(pred, np.eye(4)), Volume(true, np.eye(4))
-    known = np.arange(256) != 2
-    rows = scoring.score(*volumes, {1: "a", 2: "b"}, surface=True, known=known)
+    annotated = np.arange(256) != 2
+    rows = scoring.score(*volumes, {1: "a", 2: "b"}, surface=True, annotated=annotated)
     whole = scoring.score(*volumes, {1: "a", 2: "b"}, surface=True)
     assert rows["a"] == whole["a"] and set(rows["b"]) == set(whole["b"]) and set(rows["b"].values()) == {None}
     regions = scoring.score(
-        *volumes, {0: "outer", 1: "inner"}, surface=False, regions=((1, 2), (1,)), known=known
+        *volumes,
+        {0: "outer", 1: "inner"},
+        surface=False,
+        regions=Regions(("outer", "inner"), ((1, 2), (1,)), (2, 1), {}),
+        annotated=annotated,
     )
     assert regions["outer"]["dice"] is None and regions["inner"]["dice"] == whole["a"]["dice"]
     summary = scoring.summarise([{"subject": "s", "method": "off", "organ": k, **v} for k, v in rows.items()])
     assert summary["off"]["dice"] == rows["a"]["dice"] and summary["off"]["volumes"]["b"]["count"] == 0
+
+
+def test_lesions_are_more_columns_and_change_no_other():
+    pred, true = maps()
+    volumes = Volume(pred, np.eye(4)), Volume(true, np.eye(4))
+    regions = Regions(("outer", "inner"), ((1, 2), (1,)), (2, 1), {})
+    for organs, options in (({1: "a", 2: "b"}, {}), ({0: "outer", 1: "inner"}, {"regions": regions})):
+        plain = scoring.score(*volumes, organs, surface=False, **options)
+        rows = scoring.score(*volumes, organs, surface=False, lesions=True, **options)
+        for name in organs.values():
+            added = {m.removeprefix("lesion_"): v for m, v in rows[name].items() if m not in plain[name]}
+            assert plain[name] == {m: v for m, v in rows[name].items() if m in plain[name]}
+            assert list(added) == list(metrics.Lesions._fields)
+    assert rows["inner"]["lesion_dice"] == metrics.lesions(pred, true, 1).dice
+    outer = metrics.lesions(np.isin(pred, (1, 2)), np.isin(true, (1, 2)))
+    assert rows["outer"]["lesion_true_positives"] == outer.true_positives > 0
+    unseen = scoring.score(*volumes, {1: "a"}, surface=False, lesions=True, annotated=np.zeros(256, bool))
+    assert set(unseen["a"].values()) == {None}
 
 
 def rows_of(dice):

@@ -1,12 +1,18 @@
 """From scores of single scans to statements about many: intervals, paired comparisons, fairness between groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from ukbob_jax.errors import ValuesError
+
+
+def mean_defined(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if all are."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 class Paired(NamedTuple):

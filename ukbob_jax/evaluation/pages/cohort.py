@@ -3,7 +3,7 @@
 import numpy as np
 
 from ukbob_jax import anatomy
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import montages
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.store.reader import Store
 
@@ -44,4 +44,4 @@ def montage(store: Store, label: str) -> bytes:
     subjects = store.subjects[:SHOWN]
     images = [np.asarray(store.read(subject, "image")[..., -2:][..., 0], np.float32) for subject in subjects]
     labels = [store.read(subject, f"label/{label}") for subject in subjects]
-    return figures.montage(images, labels, subjects, store.rows[subjects[0]].spacing_mm, anatomy.COLORS)
+    return montages.montage(images, labels, subjects, store.rows[subjects[0]].spacing_mm, anatomy.COLORS)

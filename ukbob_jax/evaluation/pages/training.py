@@ -3,7 +3,7 @@
 import pathlib
 
 from ukbob_jax import files
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import charts
 from ukbob_jax.evaluation.report import Picture, Section, Table
 
 LOSS, DICE = "train/loss", "val/dice"
@@ -24,7 +24,7 @@ def section(runs: dict[str, pathlib.Path]) -> Section:
         else "Loss on training crops, and mean Dice on whole validation scans.",
         tables=[Table(("run", "steps", "last loss", "last validation Dice"), cells)],
         pictures=[
-            Picture("curves", figures.curves(panels), "Loss should fall and Dice rise, and both level off.")
+            Picture("curves", charts.curves(panels), "Loss should fall and Dice rise, and both level off.")
         ],
     )
 
