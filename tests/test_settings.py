@@ -33,7 +33,7 @@ def refusal(*words: str) -> str:
             "etta.learning_rate, optimizer.learning_rate, tent",
         ),  # the right field, no section
         ("--config.etta.learning_rate.x=1", "Did you mean etta.learning_rate"),
-        ("--config.tent.zzzz=1", "That section has tent.learning_rate"),
+        ("--config.tent.zzzz=1", "That section has tent.batch"),
         ("--config.zzzz=1", "It has agreement, audit, augment"),
         ("--config.zzzz 1", "It has agreement, audit, augment"),
     ],
@@ -70,11 +70,11 @@ def test_a_value_of_another_type_is_named_with_the_type_expected(field, value, e
 def test_values_of_the_right_type_are_set():
     config = read(
         "--config.train.steps=7", "--config.etta.learning_rate=1", "--config.model.remat",
-        "--config.data.crop=(64,64,32)", "--config.data.organs=('liver',)", "--config.loss=dice_ce",
+        "--config.data.crop=(64,64,32)", "--config.data.organs=('liver',)", "--config.loss.name=dice_ce",
         "--config.etta.steps", "4",
     )  # fmt: skip
     assert (config.train.steps, config.etta.learning_rate, config.model.remat) == (7, 1.0, True)
-    assert (config.data.crop, config.data.organs, config.loss) == ((64, 64, 32), ("liver",), "dice_ce")
+    assert (config.data.crop, config.data.organs, config.loss.name) == ((64, 64, 32), ("liver",), "dice_ce")
     assert config.etta.steps == 4
 
 
