@@ -69,13 +69,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def read_fields(parser: argparse.ArgumentParser, words: list[str]) -> dict[str, Any]:
     """Fields of the network from `--FIELD VALUE ...`; values are JSON or a plain word, several are a list."""
     fields: dict[str, list[Any]] = {}
+    name = ""
     for word in words:
         if word.startswith("--"):
-            values = fields.setdefault(word[2:], [])
-        elif not fields:
+            name = word[2:]
+            fields[name] = []
+        elif not name:
             parser.error(f"unexpected {word!r}")
         else:
-            values.append(value_of(word))
+            fields[name].append(value_of(word))
     if empty := [name for name, values in fields.items() if not values]:
         parser.error(f"--{empty[0]}: a field of the network needs a value")
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}

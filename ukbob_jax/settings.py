@@ -100,7 +100,7 @@ def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_colle
         ConfigError: there is no such network.
     """
     flag = "--config.model.name="
-    model: Any = config.get("model", {})
+    model: Any = config.get("model", ml_collections.ConfigDict())
     said = str(model.get("name", ""))
     name = next((word.removeprefix(flag) for word in reversed(argv) if word.startswith(flag)), said)
     if not said or (name == said and "." not in name):

@@ -159,7 +159,7 @@ def test_partial_annotation_is_told_per_class_and_only_then(store):
     assert dict(zip(batch["subject"].tolist(), batch["annotated"].tolist()))[5] == [True, False, True]
 
 
-def test_classes_that_were_not_looked_for_are_no_crop_centres(store):
+def test_classes_that_are_not_annotated_are_no_crop_centres(store):
     found = take(store, 10, subjects=("s5",), crop=(2, 2, 2), foreground=1.0)
     assert {int(centre) for batch in found for centre in batch["label"][:, 1, 1, 1]} == {5, 9}
 

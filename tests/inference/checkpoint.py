@@ -22,7 +22,8 @@ def save(workdir: str | os.PathLike, labels: dict[int, str], step: int = 1, favo
     """
     model = SwinUNETR(in_channels=1, out_channels=1 + max(labels), feature_size=12, depths=(1, 1, 1, 1))
     tx = build(learning_rate=1e-3, steps=10, warmup_steps=1)
-    state = states.init(jax.random.key(0), model=model, optimizer=tx, image_shape=(1, 32, 32, 32, 1))
+    variables = states.variables_of(model, (1, 32, 32, 32, 1))
+    state = states.init(jax.random.key(0), variables=variables, optimizer=tx)
     bias = jnp.zeros_like(state.params["head"]["bias"]).at[favoured].set(50.0)
     params = {**state.params, "head": {**state.params["head"], "bias": bias}}
     card = ModelCard.of(

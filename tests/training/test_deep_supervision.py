@@ -74,7 +74,7 @@ def test_coarse_labels_are_those_of_nearest_exact_interpolation():
 
 
 @pytest.mark.parametrize("loss", ["dice_ce", "dice_bce_labels", "regions"])
-def test_nothing_labelled_or_nothing_looked_for_is_no_loss_at_any_size(loss):
+def test_nothing_labelled_or_nothing_annotated_is_no_loss_at_any_size(loss):
     """Regions nest, and partly annotated cases keep their meaning: the options reach every size."""
     rng = np.random.default_rng(0)
     function, values = getattr(losses, loss, None), [0, 1, 2, 3]

@@ -276,11 +276,11 @@ def test_arrays_of_numpy_are_as_good_outside_a_compiled_function():
     assert np.isfinite(losses.dice_bce_regions(logits, labels, regions=((1, 2), (2,), (1,)), annotated=table))
 
 
-def test_a_region_takes_part_where_all_its_values_were_looked_for():
+def test_a_region_takes_part_where_all_its_values_are_annotated():
     logits, label, targets = region_case()
-    looked_for = np.ones((2, 256), bool)
-    looked_for[1, 2] = False  # oedema was not labelled in the second case: its whole tumour is not known
+    annotated = np.ones((2, 256), bool)
+    annotated[1, 2] = False  # oedema was not labelled in the second case: its whole tumour is not known
     part = np.array([[True, True, True], [False, True, True]])
     expected = losses.dice_bce(logits, targets, annotated=part)
-    found = losses.dice_bce_regions(logits, label, regions=REGIONS, annotated=looked_for)
+    found = losses.dice_bce_regions(logits, label, regions=REGIONS, annotated=annotated)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import methods
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
@@ -72,9 +71,7 @@ class PredictOptions:
         }
 
 
-def from_config(
-    config: ml_collections.ConfigDict, method: str = "off", field: str = "method"
-) -> PredictOptions:
+def from_config(config: Config, method: str = "off", field: str = "method") -> PredictOptions:
     """Options of a prediction as a recipe sets them: its section `inference`, and the section of the method.
 
     Jobs that predict, score, label and validate all come here, so that what is scored is what is predicted.

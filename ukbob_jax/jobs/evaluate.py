@@ -9,11 +9,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
 from ukbob_jax.inference.options import from_config
@@ -33,7 +33,7 @@ UNREAD = (
 )
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def run(config: Config, workdir: str) -> None:
     """Score every subject that has no score from this network and these settings yet.
 
     Raises:
@@ -58,7 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             continue
         scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
-        known = store.rows[subject].annotated_classes(read_truth, 256)
+        annotated = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
         for method in settings.methods:
             prediction = segmenter.predict(scan, options[method], attributes=attributes)
@@ -69,10 +69,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
                     truth,
                     organs,
                     surface=settings.surface,
+                    lesions=settings.lesions,
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
-                    regions=segmenter.card.region_values,
-                    known=known,
+                    regions=segmenter.card.regions,
+                    annotated=annotated,
                 ),
                 **outcome(prediction.report),
             }
@@ -87,9 +88,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     files.write_json(folder / f"{settings.name}.summary.json", summary)
 
 
-def mapping(
-    config: ml_collections.ConfigDict, segmenter: Segmenter
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+def mapping(config: Config, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Lookups of predicted classes and of true ids into the classes that are scored, and those.
 
     Raises:
@@ -98,7 +97,7 @@ def mapping(
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
         organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
-        return same, anatomy.to_names(segmenter.card.labels) if config.data.organs else same, organs
+        return same, anatomy.to_names(dict(segmenter.card.labels)) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
     return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
 
@@ -120,7 +119,7 @@ def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool =
     }
 
 
-def decisive(config: ml_collections.ConfigDict, segmenter: Segmenter) -> dict[str, Any]:
+def decisive(config: Config, segmenter: Segmenter) -> dict[str, Any]:
     """What decides the scores of every subject: the network, the code and all of the recipe but what is never read.
 
     A section that is new counts until it is listed in `UNREAD`.

@@ -10,11 +10,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files, processes
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, InputError, UkbobError
 from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.options import from_config
@@ -31,7 +31,7 @@ MERGES = ("vote", "first", "rules")
 Labeller = Callable[[Volume, Subject], np.ndarray]  # image x y z c, whose -> our ids, x y z
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def run(config: Config, workdir: str) -> None:
     """Label every subject that has no labels by this labeller, version and settings yet.
 
     Raises:
@@ -70,7 +70,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     failures.conclude(len(todo))
 
 
-def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+def make(config: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
     """The recipe's labeller, the provenance of its labels, and the contrasts it labels."""
     settings = config.labeller
     if settings.kind == "teacher":
@@ -80,7 +80,7 @@ def make(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], t
     raise ConfigError(f"labeller.kind={settings.kind!r}: choose command or teacher.")
 
 
-def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+def by_program(settings: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
     """An external command, called once per contrast; ids outside its label set are an error."""
     program = Program.parse(settings.command, settings.timeout_s)
     if settings.merge not in MERGES:
@@ -117,7 +117,7 @@ def by_program(settings: ml_collections.ConfigDict) -> tuple[Labeller, dict[str,
     return label, facts, tuple(settings.contrasts)
 
 
-def by_teacher(config: ml_collections.ConfigDict) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
+def by_teacher(config: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...]]:
     """The network of a training run."""
     settings = config.labeller
     options = from_config(config, settings.method, "labeller.method")

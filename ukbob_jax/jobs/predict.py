@@ -4,8 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
-import ml_collections
-
+from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference import predict_scans
 from ukbob_jax.inference.options import from_config
@@ -14,7 +13,7 @@ from ukbob_jax.quality.limits import Limits
 from ukbob_jax.volumes import case, layouts
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def run(config: Config, workdir: str) -> None:
     """Write a label map and a report for every scan, and tables of all; a scan that fails does not stop the others.
 
     Raises:

@@ -202,7 +202,7 @@ def dice_bce_regions(
         labels: `b x y z`, integers: 0, a value of some region, or `ignore`.
         regions: k of them, each the label values that make it up.
         ignore: label of voxels that take no part in any sum.
-        annotated: `b n` bool, the label values that were looked for in each case; a region takes part where all of its
+        annotated: `b n` bool, the label values that each case was annotated for; a region takes part where all of its
             were. None: all.
         options: of Dice and of the sum.
         **changes: fields of `DiceOptions` that replace those of `options`.
@@ -261,7 +261,7 @@ LABEL_LOSSES = {"dice_ce": dice_ce, "dice_bce": dice_bce_labels}  # what `config
 
 
 def _sums(p: jax.Array, true: jax.Array, valid: jax.Array, squared: bool) -> tuple[jax.Array, ...]:
-    """Sums over the valid voxels of p t, of p (or p^2), and of t; each `b k`, from `b v k` and `b v`.
+    """Return sums over the valid voxels of p t, of p (or p^2), and of t; each `b k`, from `b v k` and `b v`.
 
     They are products with the vector of valid voxels, which on CPU is twice as fast as masking and summing, and
     adds in blocks, so that a million small float32 terms keep their accuracy.
@@ -274,7 +274,7 @@ def _sums(p: jax.Array, true: jax.Array, valid: jax.Array, squared: bool) -> tup
 
 
 def _part(valid: jax.Array, annotated: jax.Array | None, k: int) -> jax.Array:
-    """Which classes have a Dice term in which case, `b k`: those looked for, where any voxel counts (valid `b v`)."""
+    """Return which classes have a Dice term in which case, `b k`: annotated ones, where any voxel counts (valid `b v`)."""
     seen = jnp.repeat(jnp.any(valid, axis=1, keepdims=True), k, axis=1)
     return seen if annotated is None else seen & jnp.asarray(annotated, bool)
 

@@ -1,4 +1,4 @@
-"""What training looks at: organs that nobody looked for in a subject are not counted against the network."""
+"""What training looks at: organs that a subject was not annotated for are not counted against the network."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import common
 from ukbob_jax import phantom
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.jobs.train import validation
@@ -31,9 +32,7 @@ def validated(tmp_path, monkeypatch):
                 )
         monkeypatch.setattr(validation, "segment", lambda *args, **kwargs: SimpleNamespace(labels=TRUE))
         monkeypatch.setattr(validation.sharding, "local_copy", lambda tree, mesh: tree)
-        config = ml_collections.ConfigDict(
-            {"organs": organs, "inference": dict(overlap=0, blend="", batch=1)}
-        )
+        config = ml_collections.ConfigDict({"organs": organs, "inference": common.base().inference})
         config.data = dict(val_label="manual", normalize="zscore", crop=(4, 4, 4))
         store, names = Store.open(tmp_path / "store"), dict(enumerate(("background", "a", "b", "c")))
         data = TrainingData(store, (), store.subjects, "manual", ("0",), names, None, regions, {})
@@ -43,14 +42,14 @@ def validated(tmp_path, monkeypatch):
     return run
 
 
-def test_an_organ_that_was_not_looked_for_is_not_scored(validated):
+def test_an_organ_that_is_not_annotated_is_not_scored(validated):
     found = validated({"s0": None, "s1": [1, 3]})
     assert found == {"val/dice": 1.0, "val/dice/a": 1.0, "val/dice/b": 1.0, "val/dice/c": 1.0}
     only = validated({"s0": [1, 3], "s1": [1, 3]})
     assert only["val/dice"] == 1.0 and np.isnan(only["val/dice/b"])
 
 
-def test_a_region_counts_where_all_its_values_were_looked_for(validated):
+def test_a_region_counts_where_all_its_values_are_annotated(validated):
     regions = brats("decathlon")
     found = validated({"s0": [1, 2, 3], "s1": [2, 3]}, regions)
     assert all(found[f"val/dice/{name}"] == 1.0 for name in regions.names)

@@ -9,6 +9,7 @@ Axes: `b` batch, `n` windows, `t` tokens of a window (`q` query, `k` key), `h` h
 step `c` windows at a time, in `m` steps.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -56,7 +57,9 @@ def attend(
 
     def run_forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         out, logsumexp = lax.platform_dependent(
-            *inputs, cpu=lambda *a: _forward_cpu(*a, regions), default=lambda *a: _plain(*a, regions)
+            *inputs,
+            cpu=functools.partial(_forward_cpu, regions=regions),
+            default=functools.partial(_plain, regions=regions),
         )
         return out, (*inputs, out, logsumexp)
 
@@ -64,9 +67,9 @@ def attend(
         return lax.platform_dependent(
             *residuals,
             dout,
-            cpu=lambda *a: _backward_cpu(*a, regions),
+            cpu=functools.partial(_backward_cpu, regions=regions),
             default=lambda q, k, v, bias, out, logsumexp, dout: jax.vjp(
-                lambda *a: _plain(*a, regions)[0], q, k, v, bias
+                lambda q, k, v, bias: _plain(q, k, v, bias, regions)[0], q, k, v, bias
             )[1](dout),
         )
 
@@ -166,8 +169,8 @@ def _with_mask(q: jax.Array, k: jax.Array, regions: np.ndarray | None) -> tuple[
     member = np.eye(local.max() + 1)[local]  # n t r
 
     def widen(x: jax.Array, extra: np.ndarray) -> jax.Array:
-        extra = jnp.asarray(extra, x.dtype)[None, :, :, None, :]
-        return jnp.concatenate((x, jnp.broadcast_to(extra, (*x.shape[:-1], extra.shape[-1]))), -1)
+        added = jnp.asarray(extra, x.dtype)[None, :, :, None, :]
+        return jnp.concatenate((x, jnp.broadcast_to(added, (*x.shape[:-1], added.shape[-1]))), -1)
 
     return widen(q, MASKED * member), widen(k, 1 - member)
 

@@ -48,9 +48,10 @@ def conv3d(
     """
     _check(x, kernel, padding, groups)
     window, strides = kernel.shape[:3], tuple(strides)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:4], window, strides, padding)
-    pads = tuple((int(a), int(b)) for a, b in padding)
+    zeros = (
+        lax.padtype_to_pads(x.shape[1:4], window, strides, padding) if isinstance(padding, str) else padding
+    )
+    pads = tuple((int(a), int(b)) for a, b in zeros)
     if groups > 1:
         return _plain(x, kernel, strides=strides, padding=pads, groups=groups)
     if strides == (1, 1, 1) and window != (1, 1, 1):
@@ -240,7 +241,7 @@ def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], p
     total, _ = lax.scan(add_slice, total, jnp.arange(x.shape[1]))
     total = total.reshape(window[1], run + depth - 1, inputs, window[0], run, outputs)
     total = jnp.transpose(total, (3, 0, 1, 2, 4, 5))  # kx ky run+kz-1 i run o
-    return sum(total[:, :, t : t + depth, :, t] for t in range(run)).astype(dtype)
+    return jnp.asarray(sum(total[:, :, t : t + depth, :, t] for t in range(run))).astype(dtype)
 
 
 def _at_least_float32(x: jax.Array) -> jax.Array:

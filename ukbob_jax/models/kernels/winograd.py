@@ -110,10 +110,12 @@ def _pad(x: jax.Array, axis: int, before: int, count: int, reach: int = TAPS - 1
     return jnp.pad(x, [(before, after) if a == axis else (0, 0) for a in range(x.ndim)])
 
 
-def _sums(weights: np.ndarray, terms: Sequence[jax.Array], axis: int) -> jax.Array:
+def _sums(weights: np.ndarray, terms: Sequence[jax.Array] | jax.Array, axis: int) -> jax.Array:
     """The product of a small matrix with a row of arrays, without the products with 0; the results side by side."""
 
     def total(row: np.ndarray) -> jax.Array:
-        return sum(x if w == 1 else -x if w == -1 else x * float(w) for w, x in zip(row, terms) if w)
+        return jnp.asarray(
+            sum(x if w == 1 else -x if w == -1 else x * float(w) for w, x in zip(row, terms) if w)
+        )
 
     return jnp.stack([total(row) for row in weights], axis)

@@ -178,7 +178,7 @@ class SwinUNETR(nn.Module):
     @property
     def window(self) -> Size:
         """Window size as one number per axis."""
-        return tuple(self.window_size)
+        return (self.window_size,) * 3 if isinstance(self.window_size, int) else tuple(self.window_size)
 
     def _check_fields(self) -> None:
         wrong = None

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Size = tuple[int, int, int]
+from ukbob_jax.models.architecture import Size
 
 
 def fit(size: Size, window: Size, shift: Size) -> tuple[Size, Size]:

@@ -1,0 +1,54 @@
+"""What is known of a subject before any voxel is read."""
+
+import numpy as np
+
+from tests.data.conftest import SHAPE, TRAIN
+from ukbob_jax.data.options import Labels
+from ukbob_jax.data.source import Epochs, ScanSource, centre_classes, shuffled
+
+ALL = (*TRAIN, "s5")
+
+
+def test_a_crop_is_centred_on_annotated_classes_that_are_learnt():
+    lookup = np.arange(256, dtype=np.uint8)
+    lookup[[5, 6, 7, 8]] = 1, 1, 255, 0
+    assert centre_classes([5, 6, 7, 8, 9], None, lookup) == {1: (5, 6), 9: (9,)}
+    assert centre_classes([5, 6, 9], [6], lookup) == {1: (6,)}
+
+
+def test_a_subject_comes_with_its_labels_meaning(store):
+    labels = Labels("auto", flagged={"s1": {5}}, num_classes=10)
+    source = ScanSource(store, ALL, labels, ("other", "fat"))
+    sample = source[1]
+    assert sample.subject == "s1" and sample.number == 1 and sample.shape == SHAPE
+    assert (
+        sample.channels == (2, 0) and sample.slope.tolist() == [1, 1] and sample.intercept.tolist() == [0, 0]
+    )
+    assert sample.lookup[5] == 255 and sample.lookup[7] == 7 and set(sample.classes) == {7, 9}
+    assert sample.annotated.all() and np.flatnonzero(source[5].annotated).tolist() == [0, 5, 9]
+    assert source[0].lookup[5] == 5  # flagged in the other only
+
+
+def test_the_callers_lookup_stays_as_it_is(store):
+    lookup = np.arange(256, dtype=np.uint8)
+    ScanSource(store, TRAIN, Labels("auto", lookup=lookup, flagged={"s1": {5}}))[1]
+    assert lookup[5] == 5
+
+
+def test_without_labels_a_subject_has_no_classes(store):
+    source = ScanSource(store, ALL, None)
+    sample = source[5]
+    assert sample.lookup is None and sample.classes == {} and sample.annotated is None
+    assert sample.channels == (0, 1, 2) and not source.partial
+
+
+def test_dropped_subjects_leave_the_numbers_of_the_others(store):
+    source = ScanSource(store, TRAIN, Labels("auto", flagged={"s0": {5}, "s2": set()}, action="drop"))
+    assert [source[i].number for i in range(len(source))] == [1, 2, 3, 4]
+
+
+def test_epochs_are_permutations_that_the_seed_decides(store):
+    epochs = Epochs(ScanSource(store, TRAIN, None), seed=7)
+    found = [[epochs[5 * epoch + i].number for i in range(5)] for epoch in range(3)]
+    assert all(sorted(order) == list(range(5)) for order in found)
+    assert found == [shuffled(5, 7, epoch).tolist() for epoch in range(3)] and found[0] != found[1]
