@@ -9,6 +9,7 @@ from scipy import ndimage
 
 import ukbob_jax as bob
 from tests.volumes.grids import ORIENTATIONS, few, noise, oblique, ramp, straight, world
+from ukbob_jax.volumes import resample
 
 
 @few
@@ -119,3 +120,19 @@ def test_resampling_needs_little_memory_beyond_the_result():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * result.array.nbytes
+
+
+@pytest.mark.parametrize(
+    "size, before, after, expected",
+    [(5, 1.0, 2.0, 3), (5, 2.0, 1.0, 9), (4, 1.0, 2.0, 2), (1, 3.0, 1.0, 1), (2, 1.0, 100.0, 1)],
+)
+def test_grid_size_rounds_half_to_even_and_keeps_a_voxel(size, before, after, expected):
+    found = resample.grid_size((size,) * 3, np.full(3, before), np.full(3, after))
+    assert found == (expected,) * 3
+
+
+def test_along_axes_samples_the_outer_product_and_clamps():
+    array = np.add.outer(np.add.outer(100.0 * np.arange(3), 10.0 * np.arange(4)), np.arange(5))
+    positions = [np.array([0.5, 9.0]), np.array([-1.0, 1.25]), np.array([4.0])]
+    found = resample.along_axes(array, positions, resample.LINEAR)
+    np.testing.assert_allclose(found[..., 0], [[54.0, 66.5], [204.0, 216.5]])
