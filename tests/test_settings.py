@@ -33,7 +33,7 @@ def refusal(*words: str) -> str:
             "etta.learning_rate, optimizer.learning_rate, tent",
         ),  # the right field, no section
         ("--config.etta.learning_rate.x=1", "Did you mean etta.learning_rate"),
-        ("--config.tent.zzzz=1", "That section has tent.learning_rate"),
+        ("--config.tent.zzzz=1", "That section has tent.batch"),
         ("--config.zzzz=1", "It has agreement, audit, augment"),
         ("--config.zzzz 1", "It has agreement, audit, augment"),
     ],

@@ -29,7 +29,10 @@ def save(path: pathlib.Path, found: dict[str, tuple[str, OrganMeasures]]) -> Non
 def load(path: pathlib.Path) -> dict[str, tuple[str, OrganMeasures]]:
     """Read what `save` wrote; nothing where the file is missing, damaged or of another layout: it is a cache."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load leaks a damaged file
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):  # np.load leaks a damaged file
             fields = OrganMeasures(**{name: stored[name] for name in OrganMeasures._fields if name in stored})
             names, keys = stored["subjects"].tolist(), stored["keys"].tolist()
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
