@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs import common
+from configs import btcv, common
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import recipe
@@ -71,3 +71,10 @@ def test_another_label_set_is_refused():
     other = SimpleNamespace(label="manual", fingerprint=DATA.fingerprint)
     with pytest.raises(ConfigError, match=r"data.label was 'auto', is 'manual'"):
         provenance.check_resume(EARLIER, recipe.binding(config, other), "runs")
+
+
+def test_epochs_become_steps():
+    config = btcv.get_config()
+    data = SimpleNamespace(subjects=range(24), contrasts=("ct",), num_classes=14)
+    resolved = recipe.resolve(config, data)
+    assert resolved.train.steps == 500 * 24 * 4 // 8 and resolved.optimizer.warmup_steps == 50 * 24 * 4 // 8
