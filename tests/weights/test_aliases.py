@@ -1,10 +1,14 @@
 """The names other trainers give a network's tensors."""
 
+import re
+
 import numpy as np
 import pytest
 
 from tests.weights.monai_files import MODEL, same, state_dict, write
 from ukbob_jax import weights
+from ukbob_jax.errors import MismatchError
+from ukbob_jax.models.architecture import TorchNames
 from ukbob_jax.models.swin_unetr import ARCHITECTURE
 from ukbob_jax.weights import aliases
 
@@ -77,3 +81,47 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"both out\.conv\.conv\.bias"):
         weights.load(path, MODEL)
+
+
+NAMES = TorchNames(
+    aliases=((r"^stem\.", "first."), (r"\.fc(\d)\.", r".linear\1.")),
+    pretext=r"^rotation",
+    first=r"(.*?)first\.weight",
+)
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("first.weight", "first.weight"),
+        ("module.net.stem.weight", "first.weight"),
+        ("block.fc2.bias", "block.linear2.bias"),
+        ("modulelike.weight", "modulelike.weight"),  # no wrapper: the whole word counts
+        ("backbone.kept.weight", "backbone.kept.weight"),
+    ],
+)
+def test_names_lose_their_wrappers_unless_they_are_the_networks_own(name, expected):
+    assert aliases.canonical(name, NAMES, own=("backbone.kept.weight",)) == expected
+
+
+def test_what_stands_before_the_one_network_is_found():
+    assert aliases.wrapping(["student.first.weight", "student.other"], NAMES) == "student."
+    assert aliases.wrapping(["first.weight"], NAMES) == ""
+    assert aliases.wrapping(["a.first.weight", "b.first.weight"], NAMES) == ""
+    assert aliases.wrapping(["student.first.weight"], TorchNames()) == ""
+
+
+def test_renaming_keeps_every_array_once_and_lists_what_it_leaves_out():
+    given = {
+        name: np.full(1, i)
+        for i, name in enumerate(("m.stem.fc1.a", "m.first.weight", "m.rotation", "ema.b"))
+    }
+    renamed, left_out = aliases.rename(given, NAMES, "w.pt", drop=re.compile(r"^ema\."))
+    assert {name: int(array[0]) for name, array in renamed.items()} == {
+        "first.linear1.a": 0,
+        "first.weight": 1,
+    }
+    assert set(left_out) == {"m.rotation", "ema.b"}
+    two = {"module.stem.b": np.zeros(1), "first.b": np.ones(1)}
+    with pytest.raises(MismatchError, match=r"^w\.pt: module\.stem\.b and first\.b are both first\.b"):
+        aliases.rename(two, NAMES, "w.pt")
