@@ -20,3 +20,25 @@ def test_networks_are_built_by_name():
         networks.build(NAME, 1, 7, depths=(1,))
     with pytest.raises(ConfigError, match="Tiny: field 'in_channels' is missing"):
         architecture.find(NAME).build({"out_channels": 2})
+
+
+def test_a_section_names_its_network_and_every_field():
+    assert networks.from_section({"name": NAME, "in_channels": 1, "out_channels": 2}) == Tiny(1, 2)
+    section = {"name": NAME, **architecture.find(NAME).fields(Tiny(1, 2, width=6, deep_supervision=1))}
+    before = dict(section)
+    assert networks.from_section(section) == Tiny(1, 2, width=6, deep_supervision=1)
+    assert section == before
+
+
+@pytest.mark.parametrize(
+    "section, message",
+    [
+        ({"in_channels": 1}, "config.model: network '' is unknown: there are swin_unetr"),
+        ({"name": "unet"}, "config.model: network 'unet' is unknown"),
+        ({"name": NAME, "in_channels": 1}, "config.model: .*Tiny: field 'out_channels' is missing"),
+        ({"name": NAME, "in_channels": 1, "out_channels": 2, "depth": 3}, "Tiny: unknown field 'depth'"),
+    ],
+)
+def test_sections_that_make_no_network_are_refused_by_the_section(section, message):
+    with pytest.raises(ConfigError, match=f"^.*{message}"):
+        networks.from_section(section)
