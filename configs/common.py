@@ -36,7 +36,7 @@ def base() -> ml_collections.ConfigDict:
     config.solf.processes = 1  # so many; the shares only measure, a run with 1 judges what they measured
 
     config.audit = ml_collections.ConfigDict()
-    config.audit.cases = 120  # flagged labels that are shown with pictures, strangest first
+    config.audit.cases = 120  # flagged labels that are shown with pictures, largest outlier score first
     config.audit.rows = 2_000  # flagged labels that are listed
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 
@@ -170,6 +170,7 @@ def base() -> ml_collections.ConfigDict:
     config.evaluate.methods = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
     config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
+    config.evaluate.lesions = False  # also count connected pieces: lesions found, missed and false
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
     config.evaluate.tolerances_mm = ml_collections.ConfigDict()  # organ -> its own tolerance
     config.evaluate.groups = ""  # attribute whose groups are compared, such as "sex"

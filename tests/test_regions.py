@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import Regions, brats, mask, membership
+from ukbob_jax.regions import Regions, brats, membership
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ def test_a_label_map_is_what_is_painted_from_its_regions(numbering, present):
     regions = brats(numbering, present)
     label = np.random.default_rng(0).choice([0, *(v for v in present if v)], (6, 5, 4)).astype(np.uint8)
     painted = np.zeros_like(label)
-    for region, value in zip(np.moveaxis(regions.masks(label), -1, 0), regions.region_labels):
+    for region, value in zip((regions.mask(label, r) for r in range(3)), regions.region_labels):
         painted[region == 1] = value
     np.testing.assert_array_equal(painted, label)
     assert set(regions.labels) == {0, *regions.region_labels}
@@ -33,14 +33,15 @@ def test_every_value_is_in_the_regions_that_its_numbering_says(numbering, expect
     table = membership(regions.values)
     for value, bits in expected.items():
         assert "".join(str(int(b)) for b in table[value]) == bits
-        assert "".join(map(str, regions.masks(np.array([value], np.uint8))[0])) == bits
+        assert "".join(str(regions.mask(np.array([value], np.uint8), r)[0]) for r in range(3)) == bits
     assert table.sum() == sum(bits.count("1") for bits in expected.values())
 
 
 def test_ignored_voxels_stay_ignored_in_every_region():
     label = np.array([0, 1, 2, 3, 255], np.uint8)
-    assert mask(label, (1, 3)).tolist() == [0, 1, 0, 1, 255]
-    assert brats("brats").masks(label)[-1].tolist() == [255, 255, 255]
+    regions = brats("brats")
+    assert regions.mask(label, 1).tolist() == [0, 1, 0, 1, 255]
+    assert [int(regions.mask(label, r)[-1]) for r in range(3)] == [255, 255, 255]
 
 
 def test_a_region_is_annotated_where_all_its_values_are():

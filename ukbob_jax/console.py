@@ -1,10 +1,10 @@
-"""How a command ends: one line on stderr for every failure, and the exit code of `errors.py`."""
+"""What a command prints: tables as aligned columns, and one line on stderr for every failure, with its exit code."""
 
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ukbob_jax.errors import UkbobError
 
@@ -25,6 +25,21 @@ def run(function: Callable[[list[str]], None], argv: list[str]) -> int:
         what = f"internal error: {type(error).__name__}: {error}"
         return fail(f"{what} Run again with --debug for the traceback.", 1, debug)
     return 0
+
+
+def aligned(lines: Sequence[Sequence[str]], numbers: bool = False) -> str:
+    """Return cells as aligned columns, two spaces apart.
+
+    Args:
+        lines: rows of cells, the header first, all of one length.
+        numbers: align all columns but the first on the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines)]
+
+    def pad(cell: str, column: int) -> str:
+        return cell.rjust(widths[column]) if numbers and column else cell.ljust(widths[column])
+
+    return "\n".join("  ".join(pad(cell, i) for i, cell in enumerate(line)).rstrip() for line in lines)
 
 
 def warn(message: Warning | str, category: type[Warning], *_: object) -> None:

@@ -1,11 +1,14 @@
 """Small files, written so that a crash leaves the old one or the new one, and fingerprints of JSON values."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
+import math
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ukbob_jax.errors import FileError
@@ -42,6 +45,26 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> None:
     """`write_bytes` of one JSON object a line."""
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def write_csv(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_bytes` of a table with a header line.
+
+    Args:
+        path: of the file.
+        columns: the keys that are written, in this order; others are left out.
+        rows: a missing key or None is an empty cell.
+    """
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def json_number(value: float) -> float | None:
+    """Return a number that JSON can hold: None for NaN and infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 def fingerprint(value: Any, digits: int = 16) -> str:

@@ -50,9 +50,18 @@ class Regions(NamedTuple):
         written = value["region_labels"] if "region_labels" in value else value["paint"]
         return cls(tuple(map(str, value["names"])), values, tuple(map(int, written)), dict(labels))
 
-    def masks(self, label: np.ndarray) -> np.ndarray:
-        """Return the regions of a label map: `x y z` uint8 -> `x y z k` uint8, see `mask`."""
-        return np.stack([mask(label, values) for values in self.values], axis=-1)
+    def mask(self, label: np.ndarray, region: int) -> np.ndarray:
+        """Return 1 in a region, 0 elsewhere, 255 where the label is ignored.
+
+        Args:
+            label: label map of any shape.
+            region: number of the region, the network's channel.
+        Returns:
+            uint8 of the label map's shape.
+        """
+        found = np.isin(label, self.values[region]).astype(np.uint8)
+        found[label == IGNORE] = IGNORE
+        return found
 
     def annotated(self, values: np.ndarray) -> np.ndarray:
         """Return which regions were annotated: those of which every value was. Bool `256` -> bool `k`."""
@@ -92,13 +101,6 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
         region_labels = (*region_labels[:2], OLD_ENHANCING)
         labels[OLD_ENHANCING] = labels.pop(3)
     return Regions(tuple(values), tuple(values.values()), region_labels, {0: "background", **labels})
-
-
-def mask(label: np.ndarray, values: Sequence[int]) -> np.ndarray:
-    """Return 1 in the region that `values` make up, 0 elsewhere, 255 where the label is ignored; uint8, of its shape."""
-    found = np.isin(label, values).astype(np.uint8)
-    found[label == IGNORE] = IGNORE
-    return found
 
 
 def membership(regions: Sequence[Sequence[int]]) -> np.ndarray:

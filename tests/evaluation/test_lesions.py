@@ -36,12 +36,20 @@ def test_counts_and_empty_cases():
     true[1:3, 1:3, 1:3], true[6:8, 1:3, 1:3], pred[2:4, 1:3, 1:3], pred[10, 6, 6] = 1, 1, 1, 1
     ours = metrics.lesions(pred, true)
     assert ours[:3] == (1, 1, 1) and ours.sensitivity == ours.precision == 0.5
-    assert ours.dice == pytest.approx(0.5 / 3)  # 2 * 4 / 16, one missed, one invented
+    assert ours.dice == pytest.approx(0.5 / 3)  # 2 * 4 / 16, one false negative, one false positive
     assert metrics.lesions(pred, true, min_voxels=2)[:3] == (1, 1, 0)
     empty = np.zeros_like(pred)
-    none, invented, missed = (metrics.lesions(*p) for p in ((empty, empty), (pred, empty), (empty, true)))
+    none, false_positives, false_negatives = (
+        metrics.lesions(*p) for p in ((empty, empty), (pred, empty), (empty, true))
+    )
     assert none[:3] == (0, 0, 0) and np.isnan(none[3:]).all()
-    assert invented[:3] == (0, 0, 2) and np.isnan(invented.sensitivity) and invented.dice == 0
-    assert missed[:3] == (0, 2, 0) and np.isnan(missed.precision) and missed.dice == 0
+    assert (
+        false_positives[:3] == (0, 0, 2)
+        and np.isnan(false_positives.sensitivity)
+        and false_positives.dice == 0
+    )
+    assert (
+        false_negatives[:3] == (0, 2, 0) and np.isnan(false_negatives.precision) and false_negatives.dice == 0
+    )
     with pytest.raises(ValueError, match="one x y z grid"):
         metrics.lesions(pred, true[1:])

@@ -50,7 +50,7 @@ def data(workdir) -> dict:
     )
 
 
-def test_every_flagged_label_is_listed_strangest_first(made):
+def test_every_flagged_label_is_listed_largest_outlier_score_first(made):
     config, workdir = made
     flagged = verdicts.flagged_organs(config.store, "auto")
     cases = data(workdir)["cases"]
@@ -58,7 +58,7 @@ def test_every_flagged_label_is_listed_strangest_first(made):
         (s, o) for s, organs in flagged.items() for o in organs
     }
     assert {(c["subject"], c["organ"]) for c in cases[:2]} == set(BAD.items())
-    order = [c["strangeness"] for c in cases]
+    order = [c["outlier_score"] for c in cases]
     assert order == sorted(order, reverse=True)
     assert all(c["version"] == "0001" and c["sex"] in "FM" for c in cases)
 
@@ -75,8 +75,11 @@ def test_the_report_shows_labels_in_the_order_of_the_audit_page(made, monkeypatc
         first.setdefault(found["organ"], (found["organ"], found["subject"]))
     assert [(flagged["organ"], flagged["subject"]) for flagged, _ in drawn] == list(first.values())
     assert len(drawn) == 3
-    for _, typical in drawn:
-        assert data(workdir)["typical"][str(typical["organ"])]["subject"] == typical["subject"]
+    for _, representative in drawn:
+        assert (
+            data(workdir)["representatives"][str(representative["organ"])]["subject"]
+            == representative["subject"]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +96,11 @@ def all_livers_flagged(made, tmp_path_factory):
     return workdir
 
 
-def test_an_organ_whose_labels_are_all_flagged_has_no_typical_one(all_livers_flagged):
+def test_an_organ_whose_labels_are_all_flagged_has_no_representative_one(all_livers_flagged):
     found = data(all_livers_flagged)
     livers = [case for case in found["cases"] if case["organ"] == LIVER]
     assert len(livers) == 16 and all(case["picture"] for case in livers)
-    assert str(LIVER) not in found["typical"] and str(HEART) in found["typical"]
+    assert str(LIVER) not in found["representatives"] and str(HEART) in found["representatives"]
 
 
 def test_the_page_says_that_all_labels_of_an_organ_are_flagged(all_livers_flagged, tmp_path):
@@ -119,13 +122,13 @@ def test_distributions_hold_every_label_and_the_limits(made):
         assert shown["low"] == [limits["low"][0][LIVER][i]] and shown["from"] < shown["low"][0] < shown["to"]
 
 
-def test_pictures_show_the_organ_tinted_beside_a_typical_one(made):
+def test_pictures_show_the_organ_tinted_beside_a_representative_one(made):
     _, workdir = made
     found = data(workdir)
     for case in found["cases"]:
-        typical = found["typical"][str(case["organ"])]
-        assert typical["subject"] != case["subject"]
-        for uri in (case["picture"], typical["picture"]):
+        representative = found["representatives"][str(case["organ"])]
+        assert representative["subject"] != case["subject"]
+        for uri in (case["picture"], representative["picture"]):
             image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
             pixels = np.asarray(image).astype(int)
             assert pixels.shape[0] == 132 and (np.ptp(pixels, axis=-1) > 40).mean() > 0.01  # colour on grey

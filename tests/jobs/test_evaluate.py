@@ -11,6 +11,7 @@ from flax import linen as nn
 from configs import common
 from tests.inference import checkpoint
 from tests.inference.networks import CARD, Bands, scan
+from ukbob_jax.evaluation import metrics
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
@@ -74,6 +75,19 @@ def test_organs_that_nobody_looked_for_are_not_scored(workdir):
     rows = [json.loads(line) for line in (workdir / "evaluation" / "test.jsonl").read_text().splitlines()]
     assert {row["organ"] for row in rows if row["dice"] is not None} == {"liver"}
     assert any(row["organ"] == "spleen" for row in rows)
+
+
+def test_lesions_are_counted_where_the_recipe_asks(workdir):
+    def rows(**changes):
+        evaluate.run(recipe(workdir, 1, 3, methods=("off",), **changes), str(workdir))
+        return [json.loads(line) for line in (workdir / "evaluation" / "test.jsonl").read_text().splitlines()]
+
+    plain, more = rows(), rows(lesions=True)
+    assert all(row.items() <= extended.items() for row, extended in zip(plain, more, strict=True))
+    added = {name for row in more for name in row} - {name for row in plain for name in row}
+    assert added == {f"lesion_{name}" for name in metrics.Lesions._fields}
+    livers = {row["subject"]: row for row in more if row["organ"] == "liver"}
+    assert livers["s0"]["lesion_sensitivity"] == 1 and summary(workdir)["off"]["mean"]["lesion_dice"] <= 1
 
 
 def counted(monkeypatch):

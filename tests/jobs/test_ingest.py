@@ -266,6 +266,15 @@ def test_unwritable_store_stops_the_run(tmp_path, dataset, monkeypatch):
             "three positive",
         ),
         ({"kind": "files", "layout": "nothing", "paths": {}}, "layout='nothing' is not known"),
+        (
+            {"kind": "files", "layout": "folders", "paths": {}, "spacing": ()},
+            "unexpected keyword argument 'spacing' .kind 'files' takes layout, paths, splits, seed, spacing_mm, label_map",
+        ),
+        ({"kind": "files", "layout": "folders"}, "missing a required argument: 'paths'.*constant"),
+        (
+            {"kind": "files", "layout": "folders", "paths": {}, "nan": "drop"},
+            "nan is 'drop'; expected refuse or zero",
+        ),
     ],
 )
 def test_wrong_settings_are_configuration_errors(tmp_path, source, message):

@@ -72,7 +72,7 @@ def test_views_of_classes_that_exclude_each_other():
     card = dataclasses.replace(CARD, labels={0: "background", 1: "liver", 2: "unused", 4: "spleen"})
     assert card.num_classes == 5 and card.excluded == (2, 3) and card.activation == "softmax"
     assert card.used == {0: "background", 1: "liver", 4: "spleen"} and card.channels == card.labels
-    assert card.region_labels == card.region_values == ()
+    assert card.region_labels == () and card.regions is None
 
 
 def test_views_of_regions():
@@ -80,7 +80,7 @@ def test_views_of_regions():
     card = dataclasses.replace(CARD, labels=regions.labels, regions=regions)
     assert card.num_classes == 3 and card.excluded == () and card.activation == "sigmoid"
     assert card.channels == {0: "WT", 1: "TC", 2: "ET"} and card.used == regions.labels
-    assert card.region_labels == (2, 1, 3) and card.region_values == regions.values
+    assert card.region_labels == (2, 1, 3) and card.regions == regions
 
 
 @pytest.mark.parametrize(

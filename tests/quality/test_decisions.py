@@ -26,6 +26,12 @@ def test_both_formats_say_the_same(tmp_path, name):
     assert decisions.read(written(tmp_path / name), "auto") == MADE
 
 
+def test_a_table_of_an_older_page_is_read(tmp_path):
+    table = "subject,organ,name,decision,version,sex,site,strangeness,outside\ns0,5,x,drop,v1,F,,3.20,sphericity\n"
+    (tmp_path / "old.csv").write_text(table)
+    assert decisions.read(tmp_path / "old.csv", "auto") == [decisions.Decision("s0", 5, "drop", "v1")]
+
+
 def test_decisions_overrule_the_limits_and_void_ones_are_told():
     flagged = np.zeros((2, 73), bool)
     flagged[0, 5] = flagged[1, 7] = True

@@ -8,7 +8,7 @@ import argparse
 import json
 from typing import Any
 
-from ukbob_jax import anatomy
+from ukbob_jax import anatomy, console
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +56,4 @@ def counterpart(label_map: anatomy.LabelMap, i: int) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as aligned columns under their names."""
     header = list(rows[0])
-    cells = [header, *([str(row[name]) for name in header] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in cells)
+    return console.aligned([header, *([str(row[name]) for name in header] for row in rows)])

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ukbob_jax import anatomy
+from ukbob_jax import anatomy, console
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import metrics
+from ukbob_jax.evaluation.statistics import mean_defined
 
 MEASURES = ("dice", "hd95", "nsd")
 # UKBOB-manual has 11 abdominal organs that the paper does not list; these are BTCV's without esophagus and portal vein
@@ -34,7 +35,7 @@ SUBSETS: dict[str, tuple[str, ...]] = {
 
 
 def organs(subset: str) -> dict[int, str]:
-    """Ids and names of a subset of the structures.
+    """Return ids and names of a subset of the structures.
 
     Raises:
         ConfigError: there is no such subset.
@@ -51,7 +52,7 @@ def score(
     chosen: Collection[int],
     tolerance_mm: float,
 ) -> list[dict[str, Any]]:
-    """Dice, HD95 (mm) and surface Dice of every organ that is in either map; a distance is None where one lacks it.
+    """Compute Dice, HD95 (mm) and surface Dice of every organ in either map; HD95 is None where one map lacks it.
 
     Args:
         auto: `x y z` uint8; where it has 255 it counts as background.
@@ -82,7 +83,7 @@ def score(
 def table(
     rows: Sequence[Mapping[str, Any]], flagged: Mapping[str, Collection[int]], names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """A row per organ and one of their means: how many labels, how many are kept, and each measure before and after.
+    """Return a row per organ and one of their means: how many labels, how many are kept, and each measure before and after.
 
     HD95 is averaged over labels that are in both maps; `lost` counts those that are in one only.
 
@@ -91,43 +92,34 @@ def table(
         flagged: organs that the filter rejects, by subject.
     """
     table = [
-        {"organ": name, **_of([row for row in rows if row["organ"] == organ], flagged)}
+        {"organ": name, **_summary_of([row for row in rows if row["organ"] == organ], flagged)}
         for organ, name in names.items()
     ]
-    mean = {"organ": "mean of organs"}
+    mean: dict[str, Any] = {"organ": "mean of organs"}
     for key in table[0]:
         if key in ("labels", "kept", "lost"):
             mean[key] = sum(row[key] for row in table)
         elif key != "organ":
-            mean[key] = _mean([row[key] for row in table])
+            mean[key] = mean_defined([row[key] for row in table])
     return [*table, mean]
 
 
 def text(table: Sequence[Mapping[str, Any]]) -> str:
-    """The table for a terminal."""
-    header = ("organ", "labels", "kept", *(f"{m} {when}" for m in MEASURES for when in ("before", "after")))
+    """Format the table for a terminal."""
+    header = ["organ", "labels", "kept", *(f"{m} {when}" for m in MEASURES for when in ("before", "after"))]
     lines = [header]
     for row in table:
         numbers = (row[f"{m}_{when}"] for m in MEASURES for when in ("before", "after"))
         cells = ("-" if number is None else f"{number:.3f}" for number in numbers)
-        lines.append((row["organ"], str(row["labels"]), str(row["kept"]), *cells))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
-        for line in lines
-    )
+        lines.append([row["organ"], str(row["labels"]), str(row["kept"]), *cells])
+    return console.aligned(lines, numbers=True)
 
 
-def _of(rows: list[Mapping[str, Any]], flagged: Mapping[str, Collection[int]]) -> dict[str, Any]:
+def _summary_of(rows: list[Mapping[str, Any]], flagged: Mapping[str, Collection[int]]) -> dict[str, Any]:
     kept = [row for row in rows if row["organ"] not in flagged.get(row["subject"], ())]
     lost = sum(row["hd95"] is None for row in rows)
-    found: dict[str, Any] = {"labels": len(rows), "kept": len(kept), "lost": lost}
+    summary: dict[str, Any] = {"labels": len(rows), "kept": len(kept), "lost": lost}
     for measure in MEASURES:
         for when, those in (("before", rows), ("after", kept)):
-            found[f"{measure}_{when}"] = _mean([row[measure] for row in those])
-    return found
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+            summary[f"{measure}_{when}"] = mean_defined([row[measure] for row in those])
+    return summary

@@ -12,10 +12,10 @@ from scipy import ndimage
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import report
-from ukbob_jax.evaluation.figures import cut, tone
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures
 from ukbob_jax.quality.solf import features
+from ukbob_jax.volumes.slices import rescale_intensity, slice_for_display
 
 BINS = 36
 HEIGHT = 132  # pixels of a picture
@@ -24,7 +24,7 @@ _OPACITY = 0.42
 _GAP = 3  # pixels between planes
 
 
-class Case(NamedTuple):
+class AuditCase(NamedTuple):
     """A label that is shown: flagged, or decided about."""
 
     subject: str
@@ -35,14 +35,14 @@ class Case(NamedTuple):
     site: str
     values: tuple[float | None, float | None, float | None]  # of the three features
     outside: tuple[int, ...]  # features, by index
-    strangeness: float
-    seam: float  # share of voxels at a seam of stations
+    outlier_score: float  # second largest of the three robust z-scores
+    seam: float  # fraction of voxels at a seam of stations
     decision: str = ""
     picture: str = ""  # data URI
 
 
-class Typical(NamedTuple):
-    """An organ's median label, to compare with."""
+class Representative(NamedTuple):
+    """The label of an organ that is nearest its medians, to compare with."""
 
     subject: str
     picture: str
@@ -56,9 +56,9 @@ def write(
     limits: Limits,
     measures: OrganMeasures,
     flagged: np.ndarray,
-    cases: Sequence[Case],
+    cases: Sequence[AuditCase],
     unlisted: int,
-    typical: Mapping[int, Typical],
+    representatives: Mapping[int, Representative],
 ) -> None:
     """Write the page.
 
@@ -66,9 +66,9 @@ def write(
         label: name of the label set.
         measures: fields (n, num_classes), of the whole cohort.
         flagged: bool (n, num_classes).
-        cases: strangest first.
-        unlisted: how many more there are.
-        typical: by organ id.
+        cases: largest outlier score first.
+        unlisted: how many more flagged labels are not among them.
+        representatives: by organ id; organs whose labels are all flagged have none.
     Raises:
         FileError: the folder cannot be written.
     """
@@ -82,13 +82,13 @@ def write(
         "organs": organs(limits, measures, flagged),
         "cases": [case._asdict() for case in cases],
         "unlisted": unlisted,
-        "typical": {organ: shown._asdict() for organ, shown in typical.items()},
+        "representatives": {organ: shown._asdict() for organ, shown in representatives.items()},
     }
     files.write_bytes(path, report.render("audit.html", title=title, data=data).encode())
 
 
 def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list[dict[str, Any]]:
-    """Per organ that the cohort has: counts, and each measure's histogram with its limits."""
+    """Describe each organ of the cohort: counts, and each measure's histogram with its limits."""
     values, present = features(measures), np.asarray(measures.voxels) > 0
     found = []
     for organ in np.flatnonzero(present[:, 1:].any(0)) + 1:
@@ -110,7 +110,7 @@ def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list
 
 
 def histogram(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
-    """Counts in equal bins that also hold the limits; infinite limits are null, undefined values left out."""
+    """Count values in equal bins that also hold the limits; infinite limits are null, undefined values left out."""
     values = values[np.isfinite(values)]
     ends = np.concatenate([values, low[np.isfinite(low)], high[np.isfinite(high)]])
     first, last = (float(ends.min()), float(ends.max())) if ends.size else (0.0, 1.0)
@@ -125,39 +125,46 @@ def histogram(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str
     }
 
 
-def field_of_view(extent_mm: np.ndarray, typical_mm: np.ndarray) -> np.ndarray:
-    """How much of the body a label's pictures show, mm along x y z: all of it, and never less than of a typical one.
+def field_of_view(extent_mm: np.ndarray, representative_mm: np.ndarray) -> np.ndarray:
+    """Return how much of the body to show around a label, mm along x y z.
+
+    All of the label is shown, and never less than of the representative one.
 
     Args:
         extent_mm: 3, box of the label.
-        typical_mm: 3, box of its organ's typical label.
+        representative_mm: 3, box of its organ's representative label.
     """
-    return np.maximum(extent_mm, typical_mm) + 2 * _ROOM_MM
+    return np.maximum(extent_mm, representative_mm) + 2 * _ROOM_MM
 
 
 def window(
     first: np.ndarray, last: np.ndarray, fov_mm: np.ndarray, spacing_mm: np.ndarray, shape: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Start and size, in voxels, of the part of a volume around a label's box that is shown."""
+    """Return start and size, in voxels, of the part of a volume to show around a label's box."""
     size = np.minimum(np.round(fov_mm / spacing_mm).astype(int), shape)
     start = np.clip(np.round((first + last + 1 - size) / 2).astype(int), 0, np.array(shape) - size)
     return tuple(start.tolist()), tuple(size.tolist())
 
 
 def picture(image: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], color: np.ndarray) -> str:
-    """Axial, coronal and sagittal slice where each shows most of the organ, as a data URI.
+    """Draw the axial, coronal and sagittal slice where each shows most of the organ, as a data URI.
 
     Args:
         image: `x y z`, a part of the scan.
         mask: bool `x y z`, the label in it.
         color: rgb, uint8.
     """
-    grey = tone(image.astype(np.float32))
+    grey = rescale_intensity(image.astype(np.float32))
     panels = []
     for plane, axes in (("axial", (0, 1)), ("coronal", (0, 2)), ("sagittal", (1, 2))):
         index = int(mask.sum(axes).argmax())
         panels.append(
-            _panel(cut(grey, plane, index), cut(mask, plane, index), [spacing_mm[a] for a in axes], color)
+            _panel(
+                slice_for_display(grey, plane, index),
+                slice_for_display(mask, plane, index),
+                [spacing_mm[a] for a in axes],
+                color,
+            )
         )
     gap = np.full((HEIGHT, _GAP, 3), 255, np.uint8)
     row = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
@@ -167,7 +174,7 @@ def picture(image: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], co
 
 
 def _panel(grey: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], color: np.ndarray) -> np.ndarray:
-    """One slice at `HEIGHT` pixels with the organ tinted: `h w 3` uint8; voxels keep their shape in mm."""
+    """Draw one slice at `HEIGHT` pixels with the organ tinted: `h w 3` uint8; voxels keep their shape in mm."""
     across, up = spacing_mm
     width = max(8, round(HEIGHT * grey.shape[1] * across / (grey.shape[0] * up)))
     size = (min(width, 3 * HEIGHT), HEIGHT)

@@ -1,6 +1,6 @@
-"""Agreement counted in lesions rather than voxels: a small one that is missed weighs as much as a large one."""
+"""Agreement counted in lesions rather than voxels: a small lesion that is missed counts as much as a large one."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -8,20 +8,27 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 
+Connectivity = Literal[6, 18, 26]  # neighbours of a voxel: by faces, edges too, corners too
+
 
 class Lesions(NamedTuple):
     """Counts and means over the lesions of one label; NaN where nothing is to be counted."""
 
-    found: int  # true lesions that some predicted one touches
-    missed: int
-    invented: int  # predicted lesions that touch no true one
-    sensitivity: float  # found / true lesions; NaN without a true lesion
+    true_positives: int  # true lesions that some predicted one touches
+    false_negatives: int  # true lesions that no predicted one touches
+    false_positives: int  # predicted lesions that touch no true one
+    sensitivity: float  # true positives / true lesions; NaN without a true lesion
     precision: float  # predicted lesions that touch a true one / predicted; NaN without a predicted lesion
-    dice: float  # mean over true and invented lesions; missed and invented count 0; NaN where there are none
+    dice: float  # mean over true lesions and false positives, undetected and false ones as 0; NaN where there are none
 
 
 def lesions(
-    pred: np.ndarray, true: np.ndarray, label: int = 1, *, connectivity: int = 26, min_voxels: int = 1
+    pred: np.ndarray,
+    true: np.ndarray,
+    label: int = 1,
+    *,
+    connectivity: Connectivity = 26,
+    min_voxels: int = 1,
 ) -> Lesions:
     """Compare lesion by lesion, as the BraTS challenge does since 2023 (without its dilation).
 
@@ -58,20 +65,22 @@ def lesions(
     dice = 2 * touch.sum(1) / np.maximum(true_sizes + together, 1)
     counted = len(true_sizes) + int((~right).sum())
     return Lesions(
-        found=int(hit.sum()),
-        missed=int((~hit).sum()),
-        invented=int((~right).sum()),
+        true_positives=int(hit.sum()),
+        false_negatives=int((~hit).sum()),
+        false_positives=int((~right).sum()),
         sensitivity=float(hit.mean()) if hit.size else float("nan"),
         precision=float(right.mean()) if right.size else float("nan"),
         dice=float(dice.sum() / counted) if counted else float("nan"),
     )
 
 
-def _pieces(mask: np.ndarray, connectivity: int, min_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each voxel's piece, from 1 (0: none), and the pieces' voxels."""
-    found, count = cc3d.connected_components(mask.astype(np.uint8), connectivity=connectivity, return_N=True)
-    sizes = np.bincount(found.ravel(), minlength=count + 1)
+def _pieces(mask: np.ndarray, connectivity: Connectivity, min_voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each voxel's piece, from 1 (0: none), and how many voxels each piece has."""
+    components, count = cc3d.connected_components(
+        mask.astype(np.uint8), connectivity=connectivity, return_N=True
+    )
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
     kept = np.flatnonzero(sizes[1:] >= min_voxels) + 1
     number = np.zeros(count + 1, np.int64)
     number[kept] = np.arange(1, kept.size + 1)
-    return number[found], sizes[kept]
+    return number[components], sizes[kept]

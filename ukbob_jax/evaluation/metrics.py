@@ -74,7 +74,7 @@ def sensitivity(pred: Array, true: Array, num_classes: int) -> Array:
 
 
 def specificity(pred: Array, true: Array, num_classes: int) -> Array:
-    """Share of the voxels outside the true class that the prediction leaves outside; arguments of `dice`."""
+    """Fraction of the voxels outside the true class that the prediction leaves outside; arguments of `dice`."""
     return _specificity(*_counts(pred, true, num_classes))
 
 
@@ -86,9 +86,9 @@ def volume_error(pred: Array, true: Array, num_classes: int) -> Array:
 def overlaps(
     pred: np.ndarray, true: np.ndarray, num_classes: int, voxel_ml: float = 1.0
 ) -> dict[str, np.ndarray]:
-    """All of the above from one count over the volume, with the volumes of both maps (mL): name -> `k`."""
-    counts = _counts(pred, true, num_classes)
-    return {
+    """Compute all of the above from one count over the volume, and both maps' volumes (mL): name -> `k`."""
+    counts = _counts(np.asarray(pred), np.asarray(true), num_classes)
+    values = {
         "dice": _dice(*counts),
         "iou": _iou(*counts),
         "sensitivity": _sensitivity(*counts),
@@ -97,6 +97,7 @@ def overlaps(
         "volume_ml": counts[1] * voxel_ml,
         "true_volume_ml": counts[2] * voxel_ml,
     }
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 def confusion(pred: Array, true: Array, num_classes: int) -> Array:

@@ -22,7 +22,7 @@ class Table(NamedTuple):
     """Cells as text or numbers; numbers are shown with three decimals."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str | float]]
+    rows: Sequence[Sequence[str | float | None]]
     caption: str = ""
 
 
@@ -37,7 +37,7 @@ class Section(NamedTuple):
 
 
 def cell(value: str | float | None) -> str:
-    """A table cell's text: numbers with three decimals, whole ones without, nothing for a missing value."""
+    """Format a table cell: numbers with three decimals, whole ones without, nothing for a missing value."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -61,7 +61,7 @@ def write(folder: str | pathlib.Path, title: str, lead: str, sections: Sequence[
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of the HTML templates beside this file.
+    """Fill in one of the HTML templates beside this file.
 
     Text is escaped. `{{ value | tojson }}` writes JSON that can stand inside a script: `<`, `>`, `&` and `'` are
     escaped, keys keep their order.

@@ -1,4 +1,4 @@
-"""One scan's label map beside its truth, as numbers that JSON can hold; and what many such scans say together."""
+"""Score one scan's label map beside its truth, as numbers that JSON can hold, and summarise the scores of many."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,71 +8,81 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.evaluation import metrics, statistics
-from ukbob_jax.regions import mask as region_mask
+from ukbob_jax.files import json_number
+from ukbob_jax.regions import Regions
 from ukbob_jax.volumes.volume import Volume
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def score(
-    found: Volume,
+    predicted: Volume,
     truth: Volume,
     organs: Mapping[int, str],
     *,
     surface: bool,
+    lesions: bool = False,
     tolerances_mm: Mapping[str, float] | None = None,
     tolerance_mm: float = 1.0,
-    regions: tuple[tuple[int, ...], ...] = (),
-    known: np.ndarray | None = None,
+    regions: Regions | None = None,
+    annotated: np.ndarray | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Every metric of every organ; None where it is not defined, not finite, or the organ was not looked for.
+    """Compute every metric of every organ; None where it is not defined, not finite, or the organ was not annotated.
 
     Args:
-        found: predicted classes.
+        predicted: classes, `x y z`.
         truth: on the same grid; 255 is ignored.
-        organs: class -> name.
+        organs: class, or region of `regions`, -> name.
         surface: also distances (mm), which take longer.
-        tolerances_mm: organ -> what counts as agreement of surfaces; others take `tolerance_mm`.
-        regions: the label values of each, where they are not organs but may overlap.
-        known: bool `256`, the values that were looked for in the truth; a region is known where all of its are. None: all.
+        lesions: also `metrics.lesions`, each connected piece counted as one, under `lesion_...`.
+        tolerances_mm: organ -> distance that counts as agreement of surfaces; others take `tolerance_mm`.
+        regions: score these, which may overlap, and not single classes.
+        annotated: bool `256`, the values that were annotated in the truth; a region is where all of its values are.
+            None: all.
+    Returns:
+        name -> metric -> value.
     """
-    options = {"surface": surface, "tolerances_mm": tolerances_mm, "tolerance_mm": tolerance_mm}
     if regions:
+        known = np.ones(256, bool) if annotated is None else annotated
         scores = {}
         for region, name in organs.items():
-            pair = [Volume(region_mask(v.array, regions[region]), v.affine) for v in (found, truth)]
-            told = np.full(256, known is None or known[list(regions[region])].all())
-            scores |= score(*pair, {1: name}, **options, known=told)
+            scores |= score(
+                Volume(regions.mask(predicted.array, region), predicted.affine),
+                Volume(regions.mask(truth.array, region), truth.affine),
+                {1: name},
+                surface=surface,
+                lesions=lesions,
+                tolerances_mm=tolerances_mm,
+                tolerance_mm=tolerance_mm,
+                annotated=np.full(256, regions.annotated(known)[region]),
+            )
         return scores
-    largest = max(found.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
+    largest = max(predicted.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
     num_classes = int(largest) + 1
     voxel_ml = float(np.prod(truth.spacing_mm)) / 1000
-    values = metrics.overlaps(found.array, truth.array, num_classes, voxel_ml)
+    values = metrics.overlaps(predicted.array, truth.array, num_classes, voxel_ml)
     if surface:
         tolerance = np.full(num_classes, tolerance_mm)
         for organ, name in organs.items():
             tolerance[organ] = (tolerances_mm or {}).get(name, tolerance_mm)
-        distances = metrics.surface(found.array, truth.array, truth.spacing_mm, num_classes, tolerance)
+        distances = metrics.surface(predicted.array, truth.array, truth.spacing_mm, num_classes, tolerance)
         values |= {name: getattr(distances, name) for name in ("hd95", "assd", "nsd")}
-    return {
-        name: {
-            measure: number(array[organ]) if known is None or known[organ] else None
-            for measure, array in values.items()
-        }
-        for organ, name in organs.items()
-    }
-
-
-def number(value: Any) -> float | None:
-    """A JSON number; None for what JSON cannot hold."""
-    return float(value) if np.isfinite(value) else None
+    scores = {}
+    for organ, name in organs.items():
+        numbers = {measure: array[organ] for measure, array in values.items()}
+        if lesions:
+            counts = metrics.lesions(predicted.array, truth.array, organ)
+            numbers |= {f"lesion_{measure}": value for measure, value in counts._asdict().items()}
+        defined = annotated is None or annotated[organ]
+        scores[name] = {m: json_number(value) if defined else None for m, value in numbers.items()}
+    return scores
 
 
 OLD_KEYS = ("adapt", "way")  # what `method` was called in rows until 0.1
 
 
 def read_rows(path: pathlib.Path) -> Rows:
-    """Rows of scores from a .jsonl file; in files of older versions `method` has another name.
+    """Read rows of scores from a .jsonl file; in files of older versions `method` has another name.
 
     Raises:
         FileError: the file is missing or damaged.
@@ -81,7 +91,7 @@ def read_rows(path: pathlib.Path) -> Rows:
 
 
 def with_method(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its method under the key `method`, also where an older version wrote it."""
+    """Return a row with its method under the key `method`, also where an older version wrote it."""
     return {"method" if key in OLD_KEYS else key: value for key, value in row.items()}
 
 
@@ -94,58 +104,70 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
 
     Returns:
         method -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs have no Dice
-        (in neither map, or not looked for), volume agreement per organ, equity, and the paired comparison with "off".
+        (in neither map, or not annotated), volume agreement per organ, equity, and the paired comparison with "off".
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    dice = {method: scan_means(rows, method) for method in methods}
+    dice = {method: dice_means(rows, method, "subject") for method in methods}
     out = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
         scans = np.array([np.nan if v is None else v for v in dice[method].values()])
         out[method] = {
             "scans": len(scans),
-            "dice": number(np.nanmean(scans)) if np.isfinite(scans).any() else None,
-            "dice_interval": [number(v) for v in statistics.bootstrap_interval(scans)],
+            "dice": json_number(float(np.nanmean(scans))) if np.isfinite(scans).any() else None,
+            "dice_interval": [json_number(v) for v in statistics.bootstrap_interval(scans)],
             "mean": means(own),
             "undefined": sum(row["dice"] is None for row in own),
             "volumes": volumes(own),
         }
         if groups:
-            pairs = [(d, groups[s]) for s, d in dice[method].items() if d is not None]
-            out[method]["equity"] = statistics.equity(*zip(*pairs))._asdict() if pairs else None
+            scored = {s: d for s, d in dice[method].items() if d is not None}
+            of_groups = [groups[s] for s in scored]
+            out[method]["equity"] = (
+                statistics.equity(list(scored.values()), of_groups)._asdict() if scored else None
+            )
         if method != "off" and "off" in methods:
             first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", method))
-            found = statistics.paired(first, second)._asdict()
-            out[method]["against_off"] = {name: number(value) for name, value in found.items()}
+            change = statistics.paired(first, second)._asdict()
+            out[method]["against_off"] = {name: json_number(value) for name, value in change.items()}
     return out
 
 
-def scan_means(rows: Rows, method: str) -> dict[str, float | None]:
-    """Subject -> mean Dice over the organs in either map."""
+def dice_means(rows: Rows, method: str, by: str) -> dict[str, float | None]:
+    """Return the mean Dice of each subject over its organs, or of each organ over its subjects.
+
+    Args:
+        rows: with `method`, `dice` and `by`.
+        method: whose rows count.
+        by: "subject" or "organ".
+    Returns:
+        subject or organ -> mean of the values that are not None; None where all are.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
         if row["method"] == method:
-            values.setdefault(row["subject"], []).append(np.nan if row["dice"] is None else row["dice"])
-    return {s: number(np.nanmean(v)) if np.isfinite(v).any() else None for s, v in values.items()}
+            values.setdefault(row[by], []).append(np.nan if row["dice"] is None else row["dice"])
+    return {
+        key: json_number(float(np.nanmean(v))) if np.isfinite(v).any() else None for key, v in values.items()
+    }
 
 
 def means(rows: Rows) -> dict[str, float | None]:
-    """Mean of every metric over the scans and organs where it is finite; volumes left out."""
+    """Return the mean of every metric over the scans and organs where it is finite; volumes left out."""
     out = {}
     for name in rows[0]:
         if name in ("subject", "method", "organ", "volume_ml", "true_volume_ml"):
             continue
-        known = [row[name] for row in rows if row[name] is not None]
-        out[name] = float(np.mean(known)) if known else None
+        out[name] = statistics.mean_defined(row[name] for row in rows)
     return out
 
 
 def volumes(rows: Rows) -> dict[str, dict[str, float | None]]:
-    """Organ -> how predicted volumes follow the true ones."""
+    """Return organ -> how predicted volumes follow the true ones."""
     out = {}
     for organ in dict.fromkeys(row["organ"] for row in rows):
         own = [row for row in rows if row["organ"] == organ]
         pair = ([row[name] for row in own] for name in ("volume_ml", "true_volume_ml"))
-        found = statistics.volume_agreement(*pair)._asdict()
-        out[organ] = {name: number(value) for name, value in found.items()}
+        agreement = statistics.volume_agreement(*pair)._asdict()
+        out[organ] = {name: json_number(value) for name, value in agreement.items()}
     return out

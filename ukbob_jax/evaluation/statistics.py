@@ -1,12 +1,18 @@
-"""From scores of single scans to statements about many: intervals, paired comparisons, fairness between groups."""
+"""Compare scores over many scans: intervals, paired comparisons, fairness between groups, agreement of volumes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from ukbob_jax.errors import ValuesError
+
+
+def mean_defined(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if all are."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 class Paired(NamedTuple):
@@ -18,7 +24,7 @@ class Paired(NamedTuple):
     high: float
     p: float  # two-sided, of sign flips: how often chance alone differs as much
     worst: float  # the most negative difference
-    share_worse: float  # of scans with a negative difference
+    share_worse: float  # fraction of scans with a negative difference
 
 
 class Equity(NamedTuple):
@@ -44,7 +50,7 @@ def bootstrap_interval(
     Args:
         values: `n`, one number a subject; NaN where undefined.
         statistic: called as `statistic(resampled, axis=-1)` on `samples n`.
-        level: share of resamples inside the interval.
+        level: fraction of resamples inside the interval.
         samples: number of resamples.
         seed: makes the interval reproducible.
 
@@ -105,7 +111,7 @@ def _sign_flips(change: np.ndarray, samples: int, seed: int) -> float:
             12
         )  # equal means stay equal, in whatever order they were added
 
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (change,),
         distance,
         permutation_type="samples",
@@ -114,11 +120,11 @@ def _sign_flips(change: np.ndarray, samples: int, seed: int) -> float:
         vectorized=True,
         rng=np.random.default_rng(seed),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def equity(scores: Sequence[float], groups: Sequence[str], alpha: float = 1.0) -> Equity:
-    """Equity-scaled score (Tian et al. 2024, FairSeg), in both of its published forms.
+    """Compute the equity-scaled score (Tian et al. 2024, FairSeg), in both of its published forms.
 
     Args:
         scores: `n`, one a person; NaN is left out.
@@ -128,22 +134,22 @@ def equity(scores: Sequence[float], groups: Sequence[str], alpha: float = 1.0) -
     Raises:
         ValuesError: the lengths differ, or no score is defined.
     """
-    scores, names = np.asarray(scores, np.float64), np.asarray(groups, str)
-    if scores.shape != names.shape or not np.isfinite(scores).any():
+    values, names = np.asarray(scores, np.float64), np.asarray(groups, str)
+    defined = np.isfinite(values)
+    if values.shape != names.shape or not defined.any():
         raise ValuesError(
-            f"equity: {scores.shape} scores with {names.shape} groups; give one group per score."
+            f"equity: {values.shape} scores with {names.shape} groups; give one group per score."
         )
-    defined = np.isfinite(scores)
-    scores, names = scores[defined], names[defined]
-    means = {str(g): float(scores[names == g].mean()) for g in np.unique(names)}
-    overall, of = float(scores.mean()), np.array(list(means.values()))
-    spread = float(of.std(ddof=1)) if of.size > 1 else 0.0
+    values, names = values[defined], names[defined]
+    means = {str(g): float(values[names == g].mean()) for g in np.unique(names)}
+    overall, of_groups = float(values.mean()), np.array(list(means.values()))
+    spread = float(of_groups.std(ddof=1)) if of_groups.size > 1 else 0.0
     return Equity(
         overall=overall,
         groups=means,
-        worst=float(of.min()),
-        gap=float(np.ptp(of)),
-        scaled=overall / (1 + alpha * float(np.abs(of - overall).sum())),
+        worst=float(of_groups.min()),
+        gap=float(np.ptp(of_groups)),
+        scaled=overall / (1 + alpha * float(np.abs(of_groups - overall).sum())),
         scaled_std=overall / (1 + alpha * spread),
     )
 
@@ -173,9 +179,9 @@ def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agree
     p, t = p[seen], t[seen]
     error = float((p - t).mean()) if p.size else float("nan")
     there = t > 0
-    share = float((np.abs(p - t)[there] / t[there]).mean()) if there.any() else float("nan")
+    relative = float((np.abs(p - t)[there] / t[there]).mean()) if there.any() else float("nan")
     if p.size < 3 or np.ptp(p) == 0 or np.ptp(t) == 0:
-        return Agreement(p.size, float("nan"), float("nan"), error, share)
-    pearson = float(stats.pearsonr(p, t).statistic)
+        return Agreement(p.size, float("nan"), float("nan"), error, relative)
+    pearson = float(stats.pearsonr(p, t).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     lin = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
-    return Agreement(p.size, pearson, float(lin), error, share)
+    return Agreement(p.size, pearson, float(lin), error, relative)

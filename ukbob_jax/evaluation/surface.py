@@ -13,7 +13,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
@@ -27,7 +27,7 @@ class SurfaceMetrics(NamedTuple):
     hd95: np.ndarray  # mm, the larger of the two directions' 95th percentiles (linear interpolation)
     hd: np.ndarray  # mm, the largest distance of both directions
     assd: np.ndarray  # mm, mean over the distances of both directions together
-    nsd: np.ndarray  # share of both surfaces within the tolerance of the other
+    nsd: np.ndarray  # fraction of both surfaces within the tolerance of the other
 
 
 def surface(
@@ -37,7 +37,7 @@ def surface(
     num_classes: int,
     tolerance_mm: float | np.ndarray = 1.0,
 ) -> SurfaceMetrics:
-    """Surface distances of each class, by MONAI's boundary-voxel definitions.
+    """Measure surface distances of each class, by MONAI's boundary-voxel definitions.
 
     Args:
         pred: `x y z`, integer labels below `num_classes`.
@@ -62,9 +62,9 @@ def surface(
     pred, true = _checked(pred, true, num_classes)
     tolerance = np.broadcast_to(tolerance, (num_classes,))
     surfaces = _surface_labels(pred), _surface_labels(true)
-    there = _distances(surfaces[0], surfaces[1], spacing_mm, num_classes)
-    back = _distances(surfaces[1], surfaces[0], spacing_mm, num_classes)
-    rows = [_summary(a, b, t) for a, b, t in zip(there, back, tolerance)]
+    pred_to_true = _distances(surfaces[0], surfaces[1], spacing_mm, num_classes)
+    true_to_pred = _distances(surfaces[1], surfaces[0], spacing_mm, num_classes)
+    rows = [_summary(a, b, t) for a, b, t in zip(pred_to_true, true_to_pred, tolerance)]
     return SurfaceMetrics(*np.array(rows, np.float64).T)
 
 
@@ -76,7 +76,7 @@ class _Distances(NamedTuple):
 
 
 def _checked(pred: np.ndarray, true: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps as uint8, 255 where the truth is ignored."""
+    """Check both maps and return them as uint8, 255 where the truth is ignored."""
     pred, true = np.asarray(pred), np.asarray(true)
     if pred.shape != true.shape or pred.ndim != 3:
         raise ValuesError(
@@ -94,7 +94,7 @@ def _checked(pred: np.ndarray, true: np.ndarray, num_classes: int) -> tuple[np.n
 
 
 def _surface_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels on surfaces, 255 elsewhere, with a margin of `REACH` voxels of 255: `x+2r y+2r z+2r`, uint8."""
+    """Keep labels on surfaces only, 255 elsewhere, with a margin of `REACH` voxels of 255: `x+2r y+2r z+2r`, uint8."""
     inside = np.ones(labels.shape, bool)
     for axis in range(3):
         along = np.moveaxis(labels, axis, 0)
@@ -107,7 +107,7 @@ def _surface_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def _offsets(spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps to neighbours, nearest first (`n 3`), and their lengths (mm, `n`).
+    """Return the steps to neighbours, nearest first (`n 3`), and their lengths (mm, `n`).
 
     Only steps shorter than any step out of the cube are kept: a hit among them is the nearest there is.
     """
@@ -122,7 +122,7 @@ def _offsets(spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.nda
 def _distances(
     source: np.ndarray, target: np.ndarray, spacing_mm: tuple[float, float, float], num_classes: int
 ) -> list[_Distances]:
-    """Distances from every surface voxel of `source` to the nearest of its class in `target`, by class."""
+    """Measure the distance from every surface voxel of `source` to the nearest of its class in `target`, by class."""
     flat_source, flat_target = source.ravel(), target.ravel()
     sizes = np.bincount(flat_source, minlength=256)
     present = np.bincount(flat_target, minlength=256) > 0
@@ -157,28 +157,31 @@ def _ask_trees(
     spacing = np.asarray(spacing_mm, np.float64)
     for label in np.unique(labels[waiting]):
         mine = waiting[labels[waiting] == label]
-        tree = cKDTree(np.argwhere(target == label) * spacing, balanced_tree=False, compact_nodes=False)
+        tree = KDTree(np.argwhere(target == label) * spacing, balanced_tree=False, compact_nodes=False)
         points = np.stack(np.unravel_index(open_at[mine], target.shape), -1) * spacing
         found[mine] = tree.query(points, workers=-1)[0]
 
 
 def _summary(
-    there: _Distances, back: _Distances, tolerance_mm: np.float32
+    pred_to_true: _Distances, true_to_pred: _Distances, tolerance_mm: np.float32
 ) -> tuple[float, float, float, float]:
-    """hd95, hd, assd, nsd of one class."""
-    sizes = [d.zeros + d.others.size for d in (there, back)]
+    """Return hd95, hd, assd and nsd of one class."""
+    sizes = [d.zeros + d.others.size for d in (pred_to_true, true_to_pred)]
     if not all(sizes):
-        return (np.nan,) * 4 if not any(sizes) else (np.inf, np.inf, np.inf, 0.0)
-    hd95 = max(_percentile(d, 95.0) for d in (there, back))
-    hd = max(float(d.others[-1]) if d.others.size else 0.0 for d in (there, back))
-    mean = sum(float(d.others.sum(dtype=np.float64)) for d in (there, back)) / sum(sizes)
+        return (np.inf, np.inf, np.inf, 0.0) if any(sizes) else (np.nan, np.nan, np.nan, np.nan)
+    hd95 = max(_percentile(d, 95.0) for d in (pred_to_true, true_to_pred))
+    hd = max(float(d.others[-1]) if d.others.size else 0.0 for d in (pred_to_true, true_to_pred))
+    mean = sum(float(d.others.sum(dtype=np.float64)) for d in (pred_to_true, true_to_pred)) / sum(sizes)
     # float32 on both sides, so that three voxels of 0.7 mm are within 2.1 mm
-    near = sum(d.zeros + int(np.searchsorted(d.others, tolerance_mm, side="right")) for d in (there, back))
+    near = sum(
+        d.zeros + int(np.searchsorted(d.others, tolerance_mm, side="right"))
+        for d in (pred_to_true, true_to_pred)
+    )
     return hd95, hd, mean, near / sum(sizes)
 
 
 def _percentile(distances: _Distances, percent: float) -> float:
-    """Percentile with linear interpolation, as `np.percentile` of zeros and others together."""
+    """Return the percentile with linear interpolation, as `np.percentile` of zeros and others together."""
     zeros, others = distances
     at = percent / 100 * (zeros + others.size - 1)
     low = int(np.floor(at))

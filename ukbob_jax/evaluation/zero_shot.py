@@ -1,4 +1,4 @@
-"""A network scored on labels of another data set, without training on it: both are read as their common classes."""
+"""Score a network on labels of another data set without training on it: both are read as their common classes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Common(NamedTuple):
 
 
 def common(dataset: str, names: Mapping[int, str]) -> Common:
-    """The tables for a network with these class names.
+    """Return the tables for a network with these class names.
 
     A class is scored only if the network knows every structure it is made of: whole lungs need all five lobes.
 

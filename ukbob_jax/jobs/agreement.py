@@ -4,8 +4,6 @@ Prints the table and writes it to `{workdir}/agreement/AUTO_MANUAL.json` and `.c
 `.jsonl`. Needs the solf job's verdicts on the automatic labels.
 """
 
-import csv
-import io
 import pathlib
 from typing import Any
 
@@ -48,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     files.write_json(
         folder / f"{name}.json", {"subjects": len(subjects), **settings.to_dict(), "table": table}
     )
-    files.write_bytes(folder / f"{name}.csv", as_csv(table).encode())
+    files.write_csv(folder / f"{name}.csv", list(table[0]), table)
     print(agreement.text(table))
 
 
@@ -73,12 +71,3 @@ def compared(
     rows = [{"subject": subject, **score} for score in scores]
     files.write_json(path, {"key": key, "rows": rows})
     return rows
-
-
-def as_csv(table: list[dict[str, Any]]) -> str:
-    """Write the table with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()

@@ -64,7 +64,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         flagged=flagged,
         cases=cases,
         unlisted=len(ranked) - len(cases),
-        typical={o: audit.Typical(subjects[i], pictures[i, o]) for o, i in wanted.items()},
+        representatives={o: audit.Representative(subjects[i], pictures[i, o]) for o, i in wanted.items()},
     )
     print(f"audit: {len(cases)} labels to look at: {path}", file=sys.stderr)
 
@@ -91,13 +91,13 @@ def judged(
 
 
 def case(
-    config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, strange: float
-) -> audit.Case:
+    config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, score: float
+) -> audit.AuditCase:
     """Collect what the page shows of one label."""
     about = store.rows[row["subject"]].attributes
     groups = limits.groups_of([about])
     group = limits.groups.index(groups[0]) if groups else 0
-    return audit.Case(
+    return audit.AuditCase(
         subject=row["subject"],
         organ=row["organ"],
         version=cohort.version(store, row["subject"], config.label),
@@ -106,7 +106,7 @@ def case(
         site=str(about.get("site") or ""),
         values=tuple(row[name] for name in FEATURES),
         outside=tuple(FEATURES.index(name) for name in row["outside"]),
-        strangeness=strange,
+        outlier_score=score,
         seam=row.get("seam_contact", 0.0),
         decision=row.get("decision", ""),
     )
@@ -120,7 +120,11 @@ def pictures_of(
     cases: list[tuple[int, int]],
     wanted: dict[int, int],
 ) -> dict[tuple[int, int], str]:
-    """Draw pictures by (number of the subject, organ), of the cases and of a typical label of each of their organs."""
+    """Draw the cases, and the representative label of each of their organs.
+
+    Returns:
+        (number of the subject, organ) -> data URI.
+    """
     places = list(dict.fromkeys([*cases, *((i, organ) for organ, i in wanted.items())]))
     spacing = np.array([store.rows[subject].spacing_mm for subject in subjects])
     extent = {p: (measures.last[p] - measures.first[p] + 1) * spacing[p[0]] for p in places}

@@ -58,7 +58,7 @@ def run(config: Config, workdir: str) -> None:
             continue
         scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
-        known = store.rows[subject].annotated_classes(read_truth, 256)
+        annotated = store.rows[subject].annotated_classes(read_truth, 256)
         scores = {}
         for method in settings.methods:
             prediction = segmenter.predict(scan, options[method], attributes=attributes)
@@ -69,10 +69,11 @@ def run(config: Config, workdir: str) -> None:
                     truth,
                     organs,
                     surface=settings.surface,
+                    lesions=settings.lesions,
                     tolerance_mm=settings.tolerance_mm,
                     tolerances_mm=settings.tolerances_mm.to_dict(),
-                    regions=segmenter.card.region_values,
-                    known=known,
+                    regions=segmenter.card.regions,
+                    annotated=annotated,
                 ),
                 **outcome(prediction.report),
             }

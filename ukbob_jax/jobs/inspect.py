@@ -11,7 +11,7 @@ import numpy as np
 
 from ukbob_jax import anatomy, files, sources
 from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import montages
 from ukbob_jax.progress import track
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import case, gzip_bytes, nifti_header
@@ -34,7 +34,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     subjects = sources.list_subjects(config.source.to_dict())
     chosen = subjects[: settings.subjects or None]
     print(f"{len(subjects)} subjects in the source, {len(chosen)} looked at")
-    facts, looks, failures = [], [], []
+    facts, sheet, failures = [], [], []
     for source in track(chosen, "inspect"):
         try:
             stored = [on_disk(pathlib.Path(path)) for path in source.files() if case.is_scan(path)]
@@ -46,13 +46,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             facts.append(
                 {**describe(values, names), "subject": source.subject, "split": source.split, "files": stored}
             )
-            if len(looks) < settings.pictures:
-                looks.append(picture(source.subject, values))
+            if len(sheet) < settings.pictures:
+                sheet.append(picture(source.subject, values))
         print("\n".join(lines(facts[-1])), flush=True)
     files.write_jsonl(pathlib.Path(workdir) / "inspect.jsonl", facts)
-    if looks:
+    if sheet:
         path = pathlib.Path(workdir) / "inspect.png"
-        files.write_bytes(path, figures.contact_sheet(looks))
+        files.write_bytes(path, montages.contact_sheet(sheet))
         print(f"pictures: {path}", file=sys.stderr)
     if failures and len(failures) == len(chosen):
         raise failures[0]
@@ -120,13 +120,13 @@ def voxels(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
     return {{**names, **ignored}.get(int(i), f"class {i}"): int(n) for i, n in counts}
 
 
-def picture(title: str, values: Mapping[str, Any]) -> figures.Look:
+def picture(title: str, values: Mapping[str, Any]) -> montages.SheetRow:
     """Draw a row of the contact sheet; the first label set in the alphabet is shown."""
     image = values["image"]
     contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
     label = next((values["labels"][name] for name in sorted(values["labels"])), None)
     spacing_mm = affines.spacing(np.asarray(values["affine"]))
-    return figures.look(title, image, contrasts, label, spacing_mm, np.resize(anatomy.COLORS, (255, 3)))
+    return montages.sheet_row(title, image, contrasts, label, spacing_mm, np.resize(anatomy.COLORS, (255, 3)))
 
 
 def lines(fact: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from ukbob_jax.store.reader import Store
 CLEAN, WITHOUT_SOLF = "clean", "without_solf"
 AUDIT = "solf/index.html"  # what the audit job writes
 LEAD = (
-    "Noisy labels filtered, a Swin-UNETR trained on what is left, and scans from other scanners adapted to. "
+    "Noisy labels filtered, a network trained on what is left, and scans from other scanners adapted to. "
     "Everything below was computed by this run."
 )
 

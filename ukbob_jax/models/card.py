@@ -97,11 +97,6 @@ class ModelCard:
         return self.regions.region_labels if self.regions else ()
 
     @property
-    def region_values(self) -> tuple[tuple[int, ...], ...]:
-        """The label values that make up each region; empty without regions."""
-        return self.regions.values if self.regions else ()
-
-    @property
     def activation(self) -> str:
         """ "softmax", or "sigmoid" for a network of regions."""
         return "sigmoid" if self.regions else "softmax"

@@ -1,8 +1,10 @@
 """Where subjects come from: each kind of source lists its subjects, and reads and converts one at a time."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
+import types
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -53,10 +55,22 @@ def list_subjects(settings: Mapping[str, Any]) -> list[SubjectSource]:
     kinds = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if kind not in kinds:
         raise ConfigError(f"config.source.kind is {kind!r}; expected one of {', '.join(kinds)}.")
-    lister = importlib.import_module(f"{__name__}.{kind}").list_subjects
+    module = importlib.import_module(f"{__name__}.{kind}")
+    known = fields(module)
     try:
-        inspect.signature(lister).bind(**settings)
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"got an unexpected keyword argument {name!r}")
+        inspect.signature(module.list_subjects).bind(**settings)
     except TypeError as error:
-        fields = ", ".join(inspect.signature(lister).parameters)
-        raise ConfigError(f"config.source: {error} (kind {kind!r} takes {fields}).") from error
-    return lister(**settings)
+        raise ConfigError(f"config.source: {error} (kind {kind!r} takes {', '.join(known)}).") from error
+    return module.list_subjects(**settings)
+
+
+def fields(module: types.ModuleType) -> list[str]:
+    """Return the names that a kind's `list_subjects` takes; its `**settings` are the fields of `ReadOptions`."""
+    parameters = inspect.signature(module.list_subjects).parameters
+    names = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(names) < len(parameters):
+        names += [field.name for field in dataclasses.fields(module.ReadOptions)]
+    return names

@@ -20,7 +20,7 @@ VERSION = 1  # raise it when reading or converting changes, so that stores are m
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ReadOptions:
     """How files become arrays, the same for every subject.
 
     Attributes:
@@ -31,6 +31,8 @@ class Settings:
         nan: "refuse" scans with NaN or infinite voxels, or "zero" those voxels.
         assume_ras: accept scans that do not say how they are oriented.
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
+    Raises:
+        ConfigError: an unknown label map or choice, or a spacing that is not three positive numbers.
     """
 
     spacing_mm: tuple[float, ...] = ()
@@ -39,7 +41,24 @@ class Settings:
     contrasts: tuple[str, ...] = ()
     nan: Literal["refuse", "zero"] = "refuse"
     assume_ras: bool = False
-    constant: str = "refuse"
+    constant: Literal["refuse", "accept"] = "refuse"
+
+    def __post_init__(self) -> None:
+        """Make tuples of a recipe's lists, and refuse values that mean nothing."""
+        for name in ("spacing_mm", "contrasts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"config.source.{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
+                )
+        if self.label_map:
+            anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
+        positive = all(0 < length < np.inf for length in self.spacing_mm)
+        if len(self.spacing_mm) not in (0, 3) or not positive:
+            raise ConfigError(
+                f"config.source.spacing_mm {self.spacing_mm}: expected three positive numbers, or ()."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Files:
 
     case: Case
     split: str
-    settings: Settings
+    settings: ReadOptions
 
     @property
     def subject(self) -> str:
@@ -115,46 +134,26 @@ def list_subjects(
     *,
     layout: str,
     paths: Mapping[str, str],
-    spacing_mm: Sequence[float] = (),
-    label_map: str = "",
-    num_classes: int = 0,
-    contrasts: Sequence[str] = (),
-    nan: Literal["refuse", "zero"] = "refuse",
-    assume_ras: bool = False,
-    constant: str = "refuse",
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
+    **settings: Any,
 ) -> list[Files]:
     """List the subjects of a dataset.
 
     Args:
         layout: a name of `volumes.layouts`.
         paths: what that layout takes, such as images and labels, or root.
-        spacing_mm, label_map, num_classes, contrasts, nan, assume_ras, constant: as in `Settings`.
-        splits, seed: for subjects without a split of their own: how many go where; the rest trains.
+        splits: number of subjects in each split, of those without a split of their own; the rest trains.
+        seed: decides who goes where.
+        **settings: fields of `ReadOptions`.
     Raises:
-        ConfigError: an unknown layout, label map or choice, or a spacing that is not three numbers.
+        ConfigError: an unknown layout, or as `ReadOptions`.
         FileError, MismatchError: as the layout.
     """
-    settings = Settings(
-        tuple(spacing_mm), label_map, num_classes, tuple(contrasts), nan, assume_ras, constant
-    )
-    for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
-        if getattr(settings, name) not in choices:
-            raise ConfigError(
-                f"config.source.{name} is {getattr(settings, name)!r}; expected {' or '.join(choices)}."
-            )
-    if settings.label_map:
-        anatomy.from_dataset(settings.label_map)  # refuses an unknown name before any file is read
-    if len(settings.spacing_mm) not in (0, 3) or not all(
-        0 < length < np.inf for length in settings.spacing_mm
-    ):
-        raise ConfigError(
-            f"config.source.spacing_mm {settings.spacing_mm}: expected three positive numbers, or ()."
-        )
+    options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **paths)
     split_of = assign_splits([case.subject for case in cases if not case.split], splits or {}, seed)
-    return [Files(case, case.split or split_of[case.subject], settings) for case in cases]
+    return [Files(case, case.split or split_of[case.subject], options) for case in cases]
 
 
 def file_digest(path: str) -> str:

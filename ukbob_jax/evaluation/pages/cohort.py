@@ -3,7 +3,7 @@
 import numpy as np
 
 from ukbob_jax import anatomy
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import montages
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.store.reader import Store
 
@@ -11,7 +11,7 @@ SHOWN = 6  # subjects in the montage
 
 
 def section(store: Store, label: str) -> Section:
-    """Counts, geometry, and coronal slices of the first subjects under label set `label`."""
+    """Show counts, geometry, and coronal slices of the first subjects under label set `label`."""
     row = store.rows[store.subjects[0]]
     splits: dict[str, int] = {}
     for subject in store.subjects:
@@ -40,8 +40,8 @@ def section(store: Store, label: str) -> Section:
 
 
 def montage(store: Store, label: str) -> bytes:
-    """The last contrast but one where there are several (in-phase of a Dixon scan), else the only one."""
+    """Draw the last contrast but one where there are several (in-phase of a Dixon scan), else the only one."""
     subjects = store.subjects[:SHOWN]
     images = [np.asarray(store.read(subject, "image")[..., -2:][..., 0], np.float32) for subject in subjects]
     labels = [store.read(subject, f"label/{label}") for subject in subjects]
-    return figures.montage(images, labels, subjects, store.rows[subjects[0]].spacing_mm, anatomy.COLORS)
+    return montages.montage(images, labels, subjects, store.rows[subjects[0]].spacing_mm, anatomy.COLORS)

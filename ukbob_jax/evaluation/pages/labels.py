@@ -1,4 +1,4 @@
-"""What SOLF found: which labels were flagged, how they look, and, where errors were planted, whether it was right."""
+"""The section on SOLF: which labels were flagged, how they look, and whether planted errors were found."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ukbob_jax import anatomy, files
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import charts, montages
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.quality import error_detection, verdicts
 from ukbob_jax.quality.outliers import rank
@@ -22,19 +22,19 @@ SCATTERED = (
     "gluteus_maximus_right",
     "hip_left",
 )
-STRIKING = (255, 70, 30)  # colour of the one label in a picture; organs' own are too close to grey
-WORST = 4  # flagged labels that are shown beside a typical one
+HIGHLIGHT = (255, 70, 30)  # colour of the one label in a picture; organs' own are too close to grey
+MAX_SHOWN = 4  # flagged labels that are shown beside a representative one
 
 
 def section(store: Store, label: str, epsilon: float) -> Section:
-    """Counts, scatter plots, the worst flagged labels, and precision and recall where the truth is known."""
+    """Show counts, scatter plots, the worst flagged labels, and precision and recall where the truth is known."""
     folder = verdicts.folder(store.path, label)
     rows = files.read_jsonl(folder / verdicts.VERDICTS)
     planted = planted_errors(store)
     flagged = sum(row["flagged"] for row in rows)
     text = (
         f"{flagged} of {len(rows)} labels ({100 * flagged / max(len(rows), 1):.1f} %) leave their organ's range in two or "
-        "three of three measures: share of the body, sphericity, eccentricity. Training ignores their voxels."
+        "three of three measures: fraction of the body, sphericity, eccentricity. Training ignores their voxels."
     )
     tables, pictures = [], [
         Picture("solf_scatter", scatter(rows, planted), "A dot per subject; flagged labels should stand apart."),
@@ -48,7 +48,7 @@ def section(store: Store, label: str, epsilon: float) -> Section:
         chosen = found["chosen"]
         text += (
             f" {found['planted']} errors were planted: at ε = {epsilon:g} precision is {ratio(chosen['precision'])} and "
-            f"recall {ratio(chosen['recall'])}. Percentiles flag a fixed share of every cohort, so precision falls where "
+            f"recall {ratio(chosen['recall'])}. Percentiles flag a fixed fraction of every cohort, so precision falls where "
             "ε takes more than there is to find."
         )
     return Section("Label filter (SOLF)", text, tables, pictures)
@@ -61,12 +61,17 @@ PR_CAPTION = (
 
 
 def ratio(value: float | None) -> str:
-    """Two decimals, or a dash where nothing was flagged."""
+    """Write two decimals, or a dash where nothing was flagged."""
     return "–" if value is None else f"{value:.2f}"
 
 
+def percent(fraction: float | None) -> str:
+    """Write a fraction as percent with two decimals, or a dash where there was nothing to flag."""
+    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+
+
 def planted_errors(store: Store) -> set[tuple[str, int]]:
-    """(subject, organ) of every error that is known to have been planted."""
+    """Return (subject, organ) of every error that is known to have been planted."""
     return {
         (subject, error["organ"])
         for subject in store.subjects
@@ -75,12 +80,12 @@ def planted_errors(store: Store) -> set[tuple[str, int]]:
 
 
 def sweep_table(rows: list[dict]) -> Table:
-    """Rule, setting, share flagged, precision, recall."""
+    """List rule, setting, fraction flagged, precision and recall of every setting."""
     cells = [
         (
             row["rule"],
             f"{row['setting']:g}",
-            f"{100 * error_detection.flagged_fraction(row):.2f} %",
+            percent(error_detection.flagged_fraction(row)),
             row["precision"],
             row["recall"],
         )
@@ -92,18 +97,18 @@ def sweep_table(rows: list[dict]) -> Table:
 
 
 def sweep_curve(rows: list[dict], epsilon: float) -> bytes:
-    """The same as curves; settings that flag nothing are left out."""
+    """Draw precision over recall, a curve per rule; settings that flag nothing are left out."""
     lines = {}
     for name in dict.fromkeys(row["rule"] for row in rows):
         known = [row for row in rows if row["rule"] == name and row["precision"] is not None]
         lines[name] = tuple(
             np.array([row[key] for row in known]) for key in ("setting", "precision", "recall")
         )
-    return figures.precision_recall(lines, epsilon)
+    return charts.precision_recall(lines, epsilon)
 
 
 def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
-    """Sphericity over body share, a panel per well-known organ."""
+    """Plot sphericity over the fraction of the body, a panel per well-known organ."""
     panels = []
     for organ in (anatomy.IDS[name] for name in SCATTERED):
         own = [row for row in rows if row["organ"] == organ and row["sphericity"] is not None]
@@ -116,61 +121,61 @@ def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
                 np.array([(row["subject"], organ) in planted for row in own], bool),
             )
         )
-    return figures.scatter(panels, "share of the body, %", "sphericity")
+    return charts.scatter(panels, "fraction of the body, %", "sphericity")
 
 
 def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
-    """The strangest flagged label of each of a few large organs, above a typical label of the same organ.
+    """Draw the flagged label of each of a few large organs with the largest outlier score, above a representative one.
 
     The order is that of the audit page (`outliers.rank`). An organ whose labels are all flagged has nothing to
     be compared with: its label is shown alone, and the caption says so.
     """
     large = {anatomy.IDS[name] for name in SCATTERED}
     ranking = rank(rows)
-    strangest: dict[int, dict] = {}
+    first: dict[int, dict] = {}
     for row in ranking.rows:
         if row["flagged"] and row["organ"] in large:
-            strangest.setdefault(row["organ"], row)
+            first.setdefault(row["organ"], row)
     pictures = []
-    for organ, row in itertools.islice(strangest.items(), WORST):
-        name, typical = anatomy.NAMES[organ], ranking.representative.get(organ)
-        chosen = (row,) if typical is None else (row, typical)
-        caption = worst_caption(name, row["outside"], typical is not None)
+    for organ, row in itertools.islice(first.items(), MAX_SHOWN):
+        name, representative = anatomy.NAMES[organ], ranking.representative.get(organ)
+        chosen = (row,) if representative is None else (row, representative)
+        caption = worst_caption(name, row["outside"], representative is not None)
         pictures.append(Picture(f"solf_{name}", pair(store, label, chosen), caption))
     return pictures
 
 
-def worst_caption(name: str, outside: Sequence[str], has_typical: bool) -> str:
-    """What a picture of `worst` shows; a label may also be flagged by a person, with no measure out of range."""
+def worst_caption(name: str, outside: Sequence[str], has_representative: bool) -> str:
+    """Say what a picture of `worst` shows; a person may also flag a label with no measure out of range."""
     reason = ", ".join(outside) or "a person's decision"
-    if has_typical:
-        return f"{name}: flagged for {reason} (above), and a typical one (below)."
-    return f"{name}: flagged for {reason}. Every label of this organ is flagged, so no typical one is shown."
+    if has_representative:
+        return f"{name}: flagged for {reason} (above), and a representative one (below)."
+    return f"{name}: flagged for {reason}. Every label of this organ is flagged, so no representative one is shown."
 
 
 def pair(store: Store, label: str, chosen: tuple[dict, ...]) -> bytes:
-    """Three planes through the organ of each of one or two rows."""
+    """Draw three planes through the organ of each of one or two rows."""
     shown, centers = [], []
     for row in chosen:
         image = np.asarray(store.read(row["subject"], "image")[..., -2:][..., 0], np.float32)
         mask = store.read(row["subject"], f"label/{label}") == row["organ"]
         shown.append(
             (
-                f"{'flagged' if row['flagged'] else 'typical'}: {row['subject']}",
+                f"{'flagged' if row['flagged'] else 'representative'}: {row['subject']}",
                 image,
                 mask.astype(np.uint8),
             )
         )
         centers.append(middle_voxel(mask))
-    return figures.three_planes(
+    return montages.three_planes(
         shown,
         centers,
         store.rows[chosen[0]["subject"]].spacing_mm,
-        np.array([(0, 0, 0), STRIKING], np.uint8),
+        np.array([(0, 0, 0), HIGHLIGHT], np.uint8),
     )
 
 
 def middle_voxel(mask: np.ndarray) -> np.ndarray:
-    """The voxel of a mask nearest to its centre of mass, which may itself lie outside, as in scattered labels."""
+    """Return the voxel of a mask that is nearest to its centre of mass; the centre itself may lie outside the mask."""
     voxels = np.argwhere(mask)
     return voxels[((voxels - voxels.mean(0)) ** 2).sum(1).argmin()]

@@ -6,46 +6,34 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import figures, scoring
+from ukbob_jax.evaluation import charts, montages, scoring
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
+from ukbob_jax.evaluation.statistics import mean_defined
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.nifti import read_label_names, read_volume
 
 OFF, ETTA = "off", "etta"
 
 
-def rows_of(workdir: pathlib.Path, name: str) -> list[dict]:
-    """The rows that `evaluate` wrote for the test set `name`."""
+def rows_of(workdir: pathlib.Path, name: str) -> scoring.Rows:
+    """Read the rows that `evaluate` wrote for the test set `name`."""
     return scoring.read_rows(workdir / "evaluation" / f"{name}.jsonl")
 
 
-def organ_means(rows: list[dict], method: str) -> dict[str, float]:
-    """Organ -> mean Dice over the subjects that have it."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method and row["dice"] is not None:
-            values.setdefault(row["organ"], []).append(row["dice"])
-    return {organ: float(np.mean(dice)) for organ, dice in values.items()}
+def defined_means(rows: scoring.Rows, method: str, by: str) -> dict[str, float]:
+    """Return subject or organ -> mean Dice of those that have one, see `scoring.dice_means`."""
+    return {key: dice for key, dice in scoring.dice_means(rows, method, by).items() if dice is not None}
 
 
-def subject_means(rows: list[dict], method: str) -> dict[str, float]:
-    """Subject -> mean Dice over its organs."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method and row["dice"] is not None:
-            values.setdefault(row["subject"], []).append(row["dice"])
-    return {subject: float(np.mean(dice)) for subject, dice in values.items()}
-
-
-def clean_section(variants: dict[str, list[dict]], methods: dict[str, str]) -> Section:
-    """Per-organ Dice of several variants on the scanner of training.
+def clean_section(variants: dict[str, scoring.Rows], methods: dict[str, str]) -> Section:
+    """Show the Dice of every organ, of several variants, on the scanner of training.
 
     Args:
         variants: title -> rows.
         methods: title -> "off" or "etta", which of its rows are meant.
     """
-    means = {title: organ_means(rows, methods[title]) for title, rows in variants.items()}
+    means = {title: defined_means(rows, methods[title], "organ") for title, rows in variants.items()}
     organs = list(next(iter(means.values())))
     groups = {organ: {title: of.get(organ, np.nan) for title, of in means.items()} for organ in organs}
     cells = [(organ, *groups[organ].values()) for organ in organs]
@@ -60,29 +48,23 @@ def clean_section(variants: dict[str, list[dict]], methods: dict[str, str]) -> S
                 ("variant", "mean Dice", "95 % interval", "HD95 mm", "surface Dice"), surface, "Over scans."
             ),
         ],
-        pictures=[Picture("organ_dice", figures.bars(groups, "Dice"), "Dice per organ; longer is better.")],
+        pictures=[Picture("organ_dice", charts.bars(groups, "Dice"), "Dice per organ; longer is better.")],
     )
 
 
-def surface_row(title: str, rows: list[dict], method: str) -> tuple[str | float | None, ...]:
-    """Mean Dice with its bootstrap interval over scans, and mean distances where they were measured."""
-    scans = np.array(list(subject_means(rows, method).values()))
+def surface_row(title: str, rows: scoring.Rows, method: str) -> tuple[str | float | None, ...]:
+    """Return mean Dice with its bootstrap interval over scans, and mean distances where they were measured."""
+    scans = np.array(list(defined_means(rows, method, "subject").values()))
     low, high = bootstrap_interval(scans)
     own = [row for row in rows if row["method"] == method]
-    distances = [mean([row.get(name) for row in own]) for name in ("hd95", "nsd")]
+    distances = [mean_defined([row.get(name) for row in own]) for name in ("hd95", "nsd")]
     return title, float(scans.mean()), f"{low:.3f} to {high:.3f}", *distances
-
-
-def mean(values: list[float | None]) -> float | None:
-    """Of the values there are."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def scanners_section(
     workdir: pathlib.Path, names: list[str], stores: dict[str, Store], label: str
 ) -> Section:
-    """Mean Dice per scanner without and with adaptation, and one scan of each."""
+    """Show mean Dice per scanner without and with adaptation, and one scan of each."""
     cells, pictures = [], []
     for name in names:
         rows = rows_of(workdir, name)
@@ -91,7 +73,7 @@ def scanners_section(
             for row in scoring.read_rows(workdir / "evaluation" / f"{name}.scans.jsonl")
             if row["method"] == ETTA
         ]
-        off, on = subject_means(rows, OFF), subject_means(rows, ETTA)
+        off, on = (defined_means(rows, method, "subject") for method in (OFF, ETTA))
         change = np.array([on[subject] - off[subject] for subject in off])
         accepted = f"{sum(row['accepted'] for row in scans)} of {len(scans)}"
         means = [float(np.mean(list(of.values()))) for of in (off, on)]
@@ -111,7 +93,7 @@ def scanners_section(
 
 
 def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> bytes:
-    """The first test scan beside its truth and its predictions.
+    """Draw the first test scan beside its truth and its predictions.
 
     Raises:
         FileError: `evaluate` kept no label map of this test set.
@@ -130,4 +112,4 @@ def compared(workdir: pathlib.Path, name: str, store: Store, label: str) -> byte
     labels = [("truth", np.where(np.isin(truth, ours), truth, 0))]
     for method in (OFF, ETTA):
         labels.append((method, ours[read_volume(folder / f"{subject}_{method}.nii.gz", kind="label").array]))
-    return figures.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)
+    return montages.comparison(image, labels, store.rows[subject].spacing_mm, anatomy.COLORS)

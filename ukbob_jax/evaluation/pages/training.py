@@ -3,14 +3,14 @@
 import pathlib
 
 from ukbob_jax import files
-from ukbob_jax.evaluation import figures
+from ukbob_jax.evaluation import charts
 from ukbob_jax.evaluation.report import Picture, Section, Table
 
 LOSS, DICE = "train/loss", "val/dice"
 
 
 def section(runs: dict[str, pathlib.Path]) -> Section:
-    """Curves and last numbers; `runs` maps a title to a workdir."""
+    """Show curves and last numbers; `runs` maps a title to a workdir."""
     logs = {title: files.read_jsonl(folder / "metrics.jsonl") for title, folder in runs.items()}
     panels = [
         ("training loss", {title: series(rows, LOSS) for title, rows in logs.items()}),
@@ -24,18 +24,18 @@ def section(runs: dict[str, pathlib.Path]) -> Section:
         else "Loss on training crops, and mean Dice on whole validation scans.",
         tables=[Table(("run", "steps", "last loss", "last validation Dice"), cells)],
         pictures=[
-            Picture("curves", figures.curves(panels), "Loss should fall and Dice rise, and both level off.")
+            Picture("curves", charts.curves(panels), "Loss should fall and Dice rise, and both level off.")
         ],
     )
 
 
 def series(rows: list[dict], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one number, where it was written."""
+    """Return steps and values of one number, where it was written."""
     known = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return [step for step, _ in known], [value for _, value in known]
 
 
 def last(rows: list[dict], name: str) -> tuple[int, float | None]:
-    """Step and value of the last one."""
+    """Return step and value of the last one."""
     steps, values = series(rows, name)
     return (steps[-1], values[-1]) if steps else (0, None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ukbob_jax.files import json_number
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.quality import components
@@ -88,15 +89,11 @@ def adaptation(result: AdaptResult, names: Mapping[int, str]) -> dict[str, Any]:
     return {
         "accepted": result.accepted,
         "reason": result.reason,
-        "entropy_before": _finite(result.entropy_before),
-        "entropy_after": _finite(result.entropy_after),
-        "entropies": [_finite(entropy) for entropy in result.entropies],
-        "drift": _finite(result.drift),
+        "entropy_before": json_number(result.entropy_before),
+        "entropy_after": json_number(result.entropy_after),
+        "entropies": [json_number(entropy) for entropy in result.entropies],
+        "drift": json_number(result.drift),
         "skipped_steps": result.skipped,
         "parameters": len(result.selected),
         "share_change": {names.get(c, str(c)): float(change[c]) for c in moved},
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -1,7 +1,5 @@
 """What was found in a folder of scans, as one JSON for programs and one CSV for a spreadsheet."""
 
-import csv
-import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -44,12 +42,7 @@ def write(
     scans = {name: {f: report[f] for f in _SCAN_FIELDS if f in report} for name, report in reports.items()}
     value = {"scans": scans, "failed": [row["subject"] for row in failures], "programs": list(programs)}
     files.write_json(folder / "summary.json", value)
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-    table.writeheader()
-    for row in rows(reports):
-        table.writerow(row)
-    files.write_bytes(folder / "summary.csv", text.getvalue().encode())
+    files.write_csv(folder / "summary.csv", COLUMNS, rows(reports))
 
 
 def rows(reports: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from ukbob_jax import anatomy
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import figures, metrics
+from ukbob_jax.evaluation import metrics, montages
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.windows.averaging import averaged
 from ukbob_jax.inference.windows.slabs import segment
@@ -24,6 +24,7 @@ from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.volumes import intensity
+from ukbob_jax.volumes.slices import rescale_intensity, slice_for_display
 
 
 def validator(config: Config, data: TrainingData, model: nn.Module, mesh: Mesh) -> loop.Evaluate:
@@ -111,7 +112,7 @@ def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize
 
 def region_dice(pred: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:
     """Return the Dice of each region of two label maps, `k`."""
-    pairs = zip(np.moveaxis(regions.masks(pred), -1, 0), np.moveaxis(regions.masks(true), -1, 0))
+    pairs = ((regions.mask(pred, r), regions.mask(true, r)) for r in range(len(regions.names)))
     return np.array([metrics.dice(p, t, 2)[1] for p, t in pairs])
 
 
@@ -138,6 +139,8 @@ def preview_row(image: np.ndarray, true: np.ndarray, pred: np.ndarray) -> np.nda
     """Return the middle coronal slice under the true labels and, beside it, under the predicted: `h w 3` uint8."""
     colors = np.resize(anatomy.COLORS, (255, 3))  # label sets longer than ours see colours again
     middle = image.shape[1] // 2
-    grey = figures.cut(figures.tone(image), "coronal", middle)
-    pair = [figures.overlay(grey, figures.cut(label, "coronal", middle), colors) for label in (true, pred)]
+    grey = slice_for_display(rescale_intensity(image), "coronal", middle)
+    pair = [
+        montages.overlay(grey, slice_for_display(label, "coronal", middle), colors) for label in (true, pred)
+    ]
     return np.round(255 * np.concatenate(pair, axis=1)).astype(np.uint8)

@@ -45,18 +45,18 @@ def row(number: int, organ: int, size: float, outside: tuple[str, ...] = ()) -> 
     }
 
 
-def test_a_label_is_shown_above_a_typical_one_unless_all_of_its_organ_are_flagged(store):
+def test_a_label_is_shown_above_a_representative_one_unless_all_of_its_organ_are_flagged(store):
     odd = ("body_fraction", "sphericity")
     rows = [row(0, LIVER, 0.2), row(1, LIVER, 0.21), row(2, LIVER, 0.9, odd)]
     rows += [row(number, SPLEEN, size, odd) for number, size in enumerate((0.1, 0.11, 0.12))]
     pictures = {picture.name: picture for picture in labels.worst(store, "auto", rows)}
-    assert list(pictures) == ["solf_liver", "solf_spleen"]  # the liver is the stranger
+    assert list(pictures) == ["solf_liver", "solf_spleen"]  # the liver has the larger outlier score
     assert pictures["solf_liver"].caption == (
-        "liver: flagged for body_fraction, sphericity (above), and a typical one (below)."
+        "liver: flagged for body_fraction, sphericity (above), and a representative one (below)."
     )
     assert pictures["solf_spleen"].caption == (
         "spleen: flagged for body_fraction, sphericity. "
-        "Every label of this organ is flagged, so no typical one is shown."
+        "Every label of this organ is flagged, so no representative one is shown."
     )
     heights = [int.from_bytes(picture.png[20:24], "big") for picture in pictures.values()]  # of the PNGs
     assert heights[0] > 1.5 * heights[1]

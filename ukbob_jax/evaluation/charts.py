@@ -1,0 +1,103 @@
+"""Curves, bars and scatter plots of numbers: each function returns the bytes of a PNG."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ukbob_jax.evaluation.figures import BAD, INK, MUTED, SERIES, render
+
+
+def _tidy(axes: Axes, x: str, y: str, title: str = "") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if title:
+        axes.set_title(title, fontsize=10, color=INK)
+
+
+def curves(panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
+    """Plot side by side: (y label, {series name: (steps, values)})."""
+    figure = Figure(figsize=(4.6 * len(panels), 3.2))
+    for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        for color, (title, (steps, values)) in zip(SERIES, series.items()):
+            axes.plot(
+                steps, values, color=color, label=title, marker="o" if len(steps) < 30 else None, markersize=3
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _tidy(axes, "step", name)
+        axes.legend(frameon=False, fontsize=8)
+    return render(figure)
+
+
+def bars(rows: Mapping[str, Mapping[str, float]], x: str) -> bytes:
+    """Draw grouped horizontal bars: {group: {series: value}}, one group per organ."""
+    series = list(dict.fromkeys(name for values in rows.values() for name in values))
+    figure = Figure(figsize=(7.0, 0.6 + 0.11 * len(rows) * (len(series) + 1)))
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    for number, name in enumerate(series):
+        places = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * height
+        values = [group.get(name, np.nan) for group in rows.values()]
+        axes.barh(places, values, height, color=SERIES[number % len(SERIES)], label=name)
+    axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    _tidy(axes, x, "")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
+    return render(figure)
+
+
+def scatter(
+    panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]], x: str, y: str
+) -> bytes:
+    """Plot per organ (title, x, y, flagged, wrong): every label a dot; flagged ones red, known errors ringed."""
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.1 * columns, 2.7 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, across, up, flagged, wrong) in zip(grid, panels):
+        axes.scatter(across[~flagged], up[~flagged], s=9, color=MUTED, label="kept")
+        axes.scatter(across[flagged], up[flagged], s=14, color=BAD, label="flagged")
+        axes.scatter(
+            across[wrong],
+            up[wrong],
+            s=46,
+            facecolors="none",
+            edgecolors=INK,
+            linewidths=0.9,
+            label="planted error",
+        )
+        _tidy(axes, x, y, title)
+    grid[0].legend(frameon=False, fontsize=7)
+    return render(figure)
+
+
+def precision_recall(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], marked: float) -> bytes:
+    """Plot per rule (setting, precision, recall): the curve, its best F1 labelled, and the setting `marked` as a square."""
+    figure = Figure(figsize=(5.0, 3.8))
+    axes = figure.subplots()
+    for row, (color, (name, (setting, precision, recall))) in enumerate(zip(SERIES, lines.items())):
+        axes.plot(recall, precision, marker="o", markersize=3, color=color, label=name)
+        best = int(np.nanargmax(2 * precision * recall / np.maximum(precision + recall, 1e-9)))
+        axes.annotate(
+            f"{setting[best]:g}",
+            (recall[best], precision[best]),
+            textcoords="offset points",
+            xytext=(6, 4) if row else (-9, -14),  # on either side: the curves may touch
+            fontsize=8,
+            color=color,
+        )
+        for place in np.flatnonzero(np.isclose(setting, marked)) if name.startswith("percentile") else ():
+            axes.plot(
+                recall[place], precision[place], "s", color=BAD, markersize=8, label=f"ε = {marked:g} (paper)"
+            )
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.05)
+    _tidy(axes, "recall of planted errors", "precision")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return render(figure)
