@@ -20,7 +20,7 @@ import pytest
 
 from configs import swin_bob
 from tests.conftest import ROOT
-from tests.inference.networks import META, Bands, scan
+from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax import devices, jobs, settings
 from ukbob_jax.errors import UkbobError
 from ukbob_jax.inference.segmenter import Segmenter
@@ -206,7 +206,7 @@ def training(reads, root, store, quality, patch) -> None:
         raise Reached
 
     patch.setattr(train, "train_step", stop)
-    more = "folds=3", "loss=dice_ce", "balance=0.5", f"init={root}/d/checkpoints", "init_new=('head',)"
+    more = "folds=3", "loss.name=dice_ce", "balance=0.5", f"init={root}/d/checkpoints", "init_new=('head',)"
     with pytest.raises(Reached):
         run(reads, root / "e", "swin_bob", store, *TINY, *more, "epochs.total=1", "epochs.crops=1")
     with pytest.raises(UkbobError, match="has 14 classes"):
@@ -226,14 +226,14 @@ def training(reads, root, store, quality, patch) -> None:
 def networks(reads, root, store, quality, patch) -> None:
     """What is done with a trained network, here one whose answer is known; and a labeller that is another program."""
     params = Bands().init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
-    patch.setattr(Segmenter, "load", lambda *_, **__: Segmenter(Bands(), params, {**META, "provenance": {}}))
+    patch.setattr(Segmenter, "load", lambda *_, **__: Segmenter(Bands(), params, CARD))
     evaluate = "swin_bob", store, "job=evaluate", "evaluate.split=val"
-    run(reads, root / "a", *evaluate, "evaluate.adapt=('off','etta','tent')")
+    run(reads, root / "a", *evaluate, "evaluate.methods=('off','etta','tent')")
     with pytest.raises(UkbobError, match="batch norm"):
-        run(reads, root / "a", *evaluate, "evaluate.adapt=('bn',)")
+        run(reads, root / "a", *evaluate, "evaluate.methods=('bn',)")
     images = f"predict.inputs={root}/images"
-    run(reads, root / "a", "swin_bob", store, "job=predict", images, "predict.adapt=True")
-    run(reads, root / "a", "label:teacher", store, "labeller.name=teacher", "labeller.adapt=True")
+    run(reads, root / "a", "swin_bob", store, "job=predict", images, "predict.method=etta")
+    run(reads, root / "a", "label:teacher", store, "labeller.name=teacher", "labeller.method=etta")
     copy = f"{sys.executable} -c 'import shutil,sys;shutil.copy(*sys.argv[1:])' {{input}} {{output}}"
     run(reads, root / "a", "label", f"store={root}/b/store", "labeller.name=copy", f"labeller.command={copy}")
     with noted(reads):
