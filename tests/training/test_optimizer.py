@@ -61,7 +61,7 @@ def test_clipping_bounds_the_global_norm_and_keeps_directions():
     grads = jax.tree.map(lambda p: 3.0 * jnp.ones_like(p), PARAMS)
     _, after = tx.update(grads, tx.init(PARAMS), PARAMS)
     first_moment = optax.tree.get(after, "mu")
-    np.testing.assert_allclose(optax.global_norm(first_moment), 0.1 * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(optax.tree.norm(first_moment), 0.1 * 0.5, rtol=1e-5)
 
 
 def test_frozen_parameters_stay_and_cost_no_memory():

@@ -55,11 +55,15 @@ class MetricsLog:
                 os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Flush and close."""
-        self.flush()
-        self._metrics.close()
-        self._timing.close()
-        self._board.close()
+        """Flush and close; the files are closed on a full disk too.
+
+        Raises:
+            FileError: the disk is full.
+        """
+        with contextlib.ExitStack() as stack:
+            for part in (self._board, self._timing, self._metrics):
+                stack.callback(part.close)
+            self.flush()
 
     def _write(self, file: TextIO, step: int, values: Mapping[str, float | None]) -> None:
         known = {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}

@@ -70,7 +70,7 @@ def train_step(
         raise ValueError(
             f"the objective's metric {sorted(taken)[0]!r} has the name of one of the step's own."
         )
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
