@@ -60,10 +60,16 @@ class MetricsLog:
         Raises:
             FileError: the disk is full.
         """
-        with contextlib.ExitStack() as stack:
-            for part in (self._board, self._timing, self._metrics):
-                stack.callback(part.close)
+        parts = (self._metrics, self._timing, self._board)
+        try:
             self.flush()
+        except FileError:
+            for part in parts:
+                with contextlib.suppress(OSError):  # of the same full disk
+                    part.close()
+            raise
+        for part in parts:
+            part.close()
 
     def _write(self, file: TextIO, step: int, values: Mapping[str, float | None]) -> None:
         known = {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
