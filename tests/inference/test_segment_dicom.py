@@ -45,7 +45,7 @@ def truth():
 
 
 def test_a_dicom_series_is_labelled_from_end_to_end(workdir, truth, tmp_path, capsys, monkeypatch):
-    from tests.volumes.test_dicom import images, write
+    from tests.volumes.dicom.series_files import images, write
 
     monkeypatch.setenv("UKBOB_CACHE", "off")
     series = write(tmp_path / "series", images(truth))

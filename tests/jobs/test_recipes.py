@@ -1,7 +1,6 @@
 """The recipes of public datasets, each on small synthetic scans in the dataset's own layout."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import nibabel
@@ -12,7 +11,6 @@ from configs import amos, brats, btcv, swin_bob
 from ukbob_jax import files, settings
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate, ingest, predict, train
-from ukbob_jax.jobs.train.recipe import resolve
 from ukbob_jax.store.reader import Store
 
 TINY = {
@@ -86,13 +84,6 @@ def test_recipes_start_from_the_published_numbers():
     assert few.epochs.crops == 4 and few.data.foreground == 0.5 and few.source.spacing_mm == (1.5, 1.5, 2.0)
     assert few.data.normalize == "window:-175:250" and few.inference.overlap == 0.5
     assert brats.get_config().loss.name == "dice_bce" and brats.get_config().inference.overlap == 0.6
-
-
-def test_epochs_become_steps():
-    config = btcv.get_config()
-    data = SimpleNamespace(subjects=range(24), contrasts=("ct",), num_classes=14)
-    resolved = resolve(config, data)
-    assert resolved.train.steps == 500 * 24 * 4 // 8 and resolved.optimizer.warmup_steps == 50 * 24 * 4 // 8
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import ukbob_jax as bob
 from tests import tiny_network
 from tests.tiny_network import Tiny
-from ukbob_jax import networks, weights
+from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.swin_unetr import ARCHITECTURE as SWIN
@@ -62,16 +61,6 @@ def test_what_a_network_says_holds(name):
 
 def pattern_of(pattern):
     return re.compile(pattern).search
-
-
-def test_networks_are_built_by_name():
-    assert bob.networks.build(NAME, 1, 7, width=3) == Tiny(1, 7, 3)
-    assert bob.networks.build("swin_unetr", 1, 7, depths=[1, 1, 1, 1]) == SwinUNETR(1, 7, depths=(1, 1, 1, 1))
-    assert networks.names() == ["swin_unetr"]
-    with pytest.raises(ConfigError, match=r"Tiny: unknown field 'depths'; its fields: in_channels, .*width"):
-        networks.build(NAME, 1, 7, depths=(1,))
-    with pytest.raises(ConfigError, match="Tiny: field 'in_channels' is missing"):
-        architecture.find(NAME).build({"out_channels": 2})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tests.training import toy
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.training import sharding
 from ukbob_jax.training.checkpoints import Checkpoints, restore_params
-from ukbob_jax.training.digests import digests
 
 META = {"architecture": 1, "roi": [4, 4, 4]}
 
@@ -271,23 +270,6 @@ def test_only_complaints_about_tasks_of_orbax_are_kept_off_the_terminal(tmp_path
             "Task exception was never retrieved\nfuture: <Task coro=<write() defined at %s>>", path
         )
     assert [record.args for record in caplog.records if record.name == "asyncio"] == [("mine.py:1",)]
-
-
-def test_digests_do_not_depend_on_the_mesh_but_on_every_bit():
-    array = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
-    tree = {"kernel": array, "half": array.astype(jnp.bfloat16), "step": np.int32(3), "on": array > 0}
-    plain = digests(tree)
-    mesh = sharding.make_mesh(data=2, fsdp=4, batch_size=8)
-    assert digests(jax.device_put(tree, sharding.state_sharding(tree, mesh))) == plain
-    changed = {name: value.copy() for name, value in tree.items()}
-    changed["kernel"].view(np.uint32)[3, 5] ^= 1
-    changed["half"].view(np.uint16)[3, 5] ^= 1
-    changed["on"][0, 0] ^= True
-    found = digests(changed)
-    assert [name for name in plain if found[name] != plain[name]] == ["half", "kernel", "on"]
-    assert digests({"double": np.zeros(2)}) != digests({"double": np.ones(2)})  # the lower words are the same
-    swapped = digests({"kernel": array[::-1].copy()})
-    assert swapped["kernel"] != plain["kernel"]
 
 
 def test_meta_is_plain_json(tmp_path, state):

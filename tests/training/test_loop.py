@@ -15,8 +15,7 @@ from tools import kill_test
 from ukbob_jax.errors import ConfigError, FileError, Preempted
 from ukbob_jax.training import checkpoints, metrics_log, provenance
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.metrics_buffer import MetricsBuffer, NonFinite
-from ukbob_jax.training.timer import Timer
+from ukbob_jax.training.metrics_buffer import NonFinite
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +58,6 @@ def test_a_run_writes_what_a_reader_needs(calm):
     assert restore_params(workdir / "checkpoints", "latest")[2]["step"] == state.step == 12
     start = json.loads((workdir / "starts.jsonl").read_text())
     assert start["step"] == 0 and start["packages"]["jax"] == jax.__version__ and "cpu" in start["devices"]
-
-
-def test_fetching_a_batch_counts_as_input_only_where_the_device_waits_for_it(tmp_path):
-    class Metric:
-        def __init__(self, ready):
-            self.is_ready = lambda: ready
-
-    timer, buffer = Timer(), MetricsBuffer(tmp_path, [], [], 1)
-    for metrics, part in (
-        ({}, "input"),
-        ({"loss": Metric(False)}, "step"),
-        ({"loss": Metric(True)}, "input"),
-    ):
-        timer.seconds.clear()
-        if metrics:
-            buffer.add(metrics, None)
-        with timer.section("input", unless=(buffer.busy, "step")):
-            pass
-        assert list(timer.seconds) == [part]
 
 
 def test_a_slow_stream_shows_as_input(tmp_path):

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from tests.weights.test_weights import FIELDS, MODEL, same, state_dict, write
+from tests.weights.monai_files import FIELDS, MODEL, same, state_dict, write
 from tools import convert_weights
 from ukbob_jax import weights
 from ukbob_jax.models.card import ModelCard
-from ukbob_jax.models.swin_unetr import infer
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
 
@@ -104,16 +103,3 @@ def test_an_encoder_becomes_a_start_for_other_classes(tmp_path):
     np.testing.assert_array_equal(
         kernel, weights.from_monai(state_dict(), MODEL)["swin"]["patch_embed"]["kernel"]
     )
-
-
-@pytest.mark.parametrize(
-    "fields", [{}, {"use_v2": True, "qkv_bias": False, "patch_norm": True, "norm": "batch"}]
-)
-def test_the_architecture_is_read_off_the_tensors(fields):
-    model = SwinUNETR(2, 3, **{**FIELDS, "window_size": (3, 3, 3)}, **fields)
-    assert SwinUNETR(**infer.fields(state_dict(model))) == model
-
-
-def test_other_weights_are_refused():
-    with pytest.raises(ValueError, match="patch_embed"):
-        infer.fields({"conv1.weight": np.zeros((3, 3), np.float32)})

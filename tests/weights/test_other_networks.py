@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny_network import Tiny
-from tests.weights.test_weights import same, write
+from tests.weights.monai_files import same, write
 from ukbob_jax import weights
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR

@@ -106,35 +106,6 @@ def test_a_trainers_checkpoint_of_torch_loads(tmp_path, options):
     assert set(tensors) == {"weight", "bias"}
 
 
-class Attack:
-    """A pickle of this calls `os.system` where pickles are trusted."""
-
-    def __init__(self, marker: pathlib.Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-@pytest.mark.parametrize("container", ["zip", "bare", "legacy"])
-def test_pickled_code_is_refused_and_not_run(tmp_path, protocol, container):
-    path, marker = tmp_path / "evil.pt", tmp_path / "ran"
-    evil = pickle.dumps({"state_dict": {}, "x": Attack(marker)}, protocol=protocol)
-    head = b"".join(
-        pickle.dumps(v, protocol=2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
-    )
-    if container == "zip":
-        zipped(path, evil)
-    else:
-        path.write_bytes(head + evil if container == "legacy" else evil)
-    with pytest.raises(FileError, match=r"evil\.pt") as refusal:
-        torch_files.load(path)
-    assert not marker.exists()
-    if protocol >= 2 and container == "zip":
-        assert "system" in str(refusal.value)
-
-
 def test_a_whole_pickled_model_is_refused_by_its_class(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs import common
+from configs import btcv, common
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import recipe
@@ -71,3 +71,37 @@ def test_another_label_set_is_refused():
     other = SimpleNamespace(label="manual", fingerprint=DATA.fingerprint)
     with pytest.raises(ConfigError, match=r"data.label was 'auto', is 'manual'"):
         provenance.check_resume(EARLIER, recipe.binding(config, other), "runs")
+
+
+def test_epochs_become_steps():
+    config = btcv.get_config()
+    data = SimpleNamespace(subjects=range(24), contrasts=("ct",), num_classes=14)
+    resolved = recipe.resolve(config, data)
+    assert resolved.train.steps == 500 * 24 * 4 // 8 and resolved.optimizer.warmup_steps == 50 * 24 * 4 // 8
+
+
+def test_what_a_recipe_leaves_to_the_data_is_filled_in_and_the_rest_kept():
+    data = SimpleNamespace(subjects=range(5), contrasts=("fat", "water"), num_classes=9)
+    changes = {"model.in_channels": 0, "model.out_channels": 0, "epochs.total": 0, "train.steps": 77}
+    config = settings.with_fields(common.base().copy_and_resolve_references(), changes)
+    found = recipe.resolve(config, data)
+    assert (found.model.in_channels, found.model.out_channels, found.train.steps) == (2, 9, 77)
+    assert config.model.in_channels == 0  # the given recipe stays as it is
+    assert recipe.resolve(found, data).to_dict() == found.to_dict()
+
+
+def test_a_warm_up_ends_before_the_training():
+    config = btcv.get_config()
+    config.epochs.warmup = 2 * config.epochs.total
+    data = SimpleNamespace(subjects=range(2), contrasts=("ct",), num_classes=14)
+    found = recipe.resolve(config, data)
+    assert found.optimizer.warmup_steps == found.train.steps - 1
+
+
+def test_a_schedule_has_the_recipes_fields_and_refuses_what_it_cannot_use():
+    changes = {"train.steps": 40, "train.log_every": 3}
+    config = settings.with_fields(common.base().copy_and_resolve_references(), changes)
+    found = recipe.schedule(config)
+    assert (found.steps, found.log_every) == (40, 3) and found.keep == config.train.keep
+    with pytest.raises(ConfigError, match="keep"):
+        recipe.schedule(settings.with_fields(config, {"train.keep": 0}))

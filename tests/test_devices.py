@@ -1,0 +1,91 @@
+import argparse
+import socket
+
+import jax
+import ml_collections
+import pytest
+
+from ukbob_jax import devices
+from ukbob_jax.errors import ConfigError
+
+ALONE = argparse.Namespace(coordinator="", processes=1, process=0)
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(devices, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: pytest.fail("joined a cluster"))
+
+
+@pytest.fixture
+def kept():
+    """The settings of JAX that the functions change, put back afterwards."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_the_cache_is_where_the_variable_says_or_off(monkeypatch, tmp_path):
+    monkeypatch.setenv("UKBOB_CACHE", str(tmp_path))
+    assert devices.cache_folder() == str(tmp_path)
+    monkeypatch.setenv("UKBOB_CACHE", "off")
+    assert devices.cache_folder() == ""
+    monkeypatch.delenv("UKBOB_CACHE")
+    assert devices.cache_folder().endswith(".cache/ukbob_jax")
+
+
+def test_the_cache_folder_is_made_and_nothing_is_left_in_it(monkeypatch, tmp_path, kept):
+    monkeypatch.setenv("UKBOB_CACHE", str(tmp_path / "deep" / "cache"))
+    devices.use_compile_cache()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "deep" / "cache")
+    assert list((tmp_path / "deep" / "cache").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UKBOB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"UKBOB_CACHE: the compile cache .*file cannot be written"):
+        devices.use_compile_cache()
+
+
+def test_a_platform_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setenv("UKBOB_CACHE", "off")
+    devices.start(ml_collections.ConfigDict({"platform": "cpu"}), ALONE)
+    devices.start(ml_collections.ConfigDict({}), ALONE)
+    with pytest.raises(ConfigError, match=r"config\.platform is 'tpu' but JAX sees only cpu"):
+        devices.start(ml_collections.ConfigDict({"platform": "tpu"}), ALONE)
+
+
+@pytest.mark.parametrize("address", ["node1", ":12", "node1:", "node1:port"])
+def test_an_address_without_host_and_port_is_refused(address):
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        devices.join(address, 2, 1)
+
+
+def test_a_coordinator_that_answers_is_joined_and_a_silent_one_is_told(monkeypatch):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: joined.append((args, kwargs)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert devices.reachable("127.0.0.1", server.getsockname()[1])
+        devices.join(address, 2, 1)
+    assert joined == [((address,), {"num_processes": 2, "process_id": 1})]
+    with pytest.raises(ConfigError, match=f"{address}: no answer within"):
+        devices.join(address, 2, 1)
+
+
+def test_a_batch_script_without_srun_and_no_cluster_are_told(monkeypatch):
+    def none(*args):
+        raise ValueError("coordinator_address should be defined.\nmore")
+
+    monkeypatch.setattr(jax.distributed, "initialize", none)
+    with pytest.raises(ConfigError, match=r"no cluster found \(coordinator_address should be defined\.\)"):
+        devices.join("auto", 1, 0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(ConfigError, match="not started by srun"):
+        devices.join("auto", 1, 0)

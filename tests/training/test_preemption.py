@@ -1,0 +1,56 @@
+"""A signal to stop becomes a question that the loop asks at every step."""
+
+import signal
+import threading
+
+import jax
+import pytest
+from jax.experimental import multihost_utils
+
+from ukbob_jax.training.preemption import Preemption
+
+
+def test_sigterm_is_noted_inside_and_handled_as_before_outside():
+    seen = []
+    former = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        before = signal.getsignal(signal.SIGTERM)
+        with Preemption() as preemption:
+            assert not preemption.requested(1)
+            signal.raise_signal(signal.SIGTERM)
+            assert preemption.requested(2) and preemption.requested(3) and not seen
+        assert signal.getsignal(signal.SIGTERM) is before
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def test_the_former_handler_comes_back_after_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="broken"), Preemption():
+        assert signal.getsignal(signal.SIGTERM) is not before
+        raise RuntimeError("broken")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_leaves_the_handler_alone():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with Preemption() as preemption:
+            seen.extend([signal.getsignal(signal.SIGTERM), preemption.requested(1)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before, False] and signal.getsignal(signal.SIGTERM) is before
+
+
+def test_several_processes_stop_at_the_step_that_jax_agrees_on(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step == 3)
+    before = signal.getsignal(signal.SIGTERM)
+    with Preemption() as preemption:
+        assert signal.getsignal(signal.SIGTERM) is before  # JAX's own handler must stay
+        assert [preemption.requested(step) for step in (2, 3, 4)] == [False, True, False]

@@ -1,0 +1,104 @@
+"""One DICOM file to one slice: values, refusals, and nothing of the header that should stay there."""
+
+import builtins
+import io
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import BasicTextSRStorage
+
+from tests.volumes import ukb_archive
+from tests.volumes.dicom.series_files import images, volume, write
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.volumes import dicom
+from ukbob_jax.volumes.dicom import slices
+
+
+def test_rescale_gives_physical_values(tmp_path):
+    truth = volume()
+    whole = dicom.read_series(
+        write(tmp_path / "ct", images(truth, RescaleSlope="1", RescaleIntercept="-1024"))
+    )
+    np.testing.assert_array_equal(whole.array, truth.array.astype(int) - 1024)
+    assert whole.array.dtype == np.int16
+    half = dicom.read_series(
+        write(tmp_path / "half", images(truth, RescaleSlope="0.5", RescaleIntercept="1"))
+    )
+    np.testing.assert_allclose(half.array, truth.array * 0.5 + 1, atol=1e-6)
+    assert half.array.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "tags, message",
+    [
+        ({"NumberOfFrames": 40}, "40 frames in one file"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour image"),
+    ],
+)
+def test_other_kinds_of_image_are_refused(tags, message, tmp_path):
+    with pytest.raises(FileError, match=message):
+        dicom.read_series(write(tmp_path / "series", images(volume(), **tags)))
+
+
+@pytest.mark.parametrize("keep", [200, 900, -11])
+def test_truncated_file_is_named(keep, tmp_path):
+    folder = write(tmp_path / "series", images(volume()))
+    path = folder / "IM0002"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(FileError, match=r"IM0002: (damaged|an image without pixels)"):
+        dicom.read_series(folder)
+
+
+def test_objects_without_an_image_are_passed_over():
+    report = pydicom.dcmread(io.BytesIO(ukb_archive.encode(images(volume())[0])))
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = BasicTextSRStorage
+    del report.PixelData
+    buffer = io.BytesIO()
+    report.save_as(buffer)
+    assert slices.read_slice(buffer.getvalue(), "x") is None
+    assert slices.read_slice(b"%PDF-1.4" + bytes(300), "x") is None
+    assert slices.read_slice(b"", "x") is None
+
+
+def test_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == "pydicom":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"pip install 'ukbob-jax\[dicom\]'"):
+        dicom.read_series(tmp_path)
+
+
+def test_only_listed_tags_are_read():
+    assert not set(slices.TAGS) & {*ukb_archive.SECRETS, "PatientAge", "PatientWeight", "StudyInstanceUID"}
+    [one, *_] = images(volume())
+    found = slices.read_slice(ukb_archive.encode(one), "x")
+    text = repr(found._replace(pixels=None))
+    for secret in (*ukb_archive.SECRETS.values(), ukb_archive.PRIVATE, "Dixon_noBH"):
+        assert secret not in text
+    assert found.facts == {
+        "body_part": "ABDOMEN", "flip_angle_deg": 10.0, "field_strength_t": 1.5, "manufacturer": "SIEMENS",
+        "scanner": "Aera", "modality": "MR", "sex": "F", "height_mm": 1680.0, "repetition_time_ms": 6.67,
+    }  # fmt: skip
+
+
+def test_facts_that_are_no_numbers_are_left_out():
+    one = images(volume())[0]
+    one.dataset.FlipAngle = [10, 20]
+    del one.dataset.PatientSize
+    found = slices.read_slice(ukb_archive.encode(one), "x")
+    assert not {"flip_angle_deg", "height_mm"} & set(found.facts)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize("value", ["NaN", "-inf", "1e400"])
+def test_facts_that_are_not_finite_are_left_out(value):
+    one = images(volume())[0]
+    one.dataset.PatientSize = value
+    found = slices.read_slice(ukb_archive.encode(one), "x")
+    assert "height_mm" not in found.facts and "flip_angle_deg" in found.facts

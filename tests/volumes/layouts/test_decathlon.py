@@ -1,0 +1,65 @@
+import pytest
+
+from tests.volumes.layouts.conftest import dataset, entry, table, touch
+from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.volumes import layouts
+
+
+def test_the_decathlon_lists_training_validation_and_test(tmp_path):
+    names = [f"{f}/{n}.nii.gz" for n in "ab" for f in ("imagesTr", "labelsTr")]
+    touch(tmp_path, *names, "imagesTs/c.nii.gz")
+    dataset(tmp_path, training=[entry("b")], validation=[entry("a")], test=["./imagesTs/c.nii.gz"])
+    want = [
+        ("b", ["b.nii.gz"], {"manual": "b.nii.gz"}, "train"),
+        ("a", ["a.nii.gz"], {"manual": "a.nii.gz"}, "val"),
+        ("c", ["c.nii.gz"], {}, "test"),
+    ]
+    assert table(layouts.list_cases("decathlon", tmp_path)) == want
+    assert table(layouts.list_cases("decathlon", tmp_path / "dataset.json")) == want
+    dataset(tmp_path, training=[entry("b")], validation=[entry("a")], testing=["./imagesTs/c.nii.gz"])
+    assert table(layouts.list_cases("decathlon", tmp_path)) == want
+
+
+def test_a_dataset_may_be_named_relative_to_where_one_is(tmp_path, monkeypatch):
+    touch(dataset(tmp_path, training=[entry("a")]), "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    for root in (".", "dataset.json"):
+        assert [case.subject for case in layouts.list_cases("decathlon", root)] == ["a"]
+    dataset(tmp_path, training=[{"image": "/etc/passwd.nii.gz"}])
+    with pytest.raises(FileError, match="leads out of the dataset's folder"):
+        layouts.list_cases("decathlon", ".")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd.nii.gz", "/etc/passwd.nii.gz", "imagesTr/../../x.nii.gz"])
+def test_a_path_out_of_the_dataset_is_refused(name, tmp_path):
+    with pytest.raises(FileError, match="leads out of the dataset's folder"):
+        layouts.list_cases("decathlon", dataset(tmp_path, training=[{"image": name}]))
+
+
+@pytest.mark.parametrize(
+    "fields, error, message",
+    [
+        ({}, FileError, "training.* missing or empty"),
+        ({"training": []}, FileError, "training.* missing or empty"),
+        ({"training": {"a": 1}}, FileError, "expected a list"),
+        ({"training": [{"label": "a.nii.gz"}]}, FileError, "entry 0"),
+        ({"training": [{"image": []}]}, FileError, "empty image list"),
+        ({"training": [{"image": 3}]}, FileError, "expected a file name, found 3"),
+        ({"training": [entry(n) for n in "abcdef"]}, FileError, "10 of 12 files are missing: .* and 7 more"),
+        ({"training": [entry("a"), entry("a")]}, MismatchError, "more than once: a"),
+        ({"training": [entry("a")], "labels": {"liver": [1, 2]}}, FileError, "regions"),
+        ({"training": [entry("a")], "modality": ["MR"]}, FileError, "channel names"),
+    ],
+)
+def test_a_dataset_json_that_cannot_be_used_is_refused(fields, error, message, tmp_path):
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
+    with pytest.raises(error, match=message):
+        layouts.list_cases("decathlon", dataset(tmp_path, **fields))
+
+
+def test_a_missing_or_broken_dataset_json_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"dataset\.json: no such file"):
+        layouts.list_cases("decathlon", tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(FileError, match=r"dataset\.json: not readable as JSON"):
+        layouts.list_cases("decathlon", tmp_path)

@@ -1,0 +1,51 @@
+import pytest
+
+from tests.volumes.layouts.conftest import table, touch
+from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.volumes import layouts
+
+
+def test_images_and_labels_of_two_folders_are_matched_by_name(tmp_path):
+    touch(
+        tmp_path, "i/b.nii", "i/a.nii.gz", "i/.hidden.nii.gz", "i/notes.txt", "l/a.nii.gz", "l/b_seg.nii.gz"
+    )
+    assert table(layouts.list_cases("folders", tmp_path / "i", tmp_path / "l")) == [
+        ("a", ["a.nii.gz"], {"manual": "a.nii.gz"}, ""),
+        ("b", ["b.nii"], {"manual": "b_seg.nii.gz"}, ""),
+    ]
+    assert table(layouts.list_cases("folders", images=str(tmp_path / "i")))[0] == ("a", ["a.nii.gz"], {}, "")
+
+
+def test_images_and_labels_may_share_a_folder(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a_seg.nii.gz", "b.nii.gz", "b_seg.nii.gz")
+    assert table(layouts.list_cases("folders", tmp_path, tmp_path)) == [
+        ("a", ["a.nii.gz"], {"manual": "a_seg.nii.gz"}, ""),
+        ("b", ["b.nii.gz"], {"manual": "b_seg.nii.gz"}, ""),
+    ]
+
+
+def test_one_image_and_one_label_belong_together_whatever_their_names(tmp_path):
+    touch(tmp_path, "scan.nii.gz", "organs.nii.gz")
+    found = layouts.list_cases("folders", tmp_path / "scan.nii.gz", tmp_path / "organs.nii.gz")
+    assert table(found) == [("scan", ["scan.nii.gz"], {"manual": "organs.nii.gz"}, "")]
+
+
+@pytest.mark.parametrize(
+    "files, error, message",
+    [
+        (["l/a.nii.gz"], FileError, "no such file or folder"),
+        (["i/a.txt", "l/a.nii.gz"], FileError, "no .nii or .nii.gz file"),
+        (["i/a.nii.gz", "i/b.nii.gz", "l/a.nii.gz"], MismatchError, r"1 of 2 images have no label.*\(b\)"),
+        (
+            ["i/a.nii.gz", "l/a.nii.gz", "l/b.nii.gz"],
+            MismatchError,
+            r"1 label maps have no image \(b\.nii\.gz\)",
+        ),
+        (["i/a.nii.gz", "i/a.nii", "l/a.nii.gz"], MismatchError, "two files for a"),
+        (["i/a.nii.gz", "l/a.nii.gz", "l/a_seg.nii.gz"], MismatchError, r"or several \(a\)"),
+    ],
+)
+def test_folders_that_do_not_match_are_refused(files, error, message, tmp_path):
+    touch(tmp_path, *files)
+    with pytest.raises(error, match=message):
+        layouts.list_cases("folders", tmp_path / "i", tmp_path / "l")

@@ -1,0 +1,60 @@
+import pytest
+
+from tests.volumes.layouts.conftest import table, touch
+from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.volumes import layouts
+
+
+def test_nnunet_channels_are_separate_files(tmp_path):
+    touch(tmp_path, *[f"imagesTr/{n}_000{c}.nii.gz" for n in ("a", "b_1") for c in (0, 1)])
+    touch(
+        tmp_path,
+        "labelsTr/a.nii.gz",
+        "labelsTr/b_1.nii.gz",
+        "imagesTs/c_0000.nii.gz",
+        "imagesTs/c_0001.nii.gz",
+    )
+    assert table(layouts.list_cases("nnunet", tmp_path)) == [
+        ("a", ["a_0000.nii.gz", "a_0001.nii.gz"], {"manual": "a.nii.gz"}, "train"),
+        ("b_1", ["b_1_0000.nii.gz", "b_1_0001.nii.gz"], {"manual": "b_1.nii.gz"}, "train"),
+        ("c", ["c_0000.nii.gz", "c_0001.nii.gz"], {}, "test"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "files, error, message",
+    [
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
+        (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, "do not match for a, b"),
+        (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
+        (
+            ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/a_0000.nii.gz"],
+            MismatchError,
+            "both in imagesTr and in imagesTs: a",
+        ),
+        (["labelsTr/a.nii.gz"], FileError, "imagesTr: no such folder"),
+        (
+            [
+                *(f"imagesTr/{n}_0000.nii.gz" for n in "ab"),
+                "imagesTr/a_0001.nii.gz",
+                "labelsTr/a.nii",
+                "labelsTr/b.nii",
+            ],
+            MismatchError,
+            "fewer than 2 channels for b",
+        ),
+    ],
+)
+def test_an_nnunet_folder_that_does_not_match_is_refused(files, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        layouts.list_cases("nnunet", touch(tmp_path, *files))
+
+
+def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "imagesTs").mkdir()
+    assert [case.subject for case in layouts.list_cases("nnunet", tmp_path)] == ["a"]
+    touch(tmp_path, "imagesTs/b_0000.nii.gz")
+    (tmp_path / "labelsTs").mkdir()
+    assert [case.labels for case in layouts.list_cases("nnunet", tmp_path)][1] == {}
