@@ -82,6 +82,7 @@ def test_channel_that_shows_nothing_is_refused_by_name(value, channel, tmp_path,
     assert Store.open(tmp_path / "work/store").subjects == ("two",)
 
 
+@pytest.mark.filterwarnings("default:.*voxels set to zero:UserWarning")
 def test_nan_voxels_are_refused_or_zeroed_on_request(tmp_path, capsys):
     [path] = lay_out(CASES["image_nan"], tmp_path)
     assert ingest(tmp_path, path, good_label(tmp_path)) == 3
