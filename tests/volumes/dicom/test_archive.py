@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from ukbob_jax.errors import FileError
-from ukbob_jax.volumes.dicom.archive import Limits, fingerprint, unpack
+from ukbob_jax.volumes.dicom.archive import ArchiveLimits, fingerprint, unpack
 
 CONTENT = {"a.dcm": b"first" * 50, "deep/b.dcm": bytes(range(256)) * 3, "manifest.csv": b"x,y\n"}
 
@@ -79,10 +79,10 @@ def test_archive_under_another_name_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "limits, message",
     [
-        (Limits(files=2), "3 members, more than 2"),
-        (Limits(file_bytes=700), "member 2 unpacks to .* MiB, more than"),
-        (Limits(total_bytes=1000), "unpacks to .* more than"),
-        (Limits(ratio=1.5), r"more than 1\.5 times"),
+        (ArchiveLimits(files=2), "3 members, more than 2"),
+        (ArchiveLimits(file_bytes=700), "member 2 unpacks to .* MiB, more than"),
+        (ArchiveLimits(total_bytes=1000), "unpacks to .* more than"),
+        (ArchiveLimits(ratio=1.5), r"more than 1\.5 times"),
     ],
 )
 def test_limits_hold_before_anything_is_unpacked(limits, message, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ _ENCRYPTED = 0x1  # flag bit
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are unpacked at once, whatever their size
 
 
-class Limits(NamedTuple):
+class ArchiveLimits(NamedTuple):
     """What an archive may hold; a neck-to-knee Dixon scan has about 1,330 files and 0.1 GB.
 
     Attributes:
@@ -33,7 +33,7 @@ class Limits(NamedTuple):
     ratio: float = 200.0
 
 
-LIMITS = Limits()
+LIMITS = ArchiveLimits()
 
 
 def fingerprint(path: str | os.PathLike) -> str:
@@ -50,7 +50,7 @@ def fingerprint(path: str | os.PathLike) -> str:
     return files.fingerprint(sorted(listed), 64)
 
 
-def unpack(path: str | os.PathLike, limits: Limits = LIMITS) -> Iterator[tuple[int, bytes]]:
+def unpack(path: str | os.PathLike, limits: ArchiveLimits = LIMITS) -> Iterator[tuple[int, bytes]]:
     """The archive's files one after the other, each with its number from 1; folders are left out.
 
     Members are named by number, not by name, in messages: names may hold what should not be repeated.
@@ -77,7 +77,7 @@ def _open(path: str | os.PathLike) -> zipfile.ZipFile:
         raise FileError(f"{path}: not a zip archive, or cut off ({error}). Fetch it again.") from error
 
 
-def _check(path: pathlib.Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
+def _check(path: pathlib.Path, members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     """Refuse the archive by its list, before a byte is unpacked."""
     if len(members) > limits.files:
         raise FileError(
