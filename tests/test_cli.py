@@ -201,7 +201,7 @@ def test_a_folder_gets_a_summary_and_goes_on_where_it_stopped(capsys, scans, tmp
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["scans"]) == {"a", "b", "c"} and summary["failed"] == ["bad"]
     assert len(summary["programs"]) == 2 and len(summary["scans"]["a"]["adaptation"]) == 2
-    rows = list(csv.DictReader((out / "summary.csv").open()))
+    rows = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
     assert [(row["scan"], row["structure"]) for row in rows] == [
         (s, o) for s in "abc" for o in ("liver", "spleen")
     ]
@@ -213,7 +213,7 @@ def test_a_folder_gets_a_summary_and_goes_on_where_it_stopped(capsys, scans, tmp
     stamp = (out / "a.nii.gz").stat().st_mtime_ns
     assert call(capsys, *words)[0] == 0
     assert (out / "a.nii.gz").stat().st_mtime_ns == stamp and not (out / "failures.jsonl").exists()
-    assert len(list(csv.DictReader((out / "summary.csv").open()))) == 6
+    assert len(list(csv.DictReader((out / "summary.csv").read_text().splitlines()))) == 6
 
 
 def test_a_dicom_series_is_a_scan(capsys, tmp_path, network, monkeypatch):

@@ -25,7 +25,7 @@ def test_a_row_per_scan_and_structure(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == {
         "scans": {"a": {"shape": [2, 2, 2], "adaptation": None}}, "failed": ["bad"], "programs": ["bucket 8 x 8 x 8"],
     }  # fmt: skip
-    rows = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert [(r["scan"], r["structure"], r["flagged"], r["outside"]) for r in rows] == [
         ("a", "liver", "True", "sphericity body_fraction"), ("a", "spleen", "", ""),
     ]  # fmt: skip
