@@ -65,3 +65,9 @@ def test_a_person_of_no_group_is_refused_and_of_an_added_one_not_judged():
     with pytest.raises(MismatchError, match="unknown"):
         apply_limits(measures, limits, groups)
     assert not apply_limits(measures, limits.with_groups(["unknown"]), groups).outside.any()
+
+
+def test_groups_by_height_without_a_width_are_refused_and_groups_by_sex_need_none():
+    assert fitted(strata=["sex"]).groups_of([{"sex": "F"}]) == ["F"]
+    with pytest.raises(MismatchError, match="do not say how wide"):
+        fitted(strata=["height"]).groups_of([{"height_mm": 1712.0}])

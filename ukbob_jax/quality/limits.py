@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ukbob_jax import files
-from ukbob_jax.errors import FileError
+from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.quality import strata
 from ukbob_jax.quality.measures import FEATURES
 
@@ -42,9 +42,18 @@ class Limits(NamedTuple):
         Args:
             people: attributes, which may have "sex" and "height_mm".
             height_band_mm: width of a height group where the limits do not say.
+        Raises:
+            MismatchError: the limits have height groups, and nobody says how wide.
         """
         by = self.rule.get("strata", ())
-        return strata.names(people, by, self.rule.get("height_band_mm", height_band_mm)) if by else None
+        if not by:
+            return None
+        band = self.rule.get("height_band_mm", height_band_mm)
+        if band is None and "height" in by:
+            raise MismatchError(
+                "the limits have groups by height but do not say how wide these are. Fit them again with the solf job."
+            )
+        return strata.names(people, by, 1.0 if band is None else band)  # groups by sex alone have no width
 
     def with_groups(self, groups: Sequence[str]) -> "Limits":
         """Add infinite limits for those of `groups` that are missing: whoever is in these is not judged."""
