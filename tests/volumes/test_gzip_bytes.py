@@ -20,6 +20,18 @@ def test_members_are_joined_and_zeros_after_them_do_not_count(cuts, padding):
     assert gzip_bytes.inflate(PATH, stored, len(DATA)) == DATA
 
 
+@pytest.mark.parametrize("cuts", [(7,), (7, 200), (352,), (1, 2, 3)])
+def test_a_header_may_span_members(cuts):
+    ends = [0, *cuts, len(DATA)]
+    stored = b"".join(gzip.compress(DATA[a:b], 1) + bytes(8) for a, b in itertools.pairwise(ends))
+    assert gzip_bytes.head(PATH, stored, 352) == DATA[:352]
+    assert gzip_bytes.head(PATH, gzip.compress(DATA[:100]), 352) == DATA[:100]
+    assert (
+        gzip_bytes.head(PATH, gzip.compress(DATA)[:40], 352)
+        == DATA[: len(gzip_bytes.head(PATH, gzip.compress(DATA)[:40], 352))]
+    )
+
+
 def test_plain_bytes_pass_through():
     assert gzip_bytes.inflate(PATH, DATA, 0) is DATA
     assert gzip_bytes.head(PATH, DATA, 10) == gzip_bytes.head(PATH, gzip.compress(DATA), 10) == DATA[:10]

@@ -35,13 +35,24 @@ def read(path: pathlib.Path) -> bytes:
 
 
 def head(path: pathlib.Path, data: bytes, size: int) -> bytes:
-    """The first `size` bytes after inflation, or fewer where there are no more."""
+    """The first `size` bytes after inflation, or fewer where there are no more; a header may span gzip members."""
     if data[:2] != MAGIC:
         return data[:size]
-    try:
-        return zlib.decompressobj(_GZIP).decompress(data, size)
-    except zlib.error as error:
-        raise _corrupt(path, error) from error
+    view, place, start = memoryview(data), 0, b""
+    while len(start) < size and place < len(data):
+        stream = zlib.decompressobj(_GZIP)
+        while len(start) < size and not stream.eof:
+            piece = view[place : place + _STEP]
+            if not piece:
+                return start  # cut off, which `inflate` tells
+            try:
+                start += stream.decompress(piece, size - len(start))
+            except zlib.error as error:
+                raise _corrupt(path, error) from error
+            place += len(piece) - len(stream.unused_data)
+        padding = _PADDING.match(data, place)  # matches always: padding may be empty
+        place = padding.end() if padding else place
+    return start
 
 
 def inflate(path: pathlib.Path, data: bytes, limit: int) -> bytes:
