@@ -63,6 +63,7 @@ def test_what_is_written_is_read_and_the_same_input_gives_the_same_bytes(tmp_pat
     for name, array in found.tensors.items():
         assert array.dtype == TENSORS[name].dtype and array.shape == TENSORS[name].shape
         np.testing.assert_array_equal(array, TENSORS[name])
+        assert not array.flags.writeable
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -122,7 +122,8 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | 
                 raise FileError(
                     f"{path}: {name} has the type {entry['dtype']}; known are {', '.join(_DTYPES)}."
                 )
-            tensors[name] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            numbers = memoryview(entry["data"]).toreadonly()
+            tensors[name] = np.frombuffer(numbers, _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     except FileNotFoundError:
         raise FileError(f"{path}: no such file.") from None
     except (safetensors.SafetensorError, OSError, struct.error) as error:
