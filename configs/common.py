@@ -133,10 +133,8 @@ def base() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 1_000
     config.train.stop_after_nonfinite = 20
     config.train.keep = 2  # latest checkpoints that stay, beside the best
-    config.train.best = (
-        "val/dice",
-        "max",
-    )  # number of the validation that ranks checkpoints, and which end is best
+    # number of the validation that ranks checkpoints, and which end is best
+    config.train.best = ("val/dice", "max")
     config.train.accumulate = 1  # passes of the network per step, over that share of the batch each
     config.train.ema = 0.0  # decay of the running average of the weights that is validated and kept; 0: none
 

@@ -9,6 +9,7 @@ import pytest
 from configs import common
 from ukbob_jax import phantom
 from ukbob_jax.data.training_data import TrainingData
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import validation
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import brats
@@ -33,6 +34,7 @@ def validated(tmp_path, monkeypatch):
         monkeypatch.setattr(validation, "segment", lambda *args, **kwargs: SimpleNamespace(labels=TRUE))
         monkeypatch.setattr(validation.sharding, "local_copy", lambda tree, mesh: tree)
         config = ml_collections.ConfigDict({"organs": organs, "inference": common.base().inference})
+        config.train = common.base().train
         config.data = dict(val_label="manual", normalize="zscore", crop=(4, 4, 4))
         store, names = Store.open(tmp_path / "store"), dict(enumerate(("background", "a", "b", "c")))
         data = TrainingData(store, (), store.subjects, "manual", ("0",), names, None, regions, {})
@@ -47,6 +49,14 @@ def test_an_organ_that_is_not_annotated_is_not_scored(validated):
     assert found == {"val/dice": 1.0, "val/dice/a": 1.0, "val/dice/b": 1.0, "val/dice/c": 1.0}
     only = validated({"s0": [1, 3], "s1": [1, 3]})
     assert only["val/dice"] == 1.0 and np.isnan(only["val/dice/b"])
+
+
+def test_a_ranking_by_a_number_that_is_not_given_is_refused_before_the_first_step():
+    validation.check_ranking("val/dice/liver", ["liver", "spleen"])
+    with pytest.raises(
+        ConfigError, match=r"config.train.best: .* 'val/dise'; choose one of val/dice, val/dice/liver"
+    ):
+        validation.check_ranking("val/dise", ["liver"])
 
 
 def test_a_region_counts_where_all_its_values_are_annotated(validated):

@@ -1,6 +1,6 @@
 """What training looks at now and then: Dice on whole held-out volumes, and a picture of the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
@@ -39,9 +39,10 @@ def validator(config: Config, data: TrainingData, model: nn.Module, mesh: Mesh) 
         model: the network.
         mesh: that the state lies on.
     Raises:
-        ConfigError: no such organ.
+        ConfigError: no such organ, or checkpoints are to be ranked by a number that validation does not give.
     """
     organs = scored_classes(config, data)
+    check_ranking(config.train.best[0], organs)
     predict = predictor(config, data, model)
     subjects, lookup, regions, k = data.held_out, data.val_lookup, data.regions, data.num_classes
 
@@ -75,6 +76,19 @@ def scored_classes(config: Config, data: TrainingData) -> dict[str, int]:
     if unknown:
         raise ConfigError(f"config.organs: {unknown[0]!r} is not among the network's classes.")
     return {name: ids[name] for name in config.organs or ids}
+
+
+def check_ranking(name: str, organs: Collection[str]) -> None:
+    """Refuse to rank checkpoints by a number that validation does not give, before the first step.
+
+    Raises:
+        ConfigError: naming the numbers there are.
+    """
+    numbers = ["val/dice", *(f"val/dice/{organ}" for organ in organs)]
+    if name not in numbers:
+        raise ConfigError(
+            f"config.train.best: validation gives no {name!r}; choose one of {', '.join(numbers)}."
+        )
 
 
 def predictor(
