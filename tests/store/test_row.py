@@ -33,10 +33,17 @@ def test_an_old_line_is_read_and_written_with_the_same_bytes():
 
 
 def test_missing_fields_have_defaults_and_unknown_ones_survive():
-    subject = Subject.from_json({"id": "s1", "person": "p1", "contrasts": ["ct"]})
+    subject = Subject.from_json({"id": "s1", "colour": "red", "contrasts": ["ct"]})
     assert (subject.split, subject.annotated, subject.version) == ("", None, 1)
-    assert subject.extra == {"person": "p1"} and subject.to_json()["person"] == "p1"
+    assert subject.extra == {"colour": "red"} and subject.to_json()["colour"] == "red"
     assert Subject.from_json(json.loads(json.dumps(subject.to_json()))) == subject
+
+
+def test_what_a_data_set_says_is_written_where_it_says_it_and_read_again():
+    plain = Subject("s1")
+    assert not plain.to_json().keys() & {"person", "modality", "units", "label_names"} and plain.owner == "s1"
+    said = Subject("s1", person="p1", modality="CT", units="HU", label_names={"manual": {1: "liver"}})
+    assert Subject.from_json(json.loads(json.dumps(said.to_json()))) == said and said.owner == "p1"
 
 
 @pytest.mark.parametrize("row", [{}, {"id": "s1", "shape": 3}, {"id": "s1", "channels": [{"b_s_mm2": 0}]}])

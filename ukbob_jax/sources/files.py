@@ -85,7 +85,9 @@ class Files:
         content = [(pathlib.Path(path).name, file_digest(path)) for path in self.files()]
         content.append(("label sets", ", ".join(self.case.labels)))
         settings = dataclasses.asdict(self.settings)
-        return digest({"files": VERSION, **settings, "split": self.split, "content": content})
+        said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
+        said = {name: value for name, value in said.items() if value}
+        return digest({"files": VERSION, **settings, **said, "split": self.split, "content": content})
 
     def read(self) -> Scan:
         """Read the scan in RAS and check it.
@@ -127,7 +129,13 @@ class Files:
             "labels": {name: steps.as_bytes(label, name) for name, label in scan.labels.items()},
             "contrasts": self.settings.contrasts,
             "annotated": annotated(scan),
+            "person": self.case.person,
+            "description": dataclasses.replace(self.case.description, label_names=self._label_names()),
         }
+
+    def _label_names(self) -> Mapping[str, Mapping[int, str]]:
+        """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""
+        return {} if self.settings.label_map else self.case.description.label_names
 
 
 def list_subjects(

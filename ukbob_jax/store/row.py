@@ -47,6 +47,10 @@ class Subject:
         version: counts rewrites and added label sets.
         intensity: statistics by name, one number per channel.
         slope, intercept: per channel, `image = stored * slope + intercept`; None: voxels are stored as they were.
+        person: whose scan it is, where one person has several subjects; "": the subject is the person.
+        modality: as DICOM spells it, such as "CT", "MR", "PT"; "": not known.
+        units: of the voxels, "HU", "SUV" or "arbitrary"; "": not known.
+        label_names: per label set, id to name, where the data set names them and the ids were kept.
         attributes: technical facts, of `schema.ATTRIBUTES`.
         quality: findings about the scan or its labels.
         present: per label set, ids of the classes in it, ascending, without background and ignore.
@@ -69,6 +73,10 @@ class Subject:
     intensity: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     slope: tuple[float, ...] | None = None
     intercept: tuple[float, ...] | None = None
+    person: str = ""
+    modality: str = ""
+    units: str = ""
+    label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     present: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
@@ -99,6 +107,11 @@ class Subject:
     def contrasts(self) -> tuple[str, ...]:
         """Return the names of the channels."""
         return tuple(channel.name for channel in self.channels)
+
+    @property
+    def owner(self) -> str:
+        """Return the person the scan is of: what must not be on both sides of a split."""
+        return self.person or self.id
 
     def channel_indices(self, contrasts: Sequence[str], asked_by: str = "") -> list[int]:
         """Return the channel of each of `contrasts`.
@@ -138,14 +151,15 @@ class Subject:
         Everything counts except where the subject stands and what other arrays bring: a field that is added to rows
         counts until it is listed here. The row must have its digests: it comes from `done.json`.
         """
-        elsewhere = ("split", "labels", "version", "present", "provenance", "folders", "digests")
+        elsewhere = ("split", "person", "labels", "version", "present", "provenance", "folders", "digests")
         same = {name: value for name, value in self.to_json().items() if name not in elsewhere}
         return same | {name: [self.folders.get(name), self.digests.get(name)] for name in arrays}
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the order in which they are stored.
 
-        "channels" is written only where more than a channel's name is known, so that other rows keep their bytes.
+        "channels" is written only where more than a channel's name is known, person, modality, units and names of
+        labels only where they are known, so that other rows keep their bytes.
         """
         row: dict[str, Any] = {}
         for name in _FIELDS:
@@ -153,7 +167,13 @@ class Subject:
                 row["contrasts"] = list(self.contrasts)
                 if not all(channel.is_named_only for channel in self.channels):
                     row["channels"] = [dataclasses.asdict(channel) for channel in self.channels]
-            else:
+            elif name == "label_names":
+                if self.label_names:
+                    row[name] = {
+                        key: {str(i): text for i, text in ids.items()}
+                        for key, ids in self.label_names.items()
+                    }
+            elif getattr(self, name) or name not in _WHERE_KNOWN:
                 row[name] = getattr(self, name)
         return row | dict(self.extra)
 
@@ -173,10 +193,15 @@ class Subject:
             for name in _TUPLES & known.keys():
                 if known[name] is not None:
                     known[name] = tuple(known[name])
+            if "label_names" in known:
+                known["label_names"] = {
+                    name: {int(i): text for i, text in ids.items()}
+                    for name, ids in known["label_names"].items()
+                }
             if "affine" in known:
                 known["affine"] = tuple(map(tuple, known["affine"]))
             return cls(**known, extra=extra)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise FileError(
                 f"{where}: not a subject ({type(error).__name__}: {error}). Run the ingest job again to rebuild it."
             ) from error
@@ -184,6 +209,7 @@ class Subject:
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Subject) if field.name != "extra")
 _STORED = frozenset((*_FIELDS, "contrasts"))
+_WHERE_KNOWN = frozenset(("person", "modality", "units"))
 _TUPLES = frozenset(("shape", "spacing_mm", "labels", "annotated", "slope", "intercept"))
 
 

@@ -14,6 +14,7 @@ from ukbob_jax.errors import FileError, UkbobError
 from ukbob_jax.store import checks, rows, samples, schema, values
 from ukbob_jax.store.row import Channel, Subject
 from ukbob_jax.volumes import intensity
+from ukbob_jax.volumes.case import Description
 
 
 class StoreWriter:
@@ -61,6 +62,8 @@ class StoreWriter:
         annotated: Sequence[int] | None = None,
         attributes: Mapping[str, Any] | None = None,
         quality: Mapping[str, Any] | None = None,
+        person: str = "",
+        description: Description | None = None,
     ) -> None:
         """Write one subject, or replace it; until the last rename readers see what was there before.
 
@@ -75,6 +78,8 @@ class StoreWriter:
             annotated: class ids that were looked for in this subject; None: all.
             attributes: technical facts, of `schema.ATTRIBUTES` only.
             quality: JSON-able findings about the scan or its labels.
+            person: whose scan it is, where one person has several subjects.
+            description: what the data set says; its names of channels count where `contrasts` is empty.
         Raises:
             GeometryError: rank or affine cannot be used.
             MismatchError: image, labels and contrasts do not belong together.
@@ -82,7 +87,8 @@ class StoreWriter:
             FileError: the disk is full or cannot be written; nothing of the subject is left.
         """
         image = np.asarray(image)
-        channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in contrasts)
+        about = description or Description()
+        channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in contrasts or about.contrasts)
         checks.check_image(image, [channel.name for channel in channels], subject)
         labels = {
             name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
@@ -99,6 +105,10 @@ class StoreWriter:
             intensity=plain(intensity.statistics(image)._asdict()),
             slope=slope,
             intercept=intercept,
+            person=person,
+            modality=about.modality,
+            units=about.units,
+            label_names={name: dict(names) for name, names in about.label_names.items() if name in labels},
             attributes=checks.check_attributes(attributes or {}, subject),
             quality=dict(quality or {}),
         )

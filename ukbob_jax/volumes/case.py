@@ -1,7 +1,8 @@
 """One subject as it lies in somebody's folders, before any voxel is read."""
 
+import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
@@ -9,6 +10,25 @@ from ukbob_jax.errors import EmptyError, FileError, MismatchError
 ENDINGS = (".nii.gz", ".nii")
 LABEL_SET = "manual"  # name of the label set where a layout has only one
 SHOWN = 3  # names listed in a message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Description:
+    """What the data set itself says about a subject's arrays; nothing in it is guessed from voxel values.
+
+    Attributes:
+        modality: as DICOM spells it, such as "CT", "MR", "PT"; "": not said.
+        units: of the voxels, "HU", "SUV" or "arbitrary"; "": not said.
+        contrasts: channel names in channel order; empty: not said.
+        label_names: per label set, id to name.
+        ignored: per label set, ids that mean "not annotated here"; they are stored as 255.
+    """
+
+    modality: str = ""
+    units: str = ""
+    contrasts: tuple[str, ...] = ()
+    label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
+    ignored: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 class Case(NamedTuple):
@@ -19,12 +39,16 @@ class Case(NamedTuple):
         images: one file per channel, or one file that holds all channels.
         labels: label-set name to a label map, or to a folder of one mask per organ.
         split: "train", "val", "test", or "" where the layout does not say.
+        person: whose scan it is, where one person has several subjects; "": the subject is the person.
+        description: what the data set says about images and labels.
     """
 
     subject: str
     images: tuple[pathlib.Path, ...]
     labels: dict[str, pathlib.Path]
     split: str = ""
+    person: str = ""
+    description: Description = Description()
 
 
 def stem(path: pathlib.Path) -> str:
