@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import small
+from experiments.real import hippocampus
 from experiments.solf import curation, curation_figure, detect
 from ukbob_jax.quality import solf
 from ukbob_jax.quality.measures import OrganMeasures
@@ -120,3 +121,29 @@ def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
     curation.main(arguments)
     assert (tmp_path / "results.json").read_bytes() == before
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_floor_of_the_hippocampus_is_the_most_frequent_label_around_the_centre():
+    small_map, large_map = np.zeros((4, 4, 4), np.uint8), np.zeros((6, 6, 6), np.uint8)
+    small_map[1:3, 1:3, 1:3], large_map[2:4, 2:4, 2:4] = 1, 1
+    odd = np.full((4, 4, 4), 2, np.uint8)
+    atlas = hippocampus.most_frequent([small_map, large_map, odd])
+    np.testing.assert_array_equal(atlas, large_map)
+    np.testing.assert_array_equal(hippocampus.centred(atlas, (4, 4, 4)), small_map)
+
+
+def test_means_of_the_hippocampus_are_of_scans_then_of_labels_and_count_what_has_no_value():
+    def of(anterior, posterior):
+        return {
+            name: {"dice": dice, "hd95": None if dice == 0 else 2.0, "nsd": dice}
+            for name, dice in (("anterior", anterior), ("posterior", posterior))
+        }
+
+    found = hippocampus.summary({"a": of(0.8, 0.6), "b": of(0.9, 0.7), "c": of(0.0, 0.8)})
+    assert found["anterior"]["dice"]["mean"] == pytest.approx(1.7 / 3)
+    assert found["mean"]["dice"]["mean"] == pytest.approx((0.7 + 0.8 + 0.4) / 3)
+    assert found["anterior"]["hd95"]["failed"] == found["mean"]["hd95"]["failed"] == 1
+    low, high = found["mean"]["dice"]["interval"]
+    assert 0.39 < low < found["mean"]["dice"]["mean"] < high < 0.81
+    rows = hippocampus.table({"network": found, "floor": found}).splitlines()
+    assert len(rows) == 8 and rows[2].startswith("| network | anterior | 0.567 (")
