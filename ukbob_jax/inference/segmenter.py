@@ -223,7 +223,7 @@ class Segmenter:
             labels.array, float(voxel_ml), self.card.used, attributes.get("sex") or ""
         )
         entries = {"body_parts": list(view.present), "removed": view.removed}
-        return Volume(view.labels, labels.affine, labels.codes), entries
+        return dataclasses.replace(labels, array=view.labels), entries
 
     def _read(self, sources: list[ScanInput]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""

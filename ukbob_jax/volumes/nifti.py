@@ -57,7 +57,7 @@ def read_volume(
     array = voxels.label(name, array, num_classes) if kind == "label" else voxels.image(name, array, nan)
     if channels and array.ndim == 3:
         array = array[..., None]
-    return Volume(array, header.affine, header.codes)
+    return Volume(array, header.affine, header.codes, header.geometry)
 
 
 def read_pair(
@@ -103,7 +103,8 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
     """Write `.nii` or `.nii.gz` in one step: a crash leaves the old file or the new one.
 
     Floats are stored as float32, bool as uint8, 64-bit integers in the smallest type that holds them; the header
-    repeats the volume's affine and codes.
+    repeats the volume's affine and codes, or, on the grid of the file it came from, that file's own sform, qform,
+    codes, spacing and unit.
 
     Args:
         path: ends in .nii or .nii.gz.
@@ -119,15 +120,8 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
         raise GeometryError(
             f"{path}: shape {volume.array.shape} does not fit NIfTI-1, at most {LONGEST} voxels an axis."
         )
-    sform, qform = volume.codes
-    image = nib.Nifti1Image(_storable(path, volume.array), volume.affine)
-    image.set_sform(volume.affine, int(sform > 0))
-    image.set_qform(volume.affine, int(qform > 0))
-    image.header["sform_code"], image.header["qform_code"] = (
-        sform,
-        qform,
-    )  # also codes that nibabel does not know
-    image.header.set_xyzt_units("mm")
+    image = nib.Nifti1Image(_storable(path, volume.array), None)
+    _place(image.header, volume)
     if names:
         image.header.extensions.append(label_names.extension(names))
     data = image.to_bytes()
@@ -149,6 +143,18 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     start = gzip_bytes.head(path, stored, header.offset)
     kind = nib.Nifti1Header if start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else nib.Nifti2Header
     return label_names.parse(kind.from_fileobj(io.BytesIO(start), check=False).extensions)
+
+
+def _place(header: nib.Nifti1Header, volume: Volume) -> None:
+    """Say where the voxels lie: in the words of the file they came from, or by affine and codes."""
+    if volume.header:
+        volume.header.apply(header)
+        return
+    header.set_sform(volume.affine, int(volume.codes[0] > 0))
+    header.set_qform(volume.affine, int(volume.codes[1] > 0))
+    # also codes that nibabel does not know
+    header["sform_code"], header["qform_code"] = volume.codes
+    header.set_xyzt_units("mm")
 
 
 def _checked_name(path: str | os.PathLike) -> pathlib.Path:
