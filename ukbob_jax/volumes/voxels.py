@@ -49,7 +49,7 @@ def label(name: str, array: np.ndarray, num_classes: int | None) -> np.ndarray:
         ValuesError: NaN, fractional, negative or unknown ids, each with its number of voxels.
     """
     if array.dtype.kind == "f":
-        array = _whole(name, array)
+        array = whole(name, array)
     if array.dtype.kind != "u":
         _refuse(name, array, array < 0, "are negative")
     highest = 65535 if num_classes is None else num_classes - 1
@@ -59,19 +59,19 @@ def label(name: str, array: np.ndarray, num_classes: int | None) -> np.ndarray:
     return array.astype(np.uint8 if array.max() <= 255 else np.uint16, copy=False)
 
 
-def _whole(name: str, array: np.ndarray) -> np.ndarray:
+def whole(name: str, array: np.ndarray) -> np.ndarray:
     """The nearest whole numbers of a float array, with a warning that says how far they were."""
     if not np.isfinite(array).all():
         raise ValuesError(f"{name}: {int((~np.isfinite(array)).sum())} label voxels are NaN or infinite.")
-    whole = np.rint(array)
-    distance = np.abs(array - whole)
+    nearest = np.rint(array)
+    distance = np.abs(array - nearest)
     _refuse(name, array, distance > NEAR, "are not whole numbers")
     if largest := float(distance.max()):
         warnings.warn(
             f"{name}: labels are up to {largest:.2g} away from whole numbers; they were rounded.",
             stacklevel=4,
         )
-    return whole
+    return nearest
 
 
 def _refuse(name: str, array: np.ndarray, wrong: np.ndarray, why: str) -> None:
