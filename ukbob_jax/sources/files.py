@@ -13,7 +13,7 @@ from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes import layouts
-from ukbob_jax.volumes.case import Case
+from ukbob_jax.volumes.case import Case, is_scan
 from ukbob_jax.volumes.scan import Scan, read_case
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
@@ -77,7 +77,7 @@ class Files:
     def files(self) -> list[str]:
         """List images and label maps; of a folder of masks every file in it."""
         paths = [*self.case.images, *self.case.labels.values()]
-        inner = [sorted(path.rglob("*.nii*")) if path.is_dir() else [path] for path in paths]
+        inner = [sorted(filter(is_scan, path.rglob("*"))) if path.is_dir() else [path] for path in paths]
         return [str(path) for found in inner for path in found]
 
     def checksum(self) -> str:

@@ -115,6 +115,8 @@ def _shape(path: pathlib.Path, dim: list[int]) -> tuple[int, ...]:
         raise GeometryError(f"{path}: an axis has no voxels, shape {tuple(shape)}.")
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
+    if len(shape) == 5 and shape[3] == 1:  # x y z 1 c: vector images of ITK
+        shape.pop(3)
     if len(shape) < 3:
         raise GeometryError(f"{path}: a {rank}-D image of shape {tuple(shape)}; expected a 3-D volume.")
     return tuple(shape)
