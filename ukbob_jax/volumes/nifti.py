@@ -54,17 +54,18 @@ def read_volume(
     if _is_other(path := pathlib.Path(path)):
         found = _other_format(path, kind)
         _check_rank(path, found.array.shape, channels)
-        array, place = found.array, (found.affine,)
+        array, affine, codes, geometry = found.array, found.affine, (1, 1), None
     else:
         stored = gzip_bytes.read(_checked_name(path))
         header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras)
         _check_rank(path, header.shape, channels)
-        array, place = _voxels(path, header, stored), (header.affine, header.codes, header.geometry)
+        array = _voxels(path, header, stored)
+        affine, codes, geometry = header.affine, header.codes, header.geometry
     name = str(path)
     array = voxels.label(name, array, num_classes) if kind == "label" else voxels.image(name, array, nan)
     if channels and array.ndim == 3:
         array = array[..., None]
-    return Volume(array, *place)
+    return Volume(array, affine, codes, geometry)
 
 
 def read_pair(
