@@ -43,7 +43,8 @@ def test_a_label_map_object_is_filled_to_its_images_grid():
     whole = folder / "sparse_labelmap_noppv_seg.nrrd"
     _, label = bob.read_pair(whole, folder / "sparse-labelmap-noppv.dcm")
     same(label, bob.read_volume(whole, kind="label").to_ras())
-    assert bob.read_volume(folder / "sparse-labelmap-noppv.dcm", kind="label").shape[2] == 2
+    middle = label.array[:, :, 1]  # the slice without a frame
+    assert not middle.any() and label.array.any()
     with pytest.raises(MismatchError, match="labelled voxels lie outside"):
         bob.read_pair(folder / "ct-3slice", folder / "sparse-labelmap-noppv.dcm")
 
@@ -59,7 +60,7 @@ def test_fractional_segments_are_refused_unless_a_threshold_is_given():
     path = real.folder("dicom_seg") / "highdicom" / "seg_image_ct_true_fractional.dcm"
     with pytest.raises(ValuesError, match=r"fractional\.dcm: fractional segments, which are no labels"):
         bob.read_volume(path, kind="label")
-    half, full = (int((dicom_seg.read(path, t).array == 1).sum()) for t in (0.5, 1.0))
+    half, full = (int((dicom_seg.read(path, t).array == 1).sum()) for t in (0.2, 0.5))
     assert 0 < full < half
 
 
