@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ukbob_jax.errors import ValuesError
 from ukbob_jax.volumes import voxels
@@ -23,7 +24,7 @@ def label_array(name: str, array: Any) -> Any:
     Raises:
         ValuesError: NaN, fractions, or no numbers.
     """
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         return array
     kind = np.asarray(array).dtype.kind if not hasattr(array, "dtype") else np.dtype(array.dtype).kind
     if kind in "iub":
@@ -43,7 +44,7 @@ def check_finite(name: str, array: Any) -> None:
     Raises:
         ValuesError: with how many there are.
     """
-    if isinstance(array, jax.core.Tracer) or np.dtype(array.dtype).kind in "iub":
+    if isinstance(array, Tracer) or np.dtype(array.dtype).kind in "iub":
         return
     finite = jnp.isfinite(array) if isinstance(array, jax.Array) else np.isfinite(array)
     if not finite.all():

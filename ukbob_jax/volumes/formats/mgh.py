@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer import MGHImage
+from nibabel.freesurfer.mghformat import MGHImage
 from nibabel.spatialimages import HeaderDataError
 
 from ukbob_jax import files
