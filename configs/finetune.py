@@ -24,6 +24,7 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config.source.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
     config.source.constant = "refuse"  # scans with a channel of one value throughout, or "accept"
     config.source.assume_ras = False  # True: accept scans that do not say how they are oriented
+    config.source.label_table = ""  # a file of id, new id, name, for label ids beyond 255
 
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions

@@ -91,7 +91,7 @@ def test_voxels_that_nifti_cannot_hold_are_refused_and_nothing_is_written(tmp_pa
     with pytest.raises(GeometryError, match="32767"):
         bob.write_volume(tmp_path / "a.nii", bob.Volume(np.zeros((40000, 1, 1), np.uint8), np.eye(4)))
     with pytest.raises(FileError, match=r"expected \.nii"):
-        bob.write_volume(tmp_path / "a.mha", bob.Volume(np.zeros((2, 2, 2)), np.eye(4)))
+        bob.write_volume(tmp_path / "a.img", bob.Volume(np.zeros((2, 2, 2)), np.eye(4)))
     assert not list(tmp_path.iterdir())
 
 

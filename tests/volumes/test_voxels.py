@@ -54,3 +54,15 @@ def test_labels_take_the_smallest_type_that_holds_them(ids, num_classes, dtype):
 def test_what_is_no_label_is_refused_with_ids_and_counts(array, num_classes, message):
     with pytest.raises(ValuesError, match=f"^x: .*{message}"):
         voxels.label("x", np.array(array), num_classes)
+
+
+def test_labels_that_were_rounded_elsewhere_are_made_whole_with_a_warning():
+    given = np.array([0, 1, 1.9999999, 14.0004], np.float32)
+    with pytest.warns(UserWarning, match=r"^x: labels are up to 0\.0004 away from whole numbers"):
+        found = voxels.label("x", given, None)
+    assert found.dtype == np.uint8 and found.tolist() == [0, 1, 2, 14]
+
+
+def test_refused_values_are_shown_with_every_digit():
+    with pytest.raises(ValuesError, match=r"1\.9989 \(1 voxel\), 3\.0012345 \(1 voxel\) are not whole"):
+        voxels.label("x", np.array([0, 1.9989, 3.0012345]), None)

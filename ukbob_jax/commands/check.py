@@ -14,7 +14,7 @@ import numpy as np
 from ukbob_jax.errors import FileError, InputError, SomeFailed
 from ukbob_jax.volumes import case, layouts
 from ukbob_jax.volumes.nifti import read_volume
-from ukbob_jax.volumes.scan import read_case
+from ukbob_jax.volumes.scan import check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
 
@@ -63,7 +63,7 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     if options.layout or options.labels:
         paths = (data, options.labels) if options.labels else (data,)
         cases = layouts.list_cases(options.layout or "folders", *paths)
-        return {c.subject: lambda c=c: read_case(c, num_classes=options.num_classes).image for c in cases}
+        return {c.subject: lambda c=c: _image(c, options.num_classes) for c in cases}
     if not data.exists():
         raise FileError(f"{data}: no such file or folder.")
     if data.is_file():
@@ -73,6 +73,13 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     from ukbob_jax.volumes.dicom import read_series
 
     return {data.name: lambda: read_series(data)}
+
+
+def _image(one: case.Case, num_classes: int | None) -> Volume:
+    """The image of a case whose labels can be used as well."""
+    scan = read_case(one, num_classes=num_classes)
+    check_ids(one, scan)
+    return scan.image
 
 
 def describe(volume: Volume) -> str:

@@ -23,6 +23,7 @@ from ukbob_jax.errors import ValuesError
 from ukbob_jax.evaluation.lesions import Lesions, lesions
 from ukbob_jax.evaluation.statistics import bootstrap_interval, equity, paired, volume_agreement
 from ukbob_jax.evaluation.surface import SurfaceMetrics, surface
+from ukbob_jax.volumes import array_checks
 
 __all__ = [
     "Lesions",
@@ -113,6 +114,7 @@ def confusion(pred: Array, true: Array, num_classes: int) -> Array:
             f"prediction has shape {np.shape(pred)}, truth {np.shape(true)}: bring them to one grid."
         )
     k = num_classes
+    pred, true = array_checks.label_array("prediction", pred), array_checks.label_array("truth", true)
     if isinstance(pred, jax.Array) or isinstance(true, jax.Array):
         pred, true = jnp.ravel(pred).astype(jnp.int32), jnp.ravel(true).astype(jnp.int32)
         outside = (true < 0) | (true >= k) | (pred < 0) | (pred >= k)

@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes import array_checks
 
 REACH = 3  # voxels along each axis that rings look at before the tree takes over
 
@@ -77,7 +78,8 @@ class _Distances(NamedTuple):
 
 def _checked(pred: np.ndarray, true: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Check both maps and return them as uint8, 255 where the truth is ignored."""
-    pred, true = np.asarray(pred), np.asarray(true)
+    pred = np.asarray(array_checks.label_array("prediction", pred))
+    true = np.asarray(array_checks.label_array("truth", true))
     if pred.shape != true.shape or pred.ndim != 3:
         raise ValuesError(
             f"prediction has shape {pred.shape}, truth {true.shape}: both must be one x y z grid."

@@ -30,7 +30,7 @@ from ukbob_jax.models.card import ModelCard
 from ukbob_jax.options import changed
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
-from ukbob_jax.volumes import intensity
+from ukbob_jax.volumes import array_checks, intensity
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
@@ -223,11 +223,13 @@ class Segmenter:
             labels.array, float(voxel_ml), self.card.used, attributes.get("sex") or ""
         )
         entries = {"body_parts": list(view.present), "removed": view.removed}
-        return Volume(view.labels, labels.affine, labels.codes), entries
+        return dataclasses.replace(labels, array=view.labels), entries
 
     def _read(self, sources: list[ScanInput]) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
         stored = [s if isinstance(s, Volume) else _open(s) for s in sources]
+        for source, volume in zip(sources, stored):
+            array_checks.check_finite(_name(source), volume.array)
         turned = [v.to_ras() for v in stored]
         for source, volume in zip(sources[1:], turned[1:]):
             check_same_space(turned[0], volume, _name(sources[0]), _name(source))

@@ -12,9 +12,9 @@ from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.splits import assign_splits, digest
-from ukbob_jax.volumes import layouts
-from ukbob_jax.volumes.case import Case
-from ukbob_jax.volumes.scan import Scan, read_case
+from ukbob_jax.volumes import label_table, layouts
+from ukbob_jax.volumes.case import Case, is_scan
+from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
 
@@ -26,6 +26,8 @@ class ReadOptions:
     Attributes:
         spacing_mm: resample to it, x y z after reorientation; empty: keep each scan's own.
         label_map: a key of `anatomy.DATASETS` whose ids become ours; "": keep the ids.
+        label_table: a file of source id, target id and name for ids of one's own, as `volumes.label_table` reads it;
+            "": keep the ids.
         num_classes: label ids are 0 to num_classes - 1, or 255; 0: any up to 254.
         contrasts: a name per channel; empty: numbers.
         nan: "refuse" scans with NaN or infinite voxels, or "zero" those voxels.
@@ -42,6 +44,7 @@ class ReadOptions:
     nan: Literal["refuse", "zero"] = "refuse"
     assume_ras: bool = False
     constant: Literal["refuse", "accept"] = "refuse"
+    label_table: str = ""
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -52,6 +55,8 @@ class ReadOptions:
                 raise ConfigError(
                     f"config.source.{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
                 )
+        if self.label_map and self.label_table:
+            raise ConfigError("config.source: label_map and label_table both change the ids; give one.")
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
@@ -77,7 +82,7 @@ class Files:
     def files(self) -> list[str]:
         """List images and label maps; of a folder of masks every file in it."""
         paths = [*self.case.images, *self.case.labels.values()]
-        inner = [sorted(path.rglob("*.nii*")) if path.is_dir() else [path] for path in paths]
+        inner = [sorted(filter(is_scan, path.rglob("*"))) if path.is_dir() else [path] for path in paths]
         return [str(path) for found in inner for path in found]
 
     def checksum(self) -> str:
@@ -85,6 +90,10 @@ class Files:
         content = [(pathlib.Path(path).name, file_digest(path)) for path in self.files()]
         content.append(("label sets", ", ".join(self.case.labels)))
         settings = dataclasses.asdict(self.settings)
+        if not settings["label_table"]:
+            del settings["label_table"]  # stores made before there were tables stay as they are
+        else:
+            content.append(("label table", file_digest(self.settings.label_table)))
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
         return digest({"files": VERSION, **settings, **said, "split": self.split, "content": content})
@@ -105,6 +114,8 @@ class Files:
             nan=self.settings.nan,
             assume_ras=self.settings.assume_ras,
         )
+        if not self.settings.label_table:
+            check_ids(self.case, scan)
         if self.settings.constant == "refuse":
             check_varies(scan.image.array, self.case.images, self.settings.contrasts)
         return scan
@@ -113,7 +124,8 @@ class Files:
         """Return what is done to the scan before it is stored, in order."""
         resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
         relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
-        return *resample, *relabel
+        table = self.settings.label_table
+        return *((steps.map_ids(label_table.read(table)),) if table else ()), *resample, *relabel
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Apply the steps and return what is stored.
@@ -135,6 +147,8 @@ class Files:
 
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
         """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""
+        if self.settings.label_table:
+            return dict.fromkeys(self.case.labels, label_table.read(self.settings.label_table).names)
         return {} if self.settings.label_map else self.case.description.label_names
 
 

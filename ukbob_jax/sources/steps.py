@@ -1,11 +1,13 @@
 """What is done to a scan between reading and storing it: steps that each take a scan and return one."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes.label_table import LabelTable
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.scan import Scan
 from ukbob_jax.volumes.volume import Volume
@@ -41,6 +43,23 @@ def relabel(dataset: str) -> Step:
             labels=labels,
             annotated={name: reached(mapping, ids) for name, ids in scan.annotated.items()},
         )
+
+    return step
+
+
+def map_ids(table: LabelTable) -> Step:
+    """Turn the ids of a data set into those of a table.
+
+    Raises:
+        ValuesError: by the step: ids that the table does not name.
+    """
+
+    def step(scan: Scan) -> Scan:
+        labels = {
+            name: dataclasses.replace(label, array=table.apply(label.array, f"label {name!r}"))
+            for name, label in scan.labels.items()
+        }
+        return scan._replace(labels=labels)
 
     return step
 

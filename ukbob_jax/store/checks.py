@@ -9,6 +9,7 @@ import numpy as np
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.store import schema
 from ukbob_jax.store.row import Subject
+from ukbob_jax.volumes import array_checks
 from ukbob_jax.volumes.volume import LONGEST
 
 
@@ -55,7 +56,7 @@ def check_label(label: np.ndarray, name: str, shape: tuple[int, ...], subject: s
         MismatchError: another shape than the image's.
         ValuesError: values that are not integers 0..255, or an unusable name.
     """
-    label = np.asarray(label)
+    label = np.asarray(array_checks.label_array(f"{subject}: label {name!r}", label))
     schema.check_name(name, f"{subject}: label set")
     if label.shape != tuple(shape):
         raise MismatchError(

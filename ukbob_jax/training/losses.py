@@ -18,6 +18,7 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.regions import membership
+from ukbob_jax.volumes import array_checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ def dice_ce(
         ValueError: the shapes do not belong together.
     """
     options = dataclasses.replace(options, **changes)
+    labels = array_checks.label_array("labels", labels)
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     b, k = logits.shape[0], logits.shape[-1]
     z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
@@ -173,6 +175,7 @@ def dice_bce_labels(
     Raises:
         ValueError: the shapes do not belong together.
     """
+    labels = array_checks.label_array("labels", labels)
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     k = logits.shape[-1]
     labels = labels.astype(jnp.int32)
@@ -211,6 +214,7 @@ def dice_bce_regions(
     Raises:
         ValueError: the shapes do not belong together.
     """
+    labels = array_checks.label_array("labels", labels)
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     _check_shapes("regions", (len(regions),), logits.shape[-1:], logits)
     table = membership(regions)  # value, k

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.volumes import formats
 
-ENDINGS = (".nii.gz", ".nii")
+ENDINGS = (".nii.gz", ".nii", *formats.ENDINGS)
 LABEL_SET = "manual"  # name of the label set where a layout has only one
 SHOWN = 3  # names listed in a message
 
@@ -52,29 +53,29 @@ class Case(NamedTuple):
 
 
 def stem(path: pathlib.Path) -> str:
-    """The file name without .nii or .nii.gz."""
+    """The file name without .nii.gz or another ending of a scan."""
     return path.name[: -len(ending)] if (ending := _ending(path)) else path.name
 
 
 def is_scan(path: pathlib.Path | str) -> bool:
-    """Whether the name is that of a NIfTI file."""
+    """Whether the name is that of a scan: NIfTI or one of `formats`."""
     return bool(_ending(pathlib.Path(path)))
 
 
 def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The NIfTI files directly in `folder` by stem, sorted; files hidden by a leading dot are left out.
+    """The scans directly in `folder` by stem, sorted; files hidden by a leading dot are left out.
 
     Raises:
         FileError: no such folder.
-        EmptyError: no NIfTI file in it.
-        MismatchError: the same stem as .nii and as .nii.gz.
+        EmptyError: no scan in it.
+        MismatchError: the same stem with two endings.
     """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder.")
     paths = [path for path in sorted(folder.iterdir()) if _ending(path) and not path.name.startswith(".")]
     if not paths:
         raise EmptyError(
-            f"{folder}: no .nii or .nii.gz file in this folder. Name the folder that holds them."
+            f"{folder}: no .nii or .nii.gz file in this folder, nor .nrrd, .mha or .mgz. Name the folder that holds them."
         )
     return unique(((stem(path), path) for path in paths), folder)
 

@@ -13,7 +13,8 @@ import numpy as np
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import gzip_bytes, label_names, nifti_header, voxels
+from ukbob_jax.volumes import array_checks, formats, gzip_bytes, label_names, nifti_header, voxels
+from ukbob_jax.volumes.formats import placing, rtstruct
 from ukbob_jax.volumes.volume import LONGEST, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -31,10 +32,11 @@ def read_volume(
     nan: Literal["refuse", "zero"] = "refuse",
     assume_ras: bool = False,
 ) -> Volume:
-    """A NIfTI file as it is stored, with its gzip checksum, geometry and values checked.
+    """A file as it is stored, with its checksum, geometry and values checked.
 
     Args:
-        path: `.nii` or `.nii.gz`.
+        path: `.nii`, `.nii.gz`, `.mgz`, or, with the extra `formats`, `.nrrd`, `.seg.nrrd`, `.nhdr`, `.mha`, `.mhd`, or
+            a DICOM segmentation (labels; on the grid that its own frames span, see `read_pair`).
         kind: "image" keeps unscaled integers and makes the rest float32; "label" gives uint8 (or uint16) ids.
         num_classes: label ids are 0 to num_classes - 1, or 255 to ignore; None takes any id up to 65535.
         channels: take a 4-D file as x y z c (a 3-D one gets one channel); otherwise 4-D is refused.
@@ -49,15 +51,21 @@ def read_volume(
         raise ConfigError(
             f'kind={kind!r}, nan={nan!r}: kind is "image" or "label", nan is "refuse" or "zero".'
         )
-    path = _checked_name(path)
-    stored = gzip_bytes.read(path)
-    header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras)
-    _check_rank(path, header.shape, channels)
-    array, name = _voxels(path, header, stored), str(path)
+    if _is_other(path := pathlib.Path(path)):
+        found = _other_format(path, kind)
+        _check_rank(path, found.array.shape, channels)
+        array, affine, codes, geometry = found.array, found.affine, (1, 1), None
+    else:
+        stored = gzip_bytes.read(_checked_name(path))
+        header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras)
+        _check_rank(path, header.shape, channels)
+        array = _voxels(path, header, stored)
+        affine, codes, geometry = header.affine, header.codes, header.geometry
+    name = str(path)
     array = voxels.label(name, array, num_classes) if kind == "label" else voxels.image(name, array, nan)
     if channels and array.ndim == 3:
         array = array[..., None]
-    return Volume(array, header.affine, header.codes)
+    return Volume(array, affine, codes, geometry)
 
 
 def read_pair(
@@ -65,14 +73,24 @@ def read_pair(
 ) -> tuple[Volume, Volume]:
     """An image and its label map, both in RAS, after checking that they cover the same points in space.
 
-    The two may be stored in different orientations.
+    The two may be stored in different orientations. A segmentation that spans a part of the image, as DICOM SEG and
+    `.seg.nrrd` do, is filled with background; the contours of an RTSTRUCT become ids from 1.
 
+    Args:
+        image: a file, or a folder with one DICOM series.
+        label: a file.
+        num_classes: as `read_volume`.
     Raises:
         MismatchError: shape, spacing or position differ after reorientation.
         FileError, GeometryError, ValuesError: as `read_volume`.
     """
-    scan = read_volume(image, kind="image").to_ras()
-    labels = read_volume(label, kind="label", num_classes=num_classes).to_ras()
+    scan, path = _open(pathlib.Path(image)).to_ras(), pathlib.Path(label)
+    if path.is_file() and not path.name.lower().endswith(SUFFIXES) and rtstruct.is_rtstruct(path):
+        labels, _ = rtstruct.read_labels(path, scan)
+        return scan, labels
+    labels = read_volume(path, kind="label", num_classes=num_classes).to_ras()
+    if _is_other(path):
+        labels = placing.on_grid(labels, scan, str(label), str(image))
     check_same_space(scan, labels, str(image), str(label))
     return scan, labels
 
@@ -100,34 +118,33 @@ def check_same_space(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
 
 
 def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, str] | None = None) -> None:
-    """Write `.nii` or `.nii.gz` in one step: a crash leaves the old file or the new one.
+    """Write a file in one step: a crash leaves the old file or the new one.
 
     Floats are stored as float32, bool as uint8, 64-bit integers in the smallest type that holds them; the header
-    repeats the volume's affine and codes.
+    repeats the volume's affine and codes, or, on the grid of the file it came from, that file's own sform, qform,
+    codes, spacing and unit.
 
     Args:
-        path: ends in .nii or .nii.gz.
+        path: ends in .nii or .nii.gz; or .nrrd, .seg.nrrd, .mha (extra `formats`) or .mgz, which keep the affine alone.
         volume: x y z or x y z c.
-        names: label id to name, stored in the header extension that viewers read.
+        names: label id to name, stored in the header extension that viewers read, or as segments of `.seg.nrrd`.
     Raises:
         FileError: another file name ending, a full disk or a folder that cannot be written.
         ValuesError: voxels that NIfTI readers do not take (complex, objects, integers beyond 32 bits).
         GeometryError: more than 32767 voxels along an axis.
     """
+    path = pathlib.Path(path)
+    array_checks.check_finite(str(path), volume.array)
+    if formats.ending(path):
+        formats.write(path, _storable(path, volume.array), volume.affine, names or {})
+        return
     path = _checked_name(path)
     if max(volume.array.shape) > LONGEST:
         raise GeometryError(
             f"{path}: shape {volume.array.shape} does not fit NIfTI-1, at most {LONGEST} voxels an axis."
         )
-    sform, qform = volume.codes
-    image = nib.Nifti1Image(_storable(path, volume.array), volume.affine)
-    image.set_sform(volume.affine, int(sform > 0))
-    image.set_qform(volume.affine, int(qform > 0))
-    image.header["sform_code"], image.header["qform_code"] = (
-        sform,
-        qform,
-    )  # also codes that nibabel does not know
-    image.header.set_xyzt_units("mm")
+    image = nib.Nifti1Image(_storable(path, volume.array), None)
+    _place(image.header, volume)
     if names:
         image.header.extensions.append(label_names.extension(names))
     data = image.to_bytes()
@@ -143,6 +160,8 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     Raises:
         FileError: missing, truncated, corrupt, or another format.
     """
+    if _is_other(path := pathlib.Path(path)):
+        return dict(formats.read(path).names)
     path = _checked_name(path)
     stored = gzip_bytes.read(path)
     header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
@@ -151,14 +170,56 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     return label_names.parse(kind.from_fileobj(io.BytesIO(start), check=False).extensions)
 
 
+def _place(header: nib.Nifti1Header, volume: Volume) -> None:
+    """Say where the voxels lie: in the words of the file they came from, or by affine and codes."""
+    if volume.header:
+        volume.header.apply(header)
+        return
+    header.set_sform(volume.affine, int(volume.codes[0] > 0))
+    header.set_qform(volume.affine, int(volume.codes[1] > 0))
+    # also codes that nibabel does not know
+    header["sform_code"], header["qform_code"] = volume.codes
+    header.set_xyzt_units("mm")
+
+
 def _checked_name(path: str | os.PathLike) -> pathlib.Path:
     path = pathlib.Path(path)
     if not path.name.lower().endswith(SUFFIXES):
         found = "a folder" if path.is_dir() else f"the name ends in {path.suffix!r}"
         raise FileError(
-            f"{path}: {found}; expected .nii or .nii.gz. DICOM and other formats need converting first."
+            f"{path}: {found}; expected .nii, .nii.gz, {', '.join(formats.ENDINGS)} or a DICOM segmentation."
         )
     return path
+
+
+def _is_other(path: pathlib.Path) -> bool:
+    """Whether the file has an adapter in `formats`: by its ending, or as a DICOM object whatever its name."""
+    if path.name.lower().endswith(SUFFIXES):
+        return False
+    return bool(formats.ending(path)) or formats.is_dicom(path)
+
+
+def _other_format(path: pathlib.Path, kind: str) -> formats.Stored:
+    """The file through its adapter, with its geometry checked."""
+    if kind == "image" and not formats.ending(path):
+        raise FileError(
+            f'{path}: one DICOM object; give the folder of its series, or kind="label" for a segmentation.'
+        )
+    found = formats.read(path)
+    if 0 in found.array.shape or found.array.ndim < 3:
+        raise GeometryError(f"{path}: shape {found.array.shape}; expected a 3-D volume with no empty axis.")
+    affines.check(found.affine, str(path))
+    affines.check_shear(found.affine, str(path))
+    return found
+
+
+def _open(path: pathlib.Path) -> Volume:
+    """An image file, or the DICOM series in a folder."""
+    if path.is_dir():
+        from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
+
+        return read_series(path)
+    return read_volume(path, kind="image")
 
 
 def _check_rank(path: pathlib.Path, shape: tuple[int, ...], channels: bool) -> None:

@@ -13,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from ukbob_jax.errors import FileError, GeometryError, ValuesError
 from ukbob_jax.volumes import affine as affines
+from ukbob_jax.volumes.geometry import HeaderGeometry, read_geometry
 
 LONGEST = 540  # bytes; a NIfTI-2 header, NIfTI-1 has 348
 _CLASSES = {348: nifti1.Nifti1Header, 540: nifti2.Nifti2Header}
@@ -35,6 +36,7 @@ class Header(NamedTuple):
         slope, inter: value = stored * slope + inter; (1, 0) where not scaled.
         affine: (4, 4) float64, mm.
         codes: (sform_code, qform_code).
+        geometry: the fields that say so, as stored.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +46,7 @@ class Header(NamedTuple):
     inter: float
     affine: np.ndarray
     codes: tuple[int, int]
+    geometry: HeaderGeometry | None = None
 
     @property
     def end(self) -> int:
@@ -78,7 +81,8 @@ def parse(path: pathlib.Path, block: bytes, assume_ras: bool) -> Header:
         raise ValuesError(f"{path}: scl_inter is {float(raw['scl_inter'])}; repair the header.") from error
     slope, inter = (1.0, 0.0) if slope is None else (slope, 0.0 if inter is None else inter)
     affine, codes = _affine(path, raw, shape, assume_ras)
-    return Header(shape, dtype, int(offset), slope, inter, affine, codes)
+    placed = read_geometry(raw, affine, shape)
+    return Header(shape, dtype, int(offset), slope, inter, affine, codes, placed)
 
 
 def _raw(path: pathlib.Path, block: bytes) -> nifti1.Nifti1Header:
@@ -111,6 +115,8 @@ def _shape(path: pathlib.Path, dim: list[int]) -> tuple[int, ...]:
         raise GeometryError(f"{path}: an axis has no voxels, shape {tuple(shape)}.")
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
+    if len(shape) == 5 and shape[3] == 1:  # x y z 1 c: vector images of ITK
+        shape.pop(3)
     if len(shape) < 3:
         raise GeometryError(f"{path}: a {rank}-D image of shape {tuple(shape)}; expected a 3-D volume.")
     return tuple(shape)

@@ -71,6 +71,22 @@ def read_case(
     return Scan(image, labels, annotated)
 
 
+def check_ids(case: Case, scan: Scan) -> None:
+    """Refuse a case whose ids a store cannot hold.
+
+    Raises:
+        ValuesError: ids above 255, naming the file and the first of them.
+    """
+    for name, label in scan.labels.items():
+        if label.array.max() > 255:
+            ids = np.unique(label.array[label.array > 255])
+            shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+            raise ValuesError(
+                f"{case.labels[name]}: label ids {shown}; a store holds 0 to 254 and 255 to ignore. Map them with "
+                "--config.source.label_table=FILE, lines of `id, new id, name`."
+            )
+
+
 def merge_masks(
     folder: pathlib.Path, organs: Mapping[str, int] | None, *, assume_ras: bool = False
 ) -> tuple[Volume, tuple[int, ...]]:

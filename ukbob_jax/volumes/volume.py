@@ -9,6 +9,7 @@ from nibabel import orientations
 from ukbob_jax.errors import GeometryError, ValuesError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import resample
+from ukbob_jax.volumes.geometry import HeaderGeometry
 
 LONGEST = 32767  # voxels along an axis, of NIfTI-1 and of the store
 
@@ -21,6 +22,8 @@ class Volume:
         array: x y z, or x y z c.
         affine: (4, 4) float64, voxel index to RAS+ millimetres.
         codes: NIfTI (sform_code, qform_code), repeated when the volume is written; 1 is scanner space.
+        header: how the file it came from says where it lies, repeated when the volume is written; None as soon as
+            the grid is another.
 
     Raises:
         GeometryError: the array is not 3-D or 4-D, has an empty axis, or the affine is not finite and invertible.
@@ -29,6 +32,7 @@ class Volume:
     array: np.ndarray
     affine: np.ndarray
     codes: tuple[int, int] = (1, 1)
+    header: HeaderGeometry | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "array", np.asarray(self.array))
@@ -38,6 +42,8 @@ class Volume:
                 f"A volume is (x, y, z) or (x, y, z, c) with no empty axis; got {self.array.shape}."
             )
         affines.check(self.affine, "Volume")
+        if self.header and not self.header.describes(self.affine, self.shape, self.codes):
+            object.__setattr__(self, "header", None)
 
     def __repr__(self) -> str:
         spacing = " x ".join(f"{s:.4g}" for s in self.spacing_mm)
@@ -111,7 +117,7 @@ class Volume:
         array = self._each_channel(
             lambda channel: resample.by_matrix(channel, matrix, reference.shape, order)
         )
-        return Volume(array, reference.affine, reference.codes)
+        return dataclasses.replace(reference, array=array)
 
     def crop(self, start: Sequence[int], size: Sequence[int], fill: float = 0) -> "Volume":
         """The box of `size` voxels from voxel `start`; what lies outside the volume is `fill`.

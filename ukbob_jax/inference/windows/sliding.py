@@ -18,6 +18,7 @@ from jax import core, lax
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows.window import Window
+from ukbob_jax.volumes import array_checks
 
 Apply = Callable[[Any, jax.Array], jax.Array]
 
@@ -63,6 +64,7 @@ def sliding_window(
         ConfigError: settings that cannot be used, a volume that is not `x y z c`.
     """
     window, volume = Window(roi, overlap, blend, batch), check_volume(volume)
+    array_checks.check_finite("volume", volume)
     try:
         return _logits(_Closed(predict), None, volume, window)
     except WANTS_VALUES:

@@ -1,0 +1,121 @@
+"""Formats other than NIfTI: what is written reads back, what is damaged is refused in one line."""
+
+import argparse
+import sys
+
+import numpy as np
+import pytest
+
+import ukbob_jax as bob
+from tests.volumes.grids import oblique
+from ukbob_jax.commands import check
+from ukbob_jax.errors import FileError, GeometryError, ValuesError
+from ukbob_jax.volumes import case
+from ukbob_jax.volumes.formats import itk
+from ukbob_jax.volumes.nifti import read_label_names
+
+WRITTEN = [".nrrd", ".seg.nrrd", ".mha", ".mgz", ".mgh"]
+
+
+def label() -> np.ndarray:
+    array = np.zeros((6, 5, 4), np.uint8)
+    array[1:3, 1:4, 1:3], array[4, 2, 2] = 1, 7
+    return array
+
+
+def need(ending: str):
+    if ending not in (".mgz", ".mgh"):
+        pytest.importorskip("SimpleITK")
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_is_written_reads_back_where_it_was(ending, axis, tmp_path):
+    need(ending)
+    volume = bob.Volume(label(), oblique(axis))
+    bob.write_volume(tmp_path / f"a{ending}", volume, {1: "liver", 7: "spleen"})
+    back = bob.read_volume(tmp_path / f"a{ending}", kind="label", num_classes=8)
+    np.testing.assert_array_equal(back.array, volume.array)
+    np.testing.assert_allclose(back.affine, volume.affine, atol=2e-5)
+    assert back.array.dtype == np.uint8
+    if ending == ".seg.nrrd":
+        assert read_label_names(tmp_path / "a.seg.nrrd") == {1: "liver", 7: "spleen"}
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{ending}"]
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_channels_read_back_and_need_asking_for(ending, tmp_path):
+    need(ending)
+    array = np.arange(6 * 5 * 4 * 3, dtype=np.float32).reshape(6, 5, 4, 3)
+    bob.write_volume(tmp_path / f"a{ending}", bob.Volume(array, oblique(1)))
+    np.testing.assert_array_equal(bob.read_volume(tmp_path / f"a{ending}", channels=True).array, array)
+    with pytest.raises(GeometryError, match="a 4-D image with 3 volumes"):
+        bob.read_volume(tmp_path / f"a{ending}")
+
+
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_a_damaged_file_is_refused_in_one_line(ending, tmp_path, capfd):
+    need(ending)
+    path = tmp_path / f"a{ending}"
+    rng = np.random.default_rng(0)
+    bob.write_volume(path, bob.Volume(rng.integers(0, 99, (12, 12, 12)).astype(np.int16), oblique(1)))
+    data = path.read_bytes()
+    for bad in (data[: len(data) // 2], data[:40], b"", b"nothing of the kind"):
+        path.write_bytes(bad)
+        with pytest.raises((FileError, GeometryError)) as caught:
+            bob.read_volume(path)
+        assert path.name in str(caught.value) and "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileError, match="no such file"):
+        bob.read_volume(path)
+    if ending != ".mha":  # ITK's MetaImage prints from C++, whatever it is told
+        assert capfd.readouterr() == ("", "")
+
+
+def test_overlapping_layers_are_refused_by_name_and_read_one_by_one(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    first, second = label(), np.roll(label(), 1, 0)
+    image = sitk.GetImageFromArray(np.stack([first, second], -1).transpose(2, 1, 0, 3).copy(), isVector=True)
+    for n, (name, value, layer) in enumerate([("liver", 1, 0), ("spleen", 7, 0), ("tumour", 1, 1)]):
+        for field, text in (("Name", name), ("LabelValue", value), ("Layer", layer)):
+            image.SetMetaData(f"Segment{n}_{field}", str(text))
+    sitk.WriteImage(image, tmp_path / "a.seg.nrrd")
+    with pytest.raises(ValuesError, match=r"in 2 layers \(layer 0: liver, spleen; layer 1: tumour\)"):
+        bob.read_volume(tmp_path / "a.seg.nrrd", kind="label")
+    layers = itk.layers(tmp_path / "a.seg.nrrd")
+    np.testing.assert_array_equal(layers[0].array, first)
+    np.testing.assert_array_equal(layers[1].array, second)
+    assert [dict(layer.names) for layer in layers] == [{1: "liver", 7: "spleen"}, {1: "tumour"}]
+
+
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.mha").write_bytes(b"ObjectType = Image\n")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(FileError, match=r'a\.mha: .* needs SimpleITK: pip install "ukbob-jax\[formats\]"'):
+        bob.read_volume(tmp_path / "a.mha")
+
+
+def test_vector_images_of_itk_are_channels(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    arrays = [np.full((4, 5, 6), n, np.float32) + np.arange(6) for n in range(4)]
+    image = sitk.Compose([sitk.GetImageFromArray(array) for array in arrays])
+    sitk.WriteImage(image, tmp_path / "a.nii.gz")
+    found = bob.read_volume(tmp_path / "a.nii.gz", channels=True).array
+    np.testing.assert_array_equal(found, np.stack(arrays, -1).transpose(2, 1, 0, 3))
+
+
+def test_every_ending_is_listed_by_name(tmp_path):
+    for ending in case.ENDINGS:
+        path = tmp_path / f"scan{ending}"
+        assert case.is_scan(path) and case.stem(path) == "scan"
+    (tmp_path / "a.mha").touch()
+    (tmp_path / "b.seg.nrrd").touch()
+    assert list(case.scans(tmp_path)) == ["a", "b"]
+
+
+def test_the_check_command_reads_them(tmp_path, capsys):
+    need(".mha")
+    bob.write_volume(tmp_path / "a.mha", bob.Volume(label(), oblique(1)))
+    for data in (tmp_path / "a.mha", tmp_path):
+        check.run(argparse.Namespace(data=str(data), labels=None, layout=None, num_classes=None))
+    assert capsys.readouterr().out.count("ok   a: 6 x 5 x 4 voxels") == 2

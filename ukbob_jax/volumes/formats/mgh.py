@@ -1,0 +1,48 @@
+"""FreeSurfer's MGH and MGZ through nibabel."""
+
+import gzip
+import pathlib
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHImage
+from nibabel.spatialimages import HeaderDataError
+
+from ukbob_jax import files
+from ukbob_jax.errors import FileError, GeometryError
+from ukbob_jax.volumes.formats import Stored
+
+
+def read(path: pathlib.Path) -> Stored:
+    """The voxels and geometry.
+
+    Raises:
+        FileError: damaged or cut short.
+        GeometryError: the file does not say how it is oriented.
+    """
+    try:
+        data = path.read_bytes()
+        image = MGHImage.from_bytes(gzip.decompress(data) if path.suffix.lower() == ".mgz" else data)
+        array = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise FileError(f"{path}: cannot be read: {' '.join(str(error).split()) or 'cut short'}.") from error
+    if int(image.header["goodRASFlag"]) != 1:
+        raise GeometryError(f"{path}: orientation unknown (goodRASFlag is 0); set it with mri_convert.")
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    native = array.astype(array.dtype.newbyteorder("="), order="F")
+    return Stored(native, np.array(image.affine, np.float64))
+
+
+def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> None:
+    """Write in one step; MGH holds no names, and int16, int32, uint8 and float32 alone.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    if array.dtype not in (np.uint8, np.int16, np.int32, np.float32):
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+    data = MGHImage(array, affine).to_bytes()
+    files.write_bytes(path, gzip.compress(data, 6, mtime=0) if path.suffix.lower() == ".mgz" else data)
