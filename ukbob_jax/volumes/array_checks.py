@@ -1,11 +1,9 @@
 """Checks of arrays that callers of the Python API hand over, as files are checked when they are read."""
 
+import sys
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from ukbob_jax.errors import ValuesError
 from ukbob_jax.volumes import voxels
@@ -24,7 +22,7 @@ def label_array(name: str, array: Any) -> Any:
     Raises:
         ValuesError: NaN, fractions, or no numbers.
     """
-    if isinstance(array, Tracer):
+    if _is_traced(array):
         return array
     kind = np.asarray(array).dtype.kind if not hasattr(array, "dtype") else np.dtype(array.dtype).kind
     if kind in "iub":
@@ -35,7 +33,7 @@ def label_array(name: str, array: Any) -> Any:
     if values.dtype.kind != "f":
         raise ValuesError(f"{name}: {values.dtype} voxels are no label ids; expected integers.")
     ids = voxels.whole(name, values).astype(np.int32) if values.size else values.astype(np.int32)
-    return jnp.asarray(ids) if isinstance(array, jax.Array) else ids
+    return _jax().numpy.asarray(ids) if _is_jax(array) else ids
 
 
 def check_finite(name: str, array: Any) -> None:
@@ -44,11 +42,24 @@ def check_finite(name: str, array: Any) -> None:
     Raises:
         ValuesError: with how many there are.
     """
-    if isinstance(array, Tracer) or np.dtype(array.dtype).kind in "iub":
+    if _is_traced(array) or np.dtype(array.dtype).kind in "iub":
         return
-    finite = jnp.isfinite(array) if isinstance(array, jax.Array) else np.isfinite(array)
+    finite = _jax().numpy.isfinite(array) if _is_jax(array) else np.isfinite(array)
     if not finite.all():
         raise ValuesError(
             f"{name}: {array.size - int(finite.sum())} of {array.size} voxels are NaN or infinite. "
             "Replace them first."
         )
+
+
+def _jax() -> Any:
+    """JAX where it is loaded: the processes that ingest do without it, and have no array of it."""
+    return sys.modules.get("jax")
+
+
+def _is_jax(array: Any) -> bool:
+    return _jax() is not None and isinstance(array, _jax().Array)
+
+
+def _is_traced(array: Any) -> bool:
+    return _jax() is not None and isinstance(array, _jax().core.Tracer)

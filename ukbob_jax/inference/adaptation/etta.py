@@ -29,7 +29,6 @@ from ukbob_jax.inference.adaptation.window_batches import PaddedScan, Program
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.inference.windows.entropy import background, class_counts, voxel_entropy
 from ukbob_jax.options import changed
-from ukbob_jax.volumes import array_checks
 
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 LEAST_FOREGROUND = 0.01  # fraction of the scan; below it, drift is measured against this
@@ -111,7 +110,6 @@ def etta(
         ConfigError: nothing is selected, an option does not exist, or its value cannot be used. It is a ValueError.
     """
     options = changed(options or Adaptation(), changes, "etta")
-    array_checks.check_finite("volume", volume)
     scan, program = window_batches.prepare_scan(volume, roi, options)
     chosen, others = selection.split(params, options.select)
     state = {} if model_state is None else dict(model_state)
