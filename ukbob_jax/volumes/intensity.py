@@ -1,5 +1,6 @@
 """One normalisation of image intensities, the same at ingest, in training and at inference."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,11 +65,21 @@ def _channel(channel: np.ndarray) -> tuple[float, float, float, float]:
         total, squares = total + wide.sum(), squares + np.square(wide).sum()
     mean = total / count
     std = np.sqrt(max(squares / count - mean**2, 0.0))
+    low, high = percentiles(channel, (LOW, HIGH))
+    return float(mean), float(std), low, high
+
+
+def percentiles(channel: np.ndarray, wanted: Sequence[float]) -> tuple[float, ...]:
+    """Percentiles of the non-zero voxels of `x y z`, in a large scan of those on every n-th plane, row and column.
+
+    Returns:
+        One per `wanted`; zeros where every voxel is zero.
+    """
     step = max(1, int((channel.size / SAMPLE) ** (1 / 3)))
     seen = channel[::step, ::step, ::step].ravel(order="K")
     seen = seen[seen != 0]
-    low, high = np.percentile(seen if seen.size else channel[channel != 0], (LOW, HIGH))
-    return float(mean), float(std), float(low), float(high)
+    seen = seen if seen.size else channel[channel != 0]
+    return tuple(np.percentile(seen, wanted).tolist()) if seen.size else (0.0,) * len(wanted)
 
 
 def normalize(image: Any, stats: Statistics, method: str) -> Any:
