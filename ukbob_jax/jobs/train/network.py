@@ -34,6 +34,7 @@ def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, 
         normalize=config.data.normalize,
         contrasts=data.contrasts,
         window=tuple(config.data.crop),
+        training=data.extremes(),
         provenance={
             "store": data.store.path,
             "label": data.label,
