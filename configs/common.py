@@ -181,6 +181,10 @@ def base() -> ml_collections.ConfigDict:
     config.predict.method = "off"  # one of those of evaluate.methods
     config.predict.existing = "refuse"  # or "skip", "overwrite"
     config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
+    config.predict.accept_unusual = (
+        False  # segment scans unlike those of training, see volumes/plausibility.py
+    )
+    config.predict.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
     config.predict.layout = ""  # of inputs with one file per contrast: "brats", "nnunet", ...
 
     config.organs = ()  # names that are scored; empty: all in the label set

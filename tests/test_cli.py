@@ -120,6 +120,7 @@ def test_check_tells_what_is_wrong_with_each_scan(capsys, scans, tmp_path):
     write_volume(scans / "flat.nii.gz", Volume(np.full((4, 4, 4), 7, np.int16), np.eye(4)))
     code, out, error = call(capsys, "check", scans)
     assert code == 4 and "1 of 5 scans cannot be used" in error and error.count("\n") == 1
+    assert "     flat: warning: its affine is exactly the identity" in out
     assert "BAD  bad: " in out and "truncated" in out and "channels [0] show nothing" in out
     code, out, error = call(capsys, "check", scans / "bad.nii.gz")
     assert code == 3 and "truncated" in out and "no scan of 1 can be used" in error

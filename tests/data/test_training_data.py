@@ -10,6 +10,8 @@ from tests.data.conftest import SHAPE, TRAIN, label_of
 from ukbob_jax import settings
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
 
 
 def recipe(store, **changes):
@@ -64,6 +66,26 @@ def test_without_a_label_set_come_images_and_as_many_views_as_asked(store, tmp_p
 def test_spacing_is_the_median_and_common_only_where_it_is_shared(store, tmp_path):
     data = opened(store, tmp_path)
     assert data.median_spacing() == [8.0, 8.0, 8.0] == data.common_spacing()
+
+
+def test_extremes_and_heavy_tails_are_those_of_the_training_subjects(tmp_path):
+    calm = np.random.default_rng(0).normal(25, 3, (*SHAPE, 2)).astype(np.float32)
+    hot = calm.copy()
+    hot[5, 5, 5, 1] = 1e6
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, image, spacing, split in (
+            ("a", calm, (2, 2, 3), "train"), ("b", hot, (1, 2, 4), "train"), ("c", hot, (9, 9, 9), "val"),
+        ):  # fmt: skip
+            affine = np.diag([*map(float, spacing), 1.0])
+            writer.write(
+                name, image, affine, {"auto": label_of(0)}, source=name, split=split, contrasts=("r1", "t2")
+            )
+    data = opened(Store.open(tmp_path / "store"), tmp_path)
+    assert data.heavy_tails() == {"t2": 1}
+    assert data.extremes() == {
+        "spacing_mm": [[1, 2, 3], [2, 2, 4]],
+        "extent_mm": [[SHAPE[0], 2 * SHAPE[1], 3 * SHAPE[2]], [2 * SHAPE[0], 2 * SHAPE[1], 4 * SHAPE[2]]],
+    }
 
 
 @pytest.mark.parametrize(

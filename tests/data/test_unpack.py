@@ -88,3 +88,28 @@ def test_without_labels_device_and_host_agree(store):
     found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
     assert found.keys() == plain.keys()
     np.testing.assert_allclose(found["image"], plain["image"], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("contrasts", [None, ("1",)])
+def test_an_image_stored_as_float32_reaches_the_device_exactly(tmp_path, contrasts):
+    hot = np.random.default_rng(0).normal(25, 3, (*SHAPE, 2)).astype(np.float32)
+    hot[5, 5, 5, 1] = 1e6
+    native = np.random.default_rng(1).integers(1, 900, (*SHAPE, 2)).astype(np.int16)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, image in (("hot", hot), ("native", native)):
+            writer.write(name, image, AFFINE, {"auto": label_of(0)}, source=name)
+    store = Store.open(tmp_path / "store")
+    assert [store.rows[name].dtype for name in store.subjects] == ["float32", "int16"]
+    assert "float32" in store.rows["hot"].quality["stored"] and "dtype" not in store.rows["native"].to_json()
+    np.testing.assert_array_equal(store.read("hot", "image"), hot)
+    np.testing.assert_array_equal(store.crop("hot", "image", (3, 4, 5), (6, 5, 4)), hot[3:9, 4:9, 5:9])
+    store.verify("hot")
+    options = {"crop": SHAPE, "batch_size": 2, "normalize": "window:0:50", "contrasts": contrasts}
+    packed, plain = (take(store, 1, packed=packed, **options)[0] for packed in (True, False))
+    assert packed["stored"].dtype == np.float32
+    found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})
+    for row, number in enumerate(plain["subject"]):
+        exact = (hot, native)[number][..., [0, 1] if contrasts is None else [1]]
+        expected = (exact.astype(np.float32) / 50).clip(0, 1)
+        np.testing.assert_allclose(found["image"][row], expected, atol=1e-6)
+        np.testing.assert_allclose(plain["image"][row], expected, atol=1e-6)

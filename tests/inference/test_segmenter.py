@@ -5,17 +5,20 @@ import json
 
 import jax
 import jax.numpy as jnp
+import nibabel
 import numpy as np
 import pytest
 
 from tests.inference.networks import CARD, Bands, bands, card_of, scan
 from ukbob_jax import anatomy
+from ukbob_jax.errors import MismatchError, ValuesError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.inference.windows import memory
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.training import optimizer, state
 from ukbob_jax.training.checkpoints import Checkpoints
+from ukbob_jax.volumes import plausibility
 from ukbob_jax.volumes.nifti import read_label_names, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -241,3 +244,46 @@ def test_bfloat16_is_a_choice_at_load(tmp_path):
     assert Segmenter.load(tmp_path).model.dtype == jnp.float32
     assert Segmenter.load(tmp_path, dtype="bfloat16").model.dtype == jnp.bfloat16
     assert len(Segmenter.load([tmp_path, tmp_path]).members) == 2
+
+
+TRAINED = plausibility.describe_training(np.array([[2.0, 2, 3], [2.2, 2.2, 4.5]]), np.full((2, 3), 100))
+
+
+@pytest.mark.parametrize(
+    ("affine", "said"),
+    [
+        (np.eye(4), "its affine is exactly the identity"),
+        (
+            np.diag([20.0, 20, 3, 1]),
+            "its voxels are 20 x 20 x 3 mm, those of training 2 x 2 x 3 mm to 2.2 x 2.2 x 4.5",
+        ),
+        (np.diag([0.2, 0.2, 0.3, 1]), "its voxels are 0.2 x 0.2 x 0.3 mm"),
+    ],
+)
+def test_a_scan_unlike_those_of_training_is_refused_unless_accepted(segmenter, affine, said):
+    known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training=TRAINED))
+    with pytest.raises(MismatchError, match=f"{said}.*--accept-unusual"):
+        known.predict(scan(affine=affine))
+    accepted = known.predict(scan(affine=affine), accept_unusual=True)
+    assert said in accepted.report["unusual"][0]
+    plain = segmenter.predict(scan(affine=affine))  # its card does not know the training set
+    assert "unusual" not in plain.report
+    np.testing.assert_array_equal(accepted.volume.array, plain.volume.array)
+
+
+def test_crops_and_other_scanners_are_not_unusual(segmenter):
+    known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training=TRAINED))
+    for affine in (np.diag([1.0, 1, 1.5, 1]), np.diag([4.0, 4, 9, 1]), np.diag([-2.0, 2, 3, 1])):
+        assert "unusual" not in known.predict(scan((5, 6, 7), affine)).report
+
+
+def test_voxels_that_are_no_numbers_count_as_zero_where_asked(segmenter, tmp_path):
+    values = scan().array.astype(np.float32)
+    values[:2] = np.nan
+    path = tmp_path / "s.nii"
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), path)
+    with pytest.raises(ValuesError, match="--nan zero"):
+        segmenter.predict(path)
+    with pytest.warns(UserWarning, match="set to zero"):
+        found = segmenter.predict(path, nan="zero")
+    np.testing.assert_array_equal(found.volume.array, bands(np.nan_to_num(values)))

@@ -20,6 +20,7 @@ CARD = ModelCard.of(
     spacing_mm=(1.5, 1.5, 2.0),
     normalize="zscore",
     window=(32, 32, 16),
+    training={"spacing_mm": [[1.5, 1.5, 2.0], [1.5, 1.5, 2.5]]},
     provenance={"store": "s"},
 )
 # As the loop wrote it until checkpoints had cards: beside the loop's own facts, the window of its metrics among them.

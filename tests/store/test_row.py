@@ -103,5 +103,10 @@ def test_an_identity_is_of_the_arrays_asked_for_and_of_facts_but_not_of_the_spli
     assert same["image"] == ["1/image", {"c": "x"}] and same["source"] == "a"
     for change in ({"split": "test"}, {"version": 2}, {"digests": subject.digests | {"label/auto": {}}}):
         assert dataclasses.replace(subject, **change).identity("image") == same
-    for change in ({"source": "b"}, {"digests": {"image": {"c": "z"}}}, {"units": "HU"}):
+    for change in (
+        {"source": "b"},
+        {"digests": {"image": {"c": "z"}}},
+        {"units": "HU"},
+        {"extra": {"later": "x"}},
+    ):
         assert dataclasses.replace(subject, **change).identity("image") != same

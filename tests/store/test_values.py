@@ -6,7 +6,7 @@ from ukbob_jax.store import values
 
 
 def encoded(*channels):
-    return values.encode(np.stack(channels, -1), "s1")
+    return values.encode(np.stack(channels, -1), "s1")[:3]
 
 
 def ramp(first, last, dtype):
@@ -41,4 +41,41 @@ def test_voxels_that_are_no_numbers_are_counted_and_the_first_is_named():
     image = np.zeros((3, 3, 3, 2), np.float32)
     image[1, 2, 0, 1], image[2, 0, 0, 0] = np.nan, np.inf
     with pytest.raises(ValuesError, match=r"s1: 2 voxels are NaN or infinite, the first at \(1, 2, 0, 1\)"):
+        values.encode(image, "s1")
+
+
+def relaxation_map(hot: float) -> np.ndarray:
+    """A T2* map in ms `x y z`, with a fit that blew up in one voxel."""
+    found = np.random.default_rng(0).normal(25, 3, (12, 11, 10)).astype(np.float32)
+    found[:3], found[5, 5, 5] = 0, hot
+    return found
+
+
+def test_one_hot_voxel_does_not_flatten_the_tissue():
+    tissue, calm = relaxation_map(1e6), relaxation_map(40)
+    found = values.encode(np.stack([calm, tissue], -1), "s1", ["water", "t2star"])
+    assert found.stored.dtype == np.float32 and found.slope is None and found.intercept is None
+    assert "channel t2star would be off by up to 15" in found.remark and "1e+06" in found.remark
+    np.testing.assert_array_equal(values.decode(*found[:3]), np.stack([calm, tissue], -1))
+
+
+@pytest.mark.parametrize(("hot", "dtype"), [(200, np.int16), (400, np.float32)])
+def test_a_thousandth_of_the_interquartile_range_decides(hot, dtype):
+    image = relaxation_map(hot)
+    found = values.encode(image[..., None], "s1")
+    slope = hot / 32767
+    error, spread = values.loss(image, np.rint(image / slope).astype(np.int16), slope, 0.0)
+    nonzero = image[image != 0].astype(np.float64)
+    assert spread == pytest.approx(np.subtract(*np.percentile(nonzero, (75, 25))), rel=1e-6)
+    assert found.stored.dtype == dtype and (error > 1e-3 * spread) == (dtype == np.float32)
+
+
+def test_a_map_of_one_fraction_stays_int16():
+    found = values.encode(np.where(relaxation_map(9) > 0, np.float32(0.1), np.float32(0))[..., None], "s1")
+    assert found.stored.dtype == np.int16 and not found.remark
+
+
+def test_what_float32_cannot_tell_apart_is_refused():
+    image = 1e12 + np.random.default_rng(0).normal(0, 1, (6, 6, 6, 1))
+    with pytest.raises(ValuesError, match="s1: channel 0: float32 cannot tell its tissue apart"):
         values.encode(image, "s1")

@@ -100,3 +100,21 @@ def test_wrong_images_are_refused():
         intensity.statistics(np.full((2, 2, 2, 1), np.nan))
     with pytest.raises(ValuesError, match="3 channels"):
         intensity.normalize(np.zeros((2, 3)), intensity.statistics(scan()), "zscore")
+
+
+def test_outliers_do_not_rule_the_automatic_scale():
+    calm = np.random.default_rng(0).normal(25, 3, (30, 30, 30, 1))
+    hot = calm.copy()
+    hot[5, 5, 5] = 1e6
+    stats = intensity.statistics(hot)
+    assert (
+        intensity.heavy_tailed(stats).all() and not intensity.heavy_tailed(intensity.statistics(calm)).any()
+    )
+    found = intensity.normalize(hot, stats, "auto")
+    assert found.std() == pytest.approx(1, rel=0.05) and np.median(found) == pytest.approx(0, abs=0.05)
+    assert intensity.normalize(hot, stats, "zscore").std() < 0.1  # as it was: the tissue is flat
+    for method in ("auto", "zscore"):  # an ordinary scan has the same numbers in both
+        np.testing.assert_array_equal(
+            intensity.mapping(intensity.statistics(calm), method).scale,
+            intensity.mapping(intensity.statistics(calm), "zscore").scale,
+        )

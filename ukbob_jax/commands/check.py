@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ukbob_jax.errors import FileError, InputError, SomeFailed
-from ukbob_jax.volumes import case, layouts
+from ukbob_jax.volumes import case, layouts, plausibility
 from ukbob_jax.volumes.nifti import read_volume
 from ukbob_jax.volumes.scan import check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
@@ -23,6 +23,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="file or folder")
     parser.add_argument("--labels", help="label map, or folder of them, that belong to DATA by name")
     parser.add_argument("--layout", choices=layouts.names(), help="how the data set lies in DATA")
+    parser.add_argument(
+        "--nan",
+        choices=("refuse", "zero"),
+        default="refuse",
+        help="NaN or infinite voxels make a scan bad, or count as 0",
+    )
     parser.add_argument("--num-classes", type=int, help="label ids are below this number, or 255")
 
 
@@ -38,7 +44,10 @@ def run(options: argparse.Namespace) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                print(f"ok   {name}: {describe(read())}", flush=True)
+                volume = read()
+                print(f"ok   {name}: {describe(volume)}", flush=True)
+                for doubt in plausibility.doubts(volume.affine):
+                    warnings.warn(f"{doubt}. Correct the header.", UserWarning, stacklevel=1)
             except InputError as error:
                 failed += 1
                 print(f"BAD  {name}: {' '.join(str(error).split())}", flush=True)
@@ -63,21 +72,23 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     if options.layout or options.labels:
         paths = (data, options.labels) if options.labels else (data,)
         cases = layouts.list_cases(options.layout or "folders", *paths)
-        return {c.subject: lambda c=c: _image(c, options.num_classes) for c in cases}
+        return {c.subject: lambda c=c: _image(c, options) for c in cases}
     if not data.exists():
         raise FileError(f"{data}: no such file or folder.")
     if data.is_file():
-        return {case.stem(data): lambda: read_volume(data, channels=True)}
+        return {case.stem(data): lambda: read_volume(data, channels=True, nan=options.nan)}
     if any(case.stem(path) != path.name for path in data.iterdir()):
-        return {n: lambda p=p: read_volume(p, channels=True) for n, p in case.scans(data).items()}
+        return {
+            n: lambda p=p: read_volume(p, channels=True, nan=options.nan) for n, p in case.scans(data).items()
+        }
     from ukbob_jax.volumes.dicom import read_series
 
     return {data.name: lambda: read_series(data)}
 
 
-def _image(one: case.Case, num_classes: int | None) -> Volume:
+def _image(one: case.Case, options: argparse.Namespace) -> Volume:
     """The image of a case whose labels can be used as well."""
-    scan = read_case(one, num_classes=num_classes)
+    scan = read_case(one, num_classes=options.num_classes, nan=options.nan)
     check_ids(one, scan)
     return scan.image
 

@@ -84,6 +84,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--gate", action="store_true", help="remove organs whose part of the body is not in the scan"
     )
     parser.add_argument(
+        "--accept-unusual", action="store_true",
+        help="segment scans whose voxels or size are unlike those of training",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nan", choices=("refuse", "zero"), default="refuse",
+        help="what to do with scans that have NaN or infinite voxels: refuse them, or zero the voxels",
+    )  # fmt: skip
+    parser.add_argument(
         "--existing", choices=("refuse", "skip", "overwrite"), default="refuse",
         help="what to do with labels that exist at OUT (default refuse)",
     )  # fmt: skip
@@ -118,6 +126,8 @@ def run(options: argparse.Namespace) -> None:
         views=averaging.MIRRORED if options.mirror else averaging.PLAIN,
         method=method,
         gate=options.gate,
+        accept_unusual=options.accept_unusual,
+        nan=options.nan,
         limits=Limits.load(options.limits) if options.limits else None,
         attributes={"sex": options.sex, "height_mm": options.height_mm},
     )

@@ -71,7 +71,7 @@ def batches(
         .seed(seed)
         .random_map(transforms.PlaceCrops(store, label_set, crops))
         .batch(batch_size // reading.processes, drop_remainder=True, batch_fn=transforms.rows_of)
-        .map(transforms.ReadBatch(store, label_set, crops.size, normalize, reading.damaged))
+        .map(transforms.ReadBatch(store, label_set, crops.size, normalize, reading.damaged, source.dtype))
     )
     dataset = dataset if reading.packed else dataset.map(unpack)
     first = start_step * reading.processes + reading.process

@@ -67,9 +67,12 @@ class ScanSource:
                 f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
             )
         self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
+        self.dtype = "int16"  # of a batch's voxels as stored: float32 where that of some subject is
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
+            if store.rows[subject].dtype != "int16":
+                self.dtype = store.rows[subject].dtype
 
     def __len__(self) -> int:
         return len(self._subjects)

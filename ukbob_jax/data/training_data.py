@@ -14,6 +14,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.regions import Regions, brats
 from ukbob_jax.store.reader import Store
+from ukbob_jax.volumes import intensity, plausibility
 
 SAME_SPACING = 0.01  # fraction by which spacings may differ and count as one
 SUBJECTS_COUNTED = 32  # label maps whose voxels `class_frequencies` counts
@@ -106,6 +107,24 @@ class TrainingData:
         spacings = self._spacings()
         median = np.median(spacings, axis=0)
         return median.tolist() if np.all(np.abs(spacings - median) <= SAME_SPACING * median) else None
+
+    def extremes(self) -> dict[str, list[list[float]]]:
+        """Return the ranges of the subjects' spacings and fields of view, see `plausibility.describe_training`."""
+        shapes = np.array([self.store.rows[subject].shape for subject in self.subjects])
+        return plausibility.describe_training(self._spacings(), shapes)
+
+    def heavy_tails(self) -> dict[str, int]:
+        """Return contrast -> number of subjects where "auto" takes percentiles, see `intensity.heavy_tailed`."""
+        counts = np.zeros(len(self.contrasts), int)
+        for subject in self.subjects:
+            row = self.store.rows[subject]
+            chosen = row.channel_indices(self.contrasts)
+            found = {name: tuple(values[c] for c in chosen) for name, values in row.intensity.items()}
+            stats = intensity.Statistics(**found)
+            counts += intensity.heavy_tailed(stats) & (
+                np.asarray(stats.low) >= intensity.FAT
+            )  # CT keeps its window
+        return {name: int(count) for name, count in zip(self.contrasts, counts) if count}
 
     def class_frequencies(self) -> np.ndarray:
         """Return the number of voxels of each class in the first `SUBJECTS_COUNTED` subjects, float64 `num_classes`."""

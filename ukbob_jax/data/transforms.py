@@ -68,11 +68,20 @@ class ReadBatch(grain.transforms.Map):
     """Read the crops of a batch side by side, each into its row, as they are stored."""
 
     def __init__(
-        self, store: Store, label_set: str | None, crop: Size, normalize: str, damaged: str = "stop"
+        self,
+        store: Store,
+        label_set: str | None,
+        crop: Size,
+        normalize: str,
+        damaged: str = "stop",
+        dtype: str = "int16",
     ) -> None:
-        """Read label set `label_set`, or images only where it is None; `damaged` as in `options.Reading`."""
+        """Read label set `label_set`, or images only where it is None; `damaged` as in `options.Reading`.
+
+        `dtype` is of all batches, so that one program serves them: float32 where some image is stored so.
+        """
         self.store, self.label_set, self.crop, self.normalize = store, label_set, crop, normalize
-        self.damaged = damaged
+        self.damaged, self.dtype = damaged, np.dtype(dtype)
         self._warned: set[str] = set()
 
     def map(self, element: Sequence[Place]) -> dict[str, np.ndarray]:  # pyright: ignore
@@ -98,7 +107,7 @@ class ReadBatch(grain.transforms.Map):
         padded = any((place.size < self.crop).any() for place in places)
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
         voxels: dict[str, np.ndarray] = {
-            "stored": new((len(places), len(places[0].sample.channels), *self.crop), np.int16)
+            "stored": new((len(places), len(places[0].sample.channels), *self.crop), self.dtype)
         }
         if self.label_set is not None:
             voxels["label"] = new((len(places), *self.crop), np.uint8)

@@ -21,9 +21,9 @@ def unpack(batch: Arrays) -> Arrays:
     labels, and images within 1e-6 (their divisions round alike; a compiler may fuse).
 
     Args:
-        batch: stored int16 `b c x y z`, size int32 `b 3` (voxels of each crop that are the scan's, in the middle),
-            offset and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are labels,
-            label uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training); other entries are kept.
+        batch: stored int16 or float32 `b c x y z`, size int32 `b 3` (voxels of each crop that are the scan's, in the
+            middle), offset and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are
+            labels, label uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training); other entries are kept.
     Returns:
         image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore, as beyond the scan) where
         there is one, and what else was there.

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
@@ -26,6 +26,9 @@ class PredictOptions:
         method: how the network is adapted to the scan, as `Method.parse` reads it; "tta" replaces the views.
         gate: remove structures whose part of the body is not in the scan; see `body_parts`.
         limits: of SOLF; the report then says of each structure whether it keeps to them.
+        accept_unusual: segment scans that are unlike those of training, see `volumes.plausibility`, instead of refusing
+            them; the report then says in what.
+        nan: "zero" sets NaN and infinite voxels of files to 0 with a warning instead of refusing the file.
         attributes: of the person: `sex` ("F" or "M") and `height_mm`, for limits with strata and for `gate`.
 
     Raises:
@@ -39,6 +42,8 @@ class PredictOptions:
     method: MethodLike = "off"
     gate: bool = False
     limits: Limits | None = None
+    accept_unusual: bool = False
+    nan: Literal["refuse", "zero"] = "refuse"
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,4 +102,5 @@ def from_config(config: Config, method: str = "off", field: str = "method") -> P
         views=averaging.MIRRORED if window.mirror else averaging.PLAIN,
         method={"method": method, **chosen},
         gate=window.gate,
+        accept_unusual=True,  # subjects of a store are measured as they are; the predict job refuses
     )

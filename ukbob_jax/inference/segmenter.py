@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from flax import linen as nn
@@ -30,7 +30,7 @@ from ukbob_jax.models.card import ModelCard
 from ukbob_jax.options import changed
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
-from ukbob_jax.volumes import array_checks, intensity
+from ukbob_jax.volumes import array_checks, intensity, plausibility
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
@@ -154,13 +154,19 @@ class Segmenter:
 
         Raises:
             ConfigError: an option cannot be used, or the scan needs more memory than there is; names smaller settings.
-            MismatchError: another number of contrasts, or contrasts on different grids.
+            MismatchError: another number of contrasts, contrasts on different grids, or a scan unlike those of training.
             FileError, GeometryError, ValuesError: the file cannot be used, as `read_volume`.
         """
         options = changed(options or PredictOptions(), changes, "predict")
         method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
-        native, image = self._read(sources)
+        native, image = self._read(sources, options.nan)
+        unusual = plausibility.compare(image.affine, image.shape, self.card.training)
+        if unusual and not options.accept_unusual:
+            raise MismatchError(
+                f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the header; or segment it all the same "
+                "with accept_unusual=True (--accept-unusual, --config.predict.accept_unusual=True)."
+            )
         x, grid = self.prepare(image)
         self.planner.check(x.shape, native.shape, len(views), method.adapts, window)
         results = [self._adapted(member, x, method) for member in self.members]
@@ -174,6 +180,8 @@ class Segmenter:
         if options.limits is not None:
             summary.add(report, verdict.judge(labels, self.card.used, options.limits, options.attributes))
         report |= removed
+        if unusual:
+            report["unusual"] = unusual
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
         report["adaptation"] = summary.adaptations(results, method.name, self.card.channels)
         return Prediction(labels, report, self.card.used)
@@ -225,9 +233,11 @@ class Segmenter:
         entries = {"body_parts": list(view.present), "removed": view.removed}
         return dataclasses.replace(labels, array=view.labels), entries
 
-    def _read(self, sources: list[ScanInput]) -> tuple[Volume, Volume]:
+    def _read(
+        self, sources: list[ScanInput], nan: Literal["refuse", "zero"] = "refuse"
+    ) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
-        stored = [s if isinstance(s, Volume) else _open(s) for s in sources]
+        stored = [s if isinstance(s, Volume) else _open(s, nan) for s in sources]
         for source, volume in zip(sources, stored):
             array_checks.check_finite(_name(source), volume.array)
         turned = [v.to_ras() for v in stored]
@@ -291,13 +301,13 @@ def _check_alike(first: Segmenter, other: Segmenter) -> None:
         raise MismatchError("networks to average differ in architecture; choose runs of one model section.")
 
 
-def _open(scan: str | os.PathLike) -> Volume:
+def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"]) -> Volume:
     """A file, or the DICOM series in a folder."""
     if pathlib.Path(scan).is_dir():
         from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
 
         return read_series(scan)
-    return read_volume(scan, channels=True)
+    return read_volume(scan, channels=True, nan=nan)
 
 
 def _name(scan: ScanInput) -> str:

@@ -13,6 +13,7 @@ from ukbob_jax import anatomy, files, sources
 from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
 from ukbob_jax.evaluation import montages
 from ukbob_jax.progress import track
+from ukbob_jax.store import values as store_values
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import case, gzip_bytes, nifti_header
 
@@ -39,13 +40,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         try:
             stored = [on_disk(pathlib.Path(path)) for path in source.files() if case.is_scan(path)]
             values = source.convert(source.read())
+            described = describe(values, names, source.subject)
         except UkbobError as error:
             failures.append(error)
             facts.append({"subject": source.subject, "problem": str(error)})
         else:
-            facts.append(
-                {**describe(values, names), "subject": source.subject, "split": source.split, "files": stored}
-            )
+            facts.append({**described, "subject": source.subject, "split": source.split, "files": stored})
             if len(sheet) < settings.pictures:
                 sheet.append(picture(source.subject, values))
         print("\n".join(lines(facts[-1])), flush=True)
@@ -94,10 +94,15 @@ def on_disk(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """Describe what would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class."""
-    image = values["image"]
-    contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
+def describe(values: Mapping[str, Any], names: Mapping[int, str], subject: str) -> dict[str, Any]:
+    """Describe what would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class.
+
+    Raises:
+        ValuesError: the image cannot be stored.
+    """
+    contrasts = values["contrasts"] or [str(channel) for channel in range(values["image"].shape[-1])]
+    encoded = store_values.encode(values["image"], subject, contrasts)
+    image = store_values.decode(encoded.stored, encoded.slope, encoded.intercept)
     intensities = {}
     for channel, name in enumerate(contrasts):
         inside = image[..., channel][image[..., channel] != 0]
@@ -107,6 +112,8 @@ def describe(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, A
         "shape": list(image.shape[:3]),
         "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),
         "orientation": "".join(nibabel.aff2axcodes(values["affine"])),
+        "dtype": encoded.stored.dtype.name,
+        "remark": encoded.remark,
         "intensity": intensities,
         "labels": {name: voxels(label, names) for name, label in values["labels"].items()},
         "annotated": values.get("annotated"),
@@ -136,6 +143,8 @@ def lines(fact: Mapping[str, Any]) -> list[str]:
     text = [f"\n{fact['subject']}" + (f" ({fact['split']})" if fact["split"] else "")]
     text += [f"  {file['file']}: {grid(file)}" for file in fact["files"]]
     text.append(f"  as stored: {grid(fact)}")
+    if fact["remark"]:
+        text.append(f"    remark: {fact['remark']}")
     for name, found in fact["intensity"].items():
         low, middle, high = found["percentiles"]
         text.append(

@@ -29,7 +29,12 @@ def run(config: Config, workdir: str) -> None:
         inputs(settings.inputs, settings.layout),
         pathlib.Path(settings.output),
         settings.existing,
-        dataclasses.replace(options, limits=Limits.load(settings.limits) if settings.limits else None),
+        dataclasses.replace(
+            options,
+            limits=Limits.load(settings.limits) if settings.limits else None,
+            accept_unusual=settings.accept_unusual,
+            nan=settings.nan,
+        ),
     )
 
 

@@ -18,7 +18,7 @@ UNUSED = "unused"  # name of a class that no label map has
 # Descriptions that were written before networks had names have the fields under `model`, the version under
 # `architecture`, the window under `roi`, and are of this network.
 FIRST_ARCHITECTURE = "swin_unetr"
-FACTS = ("labels", "regions", "contrasts", "spacing_mm", "normalize", "window", "provenance")
+FACTS = ("labels", "regions", "contrasts", "spacing_mm", "normalize", "window", "training", "provenance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,7 @@ class ModelCard:
         spacing_mm: x y z that scans are resampled to; None: they keep their own.
         normalize: how intensities are brought to the network's, see `volumes.intensity.normalize`.
         window: voxels x y z of the windows it was trained on.
+        training: of the subjects it was trained on, as `plausibility.describe_training`, JSON values.
         provenance: where the parameters come from, JSON values.
     """
 
@@ -47,6 +48,7 @@ class ModelCard:
     spacing_mm: tuple[float, ...] | None = None
     normalize: str = ""
     window: Size = ()
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,7 @@ class ModelCard:
             "spacing_mm": list(self.spacing_mm) if self.spacing_mm else None,
             "normalize": self.normalize,
             "window": list(self.window),
+            "training": dict(self.training),
             "provenance": dict(self.provenance),
         }
         start = {"architecture": self.architecture, "fields": dict(self.fields), "task": self.task}
@@ -167,6 +170,7 @@ def facts_from_json(value: Mapping[str, Any]) -> dict[str, Any]:
         "spacing_mm": tuple(map(float, spacing)) if spacing else None,
         "normalize": str(value.get("normalize") or ""),
         "window": tuple(map(int, value.get("window") or ())),
+        "training": dict(value.get("training") or {}),
         "provenance": dict(value.get("provenance") or {}),
     }
     return {name: fact for name, fact in facts.items() if name in value}

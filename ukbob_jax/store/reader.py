@@ -97,7 +97,7 @@ class Store:
         """Read a whole array.
 
         Args:
-            name: "image" (`x y z c`, int16, or float32 where the row has a slope) or "label/SET" (`x y z`, uint8).
+            name: "image" (`x y z c`, int16, or float32 where the row says so) or "label/SET" (`x y z`, uint8).
         Raises:
             ConfigError: no such subject or label set.
             FileError: the array is damaged or missing; the message names the subject.
@@ -130,7 +130,8 @@ class Store:
 
         Args:
             start: voxels, x y z.
-            out: `x y z c` int16 for "image", `x y z` uint8 for a label set; any strides. Its shape is the crop's.
+            out: `x y z c` for "image", int16, or float32, which holds any row's voxels; `x y z` uint8 for a label set;
+                any strides. Its shape is the crop's.
             channels: of an image, the ones to read, in order; empty: all.
         Raises:
             ConfigError, FileError, ValuesError: as for `crop`, at the call or while waiting.
@@ -208,7 +209,7 @@ class Store:
         elif name.startswith("samples/"):
             shape = (len(row.present[name.removeprefix("samples/")]), schema.SAMPLES, 3)
         folder = self._root / (schema.subject_folder(subject) + row.folders[name])
-        return ts.open(schema.array_spec(folder, name, shape), open=True).result()
+        return ts.open(schema.array_spec(folder, name, shape, row.dtype), open=True).result()
 
     def _decoded(self, subject: str, name: str, stored: np.ndarray) -> np.ndarray:
         if name != "image":

@@ -47,6 +47,7 @@ class Subject:
         version: counts rewrites and added label sets.
         intensity: statistics by name, one number per channel.
         slope, intercept: per channel, `image = stored * slope + intercept`; None: voxels are stored as they were.
+        dtype: of the stored image, "int16", or "float32" where int16 would have lost much.
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         modality: as DICOM spells it, such as "CT", "MR", "PT"; "": not known.
         units: of the voxels, "HU", "SUV" or "arbitrary"; "": not known.
@@ -73,6 +74,7 @@ class Subject:
     intensity: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     slope: tuple[float, ...] | None = None
     intercept: tuple[float, ...] | None = None
+    dtype: str = "int16"
     person: str = ""
     modality: str = ""
     units: str = ""
@@ -159,7 +161,7 @@ class Subject:
         """Return the fields in the order in which they are stored.
 
         "channels" is written only where more than a channel's name is known, person, modality, units and names of
-        labels only where they are known, so that other rows keep their bytes.
+        labels only where they are known, the dtype only where it is not int16, so that other rows keep their bytes.
         """
         row: dict[str, Any] = {}
         for name in _FIELDS:
@@ -173,6 +175,9 @@ class Subject:
                         key: {str(i): text for i, text in ids.items()}
                         for key, ids in self.label_names.items()
                     }
+            elif name == "dtype":
+                if self.dtype != "int16":
+                    row[name] = self.dtype
             elif getattr(self, name) or name not in _WHERE_KNOWN:
                 row[name] = getattr(self, name)
         return row | dict(self.extra)

@@ -3,7 +3,7 @@
     store.json                           format and version
     manifest.jsonl                       one row per subject; a cache of the done.json files, absent while subjects change
     subjects/<id>/done.json              the row plus digests; its rename into place makes the subject exist
-    subjects/<id>/<generation>/image     zarr3, int16, x y z c
+    subjects/<id>/<generation>/image     zarr3, int16 (float32 where int16 would lose much), x y z c
     subjects/<id>/<generation>/label/S   zarr3, uint8, x y z, label set S
     subjects/<id>/<generation>/samples/S zarr3, int16, k n 3: voxels of each class in S, -1 where it has fewer
 
@@ -43,6 +43,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LZ4 = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
 _CODECS = {
     "int16": {"name": "blosc", "configuration": _LZ4},
+    "float32": {"name": "blosc", "configuration": {**_LZ4, "typesize": 4}},
     "uint8": {"name": "zstd", "configuration": {"level": 9, "checksum": False}},
 }
 _CRC = {"name": "crc32c"}
@@ -78,7 +79,9 @@ def chunks(size: tuple[int, ...]) -> list[int]:
     return [-(-n // max(1, round(n / CHUNK))) for n in size]
 
 
-def array_spec(folder: ts.KvStore, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+def array_spec(
+    folder: ts.KvStore, name: str, shape: tuple[int, ...], image_dtype: str = "int16"
+) -> dict[str, Any]:
     """Return the TensorStore spec of one array, the same for writing and reading.
 
     On reading, TensorStore compares it with the stored `zarr.json`: a layout that differs is an error. Empty chunks
@@ -86,14 +89,14 @@ def array_spec(folder: ts.KvStore, name: str, shape: tuple[int, ...]) -> dict[st
     """
     kind = name.split("/")[0]
     if kind == "image":
-        inner, dtype, axes = [*chunks(shape[:3]), shape[3]], "int16", ["x", "y", "z", "c"]
+        inner, dtype, axes = [*chunks(shape[:3]), shape[3]], image_dtype, ["x", "y", "z", "c"]
         codecs = [{"name": "transpose", "configuration": {"order": [3, 0, 1, 2]}}]  # compresses per contrast
     elif kind == "label":
         inner, dtype, axes, codecs = chunks(shape), "uint8", ["x", "y", "z"], []
     else:
         inner, dtype, axes, codecs = [1, *shape[1:]], "int16", ["k", "n", "axis"], []
     little = {"name": "bytes", "configuration": {"endian": "little"}}
-    codecs = [*codecs, little if dtype == "int16" else {"name": "bytes"}, _CODECS[dtype], _CRC]
+    codecs = [*codecs, {"name": "bytes"} if dtype == "uint8" else little, _CODECS[dtype], _CRC]
     sharding = {"chunk_shape": inner, "codecs": codecs, "index_codecs": [little, _CRC]}
     shard = [-(-n // step) * step for n, step in zip(shape, inner)]
     return {

@@ -1,52 +1,120 @@
-"""Images as int16 on disk: as they are where they fit, else with one slope and intercept per channel."""
+"""Images as int16 on disk, as they are or with one slope and intercept per channel; as float32 where that loses much."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes import intensity
 
 LIMITS = np.iinfo(np.int16)
 Scale = tuple[float, ...] | None  # a number per channel; None: voxels are stored as they were
+LOSS = 1e-3  # of the interquartile range of the tissue: an error beyond it is not accepted
+ROUNDING = 2.0**-22  # of a value: float32's own, of the value and of slope times step
 BLOCK = 2**18  # values that are worked on at a time, in the processor's cache
 
 
-def encode(image: np.ndarray, subject: str) -> tuple[np.ndarray, Scale, Scale]:
-    """Convert voxel values to int16 with `image = stored * slope + intercept`.
+class Encoded(NamedTuple):
+    """An image as it is stored.
+
+    Attributes:
+        stored: `x y z c`, int16, or float32 where int16 would lose too much.
+        slope, intercept: per channel; None where the values are native or float32.
+        remark: why float32; "": int16.
+    """
+
+    stored: np.ndarray
+    slope: Scale
+    intercept: Scale
+    remark: str = ""
+
+
+def encode(image: np.ndarray, subject: str, contrasts: Sequence[str] = ()) -> Encoded:
+    """Convert voxel values to int16 with `image = stored * slope + intercept`, or to float32.
 
     Integral values that fit are kept (no slope), integral values within 65,536 steps are shifted without loss, all
-    else is rounded to 1/32767 of the channel's largest magnitude, zero staying zero.
+    else is rounded to 1/32767 of the channel's largest magnitude, zero staying zero. What that loses is measured: one
+    hot voxel makes the steps too coarse for all tissue. Where a channel errs by more than `LOSS` of the interquartile
+    range of its non-zero voxels, the image is stored as float32.
 
     Args:
         image: `x y z c`, any real dtype.
         subject: for the message.
-    Returns:
-        Stored values `x y z c` int16; slope and intercept per channel, both None where the values are native.
+        contrasts: names of the channels, for the remark; empty: their numbers.
     Raises:
-        ValuesError: voxels are NaN or infinite; the message counts them and names the first.
+        ValuesError: voxels are NaN or infinite, the message counts them and names the first; or float32 loses too much.
     """
     image = np.asarray(image)
     if image.dtype == np.int16:
-        return image, None, None
+        return Encoded(image, None, None)
     ends = [(float(image[..., c].min()), float(image[..., c].max())) for c in range(image.shape[-1])]
     if not np.isfinite(ends).all():
         check_finite(image, subject)
     fits = [_fit(image[..., channel], *ends[channel]) for channel in range(image.shape[-1])]
     if all(fit == (1.0, 0.0) for fit in fits):
-        return image.astype(np.int16), None, None
+        return Encoded(image.astype(np.int16), None, None)
     stored = np.empty_like(image, np.int16)
     for channel, (slope, intercept) in enumerate(fits):
         for old, new in _slabs(image[..., channel], stored[..., channel]):
             steps = np.rint((old - intercept) / slope)
             new[...] = steps.clip(LIMITS.min, LIMITS.max)
-    return stored, tuple(slope for slope, _ in fits), tuple(intercept for _, intercept in fits)
+    names = contrasts or [str(channel) for channel in range(image.shape[-1])]
+    for channel, fit in enumerate(fits):
+        error, spread = loss(image[..., channel], stored[..., channel], *fit)
+        if error > LOSS * spread:
+            remark = (
+                f"float32: as int16, channel {names[channel]} would be off by up to {error:.3g}, and half of its "
+                f"tissue lies within {spread:.3g}; its extremes are {ends[channel][0]:.3g} and {ends[channel][1]:.3g}"
+            )
+            return Encoded(_as_float(image, subject, names), None, None, remark)
+    return Encoded(stored, tuple(slope for slope, _ in fits), tuple(intercept for _, intercept in fits))
 
 
 def decode(stored: np.ndarray, slope: Scale, intercept: Scale) -> np.ndarray:
-    """Return values as the scanner gave them: `stored` itself (int16) where native, else float32; `x y z c`."""
+    """Return values as the scanner gave them: `stored` itself where native or float32, else float32; `x y z c`."""
     if slope is None:
         return stored
     return stored * np.asarray(slope, np.float32) + np.asarray(intercept, np.float32)
+
+
+def loss(channel: np.ndarray, stored: np.ndarray, slope: float, intercept: float) -> tuple[float, float]:
+    """Return how far what is read from `stored` is from `channel` at most, and the spread of the tissue; float64.
+
+    Where the tissue has no spread, differences within float32's own rounding of a value count as none.
+
+    Args:
+        channel: `x y z`.
+        stored: `x y z`, as `encode` made it.
+    Returns:
+        The largest error, and the interquartile range of the non-zero voxels (in a large scan of those on every n-th
+        plane, row and column), in the units of `channel`.
+    """
+    low, high = intensity.percentiles(channel, (25.0, 75.0))
+    error, rounding = 0.0, 0.0 if high > low else ROUNDING
+    for old, new in _slabs(channel, stored):
+        wide, read = old.astype(np.float64), decode(new, (slope,), (intercept,)).astype(np.float64)
+        error = max(error, float((np.abs(read - wide) - rounding * np.abs(wide)).max()))
+    return error, high - low
+
+
+def _as_float(image: np.ndarray, subject: str, names: Sequence[str]) -> np.ndarray:
+    """Return `image` as float32.
+
+    Raises:
+        ValuesError: even that loses more than `LOSS` of a channel's spread.
+    """
+    with np.errstate(over="ignore"):
+        stored = image.astype(np.float32)
+    for channel, name in enumerate(names):
+        low, high = intensity.percentiles(image[..., channel], (25.0, 75.0))
+        ulp = float(np.spacing(np.float32(max(abs(low), abs(high)))))
+        if not np.isfinite(stored[..., channel]).all() or (high > low and ulp > 2 * LOSS * (high - low)):
+            raise ValuesError(
+                f"{subject}: channel {name}: float32 cannot tell its tissue apart, half of which lies between {low:.9g} "
+                f"and {high:.9g}. Subtract a constant, or repair the file."
+            )
+    return stored
 
 
 def check_finite(image: np.ndarray, subject: str) -> None:

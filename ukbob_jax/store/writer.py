@@ -93,7 +93,9 @@ class StoreWriter:
         labels = {
             name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
         }
-        stored, slope, intercept = values.encode(image, subject)
+        stored, slope, intercept, remark = values.encode(
+            image, subject, [channel.name for channel in channels]
+        )
         new = Subject.new(subject, image.shape, checks.check_affine(affine, subject))
         row = dataclasses.replace(
             new,
@@ -105,12 +107,13 @@ class StoreWriter:
             intensity=plain(intensity.statistics(image)._asdict()),
             slope=slope,
             intercept=intercept,
+            dtype=stored.dtype.name,
             person=person,
             modality=about.modality,
             units=about.units,
             label_names={name: dict(names) for name, names in about.label_names.items() if name in labels},
             attributes=checks.check_attributes(attributes or {}, subject),
-            quality=dict(quality or {}),
+            quality={**(quality or {}), **({"stored": remark} if remark else {})},
         )
 
         def arrays(row: Subject) -> Subject:
@@ -204,7 +207,7 @@ class StoreWriter:
     def _write_array(self, row: Subject, name: str, array: np.ndarray) -> Subject:
         place = f"{row.version:04d}/{name}"
         folder = self._root / (schema.subject_folder(row.id) + place)
-        store = ts.open(schema.array_spec(folder, name, array.shape), create=True).result()
+        store = ts.open(schema.array_spec(folder, name, array.shape, row.dtype), create=True).result()
         store.write(array).result()
         return dataclasses.replace(
             row,

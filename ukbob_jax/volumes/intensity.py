@@ -1,5 +1,6 @@
 """One normalisation of image intensities, the same at ingest, in training and at inference."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ LIMIT = 5.0  # standard deviations; keeps a bright vessel or a metal artefact fr
 LOW, HIGH = 0.5, 99.5  # percentiles
 FAT = -50.0  # HU; fat alone brings a CT's lowest percentile below it, and MR is never negative
 CENTRE, SPREAD = 50.0, 50.0  # HU; with LIMIT the window -200 to 300, soft tissue and the beginning of bone
+NORMAL_RANGE = 2 * 2.5758293  # standard deviations between those percentiles of a normal distribution
 SAMPLE = 2**20  # voxels that are enough for the percentiles
 BLOCK = 2**16  # voxels that are summed at a time, in the processor's cache
 
@@ -64,11 +66,21 @@ def _channel(channel: np.ndarray) -> tuple[float, float, float, float]:
         total, squares = total + wide.sum(), squares + np.square(wide).sum()
     mean = total / count
     std = np.sqrt(max(squares / count - mean**2, 0.0))
+    low, high = percentiles(channel, (LOW, HIGH))
+    return float(mean), float(std), low, high
+
+
+def percentiles(channel: np.ndarray, wanted: Sequence[float]) -> tuple[float, ...]:
+    """Percentiles of the non-zero voxels of `x y z`, in a large scan of those on every n-th plane, row and column.
+
+    Returns:
+        One per `wanted`; zeros where every voxel is zero.
+    """
     step = max(1, int((channel.size / SAMPLE) ** (1 / 3)))
     seen = channel[::step, ::step, ::step].ravel(order="K")
     seen = seen[seen != 0]
-    low, high = np.percentile(seen if seen.size else channel[channel != 0], (LOW, HIGH))
-    return float(mean), float(std), float(low), float(high)
+    seen = seen if seen.size else channel[channel != 0]
+    return tuple(np.percentile(seen, wanted).tolist()) if seen.size else (0.0,) * len(wanted)
 
 
 def normalize(image: Any, stats: Statistics, method: str) -> Any:
@@ -80,7 +92,8 @@ def normalize(image: Any, stats: Statistics, method: str) -> Any:
         method: "zscore": (image - mean) / std, clipped to [-5, 5];
             "percentile": the 0.5 to 99.5 percentiles to 0..1, clipped;
             "auto": per channel "zscore", but (image - 50) / 50 clipped to [-5, 5] where it holds HU, that is where its
-            0.5 percentile lies below -50: CT has an absolute scale, and air would rule its mean;
+            0.5 percentile lies below -50: CT has an absolute scale, and air would rule its mean. Where outliers rule
+            mean and std, see `heavy_tailed`, those that the 0.5 and 99.5 percentiles of a normal distribution imply;
             "window:LOW:HIGH": LOW to HIGH to 0..1, clipped, such as "window:-160:240" for CT in HU.
     Returns:
         float32, the kind and shape of `image`.
@@ -116,7 +129,10 @@ def mapping(stats: Statistics, method: str) -> Mapping:
         return Mapping(mean, _scale(std, mean), -LIMIT, LIMIT)
     if method == "auto":
         ct = low < FAT
-        return Mapping(np.where(ct, CENTRE, mean), np.where(ct, SPREAD, _scale(std, mean)), -LIMIT, LIMIT)
+        heavy = heavy_tailed(stats) & ~ct
+        offset = np.where(heavy, (low + high) / 2, mean)
+        scale = np.where(heavy, (high - low) / NORMAL_RANGE, _scale(std, mean))
+        return Mapping(np.where(ct, CENTRE, offset), np.where(ct, SPREAD, scale), -LIMIT, LIMIT)
     if method == "percentile":
         return Mapping(low, _scale(high - low, low), 0.0, 1.0)
     try:
@@ -130,6 +146,15 @@ def mapping(stats: Statistics, method: str) -> Mapping:
             '"window:LOW:HIGH" with LOW < HIGH.'
         )
     return Mapping(np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0)
+
+
+def heavy_tailed(stats: Statistics) -> np.ndarray:
+    """Whether outliers rule mean and std, bool per channel: std is more than the range of the middle 99 %.
+
+    Without voxels beyond that range std is at most half of it, so ordinary scans are far from this limit.
+    """
+    width = np.asarray(stats.high, np.float64) - np.asarray(stats.low, np.float64)
+    return (width > 0) & (np.asarray(stats.std, np.float64) > width)
 
 
 def _scale(spread: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ MODEL, DEEP = Tiny(2, 3, width=5), Tiny(2, 3, width=5, deep_supervision=1)
 DATA = SimpleNamespace(
     names={0: "background", 1: "liver", 2: "spleen"}, regions=None, contrasts=("fat", "water"), label="auto",
     store=SimpleNamespace(path="store"), common_spacing=lambda: (2.0, 2.0, 3.0), fingerprint=lambda: "0123",
+    extremes=lambda: {"spacing_mm": [[2.0, 2.0, 3.0]] * 2}, heavy_tails=lambda: {"fat": 2},
 )  # fmt: skip
 
 
@@ -54,6 +55,16 @@ def test_a_description_is_a_card_that_builds_the_network_again():
     assert card.build() == MODEL and card.labels == DATA.names and card.contrasts == ("fat", "water")
     assert (card.spacing_mm, card.window, card.normalize) == ((2.0, 2.0, 3.0), (8, 8, 8), "zscore")
     assert card.provenance == {"store": "store", "label": "auto", "flagged": "drop", "data": "0123"}
+    assert card.training == {"spacing_mm": [[2.0, 2.0, 3.0]] * 2}
+
+
+def test_contrasts_ruled_by_outliers_are_told(capsys):
+    meta = network.describe(MODEL, recipe(**{"data.normalize": "auto"}), DATA)
+    assert ModelCard.from_json(meta["card"], "here").training["heavy_tailed"] == {"fat": 2}
+    assert (
+        "train: outliers rule mean and std: fat of 2 subjects; normalised by percentiles"
+        in capsys.readouterr().err
+    )
 
 
 def test_all_weights_are_taken_and_listed(file, tmp_path, capsys):

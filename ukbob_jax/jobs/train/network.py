@@ -26,6 +26,11 @@ NEW_PARTS: dict[str, dict[str, Any]] = {
 
 def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, Any]:
     """Return what a reader of the checkpoints must know."""
+    training: dict[str, Any] = data.extremes()
+    if config.data.normalize == "auto" and (heavy := data.heavy_tails()):
+        training["heavy_tailed"] = heavy
+        told = ", ".join(f"{name} of {count} subjects" for name, count in heavy.items())
+        print(f"train: outliers rule mean and std: {told}; normalised by percentiles", file=sys.stderr)
     card = ModelCard.of(
         model,
         labels=dict(data.names),
@@ -34,6 +39,7 @@ def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, 
         normalize=config.data.normalize,
         contrasts=data.contrasts,
         window=tuple(config.data.crop),
+        training=training,
         provenance={
             "store": data.store.path,
             "label": data.label,

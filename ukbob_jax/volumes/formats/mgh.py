@@ -2,6 +2,7 @@
 
 import gzip
 import pathlib
+from typing import Any
 import zlib
 from collections.abc import Mapping
 
@@ -44,5 +45,6 @@ def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapp
     """
     if array.dtype not in (np.uint8, np.int16, np.int32, np.float32):
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
-    data = MGHImage(array, affine).to_bytes()
+    image: Any = MGHImage(array, affine)  # its stubs want another array type
+    data = image.to_bytes()
     files.write_bytes(path, gzip.compress(data, 6, mtime=0) if path.suffix.lower() == ".mgz" else data)
