@@ -64,4 +64,4 @@ def _case(dataset: dataset_json.Dataset, where: pathlib.Path, entry: dict, split
         raise FileError(f"{where}: an entry has an empty image list: {entry!r}.")
     images = tuple(dataset_json.inside(dataset, name) for name in names)
     labels = {LABEL_SET: dataset_json.inside(dataset, entry["label"])} if "label" in entry else {}
-    return Case(stem(images[0]), images, labels, split)
+    return Case(stem(images[0]), images, labels, split, description=dataset.description())
