@@ -19,6 +19,7 @@ VARIANTS = {"finetune": {}, "mri": {}, "scratch": {}}
 def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
     config = common.base()
     common.finetune(config, layout="decathlon")
+    config.source.paths.modality = "CT"  # numbers up to 500; dataset.json lists the MR scans with them
     config.source.num_classes = 16
     config.source.contrasts = ("ct",)
     config.source.spacing_mm = (1.5, 1.5, 2.0)
@@ -37,6 +38,7 @@ def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
     config.inference.overlap = 0.5
 
     if variant == "mri":
+        config.source.paths.modality = "MR"
         config.source.contrasts = ("mri",)
         config.data.normalize = "zscore"
         config.augment = ("gamma", "intensity", "noise", "bias_field", "affine")  # ours

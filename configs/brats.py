@@ -3,11 +3,14 @@
     python -m ukbob_jax.main --config=configs/brats.py --workdir=runs/brats --config.source.paths.root=RAW \
         --config.init=runs/swin_bob --config.init_new='("head","stem")'
     ... --config=configs/brats.py:scratch    no weights to start from
+    ... --config=configs/brats.py:brats2024    adults after treatment: 3 is enhancing tumour, 4 the resection cavity
+    ... --config=configs/brats.py:brats_ped    children: 1 is enhancing tumour, 3 cystic component, 4 oedema
     ... --config=configs/brats.py:decathlon --config.source.paths.root=Task01_BrainTumour
     ... --config.job=predict --config.predict.inputs=NEW    label maps for folders like RAW's
 
 RAW holds a folder per subject, `BraTS-GLI-00000-000/BraTS-GLI-00000-000-t1n.nii.gz` with -t1c, -t2w, -t2f, -seg, or the
-names used until 2021 (_t1, _t1ce, _t2, _flair, _seg). Whole tumour, tumour core and enhancing tumour are made of label
+names used until 2021 (_t1, _t1ce, _t2, _flair, _seg). Values 1, 2, 3 and 4 together are of one of the two releases
+that have to be asked for by name. Otherwise whole tumour, tumour core and enhancing tumour are made of label
 values 1, 2 and 3 or 4; label maps are written with the value the data has. Numbers without a mark are those of the
 paper or of the script released with it; "ours" are not published.
 """
@@ -16,7 +19,7 @@ import ml_collections
 
 from configs import common
 
-VARIANTS = {"finetune": {}, "scratch": {}, "decathlon": {}}
+VARIANTS = {"finetune": {}, "scratch": {}, "brats2024": {}, "brats_ped": {}, "decathlon": {}}
 
 
 def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
@@ -42,6 +45,9 @@ def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
 
     if variant == "scratch":
         config.optimizer.layer_decay = 1.0
+    if variant in ("brats2024", "brats_ped"):
+        config.regions = variant
+        config.model.out_channels = 4  # and the resection cavity, or the cystic component
     if variant == "decathlon":
         config.regions = "decathlon"
         config.source.layout = "decathlon"

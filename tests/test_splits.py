@@ -21,7 +21,9 @@ def recipe(**values):
 @pytest.fixture
 def store():
     return SimpleNamespace(
-        path="store", rows=dict.fromkeys(SUBJECTS), split={"train": SUBJECTS, "val": ()}.get
+        path="store",
+        rows={name: SimpleNamespace(owner=name) for name in SUBJECTS},
+        split={"train": SUBJECTS, "val": ()}.get,
     )
 
 
@@ -75,3 +77,25 @@ def test_the_public_split_of_btcv_has_24_and_6():
     [split] = splits.read(str(btcv.SPLIT))
     assert len(split["train"]) == 24 and split["val"] == [f"img{n:04d}" for n in range(35, 41)]
     assert btcv.get_config().splits == str(btcv.SPLIT)
+
+
+def test_all_scans_of_a_person_are_in_one_fold():
+    scans = [f"p{person}_{visit}" for person in range(6) for visit in range(1 + person % 3)]
+    made = splits.folds(scans, 3, 0, {scan: scan.split("_")[0] for scan in scans})
+    assert sorted(scan for split in made for scan in split["val"]) == sorted(scans)
+    for split in made:
+        sides = [{scan.split("_")[0] for scan in split[side]} for side in ("train", "val")]
+        assert not sides[0] & sides[1] and len(sides[1]) == 2
+    single = [
+        f"p{person}_2" for person in range(6)
+    ]  # names of persons are drawn only where they have several scans
+    assert splits.folds(single, 3, 0, {scan: scan[:2] for scan in single}) == splits.folds(single, 3, 0)
+    with pytest.raises(ConfigError, match="7 folds of 6 persons"):
+        splits.folds(scans, 7, 0, {scan: scan.split("_")[0] for scan in scans})
+
+
+def test_a_split_file_with_a_person_on_both_sides_is_told(store, tmp_path):
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["s0", "s2"], "val": ["s1"]}))
+    store.rows["s0"].owner = store.rows["s1"].owner = "anna"
+    with pytest.warns(UserWarning, match="1 persons both train and validate, such as anna"):
+        splits.choose(recipe(splits=str(tmp_path / "split.json")), store, str(tmp_path))

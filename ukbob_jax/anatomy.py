@@ -399,9 +399,14 @@ def common_classes(dataset: str) -> CommonClasses:
 # -- brain tumours: nested regions, nothing in common with the body's structures ----------------------------------
 
 # Region -> label values. BraTS: 1 necrotic core, 2 oedema, enhancing tumour 4 until 2020 and 3 since 2023.
+# 2024 after treatment: 4 is the resection cavity (RC), no part of the tumour. 2024 children (arXiv 2404.15009): 1
+# enhancing, 2 non-enhancing, 3 cystic component (CC), 4 oedema. 2024 meningioma before radiotherapy: 1 gross volume.
 # The Medical Segmentation Decathlon renumbered them: 1 oedema, 2 non-enhancing core, 3 enhancing tumour.
 BRATS_REGIONS: dict[str, dict[str, tuple[int, ...]]] = {
     "brats": {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)},
+    "brats2024": {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,), "RC": (4,)},
+    "brats_ped": {"WT": (1, 2, 3, 4), "TC": (1, 2, 3), "ET": (1,), "CC": (3,)},
+    "brats_men_rt": {"GTV": (1,)},
     "decathlon": {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)},
 }
 

@@ -13,9 +13,23 @@ from ukbob_jax.anatomy import BRATS_REGIONS, IGNORE
 from ukbob_jax.errors import ConfigError
 
 # Label that the part of a region outside the next smaller one gets; what a label is called.
-_REGION_LABELS = {"brats": (2, 1, 3), "decathlon": (1, 2, 3)}
+_REGION_LABELS = {
+    "brats": (2, 1, 3),
+    "brats2024": (2, 1, 3, 4),
+    "brats_ped": (4, 2, 1, 3),
+    "brats_men_rt": (1,),
+    "decathlon": (1, 2, 3),
+}
 _LABELS = {
     "brats": {1: "necrotic_core", 2: "oedema", 3: "enhancing_tumour"},
+    "brats2024": {
+        1: "non_enhancing_core",
+        2: "surrounding_flair_hyperintensity",
+        3: "enhancing_tumour",
+        4: "resection_cavity",
+    },
+    "brats_ped": {1: "enhancing_tumour", 2: "non_enhancing_tumour", 3: "cystic_component", 4: "oedema"},
+    "brats_men_rt": {1: "gross_tumour_volume"},
     "decathlon": {1: "oedema", 2: "non_enhancing_core", 3: "enhancing_tumour"},
 }
 OLD_ENHANCING = 4  # enhancing tumour in BraTS until 2020
@@ -77,11 +91,12 @@ class Regions(NamedTuple):
 
 
 def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
-    """Return whole tumour, tumour core and enhancing tumour.
+    """Return the regions of a tumour: whole tumour, tumour core, enhancing tumour, and what else is numbered.
 
     Args:
         numbering: a key of `anatomy.BRATS_REGIONS`.
-        present: label values of the data; where 4 is among them, enhancing tumour is written as 4 and not as 3.
+        present: label values of the data; in the numbering "brats", where 4 is among them, enhancing tumour is written
+            as 4 and not as 3.
     Raises:
         ConfigError: the numbering is not known, or the data has values of another one.
     """
@@ -90,14 +105,21 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
             f"config.regions: {numbering!r} is unknown; choose one of {', '.join(BRATS_REGIONS)}."
         )
     values = BRATS_REGIONS[numbering]
+    numbered = sorted({value for ids in values.values() for value in ids})
     region_labels, labels = _REGION_LABELS[numbering], dict(_LABELS[numbering])
     present = set(present) - {0, IGNORE}
-    if unknown := sorted(present - set(values["WT"])):
+    if unknown := sorted(present - set(numbered)):
         raise ConfigError(
             f"config.regions: label values {unknown} are no part of a tumour in the numbering {numbering!r}, "
-            f"which has {values['WT']}."
+            f"which has {numbered}."
         )
-    if OLD_ENHANCING in present:
+    if numbering == "brats" and {3, OLD_ENHANCING} <= present:
+        raise ConfigError(
+            "config.regions: the data has label values 3 and 4, which are never both enhancing tumour; say which "
+            "release it is: config.regions=brats2024 (3 enhancing tumour, 4 resection cavity) or "
+            "config.regions=brats_ped (children: 1 enhancing tumour, 3 cyst, 4 oedema)."
+        )
+    if numbering == "brats" and OLD_ENHANCING in present:
         region_labels = (*region_labels[:2], OLD_ENHANCING)
         labels[OLD_ENHANCING] = labels.pop(3)
     return Regions(tuple(values), tuple(values.values()), region_labels, {0: "background", **labels})

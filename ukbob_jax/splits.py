@@ -1,6 +1,8 @@
 """Decide who trains and who validates: the store's own splits, a split file, or one fold of several."""
 
+import collections
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +34,10 @@ def choose(
     if recipe.splits:
         splits = read(recipe.splits)
     else:
-        splits = folds(store.split(data.train_split), number, recipe.seed)
+        subjects = store.split(data.train_split)
+        splits = folds(
+            subjects, number, recipe.seed, {subject: store.rows[subject].owner for subject in subjects}
+        )
         import jax  # here, because the processes that ingest only draw splits and do without it
 
         if jax.process_index() == 0:
@@ -47,7 +52,24 @@ def choose(
                 f"config.splits: {store.path} has no subject {missing[0]!r}, which {side} names "
                 f"({len(missing)} are missing)."
             )
+    _warn_of_persons_on_both_sides(store, split)
     return tuple(split["train"]), tuple(split["val"])
+
+
+def _warn_of_persons_on_both_sides(store: Store, split: Split) -> None:
+    trains, validates = ({store.rows[subject].owner for subject in split[side]} for side in ("train", "val"))
+    if both := sorted(trains & validates):
+        warnings.warn(
+            f"config.splits: {len(both)} persons both train and validate, such as {both[0]}: scores will look "
+            "better than on new persons. Put all scans of a person on one side.",
+            stacklevel=3,
+        )
+
+
+def units(subjects: Sequence[str], owners: Mapping[str, str]) -> dict[str, str]:
+    """Return what is drawn for each subject: its person, or itself where it is that person's only subject."""
+    number = collections.Counter(owners[subject] for subject in subjects)
+    return {subject: owners[subject] if number[owners[subject]] > 1 else subject for subject in subjects}
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -72,22 +94,32 @@ def assign_splits(subjects: Sequence[str], sizes: Mapping[str, int], seed: int) 
     return {subject: names[place] if place < len(names) else "train" for place, subject in enumerate(drawn)}
 
 
-def folds(subjects: Sequence[str], number: int, seed: int) -> list[Split]:
-    """Make `number` splits, in each of which another fold validates; folds differ by one subject at most.
+def folds(
+    subjects: Sequence[str], number: int, seed: int, owners: Mapping[str, str] | None = None
+) -> list[Split]:
+    """Make `number` splits, in each of which another fold validates; folds differ by one person at most.
 
     The same names and seed give the same folds on every machine.
 
+    Args:
+        subjects: to divide.
+        number: of folds.
+        seed: decides who goes where.
+        owners: subject to person; a person's subjects are in one fold. None: every subject is a person.
     Raises:
-        ConfigError: more folds than subjects.
+        ConfigError: more folds than persons.
     """
-    if number > len(subjects):
-        raise ConfigError(f"config.folds: {number} folds of {len(subjects)} subjects; take fewer.")
-    sizes = {f"{fold:06d}": len(subjects[fold::number]) for fold in range(number)}
-    fold_of = assign_splits(subjects, sizes, seed)
+    unit_of = units(subjects, owners or {subject: subject for subject in subjects})
+    drawn = list(dict.fromkeys(unit_of.values()))
+    if number > len(drawn):
+        what = "subjects" if len(drawn) == len(subjects) else "persons"
+        raise ConfigError(f"config.folds: {number} folds of {len(drawn)} {what}; take fewer.")
+    sizes = {f"{fold:06d}": len(drawn[fold::number]) for fold in range(number)}
+    fold_of = assign_splits(drawn, sizes, seed)
     return [
         {
-            "train": [subject for subject in subjects if fold_of[subject] != fold],
-            "val": [subject for subject in subjects if fold_of[subject] == fold],
+            "train": [subject for subject in subjects if fold_of[unit_of[subject]] != fold],
+            "val": [subject for subject in subjects if fold_of[unit_of[subject]] == fold],
         }
         for fold in sizes
     ]

@@ -101,3 +101,20 @@ def test_extremes_and_heavy_tails_are_those_of_the_training_subjects(tmp_path):
 def test_what_there_is_not_is_refused_by_field(store, tmp_path, changes, named):
     with pytest.raises(ConfigError, match=named):
         opened(store, tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "ids, named", [((), "'auto' has no class to learn.*mask_value=VALUE"), ((100,), "'auto' has one id, 100")]
+)
+def test_labels_that_hold_no_class_or_one_odd_id_are_asked_about(store, tmp_path, monkeypatch, ids, named):
+    monkeypatch.setattr(Store, "present", lambda self, subject, name: ids)
+    with pytest.raises(ConfigError, match=named):
+        opened(store, tmp_path, **{"model.out_channels": 0})
+
+
+def test_a_class_that_only_validation_holds_is_told(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Store, "present", lambda self, subject, name: (1, 2, 9) if subject == "s5" else (1, 2)
+    )
+    with pytest.warns(UserWarning, match=r"only validation has \[9\]; no training subject does"):
+        opened(store, tmp_path)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_scan_is_stored_in_ras(folder):
 @pytest.mark.parametrize(
     "changes",
     [{"spacing_mm": (2.0, 2.0, 2.0)}, {"num_classes": 9}, {"contrasts": ("t1",)}, {"nan": "zero"}, {"assume_ras": True},
-     {"constant": "accept"}, {"label_map": "btcv"}],
+     {"constant": "accept"}, {"label_map": "btcv"}, {"mask_value": 255}],
 )  # fmt: skip
 def test_every_setting_changes_the_checksum(folder, changes):
     before, after = listed(folder)[0], listed(folder, **changes)[0]
@@ -106,3 +107,48 @@ def test_ids_count_as_annotated_where_every_label_set_was_looked_at():
         ({"a": (3, 1), "b": (3, 4)}, [3]),
     ):
         assert files.annotated(Scan(volume, {}, sets)) == expected
+
+
+def write_label(path, values):
+    label = np.resize(np.array(values, np.uint8), (4, 5, 6))
+    write_volume(path, Volume(label, np.diag([-2.0, 2.0, 3.0, 1.0])))
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_ignore_label_of_a_data_set_is_no_class(folder, num_classes):
+    (folder / "i").rename(folder / "imagesTr")
+    (folder / "l").rename(folder / "labelsTr")
+    for name in "abc":
+        (folder / "imagesTr" / f"{name}.nii.gz").rename(folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_label(folder / "labelsTr" / f"{name}.nii.gz", [0, 1, 2, 3])
+    labels = {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": labels}))
+    one = files.list_subjects(layout="nnunet", paths={"root": str(folder)}, num_classes=num_classes)[0]
+    stored = one.convert(one.read())
+    assert np.unique(stored["labels"]["manual"]).tolist() == [0, 1, 2, 255]
+    assert stored["description"].label_names == {"manual": {0: "background", 1: "liver", 2: "spleen"}}
+    assert (stored["description"].modality, stored["description"].units) == ("CT", "HU")
+
+
+def test_a_mask_of_255_is_a_structure_where_the_recipe_says_so(folder):
+    write_label(folder / "l" / "a.nii.gz", [0, 255])
+    for value, expected in ((0, [0, 255]), (255, [0, 1])):
+        one = listed(folder, mask_value=value, num_classes=2)[0]
+        assert np.unique(one.convert(one.read())["labels"]["manual"]).tolist() == expected
+    write_label(folder / "l" / "a.nii.gz", [0, 1, 255])
+    with pytest.raises(
+        ValuesError, match=r"a\.nii\.gz: values \[1\] in a mask of config.source.mask_value=255"
+    ):
+        listed(folder, mask_value=255)[0].read()
+    with pytest.raises(ConfigError, match="mask_value is 256"):
+        listed(folder, mask_value=256)
+
+
+def test_the_sessions_of_a_person_share_a_split(tmp_path):
+    for person in range(4):
+        for session in ("a", "b"):
+            key = f"sub-{person}_ses-{session}"
+            write_label(tmp_path / f"sub-{person}" / f"ses-{session}" / "anat" / f"{key}_T1w.nii.gz", [0, 1])
+    found = files.list_subjects(layout="bids", paths={"root": str(tmp_path)}, splits={"val": 2})
+    split_of = {(one.case.person, one.split) for one in found}
+    assert sorted(split for _, split in split_of) == ["train", "train", "val", "val"] and len(found) == 8

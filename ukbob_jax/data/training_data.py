@@ -1,6 +1,7 @@
 """What a training learns from: opened once, checked once, and handed to whoever asks."""
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
@@ -63,6 +64,7 @@ class TrainingData:
         _check_label_set(store, subjects, config.label, "config.label")
         _check_label_set(store, held_out, data.val_label, "config.data.val_label")
         present = {label for subject in subjects for label in store.present(subject, config.label)}
+        _check_classes(store, config, present, held_out)
         regions = brats(config.regions, present) if config.regions else None
         names = regions.labels if regions else class_names(config, present)
         lookup = anatomy.to_names(names) if data.organs else None
@@ -214,6 +216,29 @@ def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
             f"config.model.out_channels is {k}, but {label_set or 'our label set'} has {len(names)} classes."
         )
     return dict(names)
+
+
+def _check_classes(store: Store, config: Config, present: set[int], held_out: tuple[str, ...]) -> None:
+    """Refuse labels without a class to learn, or with one odd id; warn of classes that only validation holds."""
+    advice = (
+        "Ingest again with config.source.mask_value=VALUE if they are masks of one structure with that value."
+    )
+    if not present:
+        raise ConfigError(
+            f"config.label: {config.label!r} has no class to learn: no voxel of the {config.data.train_split!r} "
+            f"subjects is labelled, but for 255, which means not annotated. {advice}"
+        )
+    named = config.regions or config.data.organs or config.data.names or config.model.out_channels
+    if not named and len(present) == 1 and min(present) > 1:
+        raise ConfigError(f"config.label: {config.label!r} has one id, {min(present)}. {advice}")
+    if config.data.val_label != config.label:
+        return
+    if unseen := sorted({i for subject in held_out for i in store.present(subject, config.label)} - present):
+        warnings.warn(
+            f"config.label: only validation has {unseen}; no training subject does, so they cannot be learnt. "
+            "Choose other splits.",
+            stacklevel=3,
+        )
 
 
 def _check_label_set(store: Store, subjects: tuple[str, ...], label: str, field: str) -> None:

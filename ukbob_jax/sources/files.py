@@ -11,10 +11,11 @@ import numpy as np
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import steps
-from ukbob_jax.splits import assign_splits, digest
+from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts
 from ukbob_jax.volumes.case import Case, is_scan
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
+from ukbob_jax.volumes.volume import Volume
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
 
@@ -33,8 +34,11 @@ class ReadOptions:
         nan: "refuse" scans with NaN or infinite voxels, or "zero" those voxels.
         assume_ras: accept scans that do not say how they are oriented.
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
+        mask_value: labels are masks of one structure with this value inside, such as 255; it becomes 1. 0: they are
+            label maps, in which 255 means "not annotated".
     Raises:
-        ConfigError: an unknown label map or choice, or a spacing that is not three positive numbers.
+        ConfigError: an unknown label map or choice, a mask value outside 0 to 255, or a spacing that is not three
+            positive numbers.
     """
 
     spacing_mm: tuple[float, ...] = ()
@@ -45,6 +49,7 @@ class ReadOptions:
     assume_ras: bool = False
     constant: Literal["refuse", "accept"] = "refuse"
     label_table: str = ""
+    mask_value: int = 0
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -57,6 +62,8 @@ class ReadOptions:
                 )
         if self.label_map and self.label_table:
             raise ConfigError("config.source: label_map and label_table both change the ids; give one.")
+        if not 0 <= self.mask_value <= anatomy.IGNORE:
+            raise ConfigError(f"config.source.mask_value is {self.mask_value}; expected 1 to 255, or 0.")
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
@@ -96,6 +103,8 @@ class Files:
             content.append(("label table", file_digest(self.settings.label_table)))
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
+        if not self.settings.mask_value:
+            del settings["mask_value"]  # stores made before there was one stay as they are
         return digest({"files": VERSION, **settings, **said, "split": self.split, "content": content})
 
     def read(self) -> Scan:
@@ -109,16 +118,47 @@ class Files:
         ids = dataset or anatomy.NAMES
         scan = read_case(
             self.case,
-            num_classes=self.settings.num_classes or (max(dataset) + 1 if dataset else None),
+            num_classes=self._ids_in_files(),
             organs={name: organ for organ, name in ids.items() if organ and organ != anatomy.UNUSED},
             nan=self.settings.nan,
             assume_ras=self.settings.assume_ras,
         )
-        if not self.settings.label_table:
+        if not (self.settings.label_table or self.settings.mask_value):
             check_ids(self.case, scan)
         if self.settings.constant == "refuse":
             check_varies(scan.image.array, self.case.images, self.settings.contrasts)
-        return scan
+        return scan._replace(labels={name: self._learnt(name, one) for name, one in scan.labels.items()})
+
+    def _ids_in_files(self) -> int | None:
+        """Number of ids that the label maps may have as they lie in the files; None: any."""
+        dataset = anatomy.DATASETS.get(self.settings.label_map)
+        number = self.settings.num_classes or (max(dataset) + 1 if dataset else None)
+        if self.settings.mask_value or number is None:
+            return None
+        ignored = [i for ids in self.case.description.ignored.values() for i in ids]
+        return max([number, *(i + 1 for i in ignored)])
+
+    def _learnt(self, name: str, label: Volume) -> Volume:
+        """Replace what means "not annotated" by 255, and the value of a mask by 1.
+
+        Raises:
+            ValuesError: a mask with other values.
+        """
+        value, ignored = self.settings.mask_value, self.case.description.ignored.get(name, ())
+        if value:
+            inside = label.array == value
+            if ((label.array != 0) & ~inside).any():
+                other = sorted(set(np.unique(label.array).tolist()) - {0, value})
+                raise ValuesError(
+                    f"{self.case.labels[name]}: values {other} in a mask of config.source.mask_value={value}. "
+                    "Leave mask_value out for label maps."
+                )
+            return dataclasses.replace(label, array=inside.astype(np.uint8))
+        if not ignored:
+            return label
+        array = label.array.astype(np.result_type(label.array, np.uint8))
+        array[np.isin(array, ignored)] = anatomy.IGNORE
+        return dataclasses.replace(label, array=array)
 
     def steps(self) -> tuple[steps.Step, ...]:
         """Return what is done to the scan before it is stored, in order."""
@@ -165,7 +205,8 @@ def list_subjects(
     Args:
         layout: a name of `volumes.layouts`.
         paths: what that layout takes, such as images and labels, or root.
-        splits: number of subjects in each split, of those without a split of their own; the rest trains.
+        splits: number of persons in each split, of those without a split of their own; the rest trains. All subjects of
+            a person go the same way.
         seed: decides who goes where.
         **settings: fields of `ReadOptions`.
     Raises:
@@ -174,8 +215,10 @@ def list_subjects(
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **paths)
-    split_of = assign_splits([case.subject for case in cases if not case.split], splits or {}, seed)
-    return [Files(case, case.split or split_of[case.subject], options) for case in cases]
+    owners = {case.subject: case.person or case.subject for case in cases if not case.split}
+    unit_of = units(list(owners), owners)
+    split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
+    return [Files(case, case.split or split_of[unit_of[case.subject]], options) for case in cases]
 
 
 def file_digest(path: str) -> str:

@@ -77,6 +77,7 @@ class Archive:
             "contrasts": self.contrasts,
             "attributes": found.attributes,
             "quality": found.quality,
+            "person": self.subject.rsplit("_", 1)[0],
         }
 
 

@@ -6,8 +6,17 @@ from typing import NamedTuple
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError
+from ukbob_jax.volumes.case import LABEL_SET, Description
 
 NAME = "dataset.json"
+IGNORE_NAME = "ignore"  # what nnU-Net calls the id of voxels nobody annotated
+MODALITIES = {
+    "ct": "CT",
+    "mr": "MR",
+    "mri": "MR",
+    "pet": "PT",
+    "pt": "PT",
+}  # as written, in small letters -> DICOM
 
 
 class Dataset(NamedTuple):
@@ -18,12 +27,26 @@ class Dataset(NamedTuple):
         fields: the whole file.
         contrasts: channel names in channel order; empty where the file names none.
         labels: label id to name; empty where the file names none.
+        ignored: ids that mean "not annotated here"; they are not among `labels`.
     """
 
     folder: pathlib.Path
     fields: dict
     contrasts: tuple[str, ...]
     labels: dict[int, str]
+    ignored: tuple[int, ...] = ()
+
+    def description(self) -> Description:
+        """Return what the file says of every subject's image and labels."""
+        said = {MODALITIES.get(name.lower(), "") for name in self.contrasts}
+        modality = said.pop() if len(said) == 1 else ""
+        return Description(
+            modality=modality,
+            units="HU" if modality == "CT" else "",
+            contrasts=self.contrasts,
+            label_names={LABEL_SET: self.labels} if self.labels else {},
+            ignored={LABEL_SET: self.ignored} if self.ignored else {},
+        )
 
 
 def read(root: str | os.PathLike) -> Dataset:
@@ -41,7 +64,10 @@ def read(root: str | os.PathLike) -> Dataset:
         raise FileError(
             f"{path}: expected a JSON object with a training list, found {type(fields).__name__}."
         )
-    return Dataset(path.parent, fields, _contrasts(path, fields), _labels(path, fields))
+    labels = _labels(path, fields)
+    ignored = tuple(i for i, name in labels.items() if name == IGNORE_NAME)
+    named = {i: name for i, name in labels.items() if i not in ignored}
+    return Dataset(path.parent, fields, _contrasts(path, fields), named, ignored)
 
 
 def inside(dataset: Dataset, name: str) -> pathlib.Path:
@@ -78,5 +104,6 @@ def _labels(path: pathlib.Path, fields: dict) -> dict[int, str]:
         return {int(key): str(value) for key, value in named.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise FileError(
-            f'{path}: labels {named!r}; expected {{"1": "liver"}} or {{"liver": 1}} (regions are not supported).'
+            f'{path}: labels {named!r}; expected {{"1": "liver"}} or {{"liver": 1}}. Lists of ids (regions) '
+            "are not supported: name each id by itself."
         ) from error

@@ -63,3 +63,18 @@ def test_a_missing_or_broken_dataset_json_is_named(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(FileError, match=r"dataset\.json: not readable as JSON"):
         layouts.list_cases("decathlon", tmp_path)
+
+
+def test_amos_lists_ct_and_mr_together_and_one_side_is_taken(tmp_path):
+    names = ["amos_0001", "amos_0500", "amos_0507", "amos_0600"]
+    touch(tmp_path, *[f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in names])
+    dataset(tmp_path, training=[entry(name) for name in names], modality={"0": "CT"})
+    for modality, units, kept in (("CT", "HU", names[:2]), ("MR", "arbitrary", names[2:])):
+        with pytest.warns(UserWarning, match=f"2 of 4 subjects are not {modality} and are left aside"):
+            cases = layouts.list_cases("decathlon", tmp_path, modality=modality)
+        assert [case.subject for case in cases] == kept
+        assert {(case.description.modality, case.description.units) for case in cases} == {(modality, units)}
+    assert len(layouts.list_cases("decathlon", tmp_path)) == 4
+    dataset(tmp_path, training=[entry(names[0])])
+    with pytest.raises(FileError, match="none of the 1 subjects is MR"):
+        layouts.list_cases("decathlon", tmp_path, modality="MR")

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 
 from tests.volumes.layouts.conftest import table, touch
 from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.volumes import layouts
+from ukbob_jax.volumes.case import Description
 
 
 def test_nnunet_channels_are_separate_files(tmp_path):
@@ -58,3 +61,24 @@ def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):
     touch(tmp_path, "imagesTs/b_0000.nii.gz")
     (tmp_path / "labelsTs").mkdir()
     assert [case.labels for case in layouts.list_cases("nnunet", tmp_path)][1] == {}
+
+
+def test_a_dataset_json_names_channels_labels_and_what_is_not_annotated(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    said = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    [case] = layouts.list_cases("nnunet", tmp_path)
+    assert case.description == Description(
+        modality="CT",
+        units="HU",
+        contrasts=("CT",),
+        label_names={"manual": {0: "background", 1: "liver", 2: "spleen"}},
+        ignored={"manual": (3,)},
+    )
+    for wrong, message in (
+        ({"labels": {"background": 0, "whole": [1, 2]}}, "Lists of ids .regions. are not supported"),
+        ({"dataset": {"a": {}}}, "lists the images in place of imagesTr"),
+    ):
+        (tmp_path / "dataset.json").write_text(json.dumps({**said, **wrong}))
+        with pytest.raises(FileError, match=message):
+            layouts.list_cases("nnunet", tmp_path)

@@ -2,9 +2,9 @@
 
 import gzip
 import pathlib
-from typing import Any
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
@@ -45,6 +45,6 @@ def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapp
     """
     if array.dtype not in (np.uint8, np.int16, np.int32, np.float32):
         array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
-    image: Any = MGHImage(array, affine)  # its stubs want another array type
-    data = image.to_bytes()
+    voxels: Any = array  # nibabel's types want another kind of array
+    data = MGHImage(voxels, affine).to_bytes()
     files.write_bytes(path, gzip.compress(data, 6, mtime=0) if path.suffix.lower() == ".mgz" else data)

@@ -39,7 +39,10 @@ def list_cases(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) 
             f"{root}: in more than one folder: {listed(twice)}. Put the session into the name."
         )
     labels = _labels(root, list(found))
-    return [Case(key.name, tuple(images[c] for c in contrasts), labels[key]) for key, images in found.items()]
+    return [
+        Case(key.name, tuple(images[c] for c in contrasts), labels[key], person=key.name.split("_")[0])
+        for key, images in found.items()
+    ]
 
 
 def _labels(root: pathlib.Path, keys: list[pathlib.Path]) -> dict[pathlib.Path, dict[str, pathlib.Path]]:

@@ -5,12 +5,14 @@ Until 2021 SUBJECT/SUBJECT_t1.nii.gz, _t1ce, _t2, _flair, _seg; since 2023 SUBJE
 
 import os
 import pathlib
+import re
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans
 
 CONTRASTS = (("t1", "t1n"), ("t1ce", "t1c"), ("t2", "t2w"), ("flair", "t2f"))  # in channel order
 LABEL = "seg"
+VISIT = re.compile(r"(BraTS-[A-Z]+-\d+)-\d+")  # person and time point, since 2023
 
 
 def list_cases(root: str | os.PathLike) -> list[Case]:
@@ -55,4 +57,6 @@ def _case(folder: pathlib.Path) -> Case:
             missing = " or ".join(spellings)
             raise MismatchError(f"{folder}: no file for {missing}; found {', '.join(sorted(found))}.")
         images.append(found[name])
-    return Case(folder.name, tuple(images), {LABEL_SET: found[LABEL]} if LABEL in found else {})
+    visit = VISIT.fullmatch(folder.name)
+    labels = {LABEL_SET: found[LABEL]} if LABEL in found else {}
+    return Case(folder.name, tuple(images), labels, person=visit[1] if visit else "")

@@ -1,12 +1,15 @@
 """The Medical Segmentation Decathlon: a dataset.json that lists images (3-D, or 4-D with channels) and label maps."""
 
+import dataclasses
 import os
 import pathlib
+import re
+import warnings
 from typing import Any
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, check_present, listed, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, stem
 
 SPLITS = {
     "training": "train",
@@ -16,15 +19,21 @@ SPLITS = {
 }  # the last: MONAI's Auto3DSeg
 
 
-def list_cases(root: str | os.PathLike) -> list[Case]:
+AMOS = re.compile(r"amos_(\d{4})")  # AMOS22 lists CT and MR together; its numbers up to 500 are CT
+AMOS_LAST_CT = 500
+
+
+def list_cases(root: str | os.PathLike, *, modality: str = "") -> list[Case]:
     """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
     Args:
         root: the dataset's folder, or its dataset.json.
+        modality: "CT" or "MR": leave the subjects out that are known to be of another; a warning says how many.
+            "": take all.
     Raises:
         FileError: an unreadable dataset.json, entries without an image, missing files, or paths that lead out of the
             folder.
-        EmptyError: no training list, or an empty one.
+        EmptyError: no training list, an empty one, or nobody of this modality.
         MismatchError: the same subject twice.
     """
     dataset = dataset_json.read(root)
@@ -42,7 +51,32 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     subjects = [case.subject for case in cases]
     if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
         raise MismatchError(f"{where}: listed more than once: {listed(twice)}.")
-    return cases
+    return _of_modality(cases, modality, where) if modality else cases
+
+
+def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:
+    kept = [case for case in cases if case.description.modality in ("", modality)]
+    if not kept:
+        raise EmptyError(
+            f"{where}: none of the {len(cases)} subjects is {modality}. Choose another modality."
+        )
+    if len(kept) < len(cases):
+        aside = len(cases) - len(kept)
+        warnings.warn(
+            f"{where}: {aside} of {len(cases)} subjects are not {modality} and are left aside.", stacklevel=3
+        )
+    return kept
+
+
+def _description(dataset: dataset_json.Dataset, subject: str) -> Description:
+    """What the file says; of AMOS22, which says CT of all, the modality by the subject's number."""
+    said = dataset.description()
+    number = AMOS.fullmatch(subject)
+    if not number:
+        return said
+    is_ct = int(number[1]) <= AMOS_LAST_CT
+    name, units = ("CT", "HU") if is_ct else ("MR", "arbitrary")
+    return dataclasses.replace(said, modality=name, units=units, contrasts=())
 
 
 def _entries(where: pathlib.Path, field: str, entries: Any) -> list[dict]:
@@ -64,4 +98,4 @@ def _case(dataset: dataset_json.Dataset, where: pathlib.Path, entry: dict, split
         raise FileError(f"{where}: an entry has an empty image list: {entry!r}.")
     images = tuple(dataset_json.inside(dataset, name) for name in names)
     labels = {LABEL_SET: dataset_json.inside(dataset, entry["label"])} if "label" in entry else {}
-    return Case(stem(images[0]), images, labels, split)
+    return Case(stem(images[0]), images, labels, split, description=_description(dataset, stem(images[0])))

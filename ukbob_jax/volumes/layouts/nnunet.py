@@ -5,7 +5,8 @@ import pathlib
 import re
 
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans, stem
+from ukbob_jax.volumes import dataset_json
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, listed, scans, stem
 
 FOLDERS = {"Tr": "train", "Ts": "test"}
 
@@ -13,19 +14,22 @@ FOLDERS = {"Tr": "train", "Ts": "test"}
 def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject of imagesTr, and of imagesTs where there is one.
 
+    Where there is a dataset.json, it names channels and labels, and says which id means "not annotated here".
+
     Args:
         root: the folder `DatasetNNN_Name`.
     Raises:
-        FileError: missing or empty folders.
+        FileError: missing or empty folders, or a dataset.json that cannot be read or lists its images elsewhere.
         MismatchError: names without a channel number, missing channels, images without label or the reverse,
             a name in both sets.
     """
     root = pathlib.Path(root)
+    description = _description(root)
     cases = [
         case
         for ending, split in FOLDERS.items()
         if ending == "Tr" or _filled(root / "imagesTs")
-        for case in _cases(root, ending, split)
+        for case in _cases(root, ending, split, description)
     ]
     subjects = [case.subject for case in cases]
     if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
@@ -37,12 +41,26 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     return cases
 
 
+def _description(root: pathlib.Path) -> Description:
+    """What dataset.json says; nothing without one."""
+    path = root / dataset_json.NAME
+    if not path.is_file():
+        return Description()
+    dataset = dataset_json.read(root)
+    if dataset.fields.get("dataset"):
+        raise FileError(
+            f'{path}: "dataset" lists the images in place of imagesTr, which is not supported. '
+            "Put the files into imagesTr and labelsTr, and take the key out."
+        )
+    return dataset.description()
+
+
 def _filled(folder: pathlib.Path) -> bool:
     """Whether the folder of a test set holds anything; many datasets leave an empty one."""
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
+def _cases(root: pathlib.Path, ending: str, split: str, description: Description) -> list[Case]:
     channels: dict[str, list[pathlib.Path]] = {}
     for path in scans(root / f"images{ending}").values():
         match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
@@ -59,6 +77,12 @@ def _cases(root: pathlib.Path, ending: str, split: str) -> list[Case]:
         differ = sorted(labels.keys() ^ channels.keys())
         raise MismatchError(f"{folder}: images and labels do not match for {listed(differ)}.")
     return [
-        Case(name, tuple(paths), {LABEL_SET: labels[name]} if labelled else {}, split)
+        Case(
+            name,
+            tuple(paths),
+            {LABEL_SET: labels[name]} if labelled else {},
+            split,
+            description=description,
+        )
         for name, paths in channels.items()
     ]
