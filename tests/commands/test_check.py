@@ -22,7 +22,7 @@ def folder(tmp_path):
     for kind in ("i", "l"):
         for name in "ab":
             label = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
-            write_volume(tmp_path / kind / f"{name}.nii.gz", Volume(label, np.eye(4)))
+            write_volume(tmp_path / kind / f"{name}.nii.gz", Volume(label, np.diag([2.0, 2.0, 2.0, 1.0])))
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def test_unmatched_labels_and_missing_folders_are_refused(folder):
 
 def test_unknown_ids_are_bad_and_the_others_are_still_looked_at(folder, capsys):
     label = np.full((2, 3, 4), 2, np.uint8)
-    write_volume(folder / "l" / "a.nii.gz", Volume(label // 2, np.eye(4)))
+    write_volume(folder / "l" / "a.nii.gz", Volume(label // 2, np.diag([2.0, 2.0, 2.0, 1.0])))
     with pytest.raises(SomeFailed, match="1 of 2 scans cannot be used"):
         check.run(parse(folder / "i", "--labels", folder / "l", "--num-classes", 2))
     first, second = capsys.readouterr().out.splitlines()

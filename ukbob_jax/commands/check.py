@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("data", help="file or folder")
     parser.add_argument("--labels", help="label map, or folder of them, that belong to DATA by name")
+    parser.add_argument("--series", default="", metavar="UID", help="which series of a folder of DICOM files")
     parser.add_argument("--layout", choices=layouts.names(), help="how the data set lies in DATA")
     parser.add_argument(
         "--nan",
@@ -83,7 +84,7 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
         }
     from ukbob_jax.volumes.dicom import read_series
 
-    return {data.name: lambda: read_series(data)}
+    return {data.name: lambda: read_series(data, options.series)}
 
 
 def _image(one: case.Case, options: argparse.Namespace) -> Volume:

@@ -87,6 +87,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--accept-unusual", action="store_true",
         help="segment scans whose voxels or size are unlike those of training",
     )  # fmt: skip
+    parser.add_argument("--series", default="", metavar="UID", help="which series of a folder of DICOM files")
     parser.add_argument(
         "--nan", choices=("refuse", "zero"), default="refuse",
         help="what to do with scans that have NaN or infinite voxels: refuse them, or zero the voxels",
@@ -128,6 +129,7 @@ def run(options: argparse.Namespace) -> None:
         gate=options.gate,
         accept_unusual=options.accept_unusual,
         nan=options.nan,
+        series=options.series,
         limits=Limits.load(options.limits) if options.limits else None,
         attributes={"sex": options.sex, "height_mm": options.height_mm},
     )

@@ -28,6 +28,7 @@ class PredictOptions:
         limits: of SOLF; the report then says of each structure whether it keeps to them.
         accept_unusual: segment scans that are unlike those of training, see `volumes.plausibility`, instead of refusing
             them; the report then says in what.
+        series: of a folder of DICOM files that holds several, as `volumes.dicom.read_series`.
         nan: "zero" sets NaN and infinite voxels of files to 0 with a warning instead of refusing the file.
         attributes: of the person: `sex` ("F" or "M") and `height_mm`, for limits with strata and for `gate`.
 
@@ -44,6 +45,7 @@ class PredictOptions:
     limits: Limits | None = None
     accept_unusual: bool = False
     nan: Literal["refuse", "zero"] = "refuse"
+    series: str = ""
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -160,7 +160,7 @@ class Segmenter:
         options = changed(options or PredictOptions(), changes, "predict")
         method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
-        native, image = self._read(sources, options.nan)
+        native, image = self._read(sources, options.nan, options.series)
         unusual = plausibility.compare(image.affine, image.shape, self.card.training)
         if unusual and not options.accept_unusual:
             raise MismatchError(
@@ -234,10 +234,10 @@ class Segmenter:
         return dataclasses.replace(labels, array=view.labels), entries
 
     def _read(
-        self, sources: list[ScanInput], nan: Literal["refuse", "zero"] = "refuse"
+        self, sources: list[ScanInput], nan: Literal["refuse", "zero"] = "refuse", series: str = ""
     ) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
-        stored = [s if isinstance(s, Volume) else _open(s, nan) for s in sources]
+        stored = [s if isinstance(s, Volume) else _open(s, nan, series) for s in sources]
         for source, volume in zip(sources, stored):
             array_checks.check_finite(_name(source), volume.array)
         turned = [v.to_ras() for v in stored]
@@ -301,12 +301,12 @@ def _check_alike(first: Segmenter, other: Segmenter) -> None:
         raise MismatchError("networks to average differ in architecture; choose runs of one model section.")
 
 
-def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"]) -> Volume:
+def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str) -> Volume:
     """A file, or the DICOM series in a folder."""
     if pathlib.Path(scan).is_dir():
         from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
 
-        return read_series(scan)
+        return read_series(scan, series)
     return read_volume(scan, channels=True, nan=nan)
 
 

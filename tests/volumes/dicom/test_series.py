@@ -79,7 +79,7 @@ DAMAGED = {
     "single": (lambda f: f[:1], "single slice"),
     "other size": (lambda f: replaced(f, 1, pixels=np.ones((5, 5), np.uint16)), "different sizes"),
     "other spacing": (lambda f: replaced(f, 1, PixelSpacing=["2.5", "1.3"]), "different pixel spacings"),
-    "other contrast": (lambda f: replaced(f, 1, SeriesDescription="Dixon_noBH_F"), r"contrasts \(fat, water\)"),
+    "other contrast": (lambda f: replaced(f, 1, SeriesDescription="Dixon_noBH_F"), "2 images: .*contrast fat"),
     "turned": (lambda f: replaced(f, 1, ImageOrientationPatient=[0, 1, 0, -1, 0, 0]), "turned against each other"),
     "no plane": (lambda f: replaced(f, 1, ImageOrientationPatient=[0, 0, 0, 0, 1, 0]), "not a plane"),
     "no position": (lambda f: replaced(f, 1, ImagePositionPatient=None), "no ImagePositionPatient"),
@@ -91,7 +91,7 @@ def test_series_with_a_flaw_is_refused_by_position_and_uid(name, tmp_path):
     damage, message = DAMAGED[name]
     found = images(volume())
     uid = found[0].dataset.SeriesInstanceUID
-    with pytest.raises(GeometryError, match=message) as caught:
+    with pytest.raises((GeometryError, FileError), match=message) as caught:
         dicom.read_series(write(tmp_path / "series", damage(found)))
     text = str(caught.value)
     assert "\n" not in text and str(tmp_path) in text
@@ -103,7 +103,7 @@ def test_several_series_must_be_told_apart(tmp_path):
     one, two = images(volume(seed=1)), images(volume(seed=2))
     folder = write(tmp_path / "series", one + two)
     uids = [found[0].dataset.SeriesInstanceUID for found in (one, two)]
-    with pytest.raises(FileError, match=r"2 series: .*5 slices.*Name one by its UID"):
+    with pytest.raises(FileError, match=r"2 images: .*Dixon_noBH_W, 7 x 6, 5 slices.*Choose one: series=UID"):
         dicom.read_series(folder)
     for uid, seed in zip(uids, (1, 2)):
         np.testing.assert_array_equal(dicom.read_series(folder, uid).array, volume(seed=seed).to_ras().array)

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,13 +27,17 @@ _PIXELS = (
     "SamplesPerPixel",
 )
 _ORDER = (  # used to group and to sort, then forgotten
+    "AcquisitionNumber",
     "AcquisitionTime",
+    "DiffusionBValue",
+    "EchoTime",
     "ImageType",
     "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
     "SeriesTime",
     "SOPInstanceUID",
+    "TemporalPositionIdentifier",
 )
 _FACTS = {  # tag: the store's attribute, its type, and the factor to its unit
     "BodyPartExamined": ("body_part", str, None),
@@ -61,6 +65,7 @@ class Slice(NamedTuple):
         series, instance: UIDs.
         contrast: Dixon contrast, or "".
         contradicted: the image type names another contrast than the description.
+        tags: what may tell the images of one series apart: kind, of `parts.KINDS`, to value.
         acquired, made, number: AcquisitionTime and SeriesTime (HHMMSS.f text), SeriesNumber; to tell repeats apart.
         facts: technical attributes under the store's names.
     """
@@ -74,6 +79,7 @@ class Slice(NamedTuple):
     instance: str
     contrast: str
     contradicted: bool
+    tags: Mapping[str, str]
     acquired: str
     made: str
     number: int
@@ -123,6 +129,45 @@ def read_slice(data: bytes, where: str) -> Slice | None:
             f"{where}: damaged, or compressed in a way that is not read ({type(error).__name__}). "
             "Fetch it again, or decompress it with gdcmconv or dcmdjpeg."
         ) from error
+
+
+class Heading(NamedTuple):
+    """What an object is, before its pixels are read.
+
+    Attributes:
+        series: SeriesInstanceUID.
+        foreign: name of the kind of an object that is no slice, such as "Segmentation"; "" for slices.
+        description: SeriesDescription; free text, for the terminal only.
+    """
+
+    series: str = ""
+    foreign: str = ""
+    description: str = ""
+
+
+def read_heading(data: bytes) -> Heading:
+    """What the object in the bytes of a file is; empty where that cannot be read.
+
+    No slices are objects that are not images (segmentations, structure sets, doses, presentation states), and screenshots
+    and dose pages: secondary captures that do not say where they lie.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+    """
+    if data[_MAGIC] != b"DICM":
+        return Heading()
+    pydicom = library()
+    tags = ["SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient"]
+    try:
+        with _quiet():
+            found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags, stop_before_pixels=True)
+            name = str(getattr(found.file_meta.get("MediaStorageSOPClassUID"), "name", ""))
+    except Exception:  # damaged: `read_slice` says so, if it is needed
+        return Heading()
+    captured = "Secondary Capture" in name and not found.get("ImagePositionPatient")
+    foreign = name.endswith("Storage") and (captured or not name.endswith("Image Storage"))
+    kind = name.removesuffix(" Storage") if foreign else ""
+    return Heading(_text(found, "SeriesInstanceUID"), kind, _text(found, "SeriesDescription"))
 
 
 @contextlib.contextmanager
@@ -175,6 +220,7 @@ def _slice(found: Any, where: str) -> Slice:
         instance=_text(found, "SOPInstanceUID"),
         contrast=contrast,
         contradicted=contradicted,
+        tags=_tags(found, contrast),
         acquired=_text(found, "AcquisitionTime"),
         made=_text(found, "SeriesTime"),
         number=int(found.get("SeriesNumber") or 0),
@@ -192,6 +238,20 @@ def _values(found: Any) -> np.ndarray:
     fits = pixels.min() >= limits.min and pixels.max() <= limits.max
     whole = pixels.dtype.kind in "iu" or (np.rint(pixels) == pixels).all()
     return pixels.astype(np.int16 if fits and whole else np.float32)
+
+
+def _tags(found: Any, contrast: str) -> dict[str, str]:
+    """What is said of the image's contrast, echo, diffusion weighting, kind, time point and acquisition."""
+    tags = {
+        "contrast": contrast,
+        "image type": " ".join(map(str, (found.get("ImageType") or ())[2:])),
+        "time point": _text(found, "TemporalPositionIdentifier"),
+        "acquisition": _text(found, "AcquisitionNumber"),
+    }
+    for kind, tag, unit in (("echo time", "EchoTime", "ms"), ("b-value", "DiffusionBValue", "s/mm2")):
+        value = found.get(tag)
+        tags[kind] = "" if value in (None, "") else f"{float(value):.6g} {unit}"
+    return {kind: value for kind, value in tags.items() if value}
 
 
 def _facts(found: Any) -> dict[str, Any]:
