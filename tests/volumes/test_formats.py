@@ -117,5 +117,7 @@ def test_the_check_command_reads_them(tmp_path, capsys):
     need(".mha")
     bob.write_volume(tmp_path / "a.mha", bob.Volume(label(), oblique(1)))
     for data in (tmp_path / "a.mha", tmp_path):
-        check.run(argparse.Namespace(data=str(data), labels=None, layout=None, num_classes=None))
+        parser = argparse.ArgumentParser()
+        check.add_options(parser)
+        check.run(parser.parse_args([str(data)]))
     assert capsys.readouterr().out.count("ok   a: 6 x 5 x 4 voxels") == 2

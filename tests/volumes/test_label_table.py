@@ -48,7 +48,9 @@ def test_large_ids_are_refused_by_file_or_mapped(tmp_path, capsys):
     (source,) = files.list_subjects(layout="folders", paths=paths)
     with pytest.raises(ValuesError, match=message):
         source.read()
-    options = argparse.Namespace(data=paths["images"], labels=paths["labels"], layout=None, num_classes=None)
+    parser = argparse.ArgumentParser()
+    check.add_options(parser)
+    options = parser.parse_args([str(paths["images"]), "--labels", str(paths["labels"])])
     with pytest.raises(FileError):
         check.run(options)
     assert "labels/p0.nii.gz: label ids 1035, 2035; a store holds" in capsys.readouterr().out
