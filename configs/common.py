@@ -6,6 +6,7 @@ from configs import networks
 from ukbob_jax import options
 from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
 from ukbob_jax.inference.windows.window import Window
+from ukbob_jax.sources.files import ReadOptions
 
 
 def base() -> ml_collections.ConfigDict:
@@ -97,7 +98,9 @@ def base() -> ml_collections.ConfigDict:
     config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
-    config.regions = ""  # how tumours are numbered: "brats", "brats2024", "brats_ped", "decathlon"
+    config.regions = (
+        ""  # how tumours are numbered: "brats", "brats2024", "brats_ped", "brats_men_rt", "decathlon"
+    )
 
     config.loss = ml_collections.ConfigDict()
     config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's
@@ -181,9 +184,7 @@ def base() -> ml_collections.ConfigDict:
     config.predict.method = "off"  # one of those of evaluate.methods
     config.predict.existing = "refuse"  # or "skip", "overwrite"
     config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
-    config.predict.accept_unusual = (
-        False  # segment scans unlike those of training, see volumes/plausibility.py
-    )
+    config.predict.accept_unusual = False  # segment scans unlike those of training: volumes/plausibility.py
     config.predict.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
     config.predict.layout = ""  # of inputs with one file per contrast: "brats", "nnunet", ...
 
@@ -196,10 +197,16 @@ def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str)
     config.job = "ingest,train"
     config.label = "manual"
     config.data.flagged = "off"  # manual labels; and a few scans are no population to filter by
-    config.source = ml_collections.ConfigDict()
-    config.source.kind = "files"
-    config.source.layout = layout
-    config.source.paths = paths
+    config.source = files_source(layout, **paths)
+
+
+def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
+    """A source of files: where they are, and how they are read; sources/files.py says what each field means."""
+    source = options.section(ReadOptions)
+    source.kind = "files"
+    source.layout = layout
+    source.paths = paths
+    return source
 
 
 def finetune(config: ml_collections.ConfigDict, layout: str) -> None:

@@ -19,16 +19,6 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config = common.base()
     common.labelled_files(config, layout="folders", images="", labels="")
     config.job = "ingest,train,predict"
-    config.source.num_classes = 0  # any label id up to 254
-    config.source.spacing_mm = ()  # mm, x y z; empty: keep each scan's own
-    config.source.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
-    config.source.constant = "refuse"  # scans with a channel of one value throughout, or "accept"
-    config.source.mask_value = (
-        0  # of masks of one structure, such as 255; 0: label maps, 255 is "not annotated"
-    )
-    config.source.assume_ras = False  # True: accept scans that do not say how they are oriented
-    config.source.label_table = ""  # a file of id, new id, name, for label ids beyond 255
-
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions
     config.data.normalize = "auto"  # CT by its HU, MR by its own mean and spread

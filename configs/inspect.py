@@ -13,20 +13,17 @@ import ml_collections
 from configs import common
 
 VARIANTS = {
-    "folders": {"kind": "files", "layout": "folders", "paths": {"images": "", "labels": ""}},
-    "root": {"kind": "files", "layout": "nnunet", "paths": {"root": ""}},
+    "folders": common.files_source("folders", images="", labels=""),  # as for ingest: what would be stored
+    "root": common.files_source("nnunet", root=""),
     "ukb": {"kind": "ukb", "folder": "", "instance": 2},
     "phantom": {"kind": "phantom", "count": 3, "shape": (64, 48, 128), "seed": 0},
 }
-CHOICES = {"spacing_mm": (), "label_map": "", "num_classes": 0, "contrasts": (), "assume_ras": False}
 
 
 def get_config(variant: str = "folders") -> ml_collections.ConfigDict:
     config = common.base()
     config.job = "inspect"
     config.source = ml_collections.ConfigDict(VARIANTS[variant])
-    if config.source.kind == "files":  # as for ingest; these say what would be stored
-        config.source.update(CHOICES)
     config.inspect = ml_collections.ConfigDict()
     config.inspect.subjects = 8  # read so many; 0: all
     config.inspect.pictures = 8  # rows of the contact sheet

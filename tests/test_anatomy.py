@@ -93,6 +93,7 @@ def test_class_counts_of_the_other_label_sets():
         ("totalsegmentator_ct", 92, "rib_left_1"),
         ("totalsegmentator_ct", 116, "sternum"),
         ("totalsegmentator_mr", 12, "esophagus"),
+        ("totalsegmentator_mr", 20, "intervertebral_discs"),
         ("totalsegmentator_mr", 36, "femur_left"),
         ("totalsegmentator_mr", 49, "iliopsoas_right"),
         ("totalsegmentator_mr", 50, "brain"),

@@ -133,3 +133,22 @@ def test_a_network_of_another_name_brings_its_own_section():
     ):
         read("--config.model.name=unet")
     assert "has no such field" in refusal("--config.model.name=tests.tiny_network", "--config.model.depths=3")
+
+
+@pytest.mark.parametrize(
+    "recipe", ["finetune", "amos", "brats", "btcv", "hippocampus", "hippocampus:msd", "inspect"]
+)
+def test_every_recipe_of_files_takes_what_messages_about_files_advise(recipe):
+    name, _, variant = recipe.partition(":")
+    path = f"{ROOT}/configs/{name}.py" + (f":{variant}" if variant else "")
+    words = [
+        f"--config.source.{field}"
+        for field in ("nan=zero", "constant=accept", "mask_value=255", "label_table=t")
+    ]
+    source = settings.read_recipe([f"--config={path}", *words], usage="").source
+    assert (source.nan, source.constant, source.mask_value, source.label_table) == (
+        "zero",
+        "accept",
+        255,
+        "t",
+    )

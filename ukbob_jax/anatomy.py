@@ -240,7 +240,7 @@ _OTHER_CLASSES: dict[str, tuple[str, ...]] = {
     "totalsegmentator_mr": (  # TotalSegmentator v2, task "total_mr", 50 classes
         *_from("spleen", "adrenal_gland_left"),
         *("lung_left", "lung_right", "esophagus", "small_bowel", "duodenum", "colon"),
-        *("urinary_bladder", "prostate", "sacrum", "vertebrae", "IVD", "spinal_cord"),
+        *("urinary_bladder", "prostate", "sacrum", "vertebrae", "intervertebral_discs", "spinal_cord"),
         *("heart", "aorta", "inferior_vena_cava", "portal_vein_and_splenic_vein"),
         *_from("iliac_artery_left", "hip_right"),
         *_from("gluteus_maximus_left", "iliopsoas_right"),
@@ -266,6 +266,7 @@ _REGROUPED: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "totalsegmentator_mr": {
         "intestine": (("intestine",), ("small_bowel", "colon")),
         "vertebrae": (("vertebra_body", "vertebra_posterior_elements"), ("vertebrae",)),
+        "IVD": (("IVD",), ("intervertebral_discs",)),
         "lung_left": (_from("lung_upper_lobe_left", "lung_lower_lobe_left"), ("lung_left",)),
         "lung_right": (_from("lung_upper_lobe_right", "lung_lower_lobe_right"), ("lung_right",)),
     },

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax.commands import check
-from ukbob_jax.errors import FileError, MismatchError, SomeFailed
+from ukbob_jax.errors import ConfigError, FileError, MismatchError, SomeFailed
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -58,3 +58,9 @@ def test_unknown_ids_are_bad_and_the_others_are_still_looked_at(folder, capsys):
     assert first.startswith("ok   a: 2 x 3 x 4 voxels") and second.startswith("BAD  b: ")
     assert "not among the classes 0 to 1" in second
     check.run(parse(folder / "i", "--labels", folder / "l", "--num-classes", 3))
+
+
+def test_a_series_is_of_dicom_files_only(folder):
+    for words in ((folder / "i",), (folder / "i" / "a.nii.gz",), (folder / "i", "--layout", "folders")):
+        with pytest.raises(ConfigError, match="--series goes with a folder of DICOM files"):
+            check.scans(parse(*words, "--series", "1.2.3"))

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import files
 from ukbob_jax.volumes.nifti import write_volume
@@ -152,3 +153,25 @@ def test_the_sessions_of_a_person_share_a_split(tmp_path):
     found = files.list_subjects(layout="bids", paths={"root": str(tmp_path)}, splits={"val": 2})
     split_of = {(one.case.person, one.split) for one in found}
     assert sorted(split for _, split in split_of) == ["train", "train", "val", "val"] and len(found) == 8
+
+
+def test_the_discs_of_totalsegmentator_are_read_and_what_a_mac_leaves_beside_files_is_not(tmp_path):
+    for name in ("vertebrae", "intervertebral_discs"):
+        label = np.zeros((4, 5, 6), np.uint8)
+        label[:2] = name == "vertebrae"
+        label[3] = name == "intervertebral_discs"
+        write_volume(
+            tmp_path / "s1" / "segmentations" / f"{name}.nii.gz", Volume(label, np.diag([2.0, 2, 3, 1]))
+        )
+        (tmp_path / "s1" / "segmentations" / f"._{name}.nii.gz").write_bytes(b"\0\5\x16\7")
+    image = tmp_path / "s1" / "mri.nii.gz"
+    write_volume(image, Volume(np.resize(np.arange(7, dtype=np.int16), (4, 5, 6)), np.diag([2.0, 2, 3, 1])))
+    [one] = files.list_subjects(
+        layout="organ_masks", paths={"root": str(tmp_path)}, label_map="totalsegmentator_mr"
+    )
+    assert [pathlib.Path(path).name for path in one.files()] == [
+        "mri.nii.gz", "intervertebral_discs.nii.gz", "vertebrae.nii.gz",
+    ]  # fmt: skip
+    stored = one.convert(one.read())
+    discs = next(i for i, name in anatomy.NAMES.items() if name == "IVD")
+    assert (stored["labels"]["manual"] == discs).sum() == 30 and discs in stored["annotated"]

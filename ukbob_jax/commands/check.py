@@ -1,6 +1,6 @@
 """Read every scan of DATA and print a line for each: whether it can be used, and if not, why.
 
-DATA is a NIfTI file, a folder of them, a folder of DICOM files, or a data set in a known layout. Exit code 0: all can
+DATA is a scan, a folder of them, a folder of DICOM files, or a data set in a known layout. Exit code 0: all can
 be used; 3: none can; 4: some cannot.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ukbob_jax.errors import FileError, InputError, SomeFailed
+from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed
 from ukbob_jax.volumes import case, layouts, plausibility
 from ukbob_jax.volumes.nifti import read_volume
 from ukbob_jax.volumes.scan import check_ids, read_case
@@ -66,10 +66,14 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     """Name -> function that reads the scan, and its labels where there are any.
 
     Raises:
+        ConfigError: a series is named and DATA is no folder of DICOM files.
         FileError: no such file or folder.
         MismatchError: images and labels do not match.
     """
     data = pathlib.Path(options.data)
+    dicom = data.is_dir() and not any(map(case.is_scan, data.iterdir()))
+    if options.series and (not dicom or options.layout or options.labels):
+        raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
     if options.layout or options.labels:
         paths = (data, options.labels) if options.labels else (data,)
         cases = layouts.list_cases(options.layout or "folders", *paths)
@@ -78,7 +82,7 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
         raise FileError(f"{data}: no such file or folder.")
     if data.is_file():
         return {case.stem(data): lambda: read_volume(data, channels=True, nan=options.nan)}
-    if any(case.stem(path) != path.name for path in data.iterdir()):
+    if not dicom:
         return {
             n: lambda p=p: read_volume(p, channels=True, nan=options.nan) for n, p in case.scans(data).items()
         }

@@ -170,7 +170,7 @@ def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
         raise FileError(f"{empty[0]}: an empty folder. Give a scan, a folder of scans, or a DICOM series.")
     if len(paths) > 1 and any(path.is_dir() for path in paths):
         raise ConfigError("several inputs are the contrasts of one scan: give files, or one folder of scans.")
-    if len(paths) == 1 and paths[0].is_dir() and any(case.stem(p) != p.name for p in paths[0].iterdir()):
+    if len(paths) == 1 and paths[0].is_dir() and any(map(case.is_scan, paths[0].iterdir())):
         if is_file(output):
             raise ConfigError(f"{output}: {paths[0]} is a folder of scans, so OUT must be a folder.")
         return case.scans(paths[0]), output

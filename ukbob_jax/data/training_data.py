@@ -122,10 +122,7 @@ class TrainingData:
             row = self.store.rows[subject]
             chosen = row.channel_indices(self.contrasts)
             found = {name: tuple(values[c] for c in chosen) for name, values in row.intensity.items()}
-            stats = intensity.Statistics(**found)
-            counts += intensity.heavy_tailed(stats) & (
-                np.asarray(stats.low) >= intensity.FAT
-            )  # CT keeps its window
+            counts += intensity.heavy_tailed(intensity.Statistics(**found))
         return {name: int(count) for name, count in zip(self.contrasts, counts) if count}
 
     def class_frequencies(self) -> np.ndarray:
@@ -220,9 +217,7 @@ def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
 
 def _check_classes(store: Store, config: Config, present: set[int], held_out: tuple[str, ...]) -> None:
     """Refuse labels without a class to learn, or with one odd id; warn of classes that only validation holds."""
-    advice = (
-        "Ingest again with config.source.mask_value=VALUE if they are masks of one structure with that value."
-    )
+    advice = "Ingest again with config.source.mask_value=VALUE if they are masks of one structure."
     if not present:
         raise ConfigError(
             f"config.label: {config.label!r} has no class to learn: no voxel of the {config.data.train_split!r} "

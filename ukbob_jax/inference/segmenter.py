@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from ukbob_jax import files
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
 from ukbob_jax.inference.options import PredictOptions
@@ -237,9 +237,10 @@ class Segmenter:
         self, sources: list[ScanInput], nan: Literal["refuse", "zero"] = "refuse", series: str = ""
     ) -> tuple[Volume, Volume]:
         """The first file as it is stored, and all contrasts in RAS, `x y z c`."""
+        for source in sources:
+            if isinstance(source, Volume):  # files are checked where they are read
+                array_checks.check_finite(_name(source), source.array)
         stored = [s if isinstance(s, Volume) else _open(s, nan, series) for s in sources]
-        for source, volume in zip(sources, stored):
-            array_checks.check_finite(_name(source), volume.array)
         turned = [v.to_ras() for v in stored]
         for source, volume in zip(sources[1:], turned[1:]):
             check_same_space(turned[0], volume, _name(sources[0]), _name(source))
@@ -307,6 +308,10 @@ def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str) 
         from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
 
         return read_series(scan, series)
+    if series:
+        raise ConfigError(
+            f"{scan}: a series can be chosen in a folder of DICOM files only; leave --series out."
+        )
     return read_volume(scan, channels=True, nan=nan)
 
 

@@ -115,11 +115,11 @@ class Files:
             FileError, GeometryError, MismatchError, ValuesError: as `read_case`.
         """
         dataset = anatomy.DATASETS.get(self.settings.label_map)
-        ids = dataset or anatomy.NAMES
+        names = dataset or {i: name for i, name in anatomy.NAMES.items() if i != anatomy.UNUSED}
         scan = read_case(
             self.case,
             num_classes=self._ids_in_files(),
-            organs={name: organ for organ, name in ids.items() if organ and organ != anatomy.UNUSED},
+            organs={name: organ for organ, name in names.items() if organ},
             nan=self.settings.nan,
             assume_ras=self.settings.assume_ras,
         )

@@ -58,8 +58,9 @@ def stem(path: pathlib.Path) -> str:
 
 
 def is_scan(path: pathlib.Path | str) -> bool:
-    """Whether the name is that of a scan: NIfTI or one of `formats`."""
-    return bool(_ending(pathlib.Path(path)))
+    """Whether the name is that of a scan, NIfTI or one of `formats`; hidden files, such as a Mac's `._NAME`, are none."""
+    path = pathlib.Path(path)
+    return bool(_ending(path)) and not path.name.startswith(".")
 
 
 def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -72,7 +73,7 @@ def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder.")
-    paths = [path for path in sorted(folder.iterdir()) if _ending(path) and not path.name.startswith(".")]
+    paths = [path for path in sorted(folder.iterdir()) if is_scan(path)]
     if not paths:
         raise EmptyError(
             f"{folder}: no .nii or .nii.gz file in this folder, nor .nrrd, .mha or .mgz. Name the folder that holds them."

@@ -10,13 +10,8 @@ from ukbob_jax.volumes.case import LABEL_SET, Description
 
 NAME = "dataset.json"
 IGNORE_NAME = "ignore"  # what nnU-Net calls the id of voxels nobody annotated
-MODALITIES = {
-    "ct": "CT",
-    "mr": "MR",
-    "mri": "MR",
-    "pet": "PT",
-    "pt": "PT",
-}  # as written, in small letters -> DICOM
+MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT", "pt": "PT"}  # small letters -> DICOM's name
+UNITS = {"CT": "HU", "MR": "arbitrary"}  # of a modality's voxels; those of PET differ
 
 
 class Dataset(NamedTuple):
@@ -42,7 +37,7 @@ class Dataset(NamedTuple):
         modality = said.pop() if len(said) == 1 else ""
         return Description(
             modality=modality,
-            units="HU" if modality == "CT" else "",
+            units=UNITS.get(modality, ""),
             contrasts=self.contrasts,
             label_names={LABEL_SET: self.labels} if self.labels else {},
             ignored={LABEL_SET: self.ignored} if self.ignored else {},

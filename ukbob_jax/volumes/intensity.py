@@ -129,7 +129,7 @@ def mapping(stats: Statistics, method: str) -> Mapping:
         return Mapping(mean, _scale(std, mean), -LIMIT, LIMIT)
     if method == "auto":
         ct = low < FAT
-        heavy = heavy_tailed(stats) & ~ct
+        heavy = heavy_tailed(stats)
         offset = np.where(heavy, (low + high) / 2, mean)
         scale = np.where(heavy, (high - low) / NORMAL_RANGE, _scale(std, mean))
         return Mapping(np.where(ct, CENTRE, offset), np.where(ct, SPREAD, scale), -LIMIT, LIMIT)
@@ -151,10 +151,11 @@ def mapping(stats: Statistics, method: str) -> Mapping:
 def heavy_tailed(stats: Statistics) -> np.ndarray:
     """Whether outliers rule mean and std, bool per channel: std is more than the range of the middle 99 %.
 
-    Without voxels beyond that range std is at most half of it, so ordinary scans are far from this limit.
+    Without voxels beyond that range std is at most half of it, so ordinary scans are far from this limit. Never where
+    the channel holds HU, whose scale is absolute.
     """
-    width = np.asarray(stats.high, np.float64) - np.asarray(stats.low, np.float64)
-    return (width > 0) & (np.asarray(stats.std, np.float64) > width)
+    std, low, high = (np.asarray(column, np.float64) for column in (stats.std, stats.low, stats.high))
+    return (low >= FAT) & (high > low) & (std > high - low)
 
 
 def _scale(spread: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
-from ukbob_jax.volumes.case import Case, scans
+from ukbob_jax.volumes.case import Case, listed, scans
 from ukbob_jax.volumes.nifti import check_same_space, read_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -107,6 +107,12 @@ def merge_masks(
         raise ConfigError(f"{folder}: a folder of one mask per organ; pass organs, mask name to label id.")
     masks = scans(folder)
     known = {name: i for name, i in organs.items() if name in masks}
+    if known and (unknown := [name for name in masks if name not in organs]):
+        warnings.warn(
+            f"{folder}: {len(unknown)} of {len(masks)} masks are left out, as no class has their name: "
+            f"{listed(unknown)}.",
+            stacklevel=3,
+        )
     merged, overlap = None, 0
     for name, i in known.items():
         mask = read_volume(masks[name], kind="label", assume_ras=assume_ras).to_ras()

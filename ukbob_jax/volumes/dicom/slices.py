@@ -244,13 +244,15 @@ def _tags(found: Any, contrast: str) -> dict[str, str]:
     """What is said of the image's contrast, echo, diffusion weighting, kind, time point and acquisition."""
     tags = {
         "contrast": contrast,
-        "image type": " ".join(map(str, (found.get("ImageType") or ())[2:])),
+        "image type": " ".join(map(str, list(found.get("ImageType") or ())[2:])),
         "time point": _text(found, "TemporalPositionIdentifier"),
         "acquisition": _text(found, "AcquisitionNumber"),
     }
     for kind, tag, unit in (("echo time", "EchoTime", "ms"), ("b-value", "DiffusionBValue", "s/mm2")):
-        value = found.get(tag)
-        tags[kind] = "" if value in (None, "") else f"{float(value):.6g} {unit}"
+        try:
+            tags[kind] = f"{_finite(found.get(tag)):.6g} {unit}"
+        except (TypeError, ValueError):
+            continue  # not said, or no number
     return {kind: value for kind, value in tags.items() if value}
 
 

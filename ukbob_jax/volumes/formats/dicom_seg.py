@@ -25,10 +25,7 @@ def read(path: pathlib.Path, threshold: float | None = None) -> Stored:
         ValuesError: segments that overlap, or fractional ones without a threshold.
     """
     if not is_dicom(path):
-        raise FileError(
-            f"{path}: the name ends in {path.suffix!r}; expected .nii, .nii.gz, .nrrd, .seg.nrrd, .nhdr, .mha, .mhd, "
-            ".mgz, or a DICOM segmentation."
-        )
+        raise FileError(f"{path}: not a DICOM file.")
     found = _dataset(path)
     kind = found.get("SegmentationType", "")
     if kind == "FRACTIONAL" and threshold is None:

@@ -1,19 +1,23 @@
 """FreeSurfer's MGH and MGZ through nibabel."""
 
 import gzip
+import math
 import pathlib
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHImage
+from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 from nibabel.spatialimages import HeaderDataError
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError, GeometryError
+from ukbob_jax.volumes import gzip_bytes
 from ukbob_jax.volumes.formats import Stored
+
+HEADER = 284  # bytes before the voxels
+SLACK = 2**20  # bytes that may follow them: scan parameters and tags
 
 
 def read(path: pathlib.Path) -> Stored:
@@ -24,10 +28,14 @@ def read(path: pathlib.Path) -> Stored:
         GeometryError: the file does not say how it is oriented.
     """
     try:
-        data = path.read_bytes()
-        image = MGHImage.from_bytes(gzip.decompress(data) if path.suffix.lower() == ".mgz" else data)
+        stored = gzip_bytes.read(path)
+        header: Any = MGHHeader(gzip_bytes.head(path, stored, HEADER).ljust(HEADER, b"\0"), check=False)
+        size = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+        image = MGHImage.from_bytes(gzip_bytes.inflate(path, stored, HEADER + size + SLACK))
         array = np.asarray(image.dataobj)
-    except (OSError, EOFError, ValueError, TypeError, zlib.error, ImageFileError, HeaderDataError) as error:
+    except FileError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, KeyError, ImageFileError, HeaderDataError) as error:
         raise FileError(f"{path}: cannot be read: {' '.join(str(error).split()) or 'cut short'}.") from error
     if int(image.header["goodRASFlag"]) != 1:
         raise GeometryError(f"{path}: orientation unknown (goodRASFlag is 0); set it with mri_convert.")

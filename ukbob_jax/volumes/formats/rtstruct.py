@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from matplotlib.path import Path as Polygon
 
 from ukbob_jax.errors import FileError, GeometryError, ValuesError
 from ukbob_jax.volumes.formats import is_dicom, library
@@ -82,6 +81,8 @@ def read_labels(path: str | os.PathLike, image: Volume) -> tuple[Volume, dict[in
 
 def _fill(mask: np.ndarray, points: np.ndarray, name: str) -> None:
     """Exchange inside and outside of one contour, `n 3` voxel coordinates, in its slice of `mask`."""
+    from matplotlib.path import Path as Polygon  # here, because few read contours and it loads slowly
+
     axis = int(np.ptp(points, axis=0).argmin())
     level = float(points[:, axis].mean())
     k = round(level)

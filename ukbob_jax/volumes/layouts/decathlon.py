@@ -74,9 +74,8 @@ def _description(dataset: dataset_json.Dataset, subject: str) -> Description:
     number = AMOS.fullmatch(subject)
     if not number:
         return said
-    is_ct = int(number[1]) <= AMOS_LAST_CT
-    name, units = ("CT", "HU") if is_ct else ("MR", "arbitrary")
-    return dataclasses.replace(said, modality=name, units=units, contrasts=())
+    modality = "CT" if int(number[1]) <= AMOS_LAST_CT else "MR"
+    return dataclasses.replace(said, modality=modality, units=dataset_json.UNITS[modality], contrasts=())
 
 
 def _entries(where: pathlib.Path, field: str, entries: Any) -> list[dict]:
