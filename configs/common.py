@@ -7,6 +7,7 @@ from ukbob_jax import options
 from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
 from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.sources.files import ReadOptions
+from ukbob_jax.volumes import layouts
 
 
 def base() -> ml_collections.ConfigDict:
@@ -201,11 +202,14 @@ def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str)
 
 
 def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
-    """A source of files: where they are, and how they are read; sources/files.py says what each field means."""
+    """A source of files: where they are, and how they are read; sources/files.py says what each field means.
+
+    A layout's module in ukbob_jax/volumes/layouts says what its selectors mean; "": not given.
+    """
     source = options.section(ReadOptions)
     source.kind = "files"
     source.layout = layout
-    source.paths = paths
+    source.paths = {**(layouts.selectors() if "root" in paths else {}), **paths}
     return source
 
 

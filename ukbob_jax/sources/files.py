@@ -204,7 +204,7 @@ def list_subjects(
 
     Args:
         layout: a name of `volumes.layouts`.
-        paths: what that layout takes, such as images and labels, or root.
+        paths: what that layout takes, such as images and labels, or root and selectors; "": not given.
         splits: number of persons in each split, of those without a split of their own; the rest trains. All subjects of
             a person go the same way.
         seed: decides who goes where.
@@ -214,7 +214,7 @@ def list_subjects(
         FileError, MismatchError: as the layout.
     """
     options = ReadOptions(**settings)
-    cases = layouts.list_cases(layout, **paths)
+    cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
     owners = {case.subject: case.person or case.subject for case in cases if not case.split}
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
