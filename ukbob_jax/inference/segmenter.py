@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from flax import linen as nn
 
-from ukbob_jax import files
+from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
@@ -164,8 +164,8 @@ class Segmenter:
         unusual = plausibility.compare(image.affine, image.shape, self.card.training)
         if unusual and not options.accept_unusual:
             raise MismatchError(
-                f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the header; or segment it all the same "
-                "with accept_unusual=True (--accept-unusual, --config.predict.accept_unusual=True)."
+                f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the file; or segment it all the same "
+                f"with {advice.setting('accept_unusual', True)}."
             )
         x, grid = self.prepare(image)
         self.planner.check(x.shape, native.shape, len(views), method.adapts, window)
@@ -310,7 +310,7 @@ def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str) 
         return read_series(scan, series)
     if series:
         raise ConfigError(
-            f"{scan}: a series can be chosen in a folder of DICOM files only; leave --series out."
+            f"{scan}: a series can be chosen in a folder of DICOM files only; leave {advice.setting('series')} out."
         )
     return read_volume(scan, channels=True, nan=nan)
 

@@ -2,11 +2,12 @@
 
 import functools
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
 
-from ukbob_jax import cluster, processes, sources
+from ukbob_jax import advice, cluster, processes, sources
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.failures import FILE, Failure, Failures, failure
 from ukbob_jax.progress import track
@@ -24,9 +25,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         InputError: the source cannot be listed, no subject could be used, or the store cannot be written.
         SomeFailed: some subjects failed; `failures.jsonl` in the workdir says which and why.
     """
-    subjects = sources.list_subjects(config.source.to_dict())
+    with advice.fields("source", config.source):
+        subjects = sources.list_subjects(config.source.to_dict())
     workers = min(config.get("workers", 0) or processes.cores(), len(subjects))
-    write = functools.partial(write_one, store=config.store)
+    write = functools.partial(write_one, store=config.store, fields=tuple(config.source))
     if address := config.get("cluster", ""):
         done = cluster.each(write, subjects, address, workers)
     else:
@@ -38,22 +40,27 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     failures.conclude(len(subjects))
 
 
-def write_one(subject: sources.SubjectSource, store: str) -> Failure | None:
+def write_one(subject: sources.SubjectSource, store: str, fields: Collection[str] = ()) -> Failure | None:
     """Read, convert and write one subject, unless it is there; runs in a worker process.
 
+    Args:
+        subject: of the source.
+        store: folder.
+        fields: of `config.source`, which messages may name.
     Raises:
         ConfigError, FileError: a setting is wrong, or the store cannot be written: no other subject would fare better.
     """
-    stage = "checksum"
+    stage = "list" if isinstance(subject, sources.Unusable) else "checksum"
     try:
-        source = subject.checksum()
-        writer = StoreWriter(store)
-        if writer.has(subject.subject, source):
-            return None
-        stage = "read"
-        scan = subject.read()
-        stage = "convert"
-        values = subject.convert(scan)
+        with advice.fields("source", fields):
+            source = subject.checksum()
+            writer = StoreWriter(store)
+            if writer.has(subject.subject, source):
+                return None
+            stage = "read"
+            scan = subject.read()
+            stage = "convert"
+            values = subject.convert(scan)
         stage = "write"
         writer.write(subject.subject, source=source, split=subject.split, **values)
     except Exception as error:

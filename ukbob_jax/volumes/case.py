@@ -45,6 +45,7 @@ class Case(NamedTuple):
         split: "train", "val", "test", or "" where the layout does not say.
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         description: what the data set says about images and labels.
+        problem: why this subject cannot be used, as far as names tell, such as a label map that is missing; "": it can.
     """
 
     subject: str
@@ -53,6 +54,7 @@ class Case(NamedTuple):
     split: str = ""
     person: str = ""
     description: Description = Description()
+    problem: str = ""
 
 
 def stem(path: pathlib.Path) -> str:
