@@ -104,6 +104,19 @@ def described(folder, names_of):
     return Store.open(folder / "store")
 
 
+def test_a_contrast_that_only_validation_lacks_is_refused_before_the_first_step(tmp_path):
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 2)).astype(np.float32)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, split, contrasts in (("a", "train", ("t1", "t2")), ("b", "val", ("t1", "flair"))):
+            writer.write(
+                name, image, np.eye(4), {"auto": label_of(0)}, source=name, split=split, contrasts=contrasts
+            )
+    with pytest.raises(
+        ConfigError, match=r"config.data.contrasts: b has contrasts \['t1', 'flair'\], not \['t2'\]"
+    ):
+        opened(Store.open(tmp_path / "store"), tmp_path)
+
+
 CHANGES = {"model.out_channels": 0, "data.val_split": ""}
 
 

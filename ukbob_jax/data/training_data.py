@@ -59,6 +59,8 @@ class TrainingData:
         store = Store.open(config.store)
         subjects, held_out = splits.choose(config, store, workdir)
         contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]].contrasts)
+        for subject in (*subjects, *held_out):
+            store.rows[subject].channel_indices(contrasts, "config.data.contrasts")
         if not config.label:
             return cls(store, subjects, held_out, "", contrasts, {}, None, None, {})
         _check_label_set(store, subjects, config.label, "config.label")
