@@ -218,6 +218,20 @@ def test_bad_scan_is_listed_and_the_others_arrive(tmp_path, dataset, damage):
     assert not (tmp_path / "store/subjects/scan1").exists()
 
 
+def test_a_scan_without_labels_is_listed_and_the_others_arrive(tmp_path, dataset):
+    (dataset / "labels" / "scan1.nii.gz").unlink()
+    for kind in ("images", "labels"):
+        (dataset / kind / "._scan7.nii.gz").write_bytes(b"\0\5\x16\7")
+        (dataset / kind / ".DS_Store").write_bytes(b"Bud1")
+    with pytest.raises(
+        errors.SomeFailed, match=r"1 of 3 subjects failed.*scan1\.nii\.gz: it has no label map"
+    ):
+        ingest.run(folders(tmp_path / "store", dataset), str(tmp_path))
+    [row] = files.read_jsonl(tmp_path / "failures.jsonl")
+    assert row["subject"] == "scan1" and row["stage"] == "list"
+    assert Store.open(tmp_path / "store").subjects == ("scan0", "scan2")
+
+
 def test_mended_scan_arrives_and_the_list_of_failures_goes(tmp_path, dataset):
     good = tmp_path / "good.nii.gz"
     shutil.copy(dataset / "images" / "scan1.nii.gz", good)
