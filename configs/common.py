@@ -7,6 +7,7 @@ from ukbob_jax import options
 from ukbob_jax.inference.adaptation.options import OF_THE_NETWORK, Adaptation, BatchNorm, Tent
 from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.sources.files import ReadOptions
+from ukbob_jax.volumes import layouts
 
 
 def base() -> ml_collections.ConfigDict:
@@ -98,9 +99,7 @@ def base() -> ml_collections.ConfigDict:
     config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
-    config.regions = (
-        ""  # how tumours are numbered: "brats", "brats2024", "brats_ped", "brats_men_rt", "decathlon"
-    )
+    config.regions = ""  # "brats", "brats2024", "brats_ped", "brats_men_rt", "decathlon"; "dataset": its own
 
     config.loss = ml_collections.ConfigDict()
     config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's
@@ -201,11 +200,19 @@ def labelled_files(config: ml_collections.ConfigDict, layout: str, **paths: str)
 
 
 def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
-    """A source of files: where they are, and how they are read; sources/files.py says what each field means."""
+    """A source of files: where they are, and how they are read; sources/files.py says what each field means.
+
+    A layout's module in ukbob_jax/volumes/layouts says what its selectors mean; "": not given.
+    """
     source = options.section(ReadOptions)
     source.kind = "files"
     source.layout = layout
-    source.paths = paths
+    source.paths = {**(layouts.selectors() if "root" in paths else {}), **paths}
+    source.splits = {
+        "val": 0,
+        "test": 0,
+    }  # persons, of those the data set itself puts nowhere; the rest trains
+    source.seed = 0  # draws them
     return source
 
 

@@ -4,6 +4,7 @@
         --config.source.paths.images=IMAGES --config.source.paths.labels=LABELS       two folders, matched by name
     python -m ukbob_jax.main --config=configs/inspect.py:root --workdir=runs/look \
         --config.source.layout=bids --config.source.paths.root=DATASET                any other layout
+    ... --config.source.paths.desc=aseg        of several label maps of a BIDS image, this one; docs/ingestion.md
     python -m ukbob_jax.main --config=configs/inspect.py:ukb --workdir=runs/look --config.source.folder=ZIPS
     python -m ukbob_jax.main --config=configs/inspect.py:phantom --workdir=runs/look
 """

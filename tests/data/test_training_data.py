@@ -10,8 +10,10 @@ from tests.data.conftest import SHAPE, TRAIN, label_of
 from ukbob_jax import settings
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.regions import Regions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.case import Description
 
 
 def recipe(store, **changes):
@@ -102,6 +104,44 @@ def test_scans_unlike_the_others_are_told_when_training_starts(tmp_path):
         opened(Store.open(tmp_path / "store"), tmp_path)
 
 
+def described(folder, names_of):
+    """A store of three subjects whose label sets have these names: subject -> id -> name."""
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 1)).astype(np.float32)
+    label = label_of(1) % 4  # ids 1 and 3
+    label[:2] = 2
+    with StoreWriter(folder / "store") as writer:
+        for number, (name, names) in enumerate(names_of.items()):
+            about = Description(modality="MR", contrasts=("t1",), label_names={"auto": names})
+            writer.write(
+                name, image * (number + 1), np.eye(4), {"auto": label}, source=name, split="train", description=about
+            )  # fmt: skip
+    return Store.open(folder / "store")
+
+
+CHANGES = {"model.out_channels": 0, "data.val_split": ""}
+
+
+def test_names_of_the_data_sets_description_reach_the_card(tmp_path):
+    names = {0: "air", 1: "liver", 2: "spleen"}
+    data = opened(described(tmp_path, {"a": names, "b": names, "c": {}}), tmp_path, **CHANGES)
+    assert data.names == {0: "background", 1: "liver", 2: "spleen", 3: "class_3"}
+    assert data.appearance()["modality"] == ["MR"] and "units" not in data.appearance()
+    brightness = data.appearance()["intensity"]["t1"]
+    assert brightness["mean"] == pytest.approx(50, rel=0.05) and brightness["low"] < 50 < brightness["high"]
+    ours = opened(data.store, tmp_path, **{**CHANGES, "data.organs": ("liver",)})
+    assert ours.names == {0: "background", 1: "liver"}  # what a recipe names comes first
+
+
+def test_a_name_given_twice_is_told_apart_and_one_that_differs_between_subjects_is_refused(tmp_path):
+    twice = described(tmp_path / "twice", {"a": {1: "kidney", 2: "kidney"}})
+    assert list(opened(twice, tmp_path, **CHANGES).names.values()) == [
+        "background", "kidney_1", "kidney_2", "class_3",
+    ]  # fmt: skip
+    mixed = described(tmp_path / "mixed", {"a": {1: "liver"}, "b": {1: "spleen"}})
+    with pytest.raises(ConfigError, match="id 1 of 'auto' is 'liver' in a and 'spleen' in b"):
+        opened(mixed, tmp_path, **CHANGES)
+
+
 @pytest.mark.parametrize(
     "changes, named",
     [
@@ -132,3 +172,20 @@ def test_a_class_that_only_validation_holds_is_told(store, tmp_path, monkeypatch
     )
     with pytest.warns(UserWarning, match=r"only validation has \[9\]; no training subject does"):
         opened(store, tmp_path)
+
+
+def test_the_regions_that_a_data_set_defines_are_learnt(tmp_path):
+    regions = Regions(("whole", "core"), ((1, 2), (2,)), (1, 2), {})
+    said = Description(
+        label_names={"auto": {0: "background", 1: "rim", 2: "core"}}, regions={"auto": regions}
+    )
+    label = np.resize(np.arange(3, dtype=np.uint8), (8, 8, 8))
+    with StoreWriter(str(tmp_path / "store")) as writer:
+        for subject, split in (("a", "train"), ("b", "val")):
+            image = label[..., None].astype(np.int16)
+            writer.write(
+                subject, image, np.eye(4), {"auto": label}, source="x", split=split, description=said
+            )
+    data = opened(Store.open(tmp_path / "store"), tmp_path, regions="dataset", **{"model.out_channels": 0})
+    assert data.num_classes == 2 and data.regions is not None and data.regions.values == ((1, 2), (2,))
+    assert data.names == {0: "background", 1: "rim", 2: "core"}

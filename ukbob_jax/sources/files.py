@@ -14,7 +14,7 @@ from ukbob_jax.sources import steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts, plausibility
-from ukbob_jax.volumes.case import Case, is_scan
+from ukbob_jax.volumes.case import Case, Description, is_scan
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -190,9 +190,15 @@ class Files:
             "contrasts": self.settings.contrasts,
             "annotated": annotated(scan),
             "person": self.case.person,
-            "description": dataclasses.replace(said, label_names=self._label_names()),
+            "description": self._description(),
             "quality": {"doubts": doubts} if doubts else {},
         }
+
+    def _description(self) -> Description:
+        """What the data set says, of the ids that are stored."""
+        said = dataclasses.replace(self.case.description, label_names=self._label_names())
+        renumbered = self.settings.label_table or self.settings.label_map
+        return dataclasses.replace(said, regions={}) if renumbered else said
 
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
         """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""
@@ -213,7 +219,7 @@ def list_subjects(
 
     Args:
         layout: a name of `volumes.layouts`.
-        paths: what that layout takes, such as images and labels, or root.
+        paths: what that layout takes, such as images and labels, or root and selectors; "": not given.
         splits: number of persons in each split, of those without a split of their own; the rest trains. All subjects of
             a person go the same way.
         seed: decides who goes where.
@@ -223,7 +229,7 @@ def list_subjects(
         FileError, MismatchError: as the layout.
     """
     options = ReadOptions(**settings)
-    cases = layouts.list_cases(layout, **paths)
+    cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
     owners = {case.subject: case.person or case.subject for case in cases if not case.split}
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)

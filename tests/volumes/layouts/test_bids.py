@@ -47,3 +47,105 @@ def test_a_bids_folder_that_does_not_match_is_refused(tmp_path):
     touch(tmp_path, *[f"derivatives/m/sub-1/anat/sub-1{s}_dseg.nii.gz" for s in ("", "_desc-b")])
     with pytest.raises(MismatchError, match="two files for m"):
         layouts.list_cases("bids", tmp_path)
+
+
+def fmriprep(root):
+    """Two people with what fMRIPrep leaves beside one T1w."""
+    for key in ("sub-1", "sub-2"):
+        touch(root, f"{key}/anat/{key}_T1w.nii.gz")
+        for middle in ("", "_desc-aseg", "_desc-aparcaseg", "_space-MNI152NLin2009cAsym_res-2"):
+            touch(root, f"derivatives/fmriprep/{key}/anat/{key}{middle}_dseg.nii.gz")
+    tables = {"desc-aseg_dseg.tsv": "index\tname\tcolor\n0\tUnknown\t#000000\n2\tLeft WM\t#ffffff\n"}
+    tables["sub-2/anat/sub-2_desc-aseg_dseg.tsv"] = "name\tindex\nnearer\t2\n"
+    for name, text in tables.items():
+        (root / "derivatives" / "fmriprep" / name).write_text(text)
+    return root
+
+
+def labels(root, **selectors) -> list[str]:
+    return [
+        path.name for case in layouts.list_cases("bids", root, **selectors) for path in case.labels.values()
+    ]
+
+
+def test_several_label_maps_of_one_image_are_listed_with_what_would_choose(tmp_path):
+    fmriprep(tmp_path)
+    with pytest.raises(
+        MismatchError, match=r"desc-aseg_dseg.*\. Choose with config\.source\.paths\.desc="
+    ) as caught:
+        labels(tmp_path)
+    assert "MNI" not in str(caught.value) and "aparcaseg or aseg or none." in str(caught.value)
+    assert labels(tmp_path, desc="aseg") == ["sub-1_desc-aseg_dseg.nii.gz", "sub-2_desc-aseg_dseg.nii.gz"]
+    with pytest.warns(UserWarning, match="2 label maps in another space .* sub-1_space-MNI"):
+        assert labels(tmp_path, desc="none") == ["sub-1_dseg.nii.gz", "sub-2_dseg.nii.gz"]
+    assert labels(tmp_path, space="MNI152NLin2009cAsym", res="2")[0].startswith("sub-1_space-MNI")
+    with pytest.raises(FileError, match=r"no image has a \*_dseg with desc=asge"):
+        labels(tmp_path, desc="asge")
+    with pytest.raises(FileError, match="no folder 'spm'; there is fmriprep"):
+        labels(tmp_path, pipeline="spm")
+
+
+def test_names_come_from_the_nearest_table_that_applies(tmp_path):
+    found = layouts.list_cases("bids", fmriprep(tmp_path), desc="aseg")
+    names = [case.description.label_names["fmriprep"] for case in found]
+    assert names == [{0: "Unknown", 2: "Left WM"}, {2: "nearer"}]
+    assert layouts.list_cases("bids", tmp_path, desc="aparcaseg")[0].description.label_names == {}
+    (tmp_path / "derivatives" / "fmriprep" / "desc-aseg_dseg.tsv").write_text("id,name\n")
+    (tmp_path / "derivatives" / "fmriprep" / "sub-2" / "anat" / "sub-2_desc-aseg_dseg.tsv").write_text(
+        "index\tname\n1\n"
+    )
+    with pytest.warns(UserWarning, match=r"aseg_dseg\.tsv: expected a table .* It is left out"):
+        assert layouts.list_cases("bids", tmp_path, desc="aseg")[1].description.label_names == {}
+
+
+def test_sidecars_say_modality_and_units_by_inheritance(tmp_path):
+    touch(tmp_path, *[f"sub-{n}/anat/sub-{n}_acq-a_T1w.nii.gz" for n in (1, 2)])
+    (tmp_path / "T1w.json").write_text('{"Modality": "MR", "Units": "arbitrary", "PatientName": "X"}')
+    (tmp_path / "acq-b_T1w.json").write_text('{"Modality": "PT"}')
+    (tmp_path / "sub-2" / "anat" / "sub-2_acq-a_T1w.json").write_text('{"Modality": "CT", "Units": "s"}')
+    found = [case.description for case in layouts.list_cases("bids", tmp_path)]
+    assert [(said.modality, said.units) for said in found] == [("MR", "arbitrary"), ("CT", "")]
+    assert "X" not in str(found)
+
+
+def test_label_maps_beside_the_images_and_in_their_space_are_taken(tmp_path):
+    for space in ("", "_space-MNI"):
+        touch(tmp_path, *[f"sub-1/anat/sub-1{space}_desc-{end}.nii.gz" for end in ("preproc_T1w", "b_dseg")])
+    found = {
+        case.subject: case for case in layouts.list_cases("bids", tmp_path, contrasts="desc-preproc_T1w")
+    }
+    assert found["sub-1"].labels["manual"].name == "sub-1_desc-b_dseg.nii.gz"
+    assert found["sub-1_space-MNI"].labels["manual"].name == "sub-1_space-MNI_desc-b_dseg.nii.gz"
+
+
+def test_session_run_suffix_and_label_choose(tmp_path):
+    for key in (
+        "sub-1/ses-a/anat/sub-1_ses-a_run-1",
+        "sub-1/ses-a/anat/sub-1_ses-a_run-2",
+        "sub-1/ses-b/anat/sub-1_ses-b",
+    ):
+        touch(
+            tmp_path,
+            f"{key}_T2w.nii.gz",
+            *[f"derivatives/m/{key}_T2w_label-{n}_mask.nii.gz" for n in ("SC", "GM")],
+        )
+    of_t2 = {"contrasts": "T2w", "suffix": "mask", "label": "GM"}
+    assert labels(tmp_path, **of_t2, session="a", run="2") == ["sub-1_ses-a_run-2_T2w_label-GM_mask.nii.gz"]
+    assert labels(tmp_path, **of_t2, run="none") == ["sub-1_ses-b_T2w_label-GM_mask.nii.gz"]
+    assert len(labels(tmp_path, **of_t2)) == 3
+    with pytest.raises(FileError, match="of the session and run asked for"):
+        labels(tmp_path, **of_t2, session="c")
+
+
+def test_a_label_map_that_may_be_of_several_images_is_left_out(tmp_path):
+    touch(
+        tmp_path,
+        *[f"sub-1/anat/sub-1_run-{n}_T1w.nii.gz" for n in (1, 2)],
+        "derivatives/m/sub-1/anat/sub-1_dseg.nii.gz",
+    )
+    with pytest.warns(
+        UserWarning, match="1 label maps could belong to several images and are left out: sub-1_dseg"
+    ):
+        assert labels(tmp_path) == []
+    (tmp_path / "sub-1" / "anat" / "sub-1_run-2_T1w.nii.gz").unlink()
+    assert labels(tmp_path) == ["sub-1_dseg.nii.gz"]

@@ -18,6 +18,13 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def selectors() -> dict[str, str]:
+    """What the layouts take beside where they lie, such as the entities of BIDS, and "" for each: not given."""
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names()]
+    found = [p for module in modules for p in inspect.signature(module.list_cases).parameters.values()]
+    return {p.name: "" for p in found if p.kind is p.KEYWORD_ONLY}
+
+
 def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
     """The subjects of a dataset, sorted by split as the layout lists them and then by name.
 

@@ -1,57 +1,269 @@
-"""BIDS: sub-01[/ses-1]/anat/sub-01_ses-1_T1w.nii.gz, label maps as *_dseg under derivatives/PIPELINE/."""
+"""BIDS: sub-01[/ses-1]/anat/sub-01_ses-1_T1w.nii.gz, label maps as *_dseg under derivatives/PIPELINE/.
+
+Label maps may also lie beside the images, as in a data set of derivatives. Where an image has several, entities choose.
+"""
 
 import os
 import pathlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.case import Case, listed, scans, stem, unique
+from ukbob_jax.volumes.bids_files import MODALITIES, UNITS, Name, Sidecars, parse
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, is_scan, listed, stem
+
+DATATYPES = ("anat", "ct", "dwi", "func", "perf", "pet")
+OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
+DERIVED = {*OF_LABELS, "den", "hemi", "atlas", "from", "to", "mode"}  # entities that a derivative adds
+NATIVE = ("", "orig")  # `space` of a label map that lies on its image, as does the image's own suffix
+NONE = "none"  # selects files without the entity
 
 
-def list_cases(root: str | os.PathLike, *, contrasts: Sequence[str] = ("T1w",)) -> list[Case]:
+class _File(NamedTuple):
+    path: pathlib.Path
+    name: Name
+    folder: str  # below the root of its data set, such as sub-01/ses-1/anat
+
+
+class _Image(NamedTuple):
+    subject: str
+    folder: str
+    entities: Mapping[str, str]  # of all channels
+    files: dict[str, _File]  # contrast -> file
+
+
+def list_cases(
+    root: str | os.PathLike,
+    *,
+    contrasts: str | Sequence[str] = ("T1w",),
+    suffix: str = "dseg",
+    pipeline: str = "",
+    session: str = "",
+    run: str = "",
+    desc: str = "",
+    space: str = "",
+    res: str = "",
+    seg: str = "",
+    label: str = "",
+) -> list[Case]:
     """One case per subject, session and run that has all contrasts; label sets are named after their pipeline.
+
+    Names of ids come from the `_dseg.tsv` that applies, modality and units from JSON sidecars. A label map in another
+    space than its image is left out with a warning.
 
     Args:
         root: the dataset's folder.
-        contrasts: ends of the image names in channel order, such as ("acq-water_T1w", "acq-fat_T1w").
+        contrasts: ends of the image names in channel order, such as ("acq-water_T1w", "acq-fat_T1w") or
+            "acq-water_T1w,acq-fat_T1w".
+        suffix: last part of the names of label maps, such as "dseg" or "mask".
+        pipeline: folder below `derivatives` whose label maps are taken; "": of every one.
+        session: take the images of this session only; "none": those without a session.
+        run: likewise.
+        desc: take label maps with this entity only; "none": without it. "": any, if one is left.
+        space: likewise; "": on the image itself.
+        res, seg, label: as `desc`.
     Raises:
         FileError: no such folder.
-        EmptyError: no image of these contrasts.
-        MismatchError: a contrast is missing, two sessions have files of one name, or a pipeline has two label maps for
-            one image.
+        EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
+        MismatchError: a contrast is missing, two images have one name, or several label maps remain for an image.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder.")
-    found: dict[pathlib.Path, dict[str, pathlib.Path]] = {}  # folder/subject key -> contrast -> file
-    for folder in sorted({*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")}):
-        for name, path in scans(folder).items():
-            for contrast in contrasts:
-                if name.endswith(f"_{contrast}"):
-                    found.setdefault(folder / name[: -len(contrast) - 1], {})[contrast] = path
+    wanted = {"ses": session, "run": run}
+    contrasts = contrasts.split(",") if isinstance(contrasts, str) else contrasts
+    present = _files(root, root)
+    images = _images(root, [file for file in present if _selected(file.name, wanted)], contrasts)
+    chosen = {"desc": desc, "space": space, "res": res, "seg": seg, "label": label}
+    labels: list[dict[str, pathlib.Path]] = [{} for _ in images]
+    for set_name, files in _label_sets(root, present, suffix, pipeline).items():
+        found = _owned(root, set_name, files, images)
+        for n, path in enumerate(_choose(root, set_name, found, images, chosen)):
+            if path:
+                labels[n][set_name] = path
+    if any(chosen.values()) and not any(labels):
+        asked = ", ".join(f"{key}={value}" for key, value in chosen.items() if value)
+        raise EmptyError(f"{root}: no image has a *_{suffix} with {asked}. Choose other config.source.paths.")
+    sidecars = Sidecars(root)
+    return [_case(image, labels[n], contrasts, sidecars) for n, image in enumerate(images)]
+
+
+def _files(root: pathlib.Path, top: pathlib.Path) -> list[_File]:
+    """The scans of all subjects below `root`, sorted; `top` is the data set's folder, for which nothing is special."""
+    folders = [f for kind in DATATYPES for g in ("sub-*", "sub-*/ses-*") for f in root.glob(f"{g}/{kind}")]
+    return [
+        _File(path, parse(stem(path)), folder.relative_to(root).as_posix())
+        for folder in sorted(folders)
+        for path in sorted(folder.iterdir())
+        if is_scan(path)
+    ]
+
+
+def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) -> list[_Image]:
+    """Images that have all contrasts, under the name that is left without the contrast."""
+    asked = {contrast: parse(contrast) for contrast in contrasts}
+    found: dict[tuple[str, str], _Image] = {}
+    for file in present:
+        fits = [c for c, name in asked.items() if _is_contrast(file.name, name)]
+        if fits:
+            contrast = max(fits, key=lambda c: len(asked[c].entities))  # the one that says most
+            rest = {k: v for k, v in file.name.entities.items() if k not in asked[contrast].entities}
+            subject = "_".join(f"{key}-{value}" for key, value in rest.items())
+            image = found.setdefault((file.folder, subject), _Image(subject, file.folder, rest, {}))
+            if contrast in image.files:
+                twice = f"{image.files[contrast].path.name} and {file.path.name}"
+                raise MismatchError(f"{file.path.parent}: two files for {subject}: {twice}; keep one.")
+            image.files[contrast] = file
     if not found:
-        raise EmptyError(f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}.")
-    if lacking := [key.name for key, images in found.items() if len(images) < len(contrasts)]:
+        raise EmptyError(
+            f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
+            "Name others with config.source.paths.contrasts, such as T2w."
+        )
+    if lacking := [image.subject for image in found.values() if len(image.files) < len(contrasts)]:
         raise MismatchError(f"{root}: not all of {', '.join(contrasts)} for {listed(lacking)}.")
-    names = [key.name for key in found]
+    names = [image.subject for image in found.values()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MismatchError(
             f"{root}: in more than one folder: {listed(twice)}. Put the session into the name."
         )
-    labels = _labels(root, list(found))
-    return [
-        Case(key.name, tuple(images[c] for c in contrasts), labels[key], person=key.name.split("_")[0])
-        for key, images in found.items()
-    ]
+    return list(found.values())
 
 
-def _labels(root: pathlib.Path, keys: list[pathlib.Path]) -> dict[pathlib.Path, dict[str, pathlib.Path]]:
-    """Label maps of each image: pipeline to file. A map belongs to the longest image key that starts its name."""
-    named: dict[pathlib.Path, list[tuple[str, pathlib.Path]]] = {key: [] for key in keys}
-    for path in sorted((root / "derivatives").glob("*/sub-*/**/*_dseg.nii*")):
-        pipeline = path.relative_to(root / "derivatives").parts[0]
-        folder = root / path.parent.relative_to(root / "derivatives" / pipeline)
-        owners = [k for k in keys if k.parent == folder and stem(path).startswith(f"{k.name}_")]
-        if owners:
-            named[max(owners, key=lambda key: len(key.name))].append((pipeline, path))
-    return {key: unique(pairs, key) for key, pairs in named.items()}
+def _is_contrast(name: Name, asked: Name) -> bool:
+    same = name.suffix == asked.suffix and not name.words
+    return same and asked.entities.items() <= name.entities.items()
+
+
+def _selected(name: Name, wanted: Mapping[str, str]) -> bool:
+    """Whether a name has the entities asked for; "" asks for nothing, "none" for their absence."""
+    return all(
+        not value or name.entities.get(key, NONE) == value.removeprefix(f"{key}-")
+        for key, value in wanted.items()
+    )
+
+
+def _label_sets(
+    root: pathlib.Path, present: list[_File], suffix: str, pipeline: str
+) -> dict[str, list[_File]]:
+    """Label maps by label set: a pipeline's folder, or those beside the images."""
+    folders = sorted(path for path in root.glob("derivatives/*") if path.is_dir())
+    if pipeline and pipeline not in [path.name for path in folders]:
+        there = listed([path.name for path in folders]) or "nothing"
+        raise FileError(f"{root}/derivatives: no folder {pipeline!r}; there is {there}.")
+    sets = {path.name: _files(path, root) for path in folders if pipeline in ("", path.name)}
+    if not pipeline:
+        sets.setdefault(LABEL_SET, []).extend(present)
+    return {name: [f for f in files if f.name.suffix == suffix] for name, files in sets.items()}
+
+
+def _owned(root: pathlib.Path, set_name: str, files: list[_File], images: list[_Image]) -> list[list[_File]]:
+    """Of each image the label maps that name it: with all its entities, or with fewer where no other is meant."""
+    found: list[list[_File]] = [[] for _ in images]
+    of_folder: dict[str, list[int]] = {}
+    for n, image in enumerate(images):
+        of_folder.setdefault(image.folder, []).append(n)
+    lost = []
+    for file in files:
+        own = {key: value for key, value in file.name.entities.items() if key not in DERIVED}
+        owners = [n for n in of_folder.get(file.folder, []) if _names(file.name, own, images[n])]
+        most = max((len(own.items() & images[n].entities.items()) for n in owners), default=0)
+        owners = [n for n in owners if len(own.items() & images[n].entities.items()) == most]
+        exact = [
+            n for n in owners if len(_identity(images[n])) == len(own.items() & images[n].entities.items())
+        ]
+        owners = exact or owners
+        owners = [n for n in owners if _is_native(file.name, images[n])] or owners
+        if len(owners) == 1:
+            found[owners[0]].append(file)
+        elif owners:
+            lost.append(file.path.name)
+    if lost:
+        warnings.warn(
+            f"{root}: {set_name}: {len(lost)} label maps could belong to several images and are left out: "
+            f"{listed(lost)}. Put the images' entities into their names.",
+            stacklevel=4,
+        )
+    return found
+
+
+def _identity(image: _Image) -> dict[str, str]:
+    return {key: value for key, value in image.entities.items() if key not in DERIVED}
+
+
+def _names(name: Name, own: Mapping[str, str], image: _Image) -> bool:
+    """Whether a label map's own entities and words are all those of one channel of the image."""
+    return any(
+        own.items() <= file.name.entities.items() and {*name.words} <= {file.name.suffix}
+        for file in image.files.values()
+    )
+
+
+def _choose(
+    root: pathlib.Path,
+    set_name: str,
+    found: list[list[_File]],
+    images: list[_Image],
+    chosen: Mapping[str, str],
+) -> list[pathlib.Path | None]:
+    """Of each image its label map, or None.
+
+    Raises:
+        MismatchError: several are left; the message says which entity would choose.
+    """
+    kept = [[file for file in files if _selected(file.name, chosen)] for files in found]
+    elsewhere = []
+    if not chosen["space"]:
+        elsewhere = [f for files, image in zip(kept, images) for f in files if not _is_native(f.name, image)]
+        kept = [[f for f in files if _is_native(f.name, image)] for files, image in zip(kept, images)]
+    for files in kept:
+        if len(files) > 1:
+            raise MismatchError(_several(root, set_name, files))
+    if elsewhere:
+        spaces = sorted({file.name.entities["space"] for file in elsewhere if "space" in file.name.entities})
+        warnings.warn(
+            f"{root}: {set_name}: {len(elsewhere)} label maps in another space than their image are left out: "
+            f"{listed([file.path.name for file in elsewhere])} (space {listed(spaces) or 'of the scanner'}).",
+            stacklevel=4,
+        )
+    return [files[0].path if files else None for files in kept]
+
+
+def _is_native(name: Name, image: _Image) -> bool:
+    """Whether a label map says the same of its space as the image; `space-T1w` is that of a T1w image."""
+    suffixes = {file.name.suffix for file in image.files.values()}
+    of_image = {file.name.entities.get("space", "") for file in image.files.values()}
+    space = name.entities.get("space", "")
+    return space in of_image or (of_image <= {*NATIVE} and space in {*NATIVE, *suffixes})
+
+
+def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
+    """One line: the candidates, and the selectors that would leave one."""
+    fields = []
+    for key in OF_LABELS:
+        values = [file.name.entities.get(key, NONE) for file in files]
+        if len({*values}) > 1:
+            fields.append(f"config.source.paths.{key}={' or '.join(dict.fromkeys(values))}")
+    advice = f"Choose with {', '.join(fields)}" if fields else "Keep one"
+    names = ", ".join(file.path.name for file in files)
+    return f"{root}: two files for {set_name} of one image, or more: {names}. {advice}."
+
+
+def _case(
+    image: _Image, labels: dict[str, pathlib.Path], contrasts: Sequence[str], sidecars: Sidecars
+) -> Case:
+    paths = tuple(image.files[contrast].path for contrast in contrasts)
+    said = [sidecars.fields(path) for path in paths]
+    names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
+    description = Description(
+        modality=_agreed([MODALITIES.get(str(fields.get("Modality", "")).upper(), "") for fields in said]),
+        units=_agreed([UNITS.get(str(fields.get("Units", "")).lower(), "") for fields in said]),
+        label_names=names,
+    )
+    person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
+    return Case(image.subject, paths, labels, person=person, description=description)
+
+
+def _agreed(values: list[str]) -> str:
+    """What all channels say; "" where they say nothing or differ."""
+    return values[0] if len({*values}) == 1 else ""

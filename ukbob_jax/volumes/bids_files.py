@@ -1,0 +1,132 @@
+"""File names of BIDS, and the tables and sidecars that apply to a file by the inheritance principle.
+
+BIDS specification 1.10: a name is `sub-01_ses-1_desc-aseg_dseg.nii.gz`, entities (key and value) and a suffix. A `.json`
+or `.tsv` applies to the files of its own suffix whose entities include its own, in its folder and below it.
+"""
+
+import csv
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ukbob_jax import files
+from ukbob_jax.errors import FileError
+from ukbob_jax.volumes.case import stem
+
+MODALITIES = {
+    "MR": "MR",
+    "MRI": "MR",
+    "CT": "CT",
+    "PT": "PT",
+    "PET": "PT",
+}  # as sidecars spell it -> DICOM's name
+UNITS = {
+    "hu": "HU",
+    "hounsfield unit": "HU",
+    "hounsfield units": "HU",
+    "suv": "SUV",
+    "arbitrary": "arbitrary",
+}
+
+
+class Name(NamedTuple):
+    """A file's name, taken apart.
+
+    Attributes:
+        entities: key to value, in their order.
+        words: parts without a value, such as the "T1w" of `sub-01_T1w_label-SC_seg`.
+        suffix: the last part.
+    """
+
+    entities: Mapping[str, str]
+    words: tuple[str, ...]
+    suffix: str
+
+
+def parse(name: str) -> Name:
+    """Take a name without its ending apart."""
+    *parts, suffix = name.split("_")
+    pairs = [part.partition("-") for part in parts]
+    entities = {key: value for key, dash, value in pairs if dash}
+    return Name(entities, tuple(key for key, dash, _ in pairs if not dash), suffix)
+
+
+class Sidecars:
+    """Tables and JSON files of one data set; each folder is listed once."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        """`root` is the data set's folder, where inheritance ends."""
+        self._root = root
+        self._listed: dict[tuple[pathlib.Path, str], list[tuple[pathlib.Path, Name]]] = {}
+        self._content: dict[pathlib.Path, dict[Any, Any]] = {}
+
+    def names(self, path: pathlib.Path) -> dict[int, str]:
+        """Label id to name from the nearest table that applies to a label map; empty without one."""
+        table = next(self._inherited(path, ".tsv"), None)
+        return self._read(table, read_names) if table else {}
+
+    def fields(self, path: pathlib.Path) -> dict[str, Any]:
+        """What JSON sidecars say of an image; a nearer one overrules those above it."""
+        found: dict[str, Any] = {}
+        for sidecar in self._inherited(path, ".json"):
+            found = {**self._read(sidecar, read_fields), **found}
+        return found
+
+    def _read(self, path: pathlib.Path, read: Callable[[pathlib.Path], dict[Any, Any]]) -> dict[Any, Any]:
+        """What `read` makes of a file, once; a broken one costs its content, not the subjects it speaks of."""
+        if path not in self._content:
+            try:
+                self._content[path] = read(path)
+            except FileError as error:
+                warnings.warn(f"{error} It is left out.", stacklevel=5)
+                self._content[path] = {}
+        return self._content[path]
+
+    def _inherited(self, path: pathlib.Path, ending: str) -> Iterator[pathlib.Path]:
+        """Files that apply to `path`, the nearest first."""
+        own = parse(stem(path))
+        for folder in path.parents:
+            applies = [
+                (len(name.entities), sidecar)
+                for sidecar, name in self._list(folder, ending)
+                if name.suffix == own.suffix and name.entities.items() <= own.entities.items()
+            ]
+            yield from (sidecar for _, sidecar in sorted(applies, reverse=True))
+            if folder == self._root:
+                return
+
+    def _list(self, folder: pathlib.Path, ending: str) -> list[tuple[pathlib.Path, Name]]:
+        if (folder, ending) not in self._listed:
+            found = sorted(folder.glob(f"*{ending}"))
+            self._listed[folder, ending] = [(p, parse(p.stem)) for p in found if not p.name.startswith(".")]
+        return self._listed[folder, ending]
+
+
+def read_fields(path: pathlib.Path) -> dict[str, Any]:
+    """What a JSON sidecar says.
+
+    Raises:
+        FileError: not JSON, or no JSON object.
+    """
+    fields = files.read_json(path)
+    if not isinstance(fields, dict):
+        raise FileError(f"{path}: {type(fields).__name__}; a sidecar is a JSON object. Repair it.")
+    return fields
+
+
+def read_names(path: pathlib.Path) -> dict[int, str]:
+    """Label id to name from a table with the columns `index` and `name`, separated by tabs.
+
+    Raises:
+        FileError: unreadable, without these columns, or with an index that is no whole number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return {int(row["index"]): row["name"].strip() for row in csv.DictReader(file, delimiter="\t")}
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileError(
+            f"{path}: expected a table with the columns index (whole numbers) and name, separated by tabs."
+        ) from error
