@@ -90,3 +90,42 @@ def test_a_series_is_of_dicom_files_only(folder):
     for words in ((folder / "i",), (folder / "i" / "a.nii.gz",), (folder / "i", "--layout", "folders")):
         with pytest.raises(ConfigError, match="--series goes with a folder of DICOM files"):
             check.scans(parse(*words, "--series", "1.2.3"))
+
+
+def test_one_scan_without_labels_does_not_stop_the_others(folder, capsys):
+    (folder / "l" / "b.nii.gz").unlink()
+    (folder / "i" / "._a.nii.gz").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(SomeFailed, match="1 of 2 scans cannot be used"):
+        check.run(parse(folder / "i", "--labels", folder / "l"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("ok   a: ") and second.startswith("BAD  b: ") and "no label map" in second
+
+
+def organ_masks(root):
+    """Two subjects, one organ each."""
+    for name in ("s1", "s2"):
+        image = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+        for path, array in (
+            ("mri.nii.gz", image),
+            ("segmentations/liver.nii.gz", (image > 9).astype(np.uint8)),
+        ):
+            write_volume(root / name / path, Volume(array, np.diag([2.0, 2.0, 2.0, 1.0])))
+    return root
+
+
+def test_folders_of_masks_are_read_by_the_names_of_the_organs(tmp_path, capsys):
+    words = ("--layout", "organ_masks", "--label-map", "totalsegmentator_mr")
+    check.run(parse(organ_masks(tmp_path), *words))
+    assert [line[:8] for line in capsys.readouterr().out.splitlines()] == ["ok   s1:", "ok   s2:"]
+
+
+def test_odd_scans_of_a_set_are_told_at_the_end(tmp_path, capsys):
+    for name, spacing in (("a", 2.0), ("b", 2.0), ("c", 0.2), ("d", 2.0)):
+        array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        write_volume(tmp_path / f"{name}.nii.gz", Volume(array, np.diag([spacing, spacing, spacing, 1.0])))
+    check.run(parse(tmp_path))
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == (
+        "     warning: 1 of 4 scans (c): voxels of 0.2 x 0.2 x 0.2 mm, the median of the set is 2 x 2 x 2 mm. "
+        "Check the unit and the header."
+    )

@@ -87,7 +87,21 @@ def test_extremes_and_heavy_tails_are_those_of_the_training_subjects(tmp_path):
     assert data.extremes() == {
         "spacing_mm": [[1, 2, 3], [2, 2, 4]],
         "extent_mm": [[SHAPE[0], 2 * SHAPE[1], 3 * SHAPE[2]], [2 * SHAPE[0], 2 * SHAPE[1], 4 * SHAPE[2]]],
+        "hu": [False, False],
     }
+
+
+def test_scans_unlike_the_others_are_told_when_training_starts(tmp_path):
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 1)).astype(np.float32)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, spacing in (("a", 2.0), ("b", 2.0), ("c", 0.2), ("d", 9.0)):
+            affine = np.diag([spacing, spacing, spacing, 1.0])
+            split = "val" if name == "d" else "train"
+            writer.write(
+                name, image, affine, {"auto": label_of(0)}, source=name, split=split, contrasts=("t2",)
+            )
+    with pytest.warns(UserWarning, match=r"store: 1 of 3 scans \(c\): voxels of 0.2 x 0.2 x 0.2 mm"):
+        opened(Store.open(tmp_path / "store"), tmp_path)
 
 
 def described(folder, names_of):

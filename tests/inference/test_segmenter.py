@@ -271,6 +271,15 @@ def test_a_scan_unlike_those_of_training_is_refused_unless_accepted(segmenter, a
     np.testing.assert_array_equal(accepted.volume.array, plain.volume.array)
 
 
+def test_ct_without_its_rescale_is_refused_by_a_network_of_hu_unless_accepted(segmenter):
+    known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training={"hu": [True]}))
+    stored = dataclasses.replace(scan(), array=np.where(scan().array > 0, 1040, 24).astype(np.int16))
+    with pytest.raises(MismatchError, match=r"it looks like HU \+ 1024.*accept_unusual=True"):
+        known.predict(stored)
+    assert "HU + 1024" in known.predict(stored, accept_unusual=True).report["unusual"][0]
+    assert "unusual" not in segmenter.predict(stored).report
+
+
 def test_crops_and_other_scanners_are_not_unusual(segmenter):
     known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training=TRAINED))
     for affine in (np.diag([1.0, 1, 1.5, 1]), np.diag([4.0, 4, 9, 1]), np.diag([-2.0, 2, 3, 1])):

@@ -15,7 +15,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.regions import DATA_SET, Regions, brats, of_data_set
 from ukbob_jax.store.reader import Store
-from ukbob_jax.volumes import intensity, plausibility
+from ukbob_jax.volumes import intensity, plausibility, sets
 
 SAME_SPACING = 0.01  # fraction by which spacings may differ and count as one
 SUBJECTS_COUNTED = 32  # label maps whose voxels `class_frequencies` counts
@@ -61,6 +61,8 @@ class TrainingData:
         contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]].contrasts)
         for subject in (*subjects, *held_out):
             store.rows[subject].channel_indices(contrasts, "config.data.contrasts")
+        for told in sets.remarks((store.rows[subject] for subject in subjects), data.normalize):
+            warnings.warn(f"{config.store}: {told}", stacklevel=2)
         if not config.label:
             return cls(store, subjects, held_out, "", contrasts, {}, None, None, {})
         _check_label_set(store, subjects, config.label, "config.label")
@@ -113,10 +115,18 @@ class TrainingData:
         median = np.median(spacings, axis=0)
         return median.tolist() if np.all(np.abs(spacings - median) <= SAME_SPACING * median) else None
 
-    def extremes(self) -> dict[str, list[list[float]]]:
+    def extremes(self) -> dict[str, list]:
         """Return the ranges of the subjects' spacings and fields of view, see `plausibility.describe_training`."""
-        shapes = np.array([self.store.rows[subject].shape for subject in self.subjects])
-        return plausibility.describe_training(self._spacings(), shapes)
+        rows = [self.store.rows[subject] for subject in self.subjects]
+        shapes = np.array([row.shape for row in rows])
+        lows = [
+            [row.intensity["low"][c] for c in row.channel_indices(self.contrasts)]
+            for row in rows
+            if "low" in row.intensity
+        ]
+        return plausibility.describe_training(
+            self._spacings(), shapes, np.array(lows) if len(lows) == len(rows) else None
+        )
 
     def appearance(self) -> dict[str, Any]:
         """Return what the training images are and how bright, JSON values; what no row says is left out.

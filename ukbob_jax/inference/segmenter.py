@@ -161,7 +161,10 @@ class Segmenter:
         method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(sources, options.nan, options.series)
-        unusual = plausibility.compare(image.affine, image.shape, self.card.training)
+        unusual = [
+            *plausibility.compare(image.affine, image.shape, self.card.training),
+            *plausibility.compare_values(image.array, self.card.training, self.card.normalize),
+        ]
         if unusual and not options.accept_unusual:
             raise MismatchError(
                 f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the file; or segment it all the same "

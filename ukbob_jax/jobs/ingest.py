@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -11,13 +12,16 @@ from ukbob_jax import advice, cluster, processes, sources
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.failures import FILE, Failure, Failures, failure
 from ukbob_jax.progress import track
+from ukbob_jax.store import reader
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes import sets
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Write every subject of the source that the store does not have yet; one that fails does not stop the others.
 
-    Subjects whose source and settings are unchanged are passed over, so the same command resumes. `config.cluster`
+    Subjects whose source and settings are unchanged are passed over, so the same command resumes. What is doubtful of
+    scans, or unlike the others of the store, is told at the end; see `volumes.sets`. `config.cluster`
     says who works: processes of this machine (""), or dask: "local" or a scheduler's address (docs/ingestion.md).
 
     Raises:
@@ -37,6 +41,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     with StoreWriter(config.store):
         outcomes = track(done, "ingest", total=len(subjects))
         failures.rows += [row for subject, outcome in outcomes if (row := failure_of(subject, outcome))]
+    if len(failures) < len(subjects):
+        for told in sets.remarks(reader.Store.open(config.store).rows.values()):
+            warnings.warn(f"{config.store}: {told}", stacklevel=2)
     failures.conclude(len(subjects))
 
 

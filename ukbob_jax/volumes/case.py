@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -76,14 +77,27 @@ def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         EmptyError: no scan in it.
         MismatchError: the same stem with two endings.
     """
+    return unique(((name, path) for name, paths in grouped(folder).items() for path in paths), folder)
+
+
+def grouped(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """As `scans`, with all files of a stem: usually one.
+
+    Raises:
+        FileError: no such folder.
+        EmptyError: no scan in it.
+    """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder.")
-    paths = [path for path in sorted(folder.iterdir()) if is_scan(path)]
-    if not paths:
+    found: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_scan(path):
+            found.setdefault(stem(path), []).append(path)
+    if not found:
         raise EmptyError(
             f"{folder}: no .nii or .nii.gz file in this folder, nor .nrrd, .mha or .mgz. Name the folder that holds them."
         )
-    return unique(((stem(path), path) for path in paths), folder)
+    return found
 
 
 def unique(named: Iterable[tuple[str, pathlib.Path]], where: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -111,6 +125,15 @@ def check_present(paths: Sequence[pathlib.Path], where: pathlib.Path) -> None:
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileError(f"{where}: {len(missing)} of {len(paths)} files are missing: {listed(missing)}.")
+
+
+def tell_unused(labels: Sequence[pathlib.Path], where: pathlib.Path | str) -> None:
+    """Warn of label maps that are of no image."""
+    if labels:
+        named = listed([path.name for path in labels])
+        warnings.warn(
+            f"{where}: {len(labels)} label maps have no image and are left aside: {named}.", stacklevel=4
+        )
 
 
 def listed(names: Iterable) -> str:

@@ -1,5 +1,6 @@
 """The Medical Segmentation Decathlon: a dataset.json that lists images (3-D, or 4-D with channels) and label maps."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -7,7 +8,7 @@ import re
 import warnings
 from typing import Any
 
-from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes import dataset_json
 from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, stem
 
@@ -26,15 +27,16 @@ AMOS_LAST_CT = 500
 def list_cases(root: str | os.PathLike, *, modality: str = "") -> list[Case]:
     """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
+    A subject that is listed twice, or of which a file is missing, has a problem.
+
     Args:
         root: the dataset's folder, or its dataset.json.
         modality: "CT" or "MR": leave the subjects out that are known to be of another; a warning says how many.
             "": take all.
     Raises:
-        FileError: an unreadable dataset.json, entries without an image, missing files, or paths that lead out of the
-            folder.
+        FileError: an unreadable dataset.json, entries without an image, paths that lead out of the folder, or nobody
+            whose files are there.
         EmptyError: no training list, an empty one, or nobody of this modality.
-        MismatchError: the same subject twice.
     """
     dataset = dataset_json.read(root)
     where = dataset.folder / dataset_json.NAME
@@ -47,11 +49,25 @@ def list_cases(root: str | os.PathLike, *, modality: str = "") -> list[Case]:
         for field, split in SPLITS.items()
         for entry in _entries(where, field, dataset.fields.get(field) or [])
     ]
-    check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
-    subjects = [case.subject for case in cases]
-    if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
-        raise MismatchError(f"{where}: listed more than once: {listed(twice)}.")
+    if not any(map(_complete, cases)):
+        check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    listings = collections.Counter(case.subject for case in cases)
+    cases = [
+        case._replace(problem=_problem(case, where, listings[case.subject]))
+        for case in {case.subject: case for case in cases}.values()
+    ]
     return _of_modality(cases, modality, where) if modality else cases
+
+
+def _complete(case: Case) -> bool:
+    return all(path.exists() for path in (*case.images, *case.labels.values()))
+
+
+def _problem(case: Case, where: pathlib.Path, listings: int) -> str:
+    if listings > 1:
+        return f"{where}: {case.subject} is listed more than once. Keep one entry."
+    missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
+    return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
 
 
 def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:

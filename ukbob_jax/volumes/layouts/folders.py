@@ -2,15 +2,16 @@
 
 import os
 import pathlib
+from collections.abc import Collection
 
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, grouped, listed, stem, tell_unused
 
 LABEL_ENDINGS = ("", "_seg", "_label", "_mask")  # what may follow the image's name in the label's
 
 
 def list_cases(images: str | os.PathLike, labels: str | os.PathLike | None = None) -> list[Case]:
-    """One case per image.
+    """One case per image; one without its label map, or with several, has a problem.
 
     Args:
         images: a folder of NIfTI files (one subject each, 4-D for several channels), or one file.
@@ -18,34 +19,50 @@ def list_cases(images: str | os.PathLike, labels: str | os.PathLike | None = Non
             be the images' own folder); one file where `images` is one; None for images alone.
     Raises:
         FileError: a missing or empty folder, a missing file.
-        MismatchError: an image without a label map, or a label map without an image.
+        MismatchError: no image has a label map.
     """
     image_of = _files(images)
     if labels is None:
-        return [Case(name, (path,), {}) for name, path in image_of.items()]
+        return [_case(name, paths, None) for name, paths in image_of.items()]
     label_of = _files(labels)
     if pathlib.Path(images).is_file() and pathlib.Path(labels).is_file():
         label_of = dict(zip(image_of, label_of.values()))
     elif pathlib.Path(images).resolve() == pathlib.Path(labels).resolve():
-        label_of = {name: path for name, path in image_of.items() if _is_label(name, image_of)}
-        image_of = {name: path for name, path in image_of.items() if name not in label_of}
-    matched = {name: [label_of[name + e] for e in LABEL_ENDINGS if name + e in label_of] for name in image_of}
-    without = [name for name, found in matched.items() if len(found) != 1]
-    unused = set(label_of.values()) - {path for found in matched.values() for path in found}
-    if without or unused:
+        label_of = {name: paths for name, paths in image_of.items() if _is_label(name, image_of)}
+        image_of = {name: paths for name, paths in image_of.items() if name not in label_of}
+    matched = {
+        name: [path for end in LABEL_ENDINGS for path in label_of.get(name + end, [])] for name in image_of
+    }
+    used = {path for found in matched.values() for path in found}
+    unused = [path for paths in label_of.values() for path in paths if path not in used]
+    if not used:
         raise MismatchError(
-            f"{labels}: {len(without)} of {len(image_of)} images have no label map or several ({listed(without)}), "
-            f"{len(unused)} label maps have no image ({listed(sorted(p.name for p in unused))})."
+            f"{labels}: no label map is named like an image: {len(image_of)} images ({listed(image_of)}), "
+            f"{len(unused)} label maps ({listed([path.name for path in unused])})."
         )
-    return [Case(name, (path,), {LABEL_SET: matched[name][0]}) for name, path in image_of.items()]
+    tell_unused(unused, str(labels))
+    return [_case(name, paths, matched[name]) for name, paths in image_of.items()]
 
 
-def _files(path: str | os.PathLike) -> dict[str, pathlib.Path]:
+def _case(name: str, images: list[pathlib.Path], labels: list[pathlib.Path] | None) -> Case:
+    """A subject whose files are these; one of each kind, or a problem. None: without labels."""
+    problem = ""
+    if len(images) > 1:
+        problem = f"{images[0].parent}: two files for {name}: {', '.join(p.name for p in images)}; keep one."
+    elif labels is not None and len(labels) != 1:
+        several = f"several label maps: {', '.join(p.name for p in labels)}; keep one."
+        problem = f"{images[0]}: " + (
+            several if labels else "it has no label map. Add it, or remove the image."
+        )
+    return Case(name, (images[0],), {LABEL_SET: labels[0]} if labels else {}, problem=problem)
+
+
+def _files(path: str | os.PathLike) -> dict[str, list[pathlib.Path]]:
     path = pathlib.Path(path)
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
-    return {stem(path): path} if path.is_file() else scans(path)
+    return {stem(path): [path]} if path.is_file() else grouped(path)
 
 
-def _is_label(name: str, images: dict[str, pathlib.Path]) -> bool:
+def _is_label(name: str, images: Collection[str]) -> bool:
     return any(name.endswith(e) and name[: -len(e)] in images for e in LABEL_ENDINGS if e)
