@@ -5,6 +5,7 @@
     ... --config=configs/brats.py:scratch    no weights to start from
     ... --config=configs/brats.py:brats2024    adults after treatment: 3 is enhancing tumour, 4 the resection cavity
     ... --config=configs/brats.py:brats_ped    children: 1 is enhancing tumour, 3 cystic component, 4 oedema
+    ... --config=configs/brats.py:brats_men_rt    meningioma before radiotherapy: t1c alone, 1 is the gross volume
     ... --config=configs/brats.py:decathlon --config.source.paths.root=Task01_BrainTumour
     ... --config.job=predict --config.predict.inputs=NEW    label maps for folders like RAW's
 
@@ -19,7 +20,14 @@ import ml_collections
 
 from configs import common
 
-VARIANTS = {"finetune": {}, "scratch": {}, "brats2024": {}, "brats_ped": {}, "decathlon": {}}
+VARIANTS = {
+    "finetune": {},
+    "scratch": {},
+    "brats2024": {},
+    "brats_ped": {},
+    "brats_men_rt": {},
+    "decathlon": {},
+}
 
 
 def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
@@ -48,6 +56,12 @@ def get_config(variant: str = "finetune") -> ml_collections.ConfigDict:
     if variant in ("brats2024", "brats_ped"):
         config.regions = variant
         config.model.out_channels = 4  # and the resection cavity, or the cystic component
+    if variant == "brats_men_rt":
+        config.regions = variant
+        config.source.num_classes = 2
+        config.source.contrasts = ("t1_contrast_agent",)
+        config.model.in_channels = 1
+        config.model.out_channels = 1
     if variant == "decathlon":
         config.regions = "decathlon"
         config.source.layout = "decathlon"

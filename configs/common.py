@@ -99,9 +99,7 @@ def base() -> ml_collections.ConfigDict:
     config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder
     config.init_new = ()  # parts that start afresh: "head", "stem" or "stem_average", "decoder"; else all must fit
-    config.regions = (
-        ""  # how tumours are numbered: "brats", "brats2024", "brats_ped", "brats_men_rt", "decathlon"
-    )
+    config.regions = ""  # "brats", "brats2024", "brats_ped", "brats_men_rt", "decathlon"; "dataset": its own
 
     config.loss = ml_collections.ConfigDict()
     config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's

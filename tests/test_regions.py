@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.regions import Regions, brats, membership
+from ukbob_jax.regions import Regions, brats, membership, of_data_set
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,20 @@ def test_other_numberings_are_refused():
         brats("brats", {1, 2, 3, 4})
     with pytest.raises(ConfigError, match=r"label values \[2\].*'brats_men_rt', which has \[1\]"):
         brats("brats_men_rt", {1, 2})
+
+
+OWN = {"names": ["whole", "core"], "values": [[1, 2], [2]], "region_labels": [1, 2]}
+
+
+def test_the_regions_of_a_data_set_are_read_from_its_rows():
+    regions = of_data_set({"a": OWN, "b": OWN}, {1: "rim", 2: "core"}, (1, 2, 255))
+    assert regions == Regions(
+        ("whole", "core"), ((1, 2), (2,)), (1, 2), {0: "background", 1: "rim", 2: "core"}
+    )
+    for found, present, message in (
+        ({"a": OWN, "b": {}}, (1,), "'dataset', but b has no regions"),
+        ({"a": {}}, (1,), "but a has no regions"),
+        ({"a": OWN}, (1, 3), r"label values \[3\] are in none of the regions whole, core"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            of_data_set(found, {1: "rim", 2: "core"}, present)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ukbob_jax.anatomy import BRATS_REGIONS, IGNORE
+from ukbob_jax.anatomy import BRATS_REGIONS, IGNORE, NAMES
 from ukbob_jax.errors import ConfigError
 
 # Label that the part of a region outside the next smaller one gets; what a label is called.
@@ -32,6 +32,7 @@ _LABELS = {
     "brats_men_rt": {1: "gross_tumour_volume"},
     "decathlon": {1: "oedema", 2: "non_enhancing_core", 3: "enhancing_tumour"},
 }
+DATA_SET = "dataset"  # `config.regions`: those that the data set's own description defines
 OLD_ENHANCING = 4  # enhancing tumour in BraTS until 2020
 
 
@@ -102,7 +103,8 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
     """
     if numbering not in BRATS_REGIONS:
         raise ConfigError(
-            f"config.regions: {numbering!r} is unknown; choose one of {', '.join(BRATS_REGIONS)}."
+            f"config.regions: {numbering!r} is unknown; choose one of {', '.join(BRATS_REGIONS)}, or {DATA_SET} for those "
+            "that a dataset.json defines."
         )
     values = BRATS_REGIONS[numbering]
     numbered = sorted({value for ids in values.values() for value in ids})
@@ -123,6 +125,35 @@ def brats(numbering: str, present: Iterable[int] = ()) -> Regions:
         region_labels = (*region_labels[:2], OLD_ENHANCING)
         labels[OLD_ENHANCING] = labels.pop(3)
     return Regions(tuple(values), tuple(values.values()), region_labels, {0: "background", **labels})
+
+
+def of_data_set(
+    found: Mapping[str, Mapping[str, Any]], names: Mapping[int, str], present: Iterable[int]
+) -> Regions:
+    """Return the regions that the data set of a store defines.
+
+    Args:
+        found: subject -> its row's regions as `Regions.to_json` writes them; empty where it has none.
+        names: label value -> name.
+        present: label values of the data.
+    Raises:
+        ConfigError: subjects without regions or with others, or values that are in none of them.
+    """
+    first = next(iter(found.values()))
+    if not first or any(one != first for one in found.values()):
+        odd = next(subject for subject, one in found.items() if not one or one != first)
+        raise ConfigError(
+            f"config.regions: {DATA_SET!r}, but {odd} has no regions, or others than the first subject. Ingest a data "
+            "set whose dataset.json lists ids for its labels, or choose another value."
+        )
+    values = {int(value) for ids in first["values"] for value in ids}
+    if unknown := sorted(set(present) - values - {0, IGNORE}):
+        raise ConfigError(
+            f"config.regions: label values {unknown} are in none of the regions {', '.join(first['names'])} of the data "
+            "set. Add them to its dataset.json and ingest again."
+        )
+    written = {int(value): names[int(value)] for value in first["region_labels"]}
+    return Regions.from_json(first, {0: NAMES[0], **written})
 
 
 def membership(regions: Sequence[Sequence[int]]) -> np.ndarray:

@@ -10,8 +10,10 @@ from tests.data.conftest import SHAPE, TRAIN, label_of
 from ukbob_jax import settings
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.regions import Regions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.case import Description
 
 
 def recipe(store, **changes):
@@ -118,3 +120,20 @@ def test_a_class_that_only_validation_holds_is_told(store, tmp_path, monkeypatch
     )
     with pytest.warns(UserWarning, match=r"only validation has \[9\]; no training subject does"):
         opened(store, tmp_path)
+
+
+def test_the_regions_that_a_data_set_defines_are_learnt(tmp_path):
+    regions = Regions(("whole", "core"), ((1, 2), (2,)), (1, 2), {})
+    said = Description(
+        label_names={"auto": {0: "background", 1: "rim", 2: "core"}}, regions={"auto": regions}
+    )
+    label = np.resize(np.arange(3, dtype=np.uint8), (8, 8, 8))
+    with StoreWriter(str(tmp_path / "store")) as writer:
+        for subject, split in (("a", "train"), ("b", "val")):
+            image = label[..., None].astype(np.int16)
+            writer.write(
+                subject, image, np.eye(4), {"auto": label}, source="x", split=split, description=said
+            )
+    data = opened(Store.open(tmp_path / "store"), tmp_path, regions="dataset", **{"model.out_channels": 0})
+    assert data.num_classes == 2 and data.regions is not None and data.regions.values == ((1, 2), (2,))
+    assert data.names == {0: "background", 1: "rim", 2: "core"}

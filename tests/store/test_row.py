@@ -41,8 +41,14 @@ def test_missing_fields_have_defaults_and_unknown_ones_survive():
 
 def test_what_a_data_set_says_is_written_where_it_says_it_and_read_again():
     plain = Subject("s1")
-    assert not plain.to_json().keys() & {"person", "modality", "units", "label_names"} and plain.owner == "s1"
+    assert (
+        not plain.to_json().keys() & {"person", "modality", "units", "label_names", "regions"}
+        and plain.owner == "s1"
+    )
     said = Subject("s1", person="p1", modality="CT", units="HU", label_names={"manual": {1: "liver"}})
+    said = dataclasses.replace(
+        said, regions={"manual": {"names": ["WT"], "values": [[1, 2]], "region_labels": [1]}}
+    )
     assert Subject.from_json(json.loads(json.dumps(said.to_json()))) == said and said.owner == "p1"
 
 

@@ -39,3 +39,16 @@ def test_a_list_is_no_description(tmp_path):
     (tmp_path / "dataset.json").write_text("[]")
     with pytest.raises(FileError, match="expected a JSON object with a training list, found list"):
         dataset_json.read(tmp_path)
+
+
+def test_ids_that_share_their_smallest_region_keep_their_numbers(tmp_path):
+    said = {"labels": {"background": 0, "head": [1, 2, 3], "eye": [3]}, "regions_class_order": [2, 3]}
+    found = dataset_json.read(dataset(tmp_path, **said))
+    assert found.labels == {0: "background", 1: "head 1", 2: "head 2", 3: "eye"}
+    assert found.regions.labels == {0: "background", 2: "head 2", 3: "eye"}
+    assert dataset_json.read(dataset(tmp_path, labels={"a": [1], "b": 2})).regions is None
+
+
+def test_one_word_may_say_the_modality_of_all_channels(tmp_path):
+    said = dataset_json.read(dataset(tmp_path, modality="MRI")).description()
+    assert (said.modality, said.units, said.contrasts) == ("MR", "arbitrary", ())

@@ -13,7 +13,7 @@ from ukbob_jax.data import pipeline
 from ukbob_jax.data.options import Config, Crops, Labels, Reading
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality.verdicts import flagged_organs
-from ukbob_jax.regions import Regions, brats
+from ukbob_jax.regions import DATA_SET, Regions, brats, of_data_set
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity, plausibility
 
@@ -65,7 +65,7 @@ class TrainingData:
         _check_label_set(store, held_out, data.val_label, "config.data.val_label")
         present = {label for subject in subjects for label in store.present(subject, config.label)}
         _check_classes(store, config, present, held_out)
-        regions = brats(config.regions, present) if config.regions else None
+        regions = _regions(store, subjects, config, present) if config.regions else None
         names = regions.labels if regions else class_names(config, present)
         lookup = anatomy.to_names(names) if data.organs else None
         trusted = data.flagged == "off"
@@ -213,6 +213,14 @@ def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
             f"config.model.out_channels is {k}, but {label_set or 'our label set'} has {len(names)} classes."
         )
     return dict(names)
+
+
+def _regions(store: Store, subjects: tuple[str, ...], config: Config, present: set[int]) -> Regions:
+    """The regions that `config.regions` names: of a numbering, or those of the data set."""
+    if config.regions != DATA_SET:
+        return brats(config.regions, present)
+    found = {subject: store.rows[subject].regions.get(config.label, {}) for subject in subjects}
+    return of_data_set(found, store.rows[subjects[0]].label_names.get(config.label, {}), present)
 
 
 def _check_classes(store: Store, config: Config, present: set[int], held_out: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts
-from ukbob_jax.volumes.case import Case, is_scan
+from ukbob_jax.volumes.case import Case, Description, is_scan
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -182,8 +182,14 @@ class Files:
             "contrasts": self.settings.contrasts,
             "annotated": annotated(scan),
             "person": self.case.person,
-            "description": dataclasses.replace(self.case.description, label_names=self._label_names()),
+            "description": self._description(),
         }
+
+    def _description(self) -> Description:
+        """What the data set says, of the ids that are stored."""
+        said = dataclasses.replace(self.case.description, label_names=self._label_names())
+        renumbered = self.settings.label_table or self.settings.label_map
+        return dataclasses.replace(said, regions={}) if renumbered else said
 
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
         """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""

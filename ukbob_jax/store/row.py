@@ -52,6 +52,7 @@ class Subject:
         modality: as DICOM spells it, such as "CT", "MR", "PT"; "": not known.
         units: of the voxels, "HU", "SUV" or "arbitrary"; "": not known.
         label_names: per label set, id to name, where the data set names them and the ids were kept.
+        regions: per label set, overlapping regions to learn, as `regions.Regions.to_json` writes them.
         attributes: technical facts, of `schema.ATTRIBUTES`.
         quality: findings about the scan or its labels.
         present: per label set, ids of the classes in it, ascending, without background and ignore.
@@ -79,6 +80,7 @@ class Subject:
     modality: str = ""
     units: str = ""
     label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
+    regions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     quality: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     present: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
@@ -160,8 +162,9 @@ class Subject:
     def to_json(self) -> dict[str, Any]:
         """Return the fields in the order in which they are stored.
 
-        "channels" is written only where more than a channel's name is known, person, modality, units and names of
-        labels only where they are known, the dtype only where it is not int16, so that other rows keep their bytes.
+        "channels" is written only where more than a channel's name is known, person, modality, units, names of
+        labels and regions only where they are known, the dtype only where it is not int16, so that other rows keep
+        their bytes.
         """
         row: dict[str, Any] = {}
         for name in _FIELDS:
@@ -214,7 +217,7 @@ class Subject:
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Subject) if field.name != "extra")
 _STORED = frozenset((*_FIELDS, "contrasts"))
-_WHERE_KNOWN = frozenset(("person", "modality", "units"))
+_WHERE_KNOWN = frozenset(("person", "modality", "units", "regions"))
 _TUPLES = frozenset(("shape", "spacing_mm", "labels", "annotated", "slope", "intercept"))
 
 

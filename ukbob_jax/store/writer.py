@@ -112,6 +112,7 @@ class StoreWriter:
             modality=about.modality,
             units=about.units,
             label_names={name: dict(names) for name, names in about.label_names.items() if name in labels},
+            regions={name: found.to_json() for name, found in about.regions.items() if name in labels},
             attributes=checks.check_attributes(attributes or {}, subject),
             quality={**(quality or {}), **({"stored": remark} if remark else {})},
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.regions import Regions
 from ukbob_jax.volumes import formats
 
 ENDINGS = (".nii.gz", ".nii", *formats.ENDINGS)
@@ -23,6 +24,7 @@ class Description:
         contrasts: channel names in channel order; empty: not said.
         label_names: per label set, id to name.
         ignored: per label set, ids that mean "not annotated here"; they are stored as 255.
+        regions: per label set, overlapping regions of ids that are to be learnt instead of ids.
     """
 
     modality: str = ""
@@ -30,6 +32,7 @@ class Description:
     contrasts: tuple[str, ...] = ()
     label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    regions: Mapping[str, Regions] = dataclasses.field(default_factory=dict)
 
 
 class Case(NamedTuple):

@@ -76,9 +76,56 @@ def test_a_dataset_json_names_channels_labels_and_what_is_not_annotated(tmp_path
         ignored={"manual": (3,)},
     )
     for wrong, message in (
-        ({"labels": {"background": 0, "whole": [1, 2]}}, "Lists of ids .regions. are not supported"),
-        ({"dataset": {"a": {}}}, "lists the images in place of imagesTr"),
+        (
+            {"labels": {"background": 0, "whole": [1, 2]}},
+            "whole are regions, and regions_class_order is None",
+        ),
+        ({"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": [3]}, r"order is \[3\]"),
+        ({"labels": {"liver": []}}, "or a list of ids for a region"),
+        ({"dataset": {"a": {}}}, "\"dataset\" is not .*'images'"),
+        ({"dataset": {"a": {"images": "x.nii", "label": "x.nii"}}}, "images is a text"),
+        ({"dataset": {"a": {"images": ["x.nii"], "label": "x.nii"}}}, "2 of 2 files are missing"),
+        ({"file_ending": ".png"}, r"file_ending '\.png' is not read; expected \.nii\.gz"),
+        ({"file_ending": ".nrrd"}, r"imagesTr: no file ends in \.nrrd"),
     ):
         (tmp_path / "dataset.json").write_text(json.dumps({**said, **wrong}))
         with pytest.raises(FileError, match=message):
             layouts.list_cases("nnunet", tmp_path)
+
+
+REGIONS = {"background": 0, "whole tumour": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+
+
+def test_labels_that_are_lists_of_ids_become_regions_and_name_the_ids(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    said = {"channel_names": {"0": "T1 (Gd)"}, "labels": REGIONS, "regions_class_order": [1, 2, 3]}
+    (tmp_path / "dataset.json").write_text(json.dumps(said))
+    with pytest.warns(
+        UserWarning, match=r"regions: whole tumour \[1, 2, 3\], core .*config\.regions=dataset"
+    ):
+        [case] = layouts.list_cases("nnunet", tmp_path)
+    regions = case.description.regions["manual"]
+    assert regions.names == ("whole tumour", "core", "enhancing") and regions.region_labels == (1, 2, 3)
+    assert regions.values == ((1, 2, 3), (2, 3), (3,)) and case.description.ignored == {"manual": (4,)}
+    assert case.description.label_names["manual"] == {
+        0: "background",
+        1: "whole tumour",
+        2: "core",
+        3: "enhancing",
+    }
+    assert case.description.contrasts == ("T1_Gd",)
+
+
+def test_a_data_set_may_list_files_anywhere_and_name_their_ending(tmp_path):
+    elsewhere = touch(tmp_path / "elsewhere", "x.mha", "y.mha", "x_seg.mha")
+    touch(tmp_path / "set", "imagesTs/b_0000.mha", "imagesTs/b_0001.mha", "imagesTs/b_0001.nii.gz")
+    images = [str(elsewhere / "x.mha"), "../elsewhere/y.mha"]
+    said = {
+        "file_ending": ".mha",
+        "dataset": {"x": {"images": images, "label": str(elsewhere / "x_seg.mha")}},
+    }
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(said))
+    assert table(layouts.list_cases("nnunet", tmp_path / "set")) == [
+        ("x", ["x.mha", "y.mha"], {"manual": "x_seg.mha"}, "train"),
+        ("b", ["b_0000.mha", "b_0001.mha"], {}, "test"),
+    ]

@@ -1,62 +1,95 @@
-"""BraTS: a folder per subject with one file per contrast and the tumour's label map, in either of its spellings.
+"""BraTS: a folder per subject with one file per contrast and the tumour's label map, in any of its spellings.
 
-Until 2021 SUBJECT/SUBJECT_t1.nii.gz, _t1ce, _t2, _flair, _seg; since 2023 SUBJECT-t1n, -t1c, -t2w, -t2f, -seg.
+Until 2021 SUBJECT/SUBJECT_t1.nii.gz, _t1ce, _t2, _flair, _seg; since 2023 SUBJECT-t1n, -t1c, -t2w, -t2f, -seg. Meningioma
+before radiotherapy (2024) has one contrast and a gross tumour volume: SUBJECT_t1c.nii.gz, SUBJECT_gtv.nii.gz.
 """
 
 import os
 import pathlib
 import re
+import warnings
+from collections.abc import Iterable
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans
+from ukbob_jax.volumes.case import LABEL_SET, Case, is_scan, listed, scans, stem
 
 CONTRASTS = (("t1", "t1n"), ("t1ce", "t1c"), ("t2", "t2w"), ("flair", "t2f"))  # in channel order
-LABEL = "seg"
-VISIT = re.compile(r"(BraTS-[A-Z]+-\d+)-\d+")  # person and time point, since 2023
+LABELS = ("seg", "gtv")
+MISNAMED = re.compile(r".*[._-]segm?", re.IGNORECASE)  # subject 355 of 2020 holds W39_1998.09.19_Segm.nii
+OTHER_CONTRASTS = {
+    name for n in (0, 2, 3) for name in CONTRASTS[n]
+}  # that meningioma before radiotherapy lacks
+VISIT = re.compile(r"(BraTS-[A-Z]+(?:-[A-Z]+)?-\d+)-\d+")  # person and time point, since 2023
 
 
 def list_cases(root: str | os.PathLike) -> list[Case]:
-    """One case per subject folder; images are T1, T1 with contrast agent, T2, FLAIR.
+    """One case per subject folder; images are T1, T1 with contrast agent, T2, FLAIR, or the second alone (MEN-RT).
+
+    Subjects that lack a contrast, or their labels where others have them, are left out with a warning.
 
     Raises:
         FileError: no such folder.
         EmptyError: no subject folder in it.
-        MismatchError: a subject lacks a contrast, or some have labels and others none.
+        MismatchError: every subject lacks a contrast, or subjects of both kinds are there.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder.")
-    cases = [_case(folder) for folder in sorted(root.iterdir()) if folder.is_dir() and any(_files(folder))]
-    if not cases:
+    found = {folder: _files(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+    found = {folder: files for folder, files in found.items() if files}
+    if not found:
         raise EmptyError(f"{root}: no folder SUBJECT with SUBJECT_t1.nii.gz or SUBJECT-t1n.nii.gz in it.")
+    names = {name for files in found.values() for name in files}
+    wanted = CONTRASTS if names & OTHER_CONTRASTS or "gtv" not in names else CONTRASTS[1:2]
+    lacking = {
+        folder.name: missing for folder, files in found.items() if (missing := _missing(files, wanted))
+    }
+    cases = [_case(folder, files, wanted) for folder, files in found.items() if folder.name not in lacking]
+    if not cases:
+        name, missing = next(iter(lacking.items()))
+        there = ", ".join(sorted(found[root / name]))
+        raise MismatchError(f"{root / name}: no file for {', '.join(missing)}; found {there}.")
+    if lacking:
+        shown = listed(f"{name} ({', '.join(missing)})" for name, missing in lacking.items())
+        _leave_out(root, len(lacking), len(found), f"lack a contrast: {shown}")
     without = [case.subject for case in cases if not case.labels]
     if 0 < len(without) < len(cases):
-        raise MismatchError(
-            f"{root}: {len(without)} of {len(cases)} subjects have no {LABEL}: {listed(without)}."
+        _leave_out(
+            root, len(without), len(cases), f"have no label map ({' or '.join(LABELS)}): {listed(without)}"
         )
+        cases = [case for case in cases if case.labels]
     return cases
 
 
+def _leave_out(root: pathlib.Path, number: int, of: int, reason: str) -> None:
+    warnings.warn(
+        f"{root}: {number} of {of} subjects {reason}. They are left out; complete or remove them.",
+        stacklevel=4,
+    )
+
+
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """What comes after the subject's name -> file."""
-    found = scans(folder) if any(folder.glob("*.nii*")) else {}
+    """What comes after the subject's name -> file; the one file with another name that ends in Segm is the label."""
+    found = scans(folder) if any(map(is_scan, folder.iterdir())) else {}
     start = len(folder.name) + 1
-    return {
-        name[start:]: path
+    named = {
+        name[start:].lower(): path
         for name, path in found.items()
         if name.startswith((f"{folder.name}_", f"{folder.name}-"))
     }
+    misnamed = [path for path in found.values() if MISNAMED.fullmatch(stem(path))]
+    if named and not {*LABELS} & {*named} and len(misnamed) == 1:
+        named[LABELS[0]] = misnamed[0]
+    return named
 
 
-def _case(folder: pathlib.Path) -> Case:
-    found = _files(folder)
-    images = []
-    for spellings in CONTRASTS:
-        name = next((name for name in spellings if name in found), None)
-        if name is None:
-            missing = " or ".join(spellings)
-            raise MismatchError(f"{folder}: no file for {missing}; found {', '.join(sorted(found))}.")
-        images.append(found[name])
+def _missing(files: Iterable[str], wanted: Iterable[tuple[str, ...]]) -> list[str]:
+    """The contrasts that none of the files is, in their spellings."""
+    return [" or ".join(spellings) for spellings in wanted if not {*spellings} & {*files}]
+
+
+def _case(folder: pathlib.Path, files: dict[str, pathlib.Path], wanted: Iterable[tuple[str, ...]]) -> Case:
+    images = tuple(next(files[name] for name in spellings if name in files) for spellings in wanted)
+    label = next((files[name] for name in LABELS if name in files), None)
     visit = VISIT.fullmatch(folder.name)
-    labels = {LABEL_SET: found[LABEL]} if LABEL in found else {}
-    return Case(folder.name, tuple(images), labels, person=visit[1] if visit else "")
+    return Case(folder.name, images, {LABEL_SET: label} if label else {}, person=visit[1] if visit else "")

@@ -3,10 +3,24 @@
 import os
 import pathlib
 import re
+import warnings
+from typing import Any
 
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.regions import Regions
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, listed, scans, stem
+from ukbob_jax.volumes.case import (
+    ENDINGS,
+    LABEL_SET,
+    Case,
+    Description,
+    check_present,
+    is_scan,
+    listed,
+    scans,
+    stem,
+    unique,
+)
 
 FOLDERS = {"Tr": "train", "Ts": "test"}
 
@@ -14,23 +28,24 @@ FOLDERS = {"Tr": "train", "Ts": "test"}
 def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject of imagesTr, and of imagesTs where there is one.
 
-    Where there is a dataset.json, it names channels and labels, and says which id means "not annotated here".
+    Where there is a dataset.json, it names channels and labels, and says which id means "not annotated here", which
+    regions are learnt and, under "dataset", which files train in place of imagesTr.
 
     Args:
         root: the folder `DatasetNNN_Name`.
     Raises:
-        FileError: missing or empty folders, or a dataset.json that cannot be read or lists its images elsewhere.
+        FileError: missing or empty folders, or a dataset.json that cannot be read or whose files cannot.
         MismatchError: names without a channel number, missing channels, images without label or the reverse,
             a name in both sets.
     """
     root = pathlib.Path(root)
-    description = _description(root)
-    cases = [
-        case
-        for ending, split in FOLDERS.items()
-        if ending == "Tr" or _filled(root / "imagesTs")
-        for case in _cases(root, ending, split, description)
-    ]
+    dataset = dataset_json.read(root) if (root / dataset_json.NAME).is_file() else None
+    description, ending = dataset.description() if dataset else Description(), _file_ending(dataset)
+    explicit = dataset.fields.get("dataset") if dataset else None
+    cases = _explicit(root, explicit, description) if explicit else []
+    for folder, split in FOLDERS.items():
+        if (folder == "Tr" and not explicit) or (folder == "Ts" and _filled(root / "imagesTs")):
+            cases += _cases(root, folder, split, description, ending)
     subjects = [case.subject for case in cases]
     if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
         raise MismatchError(f"{root}: both in imagesTr and in imagesTs: {listed(twice)}.")
@@ -38,31 +53,82 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     if len(numbers) > 1:
         odd = [case.subject for case in cases if len(case.images) < max(numbers)]
         raise MismatchError(f"{root}: fewer than {max(numbers)} channels for {listed(odd)}.")
+    if dataset and dataset.regions:
+        _tell_of_regions(root, dataset.regions)
     return cases
 
 
-def _description(root: pathlib.Path) -> Description:
-    """What dataset.json says; nothing without one."""
-    path = root / dataset_json.NAME
-    if not path.is_file():
-        return Description()
-    dataset = dataset_json.read(root)
-    if dataset.fields.get("dataset"):
+def _tell_of_regions(root: pathlib.Path, regions: Regions) -> None:
+    shown = ", ".join(f"{name} {list(ids)}" for name, ids in zip(regions.names, regions.values))
+    warnings.warn(
+        f"{root / dataset_json.NAME}: the labels are regions: {shown}. Learn them with config.regions=dataset and "
+        "config.loss.name=dice_bce; without it each id is a class.",
+        stacklevel=4,
+    )
+
+
+def _file_ending(dataset: dataset_json.Dataset | None) -> str:
+    """The ending of images and labels that dataset.json names; "": any.
+
+    Raises:
+        FileError: a format that is not read.
+    """
+    ending = dataset.fields.get("file_ending", "") if dataset else ""
+    if ending and str(ending).lower() not in ENDINGS:
         raise FileError(
-            f'{path}: "dataset" lists the images in place of imagesTr, which is not supported. '
-            "Put the files into imagesTr and labelsTr, and take the key out."
+            f"{dataset.folder / dataset_json.NAME if dataset else ''}: file_ending {ending!r} is not read; expected "
+            f"{', '.join(ENDINGS)}. Convert the files."
         )
-    return dataset.description()
+    return str(ending).lower()
 
 
 def _filled(folder: pathlib.Path) -> bool:
     """Whether the folder of a test set holds anything; many datasets leave an empty one."""
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _cases(root: pathlib.Path, ending: str, split: str, description: Description) -> list[Case]:
+def _explicit(root: pathlib.Path, entries: Any, description: Description) -> list[Case]:
+    """Cases of {CASE: {"images": [one per channel], "label": file}}; paths are absolute or start in `root`."""
+    where = root / dataset_json.NAME
+    try:
+        cases = [
+            Case(
+                name,
+                tuple(root / path for path in entry["images"]),
+                {LABEL_SET: root / entry["label"]},
+                "train",
+                description=description,
+            )
+            for name, entry in entries.items()
+            if not isinstance(entry["images"], str)
+        ]
+        if len(cases) < len(entries):
+            raise TypeError("images is a text, not a list")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FileError(
+            f'{where}: "dataset" is not {{CASE: {{"images": [files], "label": file}}}} ({error}). Correct it.'
+        ) from error
+    check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    return cases
+
+
+def _scans(folder: pathlib.Path, ending: str) -> dict[str, pathlib.Path]:
+    """The scans of a folder by stem; with `ending`, those with that one."""
+    if not ending or not folder.is_dir():
+        return scans(folder)
+    paths = [
+        path for path in sorted(folder.iterdir()) if is_scan(path) and path.name.lower().endswith(ending)
+    ]
+    if not paths:
+        raise EmptyError(
+            f"{folder}: no file ends in {ending}, which {dataset_json.NAME} has as file_ending. Correct it."
+        )
+    return unique(((stem(path), path) for path in paths), folder)
+
+
+def _cases(root: pathlib.Path, folder: str, split: str, description: Description, ending: str) -> list[Case]:
     channels: dict[str, list[pathlib.Path]] = {}
-    for path in scans(root / f"images{ending}").values():
+    for path in _scans(root / f"images{folder}", ending).values():
         match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
         if not match:
             raise FileError(f"{path}: the name does not end in a channel number such as _0000.")
@@ -70,12 +136,12 @@ def _cases(root: pathlib.Path, ending: str, split: str, description: Description
         if int(match[2]) != len(found):
             raise MismatchError(f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing.")
         found.append(path)
-    folder = root / f"labels{ending}"
-    labelled = split == "train" or _filled(folder)
-    labels = scans(folder) if labelled else {}
+    where = root / f"labels{folder}"
+    labelled = split == "train" or _filled(where)
+    labels = _scans(where, ending) if labelled else {}
     if labelled and labels.keys() != channels.keys():
         differ = sorted(labels.keys() ^ channels.keys())
-        raise MismatchError(f"{folder}: images and labels do not match for {listed(differ)}.")
+        raise MismatchError(f"{where}: images and labels do not match for {listed(differ)}.")
     return [
         Case(
             name,
