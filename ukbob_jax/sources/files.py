@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts
-from ukbob_jax.volumes.case import Case, Description, is_scan
+from ukbob_jax.volumes.case import Case, Description, is_scan, listed
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -36,9 +38,11 @@ class ReadOptions:
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
         mask_value: labels are masks of one structure with this value inside, such as 255; it becomes 1. 0: they are
             label maps, in which 255 means "not annotated".
+        person: regular expression whose one group is the person in a subject's id, such as "(.+)_[LR]" where left and
+            right are subjects of their own; splits and folds keep a person's subjects together. "": as the layout says.
     Raises:
-        ConfigError: an unknown label map or choice, a mask value outside 0 to 255, or a spacing that is not three
-            positive numbers.
+        ConfigError: an unknown label map or choice, a mask value outside 0 to 255, a pattern without one group, or a
+            spacing that is not three positive numbers.
     """
 
     spacing_mm: tuple[float, ...] = ()
@@ -50,6 +54,7 @@ class ReadOptions:
     constant: Literal["refuse", "accept"] = "refuse"
     label_table: str = ""
     mask_value: int = 0
+    person: str = ""
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -64,6 +69,7 @@ class ReadOptions:
             raise ConfigError("config.source: label_map and label_table both change the ids; give one.")
         if not 0 <= self.mask_value <= anatomy.IGNORE:
             raise ConfigError(f"config.source.mask_value is {self.mask_value}; expected 1 to 255, or 0.")
+        _groups(self.person)
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
@@ -101,6 +107,7 @@ class Files:
             del settings["label_table"]  # stores made before there were tables stay as they are
         else:
             content.append(("label table", file_digest(self.settings.label_table)))
+        del settings["person"]  # counts as the person it finds
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
         if not self.settings.mask_value:
@@ -216,15 +223,72 @@ def list_subjects(
         seed: decides who goes where.
         **settings: fields of `ReadOptions`.
     Raises:
-        ConfigError: an unknown layout, or as `ReadOptions`.
+        ConfigError: an unknown layout, as `ReadOptions`, or as `with_persons`.
         FileError, MismatchError: as the layout.
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
+    cases = with_persons(cases, options.person) if options.person else cases
+    _warn_of_persons_in_several_splits(cases)
     owners = {case.subject: case.person or case.subject for case in cases if not case.split}
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
     return [Files(case, case.split or split_of[unit_of[case.subject]], options) for case in cases]
+
+
+def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
+    """Return the cases with the person that `pattern` finds in each subject's id.
+
+    Raises:
+        ConfigError: it is no regular expression with one group, or finds nobody.
+    """
+    found = [re.search(pattern, case.subject) for case in cases] if _groups(pattern) else []
+    missed = [case.subject for case, match in zip(cases, found) if not (match and match[1])]
+    if len(missed) == len(cases):
+        raise ConfigError(
+            f"config.source.person={pattern!r} finds no person in any of {len(cases)} subjects, such as "
+            f"{listed(missed)}. Change it, or leave it out."
+        )
+    if missed:
+        warnings.warn(
+            f"config.source.person={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
+            f"{listed(missed)}. Each counts as a person of its own.",
+            stacklevel=3,
+        )
+    return [
+        case._replace(person=match[1]) if match and match[1] else case for case, match in zip(cases, found)
+    ]
+
+
+def _groups(pattern: str) -> int:
+    """The number of groups of `config.source.person`, 1, or 0 without a pattern.
+
+    Raises:
+        ConfigError: no regular expression, or not one group.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"config.source.person={pattern!r} is no regular expression: {error}.") from error
+    if pattern and groups != 1:
+        raise ConfigError(
+            f"config.source.person={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
+        )
+    return groups
+
+
+def _warn_of_persons_in_several_splits(cases: Sequence[Case]) -> None:
+    """Tell of persons whom the data set itself puts into more than one split."""
+    splits: dict[str, set[str]] = {}
+    for case in cases:
+        if case.split:
+            splits.setdefault(case.person or case.subject, set()).add(case.split)
+    if several := [person for person, names in splits.items() if len(names) > 1]:
+        warnings.warn(
+            f"{len(several)} persons are in several splits of the data set: {listed(several)}. Scores will look better "
+            "than on new persons; put all scans of a person into one split.",
+            stacklevel=3,
+        )
 
 
 def file_digest(path: str) -> str:
