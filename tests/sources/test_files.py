@@ -203,3 +203,49 @@ def test_a_person_in_two_splits_of_the_data_set_is_told(tmp_path):
     assert len(files.list_subjects(**of)) == 2
     with pytest.warns(UserWarning, match="1 persons are in several splits of the data set: p1"):
         files.list_subjects(**of, person="(.+)_[LR]")
+
+
+def named(path, names):
+    label = np.resize(np.arange(3, dtype=np.uint8), (4, 5, 6))
+    write_volume(path, Volume(label, np.diag([-2.0, 2.0, 3.0, 1.0])), names)
+
+
+def test_names_in_the_headers_of_label_maps_are_carried_where_they_agree(folder):
+    before = listed(folder)[2].checksum()
+    named(folder / "l" / "a.nii.gz", {1: "liver", 2: "spleen"})
+    named(folder / "l" / "b.nii.gz", {1: "Liver"})
+    names = [one.convert(one.read())["description"].label_names for one in listed(folder)]
+    assert names == [{"manual": {1: "liver", 2: "spleen"}}, {"manual": {1: "Liver"}}, {}]
+    assert listed(folder)[2].checksum() == before
+    named(folder / "l" / "c.nii.gz", {2: "pancreas"})
+    with pytest.warns(
+        UserWarning, match=r"'manual': id 2 is 'spleen' in a and 'pancreas' in c\. Names .* left out"
+    ):
+        assert [one.names_in_files for one in listed(folder)] == [{}, {}, {}]
+    assert [one.names_in_files for one in listed(folder, label_map="btcv")] == [{}, {}, {}]
+    named(folder / "l" / "c.nii.gz", {2: "spleen "})
+    [masked] = [one for one in listed(folder, mask_value=2) if one.subject == "a"]
+    write_label(folder / "l" / "a.nii.gz", [0, 2])
+    assert masked.convert(masked.read())["description"].label_names == {"manual": {1: "spleen"}}
+
+
+def test_names_that_contradict_the_data_set_are_told(tmp_path):
+    named(tmp_path / "l.nii.gz", {1: "spleen"})
+    write_label(tmp_path / "i.nii.gz", range(9))
+    entries = [{"image": "i.nii.gz", "label": "l.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "liver"}, "training": entries}))
+    with pytest.warns(UserWarning, match="id 1 is 'liver' in the data set and 'spleen' in i"):
+        [one] = files.list_subjects(layout="decathlon", paths={"root": str(tmp_path)})
+    assert one.convert(one.read())["description"].label_names == {"manual": {1: "liver"}}
+
+
+def test_segments_of_slicer_are_read_with_their_names_and_filled_to_the_image(tmp_path):
+    pytest.importorskip("SimpleITK")
+    write_label(tmp_path / "i" / "a.nii.gz", range(9))
+    part = Volume(np.ones((2, 5, 6), np.uint8), np.diag([-2.0, 2.0, 3.0, 1.0]))
+    (tmp_path / "l").mkdir()
+    write_volume(tmp_path / "l" / "a.seg.nrrd", part, {1: "liver"})
+    [one] = listed(tmp_path)
+    stored = one.convert(one.read())
+    assert stored["labels"]["manual"].shape == (4, 5, 6) and stored["labels"]["manual"].sum() == 60
+    assert stored["description"].label_names == {"manual": {1: "liver"}}

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ukbob_jax import anatomy
-from ukbob_jax.errors import ConfigError, FileError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, InputError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts
 from ukbob_jax.volumes.case import Case, Description, is_scan, listed
+from ukbob_jax.volumes.nifti import read_label_names
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -81,11 +82,20 @@ class ReadOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """One subject in files."""
+    """One subject in files.
+
+    Attributes:
+        case: where they are.
+        split: of the subject.
+        settings: how they are read.
+        names_in_files: per label set, id to name as the label map's own header says; counts where the data set says
+            nothing, and not in the checksum, which has the file's bytes.
+    """
 
     case: Case
     split: str
     settings: ReadOptions
+    names_in_files: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -199,10 +209,15 @@ class Files:
         return dataclasses.replace(said, regions={}) if renumbered else said
 
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
-        """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""
+        """Names of the ids that are stored: the data set's, else the file's, unless ids are mapped to ours."""
         if self.settings.label_table:
             return dict.fromkeys(self.case.labels, label_table.read(self.settings.label_table).names)
-        return {} if self.settings.label_map else self.case.description.label_names
+        if self.settings.label_map:
+            return {}
+        said = {**self.names_in_files, **self.case.description.label_names}
+        if value := self.settings.mask_value:
+            return {name: {1: ids[value]} for name, ids in said.items() if value in ids}
+        return said
 
 
 def list_subjects(
@@ -233,7 +248,55 @@ def list_subjects(
     owners = {case.subject: case.person or case.subject for case in cases if not case.split}
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
-    return [Files(case, case.split or split_of[unit_of[case.subject]], options) for case in cases]
+    renumbered = options.label_map or options.label_table
+    names = [{} for _ in cases] if renumbered else names_in_files(cases)
+    return [
+        Files(case, case.split or split_of[unit_of[case.subject]], options, named)
+        for case, named in zip(cases, names)
+    ]
+
+
+def names_in_files(cases: Sequence[Case]) -> list[dict[str, dict[int, str]]]:
+    """Return per case and label set what the headers of label maps call their ids.
+
+    Names count where an id has the same one in every file and in what the data set itself says. Where an id has two, a
+    warning gives both, and of that label set no names of files are kept.
+    """
+    found = [{name: _own_names(path) for name, path in case.labels.items()} for case in cases]
+    for label_set in dict.fromkeys(name for case in cases for name in case.labels):
+        first: dict[int, tuple[str, str]] = {}  # id -> name, and who says so
+        for case, names in zip(cases, found):
+            said = case.description.label_names.get(label_set, {})
+            claims = [("the data set", said), (case.subject, names.get(label_set, {}))]
+            clash = _clash(first, claims)
+            if clash:
+                warnings.warn(
+                    f"label set {label_set!r}: {clash}. Names in the headers of label maps are left out; where ids mean "
+                    "different things, renumber the files.",
+                    stacklevel=3,
+                )
+                for one in found:
+                    one.pop(label_set, None)
+                break
+    return [{label_set: ids for label_set, ids in names.items() if ids} for names in found]
+
+
+def _clash(first: dict[int, tuple[str, str]], claims: Sequence[tuple[str, Mapping[int, str]]]) -> str:
+    """The first id that gets a second name, in words; "" and `first` filled where there is none."""
+    for who, names in claims:
+        for i, name in names.items():
+            known, by = first.setdefault(i, (name, who))
+            if i and known.strip().lower() != name.strip().lower():
+                return f"id {i} is {known!r} in {by} and {name!r} in {who}"
+    return ""
+
+
+def _own_names(path: pathlib.Path) -> dict[int, str]:
+    """Names in a label map's header; none for a folder of masks, and for a file that reading will refuse."""
+    try:
+        return {} if path.is_dir() else read_label_names(path)
+    except InputError:
+        return {}
 
 
 def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
