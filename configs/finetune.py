@@ -7,7 +7,8 @@
 
 IMAGES and LABELS are two folders whose files match by name, or one scan and one label map, as NIfTI. The number of
 contrasts and classes is read from them. `--config.init=WEIGHTS` starts from a checkpoint; without it the network
-starts at random, is small, and fits one scan in ten minutes on two cores.
+starts at random, is small, and fits one scan in ten minutes on two cores. Where a person has several scans,
+--config.source.person='(.+)_[LR]' says which are one person's; docs/ingestion.md has all of `config.source`.
 """
 
 import ml_collections

@@ -5,8 +5,10 @@
     ... --config=configs/hippocampus.py:msd --config.source.paths.root=Task04_Hippocampus     as it is downloaded; a fifth
         validates
 
-SPLIT.json names who trains and who validates, `{"train": [names], "val": [names]}`. A window holds nearly a whole
-volume, which has at most 43 x 59 x 47 voxels of 1 mm. All settings are ours, and none was tuned.
+SPLIT.json names who trains and who validates, `{"train": [names], "val": [names]}`. Left and right of one person are
+subjects of their own: where names say whose they are, as `017_L` and `017_R` do, --config.source.person='(.+)_[LR]'
+keeps them on one side of splits and folds. A window holds nearly a whole volume, which has at most 43 x 59 x 47 voxels
+of 1 mm. All settings are ours, and none was tuned.
 """
 
 import ml_collections

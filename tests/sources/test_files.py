@@ -73,6 +73,9 @@ def test_bytes_and_split_change_the_checksum(folder):
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0, float("inf"))}, "three positive numbers"),
         ({"label_map": "somewhere"}, "somewhere"),
+        ({"person": "(a"}, r"person='\(a' is no regular expression"),
+        ({"person": "a|b"}, "has 0 groups; put brackets around the person"),
+        ({"person": "x(.)"}, "finds no person in any of 3 subjects, such as a, b, c"),
         ({"layout": "dicom"}, "'dicom' is not known"),
     ],
 )
@@ -175,3 +178,74 @@ def test_the_discs_of_totalsegmentator_are_read_and_what_a_mac_leaves_beside_fil
     stored = one.convert(one.read())
     discs = next(i for i, name in anatomy.NAMES.items() if name == "IVD")
     assert (stored["labels"]["manual"] == discs).sum() == 30 and discs in stored["annotated"]
+
+
+def test_a_pattern_takes_the_person_from_the_subject(folder):
+    for n, name in enumerate(("p1_L", "p1_R", "p2_L")):
+        (folder / "i" / f"{'abc'[n]}.nii.gz").rename(folder / "i" / f"{name}.nii.gz")
+        (folder / "l" / f"{'abc'[n]}.nii.gz").rename(folder / "l" / f"{name}.nii.gz")
+    found = listed(folder, person="(.+)_[LR]", splits={"val": 1})
+    assert [one.case.person for one in found] == ["p1", "p1", "p2"] and found[0].split == found[1].split
+    assert found[0].convert(found[0].read())["person"] == "p1"
+    plain = listed(folder, splits={"val": 1})[0]
+    assert dataclasses.replace(plain, split=found[0].split).checksum() != found[0].checksum()
+    with pytest.warns(UserWarning, match=r"finds no person in 1 of 3 subjects: p1_R"):
+        assert [one.case.person for one in listed(folder, person="(.+)_L")] == ["p1", "", "p2"]
+
+
+def test_a_person_in_two_splits_of_the_data_set_is_told(tmp_path):
+    entries = {}
+    for name, split in (("p1_L", "training"), ("p1_R", "validation")):
+        write_label(tmp_path / f"{name}.nii.gz", [0, 1])
+        entries[split] = [{"image": f"{name}.nii.gz", "label": f"{name}.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps(entries))
+    of = {"layout": "decathlon", "paths": {"root": str(tmp_path), "modality": ""}}
+    assert len(files.list_subjects(**of)) == 2
+    with pytest.warns(UserWarning, match="1 persons are in several splits of the data set: p1"):
+        files.list_subjects(**of, person="(.+)_[LR]")
+
+
+def named(path, names):
+    label = np.resize(np.arange(3, dtype=np.uint8), (4, 5, 6))
+    write_volume(path, Volume(label, np.diag([-2.0, 2.0, 3.0, 1.0])), names)
+
+
+def test_names_in_the_headers_of_label_maps_are_carried_where_they_agree(folder):
+    before = listed(folder)[2].checksum()
+    named(folder / "l" / "a.nii.gz", {1: "liver", 2: "spleen"})
+    named(folder / "l" / "b.nii.gz", {1: "Liver"})
+    names = [one.convert(one.read())["description"].label_names for one in listed(folder)]
+    assert names == [{"manual": {1: "liver", 2: "spleen"}}, {"manual": {1: "Liver"}}, {}]
+    assert listed(folder)[2].checksum() == before
+    named(folder / "l" / "c.nii.gz", {2: "pancreas"})
+    with pytest.warns(
+        UserWarning, match=r"'manual': id 2 is 'spleen' in a and 'pancreas' in c\. Names .* left out"
+    ):
+        assert [one.names_in_files for one in listed(folder)] == [{}, {}, {}]
+    assert [one.names_in_files for one in listed(folder, label_map="btcv")] == [{}, {}, {}]
+    named(folder / "l" / "c.nii.gz", {2: "spleen "})
+    [masked] = [one for one in listed(folder, mask_value=2) if one.subject == "a"]
+    write_label(folder / "l" / "a.nii.gz", [0, 2])
+    assert masked.convert(masked.read())["description"].label_names == {"manual": {1: "spleen"}}
+
+
+def test_names_that_contradict_the_data_set_are_told(tmp_path):
+    named(tmp_path / "l.nii.gz", {1: "spleen"})
+    write_label(tmp_path / "i.nii.gz", range(9))
+    entries = [{"image": "i.nii.gz", "label": "l.nii.gz"}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "liver"}, "training": entries}))
+    with pytest.warns(UserWarning, match="id 1 is 'liver' in the data set and 'spleen' in i"):
+        [one] = files.list_subjects(layout="decathlon", paths={"root": str(tmp_path)})
+    assert one.convert(one.read())["description"].label_names == {"manual": {1: "liver"}}
+
+
+def test_segments_of_slicer_are_read_with_their_names_and_filled_to_the_image(tmp_path):
+    pytest.importorskip("SimpleITK")
+    write_label(tmp_path / "i" / "a.nii.gz", range(9))
+    part = Volume(np.ones((2, 5, 6), np.uint8), np.diag([-2.0, 2.0, 3.0, 1.0]))
+    (tmp_path / "l").mkdir()
+    write_volume(tmp_path / "l" / "a.seg.nrrd", part, {1: "liver"})
+    [one] = listed(tmp_path)
+    stored = one.convert(one.read())
+    assert stored["labels"]["manual"].shape == (4, 5, 6) and stored["labels"]["manual"].sum() == 60
+    assert stored["description"].label_names == {"manual": {1: "liver"}}

@@ -3,18 +3,21 @@
 import dataclasses
 import hashlib
 import pathlib
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from ukbob_jax import advice, anatomy
-from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, InputError, MismatchError, ValuesError
 from ukbob_jax.sources import steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts, plausibility
-from ukbob_jax.volumes.case import Case, Description, is_scan
+from ukbob_jax.volumes.case import Case, Description, is_scan, listed
+from ukbob_jax.volumes.nifti import read_label_names
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -37,9 +40,11 @@ class ReadOptions:
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
         mask_value: labels are masks of one structure with this value inside, such as 255; it becomes 1. 0: they are
             label maps, in which 255 means "not annotated".
+        person: regular expression whose one group is the person in a subject's id, such as "(.+)_[LR]" where left and
+            right are subjects of their own; splits and folds keep a person's subjects together. "": as the layout says.
     Raises:
-        ConfigError: an unknown label map or choice, a mask value outside 0 to 255, or a spacing that is not three
-            positive numbers.
+        ConfigError: an unknown label map or choice, a mask value outside 0 to 255, a pattern without one group, or a
+            spacing that is not three positive numbers.
     """
 
     spacing_mm: tuple[float, ...] = ()
@@ -51,6 +56,7 @@ class ReadOptions:
     constant: Literal["refuse", "accept"] = "refuse"
     label_table: str = ""
     mask_value: int = 0
+    person: str = ""
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -67,6 +73,7 @@ class ReadOptions:
             )
         if not 0 <= self.mask_value <= anatomy.IGNORE:
             raise ConfigError(f"{_field('mask_value')} is {self.mask_value}; expected 1 to 255, or 0.")
+        _groups(self.person)
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
@@ -78,11 +85,20 @@ class ReadOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """One subject in files."""
+    """One subject in files.
+
+    Attributes:
+        case: where they are.
+        split: of the subject.
+        settings: how they are read.
+        names_in_files: per label set, id to name as the label map's own header says; counts where the data set says
+            nothing, and not in the checksum, which has the file's bytes.
+    """
 
     case: Case
     split: str
     settings: ReadOptions
+    names_in_files: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -104,6 +120,7 @@ class Files:
             del settings["label_table"]  # stores made before there were tables stay as they are
         else:
             content.append(("label table", file_digest(self.settings.label_table)))
+        del settings["person"]  # counts as the person it finds
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
         if not self.settings.mask_value:
@@ -201,10 +218,15 @@ class Files:
         return dataclasses.replace(said, regions={}) if renumbered else said
 
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
-        """Names of the ids that are stored: the data set's, unless ids are mapped to ours."""
+        """Names of the ids that are stored: the data set's, else the file's, unless ids are mapped to ours."""
         if self.settings.label_table:
             return dict.fromkeys(self.case.labels, label_table.read(self.settings.label_table).names)
-        return {} if self.settings.label_map else self.case.description.label_names
+        if self.settings.label_map:
+            return {}
+        said = {**self.names_in_files, **self.case.description.label_names}
+        if value := self.settings.mask_value:
+            return {name: {1: ids[value]} for name, ids in said.items() if value in ids}
+        return said
 
 
 def list_subjects(
@@ -225,22 +247,127 @@ def list_subjects(
         seed: decides who goes where.
         **settings: fields of `ReadOptions`.
     Raises:
-        ConfigError: an unknown layout, or as `ReadOptions`.
+        ConfigError: an unknown layout, as `ReadOptions`, or as `with_persons`.
         FileError, MismatchError: as the layout.
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
+    cases = with_persons(cases, options.person) if options.person else cases
+    _warn_of_persons_in_several_splits(cases)
     owners = {case.subject: case.person or case.subject for case in cases if not case.split}
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
-    return [_source(case, case.split or split_of[unit_of[case.subject]], options) for case in cases]
+    renumbered = options.label_map or options.label_table
+    names = [{} for _ in cases] if renumbered else names_in_files(cases)
+    return [
+        _source(Files(case, case.split or split_of[unit_of[case.subject]], options, named))
+        for case, named in zip(cases, names)
+    ]
 
 
-def _source(case: Case, split: str, options: ReadOptions) -> Files | Unusable:
-    if not case.problem:
-        return Files(case, split, options)
-    files = (*case.images, *case.labels.values())
-    return Unusable(case.subject, split, tuple(map(str, files)), MismatchError(case.problem))
+def _source(one: Files) -> Files | Unusable:
+    """Return the subject, or what says why it cannot be used."""
+    if not one.case.problem:
+        return one
+    return Unusable(one.subject, one.split, tuple(one.files()), MismatchError(one.case.problem))
+
+
+def names_in_files(cases: Sequence[Case]) -> list[dict[str, dict[int, str]]]:
+    """Return per case and label set what the headers of label maps call their ids.
+
+    Names count where an id has the same one in every file and in what the data set itself says. Where an id has two, a
+    warning gives both, and of that label set no names of files are kept.
+    """
+    found = [{name: _own_names(path) for name, path in case.labels.items()} for case in cases]
+    for label_set in dict.fromkeys(name for case in cases for name in case.labels):
+        first: dict[int, tuple[str, str]] = {}  # id -> name, and who says so
+        for case, names in zip(cases, found):
+            said = case.description.label_names.get(label_set, {})
+            claims = [("the data set", said), (case.subject, names.get(label_set, {}))]
+            clash = _clash(first, claims)
+            if clash:
+                warnings.warn(
+                    f"label set {label_set!r}: {clash}. Names in the headers of label maps are left out; where ids mean "
+                    "different things, renumber the files.",
+                    stacklevel=3,
+                )
+                for one in found:
+                    one.pop(label_set, None)
+                break
+    return [{label_set: ids for label_set, ids in names.items() if ids} for names in found]
+
+
+def _clash(first: dict[int, tuple[str, str]], claims: Sequence[tuple[str, Mapping[int, str]]]) -> str:
+    """The first id that gets a second name, in words; "" and `first` filled where there is none."""
+    for who, names in claims:
+        for i, name in names.items():
+            known, by = first.setdefault(i, (name, who))
+            if i and known.strip().lower() != name.strip().lower():
+                return f"id {i} is {known!r} in {by} and {name!r} in {who}"
+    return ""
+
+
+def _own_names(path: pathlib.Path) -> dict[int, str]:
+    """Names in a label map's header; none for a folder of masks, and for a file that reading will refuse."""
+    try:
+        return {} if path.is_dir() else read_label_names(path)
+    except InputError:
+        return {}
+
+
+def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
+    """Return the cases with the person that `pattern` finds in each subject's id.
+
+    Raises:
+        ConfigError: it is no regular expression with one group, or finds nobody.
+    """
+    found = [re.search(pattern, case.subject) for case in cases] if _groups(pattern) else []
+    missed = [case.subject for case, match in zip(cases, found) if not (match and match[1])]
+    if len(missed) == len(cases):
+        raise ConfigError(
+            f"config.source.person={pattern!r} finds no person in any of {len(cases)} subjects, such as "
+            f"{listed(missed)}. Change it, or leave it out."
+        )
+    if missed:
+        warnings.warn(
+            f"config.source.person={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
+            f"{listed(missed)}. Each counts as a person of its own.",
+            stacklevel=3,
+        )
+    return [
+        case._replace(person=match[1]) if match and match[1] else case for case, match in zip(cases, found)
+    ]
+
+
+def _groups(pattern: str) -> int:
+    """The number of groups of `config.source.person`, 1, or 0 without a pattern.
+
+    Raises:
+        ConfigError: no regular expression, or not one group.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"config.source.person={pattern!r} is no regular expression: {error}.") from error
+    if pattern and groups != 1:
+        raise ConfigError(
+            f"config.source.person={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
+        )
+    return groups
+
+
+def _warn_of_persons_in_several_splits(cases: Sequence[Case]) -> None:
+    """Tell of persons whom the data set itself puts into more than one split."""
+    splits: dict[str, set[str]] = {}
+    for case in cases:
+        if case.split:
+            splits.setdefault(case.person or case.subject, set()).add(case.split)
+    if several := [person for person, names in splits.items() if len(names) > 1]:
+        warnings.warn(
+            f"{len(several)} persons are in several splits of the data set: {listed(several)}. Scores will look better "
+            "than on new persons; put all scans of a person into one split.",
+            stacklevel=3,
+        )
 
 
 def file_digest(path: str) -> str:

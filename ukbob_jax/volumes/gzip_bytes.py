@@ -13,14 +13,18 @@ _STEP = 2**17  # bytes given at a time to members after the first, since zlib co
 _PADDING = re.compile(b"\0*")  # zeros may follow a member
 
 
-def read(path: pathlib.Path) -> bytes:
-    """The bytes of `path` as stored.
+def read(path: pathlib.Path, size: int = -1) -> bytes:
+    """The bytes of `path` as stored, or the first `size` of them.
 
     Raises:
         FileError: missing, a folder, unreadable or empty.
     """
     try:
-        data = path.read_bytes()
+        if size < 0:
+            data = path.read_bytes()
+        else:
+            with open(path, "rb") as file:
+                data = file.read(size)
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file.") from error
     except IsADirectoryError as error:

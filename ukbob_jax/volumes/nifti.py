@@ -19,6 +19,7 @@ from ukbob_jax.volumes.volume import LONGEST, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
+_BEGINNING = 2**16  # bytes that hold most headers with their extensions
 _SLACK = 2**20  # bytes that may follow the voxels
 _IMAGE_LEVEL, _LABEL_LEVEL = 1, 6  # zlib: effort halves a label map, and gains 3 % on noise
 
@@ -84,15 +85,37 @@ def read_pair(
         MismatchError: shape, spacing or position differ after reorientation.
         FileError, GeometryError, ValuesError: as `read_volume`.
     """
-    scan, path = _open(pathlib.Path(image)).to_ras(), pathlib.Path(label)
+    scan = _open(pathlib.Path(image)).to_ras()
+    return scan, read_label_of(scan, label, str(image), num_classes=num_classes)
+
+
+def read_label_of(
+    scan: Volume,
+    label: str | os.PathLike,
+    name: str,
+    *,
+    num_classes: int | None = None,
+    assume_ras: bool = False,
+) -> Volume:
+    """The label map of a scan, in RAS and on its grid; as in `read_pair`, segmentations of a part of it are filled.
+
+    Args:
+        scan: in RAS.
+        label: a file.
+        name: of the scan, for messages.
+        num_classes, assume_ras: as `read_volume`.
+    Raises:
+        MismatchError: shape, spacing or position differ after reorientation.
+        FileError, GeometryError, ValuesError: as `read_volume`.
+    """
+    path = pathlib.Path(label)
     if path.is_file() and not path.name.lower().endswith(SUFFIXES) and rtstruct.is_rtstruct(path):
-        labels, _ = rtstruct.read_labels(path, scan)
-        return scan, labels
-    labels = read_volume(path, kind="label", num_classes=num_classes).to_ras()
+        return rtstruct.read_labels(path, scan)[0]
+    labels = read_volume(path, kind="label", num_classes=num_classes, assume_ras=assume_ras).to_ras()
     if _is_other(path):
-        labels = placing.on_grid(labels, scan, str(label), str(image))
-    check_same_space(scan, labels, str(image), str(label))
-    return scan, labels
+        labels = placing.on_grid(labels, scan, str(label), name)
+    check_same_space(scan, labels, name, str(label))
+    return labels
 
 
 def check_same_space(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
@@ -155,17 +178,20 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
 
 
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
-    """Label id to name, from the header extension that `write_volume` writes; empty where there is none.
+    """Label id to name from the file's header: the extension that `write_volume` and viewers write, or its segments.
+
+    No voxel is read; empty where the file names nothing.
 
     Raises:
         FileError: missing, truncated, corrupt, or another format.
     """
     if _is_other(path := pathlib.Path(path)):
-        return dict(formats.read(path).names)
-    path = _checked_name(path)
-    stored = gzip_bytes.read(path)
+        return formats.names(path)
+    path, stored = _checked_name(path), gzip_bytes.read(pathlib.Path(path), _BEGINNING)
     header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
     start = gzip_bytes.head(path, stored, header.offset)
+    if len(start) < header.offset:
+        start = gzip_bytes.head(path, gzip_bytes.read(path), header.offset)
     kind = nib.Nifti1Header if start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else nib.Nifti2Header
     return label_names.parse(kind.from_fileobj(io.BytesIO(start), check=False).extensions)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ukbob_jax import advice
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
 from ukbob_jax.volumes.case import Case, listed, scans
-from ukbob_jax.volumes.nifti import check_same_space, read_volume
+from ukbob_jax.volumes.nifti import check_same_space, read_label_of, read_volume
 from ukbob_jax.volumes.volume import Volume
 
 
@@ -65,10 +65,12 @@ def read_case(
     for name, path in case.labels.items():
         if path.is_dir():
             labels[name], annotated[name] = merge_masks(path, organs, assume_ras=assume_ras)
+            check_same_space(image, labels[name], str(case.images[0]), str(path))
         else:
-            label = read_volume(path, kind="label", num_classes=num_classes, assume_ras=assume_ras)
-            labels[name], annotated[name] = label.to_ras(), None
-        check_same_space(image, labels[name], str(case.images[0]), str(path))
+            labels[name] = read_label_of(
+                image, path, str(case.images[0]), num_classes=num_classes, assume_ras=assume_ras
+            )
+            annotated[name] = None
     return Scan(image, labels, annotated)
 
 

@@ -1,7 +1,8 @@
 """Formats other than NIfTI, one adapter each: what a file holds, before its values are checked.
 
-An adapter has `read(path) -> Stored`, and `write(path, array, affine, names)` where the format can be written. Names
-and values are checked by `volumes.nifti.read_volume`, the same for every format.
+An adapter has `read(path) -> Stored`, `names(path)`, the label names in its header, and `write(path, array, affine,
+names)` where the format can be written. Names and values are checked by `volumes.nifti.read_volume`, the same for
+every format.
 """
 
 import importlib
@@ -50,9 +51,16 @@ def read(path: pathlib.Path) -> Stored:
         FileError: missing, damaged, or the library that reads the format is not installed.
         GeometryError, ValuesError: as the adapter.
     """
-    if not path.is_file():
-        raise FileError(f"{path}: {'a folder; expected a file' if path.is_dir() else 'no such file'}.")
-    return _adapter(ENDINGS.get(ending(path), "dicom_seg")).read(path)
+    return _reader(path).read(path)
+
+
+def names(path: pathlib.Path) -> dict[int, str]:
+    """Label id to name as the header says; no voxel is read.
+
+    Raises:
+        FileError: as `read`.
+    """
+    return _reader(path).names(path)
 
 
 def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> None:
@@ -85,6 +93,12 @@ def is_dicom(path: pathlib.Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def _reader(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise FileError(f"{path}: {'a folder; expected a file' if path.is_dir() else 'no such file'}.")
+    return _adapter(ENDINGS.get(ending(path), "dicom_seg"))
 
 
 def _adapter(name: str) -> Any:

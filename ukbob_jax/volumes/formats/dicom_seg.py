@@ -37,7 +37,7 @@ def read(path: pathlib.Path, threshold: float | None = None) -> Stored:
     frames = frames[None] if frames.ndim == 2 else frames  # f rows columns
     if kind == "FRACTIONAL":
         frames = frames >= float(threshold or 0) * int(found.MaximumFractionalValue)
-    names = {int(s.SegmentNumber): str(s.get("SegmentLabel", "")) for s in found.SegmentSequence}
+    names = _names(found)
     padding = found.get("PixelPaddingValue")
     background = 0 if padding is None else int(padding)
     affine, places, depth = _grid(path, found)
@@ -62,14 +62,31 @@ def read(path: pathlib.Path, threshold: float | None = None) -> Stored:
     if background:
         array[array == background] = 0
     labels = np.asfortranarray(array.transpose(2, 1, 0))  # column row k: x y z of the affine
-    return Stored(labels, affine, {i: name for i, name in names.items() if i and i != background})
+    return Stored(labels, affine, {i: name for i, name in names.items() if i != background})
 
 
-def _dataset(path: pathlib.Path) -> Any:
+def names(path: pathlib.Path) -> dict[int, str]:
+    """The names of segments, from the header alone.
+
+    Raises:
+        FileError: no DICOM segmentation, damaged, or pydicom is not installed.
+    """
+    found = _dataset(path, voxels=False)
+    background = found.get("PixelPaddingValue")
+    return {i: name for i, name in _names(found).items() if i != background}
+
+
+def _names(found: Any) -> dict[int, str]:
+    """Segment number to name, without the background that a label map object may list as segment 0."""
+    named = {int(s.SegmentNumber): str(s.get("SegmentLabel", "")) for s in found.SegmentSequence}
+    return {i: name for i, name in named.items() if i}
+
+
+def _dataset(path: pathlib.Path, voxels: bool = True) -> Any:
     """The object, after checking that it is a segmentation."""
     pydicom = library("pydicom", path)
     try:
-        found = pydicom.dcmread(path)
+        found = pydicom.dcmread(path, stop_before_pixels=not voxels)
     except (OSError, EOFError, ValueError, AttributeError, pydicom.errors.InvalidDicomError) as error:
         raise FileError(f"{path}: cannot be read as DICOM: {error}.") from error
     kind = str(found.get("SOPClassUID", ""))

@@ -35,6 +35,15 @@ def read(path: pathlib.Path) -> Stored:
     return Stored(array, affine, {value: name for name, value, _ in segments})
 
 
+def names(path: pathlib.Path) -> dict[int, str]:
+    """The names of segments, from the header alone.
+
+    Raises:
+        FileError: damaged, or SimpleITK is not installed.
+    """
+    return {value: name for name, value, _ in _segments(_load(path, voxels=False))}
+
+
 def layers(path: str | os.PathLike) -> list[Stored]:
     """The layers of a `.seg.nrrd` whose segments overlap, one label map each, with the names of its segments.
 
@@ -80,12 +89,18 @@ def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapp
             raise FileError(f"{path}: cannot be written: {_reason(error)}.") from error
 
 
-def _load(path: pathlib.Path) -> Any:
+def _load(path: pathlib.Path, voxels: bool = True) -> Any:
+    """The image, or without voxels a reader that holds its header."""
     sitk = library("SimpleITK", path)
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK would print; what matters is raised
     try:
-        return sitk.ReadImage(os.fspath(path))
+        if voxels:
+            return sitk.ReadImage(os.fspath(path))
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(os.fspath(path))
+        reader.ReadImageInformation()
+        return reader
     except RuntimeError as error:
         raise FileError(f"{path}: cannot be read: {_reason(error)}.") from error
     finally:

@@ -45,6 +45,11 @@ def read(path: pathlib.Path) -> Stored:
     return Stored(native, np.array(image.affine, np.float64))
 
 
+def names(path: pathlib.Path) -> dict[int, str]:
+    """Nothing: the format's header names no ids."""
+    return {}
+
+
 def write(path: pathlib.Path, array: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> None:
     """Write in one step; MGH holds no names, and int16, int32, uint8 and float32 alone.
 

@@ -24,19 +24,21 @@ AMOS = re.compile(r"amos_(\d{4})")  # AMOS22 lists CT and MR together; its numbe
 AMOS_LAST_CT = 500
 
 
-def list_cases(root: str | os.PathLike, *, modality: str = "") -> list[Case]:
+def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -> list[Case]:
     """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
     A subject that is listed twice, or of which a file is missing, has a problem.
+    In MONAI's datalists (Auto3DSeg) an entry of "training" may say its "fold"; one of them can validate.
 
     Args:
         root: the dataset's folder, or its dataset.json.
         modality: "CT" or "MR": leave the subjects out that are known to be of another; a warning says how many.
             "": take all.
+        fold: number of the fold that validates; "": all of "training" trains, and a warning names the folds.
     Raises:
         FileError: an unreadable dataset.json, entries without an image, paths that lead out of the folder, or nobody
             whose files are there.
-        EmptyError: no training list, an empty one, or nobody of this modality.
+        EmptyError: no training list, an empty one, nobody of this modality, or none outside or inside the fold.
     """
     dataset = dataset_json.read(root)
     where = dataset.folder / dataset_json.NAME
@@ -44,16 +46,18 @@ def list_cases(root: str | os.PathLike, *, modality: str = "") -> list[Case]:
         raise EmptyError(
             f'{where}: the "training" list is missing or empty. List images and label maps there.'
         )
+    listings = {field: _entries(where, field, dataset.fields.get(field) or []) for field in SPLITS}
+    folds = _folds(where, listings["training"], fold)
     cases = [
-        _case(dataset, where, entry, split)
+        _case(dataset, where, entry, "val" if field == "training" and folds[n] == fold != "" else split)
         for field, split in SPLITS.items()
-        for entry in _entries(where, field, dataset.fields.get(field) or [])
+        for n, entry in enumerate(listings[field])
     ]
     if not any(map(_complete, cases)):
         check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
-    listings = collections.Counter(case.subject for case in cases)
+    times = collections.Counter(case.subject for case in cases)
     cases = [
-        case._replace(problem=_problem(case, where, listings[case.subject]))
+        case._replace(problem=_problem(case, where, times[case.subject]))
         for case in {case.subject: case for case in cases}.values()
     ]
     return _of_modality(cases, modality, where) if modality else cases
@@ -63,11 +67,33 @@ def _complete(case: Case) -> bool:
     return all(path.exists() for path in (*case.images, *case.labels.values()))
 
 
-def _problem(case: Case, where: pathlib.Path, listings: int) -> str:
-    if listings > 1:
+def _problem(case: Case, where: pathlib.Path, times: int) -> str:
+    if times > 1:
         return f"{where}: {case.subject} is listed more than once. Keep one entry."
     missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
     return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
+
+
+def _folds(where: pathlib.Path, entries: list[dict], fold: str) -> list[str]:
+    """The fold of each entry as text, "" where it says none.
+
+    Raises:
+        EmptyError: no entry is of the fold asked for, or all are.
+    """
+    folds = [str(entry.get("fold", "")) for entry in entries]
+    numbers = sorted({number for number in folds if number}, key=lambda text: (len(text), text))
+    if fold and (fold not in numbers or {*folds} == {fold}):
+        raise EmptyError(
+            f'{where}: config.source.paths.fold={fold}, but "training" has the folds {", ".join(numbers) or "of none"}; '
+            "one must validate and others train."
+        )
+    if len(numbers) > 1 and not fold:
+        warnings.warn(
+            f"{where}: the training entries have folds ({', '.join(numbers)}), and all of them train. Let one validate "
+            f"with config.source.paths.fold={numbers[0]}.",
+            stacklevel=4,
+        )
+    return folds
 
 
 def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:
