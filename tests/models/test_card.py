@@ -136,5 +136,7 @@ print(card.build().width)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     refused, width = done.stdout.splitlines()
-    assert "import tests.tiny_network first, or give --config.model.name=tests.tiny_network" in refused
+    assert (
+        "import tests.tiny_network first in Python, or give --config.model.name=tests.tiny_network" in refused
+    )
     assert width == "3"

@@ -52,6 +52,11 @@ def test_trailing_axes_of_one_voxel_are_dropped_and_no_slope_is_one():
         ({"datatype": 32}, ValuesError, "complex"),
         ({"datatype": 1536}, FileError, "datatype 1536 is not known"),
         ({"vox_offset": 100}, FileError, "start at byte 100"),
+        (
+            {"vox_offset": 1000000.5},
+            FileError,
+            r"start at byte 1000000\.5",
+        ),  # told in full: rounded it would be whole
         ({"sform_code": 0, "qform_code": 0}, GeometryError, "orientation unknown"),
         ({"sform_code": 0, "pixdim": (1, 2, 0, 3, 0, 0, 0, 0)}, GeometryError, "every axis needs a positive"),
         ({"srow_x": (2.0, 0, 0, -30)}, GeometryError, "left and right are ambiguous"),

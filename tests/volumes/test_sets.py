@@ -56,6 +56,7 @@ def test_a_field_of_view_far_from_the_median_is_told():
     [
         scans({"spacing_mm": (2.0, 2.0, 0.6), "shape": (100, 80, 300)}),  # thin slices
         scans({"shape": (100, 80, 600)}),  # more of the body
+        scans({"shape": (20, 20, 20)}),  # a crop
         scans({"spacing_mm": (4.0, 4.0, 6.0), "shape": (60, 50, 35)}),  # another scanner
         scans({"spacing_mm": (0.2, 0.2, 0.3)}, alike=1),  # two of which neither is the rule
         scans(*[{"spacing_mm": (s, s, s)} for s in (0.1, 20.0, 0.2, 9.0)], alike=2),  # a diverse set

@@ -133,7 +133,8 @@ def find(name: str, *, imported_only: bool = False) -> Architecture:
         if imported_only and name not in sys.modules:
             raise ConfigError(
                 f"network {name!r} is not one of ours, and a file may not choose what is imported. "
-                f"If you trust it, import {name} first, or give --config.model.name={name}."
+                f"If you trust it, import {name} first in Python, or give --config.model.name={name} to "
+                "python -m ukbob_jax.main."
             )
         found = _constant(name)
     if found is None:

@@ -53,7 +53,7 @@ def check_shear(affine: np.ndarray, name: str) -> None:
     """
     if (value := shear(affine)) > MAX_SHEAR:
         raise GeometryError(
-            f"{name}: the affine is sheared: cosine {value:.4g} between two voxel axes, at most {MAX_SHEAR:g} is "
+            f"{name}: the affine is sheared: cosine {value:.6g} between two voxel axes, at most {MAX_SHEAR:g} is "
             "accepted. Resample the file to a grid with right angles first."
         )
 

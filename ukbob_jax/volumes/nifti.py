@@ -128,14 +128,14 @@ def check_same_space(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
         raise MismatchError(
             f"{name_b}: shape {b.shape} in RAS, but {name_a} has {a.shape}; resample one to the other."
         )
-    spacings = [[round(s, 5) for s in volume.spacing_mm] for volume in (a, b)]
+    spacings = [[round(s, 9) for s in volume.spacing_mm] for volume in (a, b)]
     if not np.allclose(a.spacing_mm, b.spacing_mm, rtol=SAME_SPACE / max(a.shape), atol=0):
         raise MismatchError(f"{name_b}: spacing {spacings[1]} mm, but {name_a} has {spacings[0]} mm.")
     distance, limit = affines.corner_distance_mm(a.affine, b.affine, a.shape), SAME_SPACE * min(a.spacing_mm)
     if distance > limit:
         origins = [volume.affine[:3, 3].round(3).tolist() for volume in (a, b)]
         raise MismatchError(
-            f"{name_b}: lies {distance:.4g} mm away from {name_a} at a corner (tolerance {limit:.3g} mm); "
+            f"{name_b}: lies {distance:.6g} mm away from {name_a} at a corner (tolerance {limit:.6g} mm); "
             f"origins {origins[1]} and {origins[0]} mm. Check that they belong to the same scan."
         )
 

@@ -74,7 +74,7 @@ def parse(path: pathlib.Path, block: bytes, assume_ras: bool) -> Header:
     offset = float(raw["vox_offset"])
     if not (raw.sizeof_hdr + 4 <= offset < 2**40 and offset == int(offset)):
         raise FileError(
-            f"{path}: voxel data start at byte {offset:g}, which cannot be (vox_offset); not a sound file."
+            f"{path}: voxel data start at byte {offset:.15g}, which cannot be (vox_offset); not a sound file."
         )
     try:
         slope, inter = raw.get_slope_inter()

@@ -1,7 +1,7 @@
 """Scans that are unlike the others of their set: told once per kind, with how many they are and which, for example.
 
 What real sets have is passed over: slices of 1.25 to 5 mm in one set of CT, a few body parts more or less along z, MR
-in arbitrary units. A set whose scans differ widely among themselves has no odd ones.
+in arbitrary units, crops. A set whose scans differ widely among themselves has no odd ones.
 """
 
 from collections import defaultdict
@@ -158,7 +158,7 @@ def _geometry(scans: Sequence[Scan]) -> list[str]:
     large = _far(extent, plausibility.EXTENT_FACTOR)
     scaled = ((coarse == large) & (coarse != 0)).any(1)  # thin slices alone do not change what is covered
     voxels = scaled | (_far(edge, plausibility.SPACING_FACTOR) != 0).any(1)
-    covers = (large[:, :2] != 0).any(1) & ~voxels
+    covers = (large[:, :2] > 0).any(1) & ~voxels  # crops are ordinary
     return [
         *_odd(
             scans, voxels, spacing, lambda of, median: f"voxels of {of}, the median of the set is {median}"

@@ -210,7 +210,7 @@ def test_collapse_to_background_is_refused_unless_told(pointwise):
     assert ours.entropy_after < ours.entropy_before
     assert ours.class_fractions_before[0] < 0.6 and ours.class_fractions_after[0] == pytest.approx(1)
     assert not ours.accepted and ours.params is params
-    assert ours.reason == "predicted classes drifted by 1.00, more than 0.5"
+    assert ours.reason == "predicted classes drifted by 1, more than 0.5"
     assert etta(model, params, volume(), max_drift=None, **arguments).accepted
 
 

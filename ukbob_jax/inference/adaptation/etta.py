@@ -165,7 +165,7 @@ def _judged(
     elif options.must_fall and not after < before:
         reason = "entropy did not fall"
     elif options.max_drift is not None and not moved <= options.max_drift:
-        reason = f"predicted classes drifted by {moved:.2f}, more than {options.max_drift:g}"
+        reason = f"predicted classes drifted by {moved:.6g}, more than {options.max_drift:g}"
     else:
         reason = "accepted"
     return AdaptResult(

@@ -96,7 +96,7 @@ def extent(station: Volume, directions: np.ndarray) -> tuple[np.ndarray, np.ndar
     own = station.affine[:3, :3] / station.spacing_mm
     if (apart := np.abs(own - directions).max()) > PARALLEL:
         raise GeometryError(
-            f"A station is turned against the others: direction cosines differ by {apart:.2g}, at most {PARALLEL:g} "
+            f"A station is turned against the others: direction cosines differ by {apart:.6g}, at most {PARALLEL:g} "
             "is accepted. Leave the scan out, or register its stations first."
         )
     low = directions.T @ station.affine[:3, 3]

@@ -36,9 +36,10 @@ def list_cases(images: str | os.PathLike, labels: str | os.PathLike | None = Non
     used = {path for found in matched.values() for path in found}
     unused = [path for paths in label_of.values() for path in paths if path not in used]
     if not used:
+        there = f"; label maps {listed([path.name for path in unused])}" if unused else ""
         raise MismatchError(
-            f"{labels}: no label map is named like an image: {len(image_of)} images ({listed(image_of)}), "
-            f"{len(unused)} label maps ({listed([path.name for path in unused])})."
+            f"{labels}: no label map is named like an image: images {listed(image_of)}{there}. Name it like its image, "
+            f"or with {', '.join(filter(None, LABEL_ENDINGS))} after the name; or give one image and one label map."
         )
     tell_unused(unused, str(labels))
     return [_case(name, paths, matched[name]) for name, paths in image_of.items()]
