@@ -62,5 +62,6 @@ def test_unknown_ids_are_bad_and_the_others_are_still_looked_at(folder, capsys):
 
 def test_a_series_is_of_dicom_files_only(folder):
     for words in ((folder / "i",), (folder / "i" / "a.nii.gz",), (folder / "i", "--layout", "folders")):
-        with pytest.raises(ConfigError, match="--series goes with a folder of DICOM files"):
-            check.scans(parse(*words, "--series", "1.2.3"))
+        for option, value in (("--series", "1.2.3"), ("--contrasts", "water,fat")):
+            with pytest.raises(ConfigError, match=f"{option} goes with a folder of DICOM files"):
+                check.scans(parse(*words, option, value))

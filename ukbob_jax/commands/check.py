@@ -23,6 +23,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="file or folder")
     parser.add_argument("--labels", help="label map, or folder of them, that belong to DATA by name")
     parser.add_argument("--series", default="", metavar="UID", help="which series of a folder of DICOM files")
+    parser.add_argument(
+        "--contrasts",
+        default="",
+        metavar="NAMES",
+        help="contrasts of a Dixon scan in a folder of DICOM files that become channels, such as water,fat",
+    )
     parser.add_argument("--layout", choices=layouts.names(), help="how the data set lies in DATA")
     parser.add_argument(
         "--nan",
@@ -66,14 +72,15 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
     """Name -> function that reads the scan, and its labels where there are any.
 
     Raises:
-        ConfigError: a series is named and DATA is no folder of DICOM files.
+        ConfigError: a series or contrasts are named and DATA is no folder of DICOM files; no Dixon contrasts.
         FileError: no such file or folder.
         MismatchError: images and labels do not match.
     """
     data = pathlib.Path(options.data)
     dicom = data.is_dir() and not any(map(case.is_scan, data.iterdir()))
-    if options.series and (not dicom or options.layout or options.labels):
-        raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
+    for name in ("series", "contrasts"):
+        if getattr(options, name) and (not dicom or options.layout or options.labels):
+            raise ConfigError(f"{data}: --{name} goes with a folder of DICOM files; leave it out.")
     if options.layout or options.labels:
         paths = (data, options.labels) if options.labels else (data,)
         cases = layouts.list_cases(options.layout or "folders", *paths)
@@ -86,9 +93,18 @@ def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
         return {
             n: lambda p=p: read_volume(p, channels=True, nan=options.nan) for n, p in case.scans(data).items()
         }
-    from ukbob_jax.volumes.dicom import read_series
+    return {data.name: lambda: _series(data, options)}
 
-    return {data.name: lambda: read_series(data, options.series)}
+
+def _series(folder: pathlib.Path, options: argparse.Namespace) -> Volume:
+    """The series of a folder of DICOM files that is asked for."""
+    from ukbob_jax.volumes.dicom import CONTRASTS, dixon_names, read_series  # pydicom is optional
+
+    asked = list(filter(None, options.contrasts.split(",")))
+    names = dixon_names(asked)
+    if asked and not names:
+        raise ConfigError(f"--contrasts {options.contrasts}: expected some of {','.join(CONTRASTS)}.")
+    return read_series(folder, options.series, channels=names)
 
 
 def _image(one: case.Case, options: argparse.Namespace) -> Volume:

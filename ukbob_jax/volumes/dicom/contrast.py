@@ -35,6 +35,12 @@ def canonical(name: str) -> str:
     return _TYPES.get(lower.upper()) or (_NAMES | short).get(lower, name)
 
 
+def dixon_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names in `CONTRASTS` of a network's contrasts, in the order given; none unless all are Dixon contrasts."""
+    found = tuple(map(canonical, names))
+    return found if set(found) <= set(CONTRASTS) else ()
+
+
 def recognise(description: str, image_type: Sequence[str]) -> tuple[str, bool]:
     """The contrast's name, "" for none of the four, and whether description and image type contradict each other.
 
