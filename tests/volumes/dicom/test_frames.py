@@ -86,6 +86,22 @@ def test_one_file_per_volume_is_a_time_series(tmp_path):
         dicom.read_series(tmp_path)
 
 
+def test_a_dimension_within_one_image_does_not_split_it(tmp_path):
+    """Slices excited together share a trigger delay: its index repeats from place to place, and from file to file."""
+    truths, data = [volume(seed=seed) for seed in range(3)], []
+    for number, truth in enumerate(truths, 1):
+        found = frames(truth)
+        for z, frame in enumerate(found):
+            frame.groups["FrameContentSequence"]["DimensionIndexValues"] = [z + 1, 1 + z % 3]
+        options = {
+            "dimensions": ["InStackPositionNumber", "NominalCardiacTriggerDelayTime"],
+            "InstanceNumber": number,
+        }
+        data.append(encode(found, shared(truth), SeriesInstanceUID=UID, **options))
+    found = dicom.read_series(write(tmp_path, *data), channels=True)
+    np.testing.assert_array_equal(found.array, np.stack([truth.to_ras().array for truth in truths], -1))
+
+
 def without(found, group):
     for frame in found:
         frame.groups.pop(group)

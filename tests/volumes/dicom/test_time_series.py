@@ -94,11 +94,12 @@ def without(found, *gone):
     return [one for number, one in enumerate(found) if number not in gone]
 
 
-def test_a_time_point_that_was_broken_off_is_refused_and_the_others_are_read(tmp_path):
-    write(tmp_path, without(series(ORDERS["time point"]), 28, 29))
-    with pytest.raises(GeometryError, match=f"series {UID}:6: time point 6 has 3 slices, the others 5"):
+@pytest.mark.parametrize("kind", ["time point", "acquisition"])
+def test_a_time_point_that_was_broken_off_is_refused_and_the_others_are_read(kind, tmp_path):
+    write(tmp_path, without(series(ORDERS[kind]), 28, 29))
+    with pytest.raises(GeometryError, match=f"series {UID}:6: {kind} 6 has 3 slices, the others 5"):
         dicom.read_series(tmp_path, f"{UID}:6")
-    with pytest.raises(GeometryError, match="time point 6 has 3 slices"):
+    with pytest.raises(GeometryError, match=f"{kind} 6 has 3 slices"):
         dicom.read_series(tmp_path, channels=True)
     np.testing.assert_array_equal(dicom.read_series(tmp_path, f"{UID}:4").array, expected()[..., 3])
 

@@ -141,13 +141,19 @@ def _together(images: Images) -> Images:
 
 
 def _check_whole(images: Images, chosen: Images, folder: str) -> None:
-    """Refuse a time point with fewer slices than the others of its series: it was broken off, or files are missing."""
+    """Refuse a time point with fewer slices than the others of its series: it was broken off, or files are missing.
+
+    A few acquisitions may differ, such as the phases of a contrast agent.
+    """
     for name, part in chosen.items():
-        if not any(kind == "time point" for kind, _ in part.values):
-            continue
-        repeats = [p for n, p in images.items() if n.split(":")[0] == name.split(":")[0]]
-        usual = int(np.median([len(p.slices) for p in repeats if p.repeated == part.repeated]))
-        if len(part.slices) < usual:
+        repeats = [
+            len(other.slices)
+            for key, other in images.items()
+            if key.split(":")[0] == name.split(":")[0] and other.repeated == part.repeated
+        ]
+        times = {kind for kind, _ in part.values} & {*TIMES}
+        usual = int(np.median(repeats))
+        if len(part.slices) < usual and ("time point" in times or (times and len(repeats) > _EACH)):
             raise GeometryError(
                 f"{folder}: series {name}: {part.label} has {len(part.slices)} slices, the others {usual}. Fetch the "
                 "series again, or choose other images of it."

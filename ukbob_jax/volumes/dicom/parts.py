@@ -77,10 +77,20 @@ def _by(kind: str, part: Part) -> list[Part]:
     values: dict[str, list[Slice]] = {}
     for slice_ in part.slices:
         values.setdefault(slice_.tags.get(kind, ""), []).append(slice_)
+    groups = list(values.values())
     counted = kind not in ALWAYS and len(values) == len(part.slices) > 2  # a number per slice, not per image
-    if len(values) == 1 or counted or not (kind in ALWAYS or _interleaved(list(values.values()))):
+    if len(values) == 1 or counted or not (kind in ALWAYS or _interleaved(groups)):
         return [part]
+    if kind == "dimension" and not _repeating(groups):
+        return [part]  # such as the time within one image, which slices excited together share
     return [Part((*part.values, (kind, value)), members) for value, members in values.items()]
+
+
+def _repeating(groups: Sequence[Sequence[Slice]]) -> bool:
+    """Whether a place is in several groups."""
+    owner = {id(slice_): number for number, group in enumerate(groups) for slice_ in group}
+    found = places([slice_ for group in groups for slice_ in group])
+    return any(len({owner[id(slice_)] for slice_ in place}) > 1 for place in found)
 
 
 def _by_rank(part: Part) -> list[Part]:
