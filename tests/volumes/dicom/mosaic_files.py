@@ -35,7 +35,7 @@ def mosaic(
     """One file with all slices of `truth` as tiles.
 
     Args:
-        count: whether (0019,100A) says how many slices there are.
+        count: whether (0019,100A) says how many slices there are; "bytes": as two bytes.
         csa: the bytes of the CSA header, None without.
         backwards: stack the tiles against the cross product of rows and columns.
     """
@@ -59,6 +59,9 @@ def mosaic(
     del header[0x00290010], header[0x00291010]
     if count:
         private(header, COUNT, len(slices))
+    if count == "bytes":  # as a program writes that does not know the tag
+        del header[0x0019100A]
+        private(header, (*COUNT[:3], "OB"), len(slices).to_bytes(2, "little"))
     if csa is not None:
         private(header, CSA, csa)
     for tag, value in tags.items():

@@ -27,14 +27,15 @@ def right_handed(directions) -> np.ndarray:
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 @pytest.mark.parametrize(
-    "said, backwards", [("tag", False), ("csa", False), ("both", False), ("csa", True), ("both", True)]
+    "said, backwards",
+    [("tag", False), ("bytes", False), ("csa", False), ("both", False), ("csa", True), ("both", True)],
 )  # without a CSA header slices go along the cross product
 def test_tiles_become_slices_at_their_places(name, said, backwards, tmp_path):
     truth = volume(right_handed(DIRECTIONS[name]))
     normal = np.diag([-1, -1, 1]) @ truth.affine[:3, 2] / truth.spacing_mm[2] * (-1 if backwards else 1)
     tags = {"SliceNormalVector": list(map(float, normal)), "NumberOfImagesInMosaic": [5]}
-    csa = None if said == "tag" else csa_header(**tags)
-    one = mosaic(truth, count=said != "csa", csa=csa, backwards=backwards)
+    csa = None if said in ("tag", "bytes") else csa_header(**tags)
+    one = mosaic(truth, count=said if said == "bytes" else said != "csa", csa=csa, backwards=backwards)
     found = dicom.read_series(write(tmp_path, [one]))
     np.testing.assert_array_equal(found.array, truth.to_ras().array)
     np.testing.assert_allclose(found.affine, truth.to_ras().affine, atol=1e-6)
@@ -76,6 +77,16 @@ def test_a_mosaic_of_another_number_of_tiles_is_refused(tmp_path):
     one = one._replace(pixels=one.pixels[:-1])
     with pytest.raises(GeometryError, match="5 slices, 3 x 3 tiles, does not fit 17 rows and 21 columns"):
         dicom.read_series(write(tmp_path, [one]))
+
+
+def test_private_blocks_may_lie_elsewhere(tmp_path):
+    """Where another program has taken the first block, Siemens' is the second."""
+    one = mosaic(volume(right_handed(DIRECTIONS["axial"])), count=False)
+    for place, creator in ((0x00190010, "ANOTHER"), (0x00190011, "SIEMENS MR HEADER")):
+        one.dataset.add_new(place, "LO", creator)
+    one.dataset.add_new(0x0019100A, "US", 4)
+    one.dataset.add_new(0x0019110A, "US", 5)
+    assert dicom.read_series(write(tmp_path, [one])).shape == (7, 6, 5)
 
 
 def test_a_mosaic_that_is_cut_off_is_named(tmp_path):

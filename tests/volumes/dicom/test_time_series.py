@@ -85,6 +85,8 @@ def test_echoes_of_a_time_series_are_listed_apart(tmp_path):
     for start, which in ((1, first), (6, 1 - first)):
         echoes = dicom.read_series(tmp_path, f"{UID}:{start}-{start + 4}", channels=True)
         np.testing.assert_array_equal(echoes.array, np.stack([v.to_ras().array for v in found[which::2]], -1))
+    with pytest.raises(FileError, match="10 images: "):  # a stretch is no single image
+        dicom.read_series(tmp_path, f"{UID}:1-5")
     for wrong in (f"{UID}:11", f"{UID}:0", f"{UID}:3-1", f"{UID}:x"):
         with pytest.raises(FileError, match=f"no series {wrong}; there are"):
             dicom.read_series(tmp_path, wrong)

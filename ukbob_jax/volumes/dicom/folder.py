@@ -183,7 +183,7 @@ def _listing(images: Images, series: str, names: Sequence[str]) -> str:
     shown = {part.slices[0].contrast for part in chosen.values()}
     missing = [name for name in names if name not in shown]
     what = f"{len(chosen)} images:"
-    if series and (not of_uid or ":" in series):
+    if series and not _selected(images, series):
         what = f"no series {series}; there are"
     elif names and missing and shown != {""}:
         what = f"no {' and no '.join(missing)} among {len(chosen)} images:"

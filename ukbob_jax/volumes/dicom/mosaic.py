@@ -15,6 +15,7 @@ from ukbob_jax.volumes.dicom.library import library, quiet
 
 _COUNT = 0x0019, "SIEMENS MR HEADER", 0x0A  # group, private creator, element
 _CSA = 0x0029, "SIEMENS CSA HEADER", 0x10
+_BLOCKS = range(0x10, 0x100)  # of a private group; each has its creator's name and 256 elements
 
 
 class Layout(NamedTuple):
@@ -48,7 +49,8 @@ def read_layout(data: bytes, normal: np.ndarray, size: tuple[int, int], where: s
         GeometryError: the header does not say how many slices there are, or how far apart; or they do not fit.
     """
     with quiet():
-        found = library().dcmread(io.BytesIO(data), stop_before_pixels=True)
+        tags = ["SpacingBetweenSlices", *_places(*_COUNT), *_places(*_CSA)]
+        found = library().dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=tags)
         csa = _csa(_private(found, *_CSA))
         slices = _number(_private(found, *_COUNT)) or int(_first(csa, "NumberOfImagesInMosaic") or 0)
         step = float(found.get("SpacingBetweenSlices") or _first(csa, "SpacingBetweenSlices") or 0)
@@ -110,6 +112,11 @@ def _direction(csa: Mapping[str, Any], normal: np.ndarray, where: str) -> np.nda
             f"{where}: SliceNormalVector of the CSA header is not at right angles to the image. Export it again."
         )
     return np.sign(along) * normal
+
+
+def _places(group: int, _: str, element: int) -> list[int]:
+    """Every tag at which a private element may be, and those of the creators' names that say where it is."""
+    return [group << 16 | tag for block in _BLOCKS for tag in (block, block << 8 | element)]
 
 
 def _private(found: Any, group: int, creator: str, element: int) -> Any:
