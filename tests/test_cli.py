@@ -223,7 +223,7 @@ def test_a_folder_gets_a_summary_and_goes_on_where_it_stopped(capsys, scans, tmp
 def test_a_dicom_series_is_a_scan(capsys, tmp_path, network, monkeypatch):
     from ukbob_jax.volumes import dicom
 
-    monkeypatch.setattr(dicom, "read_series", lambda folder, series: scan((9, 9, 9)))
+    monkeypatch.setattr(dicom, "read_series", lambda folder, series, channels: scan((9, 9, 9)))
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "IM0001").write_bytes(b"DICM")
     assert call(capsys, "segment", tmp_path / "series", tmp_path / "o.nii.gz", "--model", "m")[0] == 0

@@ -1,5 +1,6 @@
 """The console command on a folder of DICOM files, with a stored checkpoint: nothing in between is replaced."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.inference.networks import card_of
+from tests.inference.networks import CARD, Bands, bands, card_of, scan
 from ukbob_jax import cli
+from ukbob_jax.errors import FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer, state
@@ -63,3 +65,21 @@ def test_a_dicom_series_is_labelled_from_end_to_end(workdir, truth, tmp_path, ca
     report = json.loads((tmp_path / "labels.json").read_text())
     volumes = sum(row["volume_ml"] for row in report["structures"].values())
     assert volumes == pytest.approx((found.array > 0).sum() * 1.25 * 1.5 * 2.5 / 1000, rel=1e-3)
+
+
+def test_a_network_takes_the_contrasts_of_a_dixon_scan_in_its_own_order(tmp_path):
+    from tests.volumes.dicom.series_files import images, write
+
+    shown = {"WATER": scan(seed=1), "FAT": scan(seed=2)}
+    for token, volume in shown.items():
+        tags = {"ImageType": ["DERIVED", "PRIMARY", "DIXON", token], "SeriesInstanceUID": "1.2.3"}
+        write(tmp_path / token, images(volume, SeriesDescription="LAVA", **tags))
+    model = Bands()  # looks at its first contrast
+    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
+    for contrasts in (("fat", "water"), ("W", "F"), ("water",)):
+        found = Segmenter(model, params, dataclasses.replace(CARD, contrasts=contrasts))(tmp_path)
+        first = shown["FAT" if contrasts[0] == "fat" else "WATER"]
+        np.testing.assert_array_equal(found.array, bands(first.array))
+    for contrasts, message in ((("t1",), "2 images: "), (("in", "W"), "no in_phase among 2 images: ")):
+        with pytest.raises(FileError, match=message):
+            Segmenter(model, params, dataclasses.replace(CARD, contrasts=contrasts))(tmp_path)

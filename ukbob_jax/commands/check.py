@@ -74,8 +74,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="resample to it, as ingestion would",
     )  # fmt: skip
     parser.add_argument(
-        "--contrasts", nargs="+", default=ReadOptions.contrasts, metavar="NAME", help="a name per channel"
-    )
+        "--contrasts", nargs="+", default=ReadOptions.contrasts, metavar="NAME",
+        help="a name per channel; of a folder of DICOM files the Dixon contrasts that become channels",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
@@ -129,7 +130,7 @@ def scans(options: argparse.Namespace) -> list[sources.SubjectSource]:
     if options.series and not dicom:
         raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
     if dicom:
-        return [Dicom(data, options.series)]
+        return [Dicom(data, options.series, tuple(options.contrasts))]
     read = {name: getattr(options, name) for name in fields.names(ReadOptions)}
     layout = options.layout or "folders"
     return sources.list_subjects({"kind": "files", "layout": layout, "paths": paths(options, layout), **read})
@@ -161,6 +162,7 @@ class Dicom:
 
     folder: pathlib.Path
     series: str
+    contrasts: tuple[str, ...] = ()
     split: str = ""
 
     @property
@@ -177,10 +179,19 @@ class Dicom:
         return ""
 
     def read(self) -> Volume:
-        """Read the series; see `volumes.dicom.read_series`."""
-        from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
+        """Read the series; see `volumes.dicom.read_series`.
 
-        return read_series(self.folder, self.series)
+        Raises:
+            ConfigError: contrasts that are no Dixon contrasts.
+        """
+        from ukbob_jax.volumes.dicom import CONTRASTS, dixon_names, read_series  # pydicom is optional
+
+        names = dixon_names(self.contrasts)
+        if self.contrasts and not names:
+            raise ConfigError(
+                f"--contrasts {' '.join(self.contrasts)}: expected some of {' '.join(CONTRASTS)}."
+            )
+        return read_series(self.folder, self.series, channels=names)
 
     def convert(self, scan: Volume) -> dict[str, Any]:
         """Return what a store would hold of it."""

@@ -147,8 +147,8 @@ class Segmenter:
         """Segment a scan.
 
         Args:
-            scan: a file, a folder with one DICOM series, or a Volume, 3-D, or 4-D with one contrast after the other; or
-                one 3-D per contrast. The order of contrasts is that of `card.contrasts`.
+            scan: a file, a folder with one DICOM series or one Dixon scan, or a Volume, 3-D, or 4-D with one contrast
+                after the other; or one 3-D per contrast. The order of contrasts is that of `card.contrasts`.
             options: None takes the defaults of `PredictOptions`.
             **changes: fields of `PredictOptions` that differ from `options`, such as `method="tent"`.
 
@@ -243,7 +243,8 @@ class Segmenter:
         for source in sources:
             if isinstance(source, Volume):  # files are checked where they are read
                 array_checks.check_finite(_name(source), source.array)
-        stored = [s if isinstance(s, Volume) else _open(s, nan, series) for s in sources]
+        contrasts = self.card.contrasts if len(sources) == 1 else ()
+        stored = [s if isinstance(s, Volume) else _open(s, nan, series, contrasts) for s in sources]
         turned = [v.to_ras() for v in stored]
         for source, volume in zip(sources[1:], turned[1:]):
             check_same_space(turned[0], volume, _name(sources[0]), _name(source))
@@ -305,12 +306,14 @@ def _check_alike(first: Segmenter, other: Segmenter) -> None:
         raise MismatchError("networks to average differ in architecture; choose runs of one model section.")
 
 
-def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str) -> Volume:
-    """A file, or the DICOM series in a folder."""
+def _open(
+    scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str, contrasts: Sequence[str]
+) -> Volume:
+    """A file, or the DICOM series in a folder: of a Dixon scan the `contrasts`, in this order."""
     if pathlib.Path(scan).is_dir():
-        from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
+        from ukbob_jax.volumes.dicom import dixon_names, read_series  # pydicom is optional
 
-        return read_series(scan, series)
+        return read_series(scan, series, channels=dixon_names(contrasts))
     if series:
         raise ConfigError(
             f"{scan}: a series can be chosen in a folder of DICOM files only; leave {advice.setting('series')} out."

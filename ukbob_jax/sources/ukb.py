@@ -12,7 +12,7 @@ from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, 
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
-from ukbob_jax.volumes.dicom.slices import library
+from ukbob_jax.volumes.dicom.library import library
 from ukbob_jax.volumes.dicom.stations import Stations
 
 VERSION = 2  # raise it when reading or stitching changes, so that stores are made anew

@@ -8,7 +8,7 @@ from tests.volumes.dicom.series_files import images, volume, write
 from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes import dicom
 from ukbob_jax.volumes.dicom import parts, series
-from ukbob_jax.volumes.dicom.slices import read_slice
+from ukbob_jax.volumes.dicom.slices import read_slices
 
 SECONDARY_CAPTURE, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.66.4"
 UID = "1.2.3.4"
@@ -55,7 +55,7 @@ def test_images_under_one_uid_are_told_apart_by_the_tag_that_differs(first, seco
 
 def test_an_archive_never_mixes_images_under_one_uid(tmp_path):
     both(tmp_path, {"EchoTime": 2.46}, {"EchoTime": 3.69}, 2.0)
-    slices = [read_slice(path.read_bytes(), path.name) for path in sorted(tmp_path.iterdir())]
+    slices = [one for path in sorted(tmp_path.iterdir()) for one in read_slices(path.read_bytes(), path.name)]
     built, defects = series.assemble(slices, "archive")
     assert not built and "2 images under one UID (echo time" in defects[0].reason
 
@@ -133,7 +133,7 @@ def test_a_tilted_gantry_is_straightened(degrees, tmp_path):
 
 def test_slices_are_split_in_the_order_in_which_they_appear(tmp_path):
     both(tmp_path, {"EchoTime": 2.46}, {"EchoTime": 3.69})
-    slices = [read_slice(path.read_bytes(), path.name) for path in sorted(tmp_path.iterdir())]
+    slices = [one for path in sorted(tmp_path.iterdir()) for one in read_slices(path.read_bytes(), path.name)]
     found = parts.split(slices)
     assert [part.label for part in found] == list(
         dict.fromkeys(f"echo time {s.tags['echo time']}" for s in slices)

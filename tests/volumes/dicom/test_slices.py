@@ -56,9 +56,9 @@ def test_objects_without_an_image_are_passed_over():
     del report.PixelData
     buffer = io.BytesIO()
     report.save_as(buffer)
-    assert slices.read_slice(buffer.getvalue(), "x") is None
-    assert slices.read_slice(b"%PDF-1.4" + bytes(300), "x") is None
-    assert slices.read_slice(b"", "x") is None
+    assert slices.read_slices(buffer.getvalue(), "x") == []
+    assert slices.read_slices(b"%PDF-1.4" + bytes(300), "x") == []
+    assert slices.read_slices(b"", "x") == []
 
 
 def test_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch):
 def test_only_listed_tags_are_read():
     assert not set(slices.TAGS) & {*ukb_archive.SECRETS, "PatientAge", "PatientWeight", "StudyInstanceUID"}
     [one, *_] = images(volume())
-    found = slices.read_slice(ukb_archive.encode(one), "x")
+    [found] = slices.read_slices(ukb_archive.encode(one), "x")
     text = repr(found._replace(pixels=None))
     for secret in (*ukb_archive.SECRETS.values(), ukb_archive.PRIVATE, "Dixon_noBH"):
         assert secret not in text
@@ -91,7 +91,7 @@ def test_facts_that_are_no_numbers_are_left_out():
     one = images(volume())[0]
     one.dataset.FlipAngle = [10, 20]
     del one.dataset.PatientSize
-    found = slices.read_slice(ukb_archive.encode(one), "x")
+    [found] = slices.read_slices(ukb_archive.encode(one), "x")
     assert not {"flip_angle_deg", "height_mm"} & set(found.facts)
 
 
@@ -100,5 +100,5 @@ def test_facts_that_are_no_numbers_are_left_out():
 def test_facts_that_are_not_finite_are_left_out(value):
     one = images(volume())[0]
     one.dataset.PatientSize = value
-    found = slices.read_slice(ukb_archive.encode(one), "x")
+    [found] = slices.read_slices(ukb_archive.encode(one), "x")
     assert "height_mm" not in found.facts and "flip_angle_deg" in found.facts

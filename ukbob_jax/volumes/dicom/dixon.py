@@ -9,8 +9,9 @@ import numpy as np
 from ukbob_jax.errors import EmptyError, ValuesError
 from ukbob_jax.volumes.dicom import archive, body, swap
 from ukbob_jax.volumes.dicom.contrast import CONTRASTS
+from ukbob_jax.volumes.dicom.library import library
 from ukbob_jax.volumes.dicom.series import assemble
-from ukbob_jax.volumes.dicom.slices import library, read_slice
+from ukbob_jax.volumes.dicom.slices import read_slices
 from ukbob_jax.volumes.dicom.stations import Stations, arrange
 from ukbob_jax.volumes.dicom.stitch import stitch
 from ukbob_jax.volumes.volume import Volume
@@ -42,14 +43,12 @@ def read_archive(path: str | os.PathLike, contrasts: Sequence[str] = CONTRASTS) 
     Raises:
         ConfigError: pydicom is not installed.
         EmptyError: no DICOM image is in it.
-        FileError: as `archive.unpack` and `read_slice`.
+        FileError: as `archive.unpack` and `read_slices`.
         MismatchError, GeometryError: as `arrange`.
     """
     library()
-    members = (
-        (number, read_slice(data, f"{path}: member {number}")) for number, data in archive.unpack(path)
-    )
-    slices = [found for _, found in members if found is not None]
+    members = (read_slices(data, f"{path}: member {number}") for number, data in archive.unpack(path))
+    slices = [one for found in members for one in found]
     if not slices:
         raise EmptyError(f"{path}: no DICOM image in it. Is it the archive of field 20201?")
     return arrange(*assemble(slices, str(path)), contrasts, str(path))

@@ -1,26 +1,21 @@
 """Slices to volumes: one series each, sorted by where the slices lie, refused where some are missing or foreign."""
 
-import collections
 import dataclasses
-import os
-import pathlib
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ukbob_jax import advice
-from ukbob_jax.errors import EmptyError, FileError, GeometryError, InputError
-from ukbob_jax.volumes.dicom.parts import Part, split
-from ukbob_jax.volumes.dicom.slices import Slice, library, read_heading, read_slice
+from ukbob_jax.errors import GeometryError, InputError
+from ukbob_jax.volumes.dicom.parts import places, split
+from ukbob_jax.volumes.dicom.slices import Slice
 from ukbob_jax.volumes.resample import LINEAR
 from ukbob_jax.volumes.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHOWN = 4  # positions named in a message
 _ASIDE_MM = 0.1  # slices may be shifted sideways so far
-_LISTED = 12  # images named in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,91 +54,6 @@ class Defect(NamedTuple):
     centre_mm: np.ndarray
     reason: str
     kind: type[InputError]
-
-
-def read_series(folder: str | os.PathLike, series: str = "") -> Volume:
-    """One series of DICOM files in `folder` and the folders below it.
-
-    Objects that are no slices (dose pages, segmentations, structure sets) are left out with a warning. A series of
-    several acquisitions, echoes, contrasts or b-values is one of them: `series` says which.
-
-    Args:
-        series: SeriesInstanceUID to read where there are several, `UID:2` for its second image; files of other series
-            are then passed over, whatever they are.
-    Returns:
-        `x y z` in RAS, int16 or float32 with the rescale slope and intercept applied (HU in CT).
-    Raises:
-        ConfigError: pydicom is not installed.
-        EmptyError: no DICOM image is there.
-        FileError: no such folder, a damaged file, or several images and none chosen.
-        GeometryError: slices are missing, doubled or unevenly spaced.
-    """
-    folder = pathlib.Path(folder)
-    library()
-    if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder of DICOM files.")
-    images = _images(folder, series.split(":")[0])
-    if series in images:
-        return build(images[series].slices, str(folder), straighten=True).volume
-    if len(images) == 1 and not series:
-        return build(next(iter(images.values())).slices, str(folder), straighten=True).volume
-    chosen = {name: part for name, part in images.items() if name.split(":")[0] == series} or images
-    what = f"no series {series}; there are" if series and chosen is images else f"{len(chosen)} images:"
-    listed = "; ".join(_describe(name, part) for name, part in list(chosen.items())[:_LISTED])
-    more = f"; and {len(chosen) - _LISTED} more" if len(chosen) > _LISTED else ""
-    raise FileError(
-        f"{folder}: {what} {listed}{more}. "
-        + (advice.fix("Choose one with {}.", "series", "UID") or "Move the others to another folder.")
-    )
-
-
-def _images(folder: pathlib.Path, uid: str) -> dict[str, Part]:
-    """Every image of a folder under `UID`, or `UID:1`, `UID:2` where a series has several; only those of `uid`, if given.
-
-    Raises:
-        EmptyError: there is none.
-        FileError, GeometryError: as `read_slice`.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    foreign, described, slices = collections.Counter(), {}, []
-    for path in paths:
-        data = path.read_bytes()
-        heading = read_heading(data)
-        described.setdefault(heading.series, heading.description)
-        if heading.foreign:
-            foreign[heading.foreign] += 1
-        elif uid in ("", heading.series) and (slice_ := read_slice(data, str(path))):
-            slices.append(slice_)
-    if foreign:
-        kinds = ", ".join(f"{name} ({count})" for name, count in sorted(foreign.items()))
-        warnings.warn(
-            f"{folder}: left out {foreign.total()} objects that are no slices: {kinds}.", stacklevel=4
-        )
-    if uid and not slices:
-        return _images(folder, "")  # to say which there are
-    if not slices:
-        raise EmptyError(
-            f"{folder}: no DICOM image among its {len(paths)} files. Name the folder that holds them."
-        )
-    images: dict[str, Part] = {}
-    for name, members in group(slices).items():
-        found = [part._replace(description=described.get(name, "")) for part in split(members)]
-        images |= {
-            name if len(found) == 1 else f"{name}:{number}": part for number, part in enumerate(found, 1)
-        }
-    return images
-
-
-def _describe(name: str, part: Part) -> str:
-    """An image of a folder in a message: what it is called, its size and spacing."""
-    first = part.slices[0]
-    rows, columns = first.pixels.shape
-    told = ", ".join(filter(None, (part.description, part.label)))
-    along = np.sort([s.position_mm @ np.cross(first.along_row, first.along_column) for s in part.slices])
-    lengths = [*reversed(first.spacing_mm), *([float(np.median(np.diff(along)))] if len(along) > 1 else [])]
-    spacing = " x ".join(f"{length:.4g}" for length in lengths)
-    size = f"{columns} x {rows}, {len(part.slices)} slices, {spacing} mm"
-    return f"{name} ({told + ', ' if told else ''}{size})"
 
 
 def group(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
@@ -188,6 +98,7 @@ def build(slices: Sequence[Slice], where: str, straighten: bool = False) -> Seri
         )
     if len(slices) < 2:
         raise GeometryError(f"{name}: a single slice is no volume; slices are missing.")
+    _check_counts(slices, name)
     normal = np.cross(first.along_row, first.along_column)
     positions = np.array([slice_.position_mm for slice_ in slices])  # n 3
     order = np.argsort(positions @ normal, kind="stable")
@@ -244,6 +155,27 @@ def _check_alike(slices: Sequence[Slice], name: str) -> None:
         raise GeometryError(
             f"{name}: rows and columns of its slices are not at right angles. Export it again."
         )
+
+
+def _check_counts(slices: Sequence[Slice], name: str) -> None:
+    """Refuse the slices of a time series whose places have unequal numbers of them, or nothing that orders them."""
+    found = places(slices)
+    counts = [len(place) for place in found]
+    usual = int(np.median(counts))
+    if usual < 2 or len(found) < 2:
+        return
+    normal = np.cross(slices[0].along_row, slices[0].along_column)
+    few = [place for place in found if len(place) != usual]
+    if few:
+        at = _listed(np.array([place[0].position_mm @ normal for place in few]))
+        raise GeometryError(
+            f"{name}: {usual} slices at most places, but {', '.join(str(len(p)) for p in few[:_SHOWN])} at {at} mm along "
+            "the normal: a time series of which slices are missing or doubled. Fetch the series again."
+        )
+    raise GeometryError(
+        f"{name}: {usual} slices at each of {len(found)} places, and neither time point, acquisition nor instance number "
+        "says which belong together. Export it again."
+    )
 
 
 def _check_stack(positions: np.ndarray, normal: np.ndarray, name: str) -> float:

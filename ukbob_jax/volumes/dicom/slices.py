@@ -1,21 +1,24 @@
-"""One DICOM file to one slice. Only the tags listed here are read; names, dates and free text never are."""
+"""One DICOM file to its slices: one, the frames of an enhanced object, or the tiles of a mosaic.
 
-import contextlib
+Only the tags listed here and in `frames` and `mosaic` are read; names, dates and free text never are.
+"""
+
 import io
-import warnings
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ukbob_jax.errors import ConfigError, FileError, GeometryError
+from ukbob_jax.errors import FileError, GeometryError
+from ukbob_jax.volumes.dicom import codecs, frames, mosaic
 from ukbob_jax.volumes.dicom.contrast import recognise
+from ukbob_jax.volumes.dicom.library import library, quiet
 
-_GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+_GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 _PIXELS = (
     "BitsAllocated",
     "BitsStored",
+    "Columns",
     "HighBit",
     "NumberOfFrames",
     "PhotometricInterpretation",
@@ -24,6 +27,7 @@ _PIXELS = (
     "PlanarConfiguration",
     "RescaleIntercept",
     "RescaleSlope",
+    "Rows",
     "SamplesPerPixel",
 )
 _ORDER = (  # used to group and to sort, then forgotten
@@ -32,12 +36,14 @@ _ORDER = (  # used to group and to sort, then forgotten
     "DiffusionBValue",
     "EchoTime",
     "ImageType",
+    "InstanceNumber",
     "SeriesDescription",
     "SeriesInstanceUID",
     "SeriesNumber",
     "SeriesTime",
     "SOPInstanceUID",
     "TemporalPositionIdentifier",
+    "TriggerTime",
 )
 _FACTS = {  # tag: the store's attribute, its type, and the factor to its unit
     "BodyPartExamined": ("body_part", str, None),
@@ -50,7 +56,13 @@ _FACTS = {  # tag: the store's attribute, its type, and the factor to its unit
     "PatientSize": ("height_mm", float, 1000.0),
     "RepetitionTime": ("repetition_time_ms", float, 1.0),
 }
-TAGS = (*_GEOMETRY, *_PIXELS, *_ORDER, *_FACTS)
+TAGS = (*_GEOMETRY, *_PIXELS, *_ORDER, *_FACTS, *frames.TAGS)
+_SEQUENCE = {
+    "time point": "TemporalPositionIdentifier",
+    "acquisition": "AcquisitionNumber",
+    "instance": "InstanceNumber",
+    "trigger": "TriggerTime",
+}
 _MAGIC = slice(128, 132)
 
 
@@ -62,10 +74,12 @@ class Slice(NamedTuple):
         position_mm: centre of the first pixel, DICOM's coordinates (left, posterior, superior), 3.
         along_row, along_column: unit vectors of growing column and of growing row index, 3 each.
         spacing_mm: between rows, between columns.
-        series, instance: UIDs.
+        series, instance: UIDs; of frames and tiles, the file's UID and their number.
         contrast: Dixon contrast, or "".
         contradicted: the image type names another contrast than the description.
         tags: what may tell the images of one series apart: kind, of `parts.KINDS`, to value.
+        order: numbers that may tell in which order the images of a series were made: of the instance, and of the frame in
+            it; of the trigger, ms; "time point" and "acquisition".
         acquired, made, number: AcquisitionTime and SeriesTime (HHMMSS.f text), SeriesNumber; to tell repeats apart.
         facts: technical attributes under the store's names.
     """
@@ -80,29 +94,18 @@ class Slice(NamedTuple):
     contrast: str
     contradicted: bool
     tags: Mapping[str, str]
+    order: Mapping[str, tuple[float, ...]]
     acquired: str
     made: str
     number: int
     facts: dict[str, Any]
 
 
-def library() -> ModuleType:
-    """pydicom, which plain installations do without.
+def read_slices(data: bytes, where: str) -> list[Slice]:
+    """The slices in the bytes of one DICOM file; none for other files and for DICOM objects without an image.
 
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ConfigError(
-            "Reading DICOM needs pydicom, which is not installed: pip install 'ukbob-jax[dicom]'."
-        ) from error
-    return pydicom
-
-
-def read_slice(data: bytes, where: str) -> Slice | None:
-    """The image in the bytes of one DICOM file; None for other files and for DICOM objects without an image.
+    Values are those of the tags RescaleSlope and RescaleIntercept, of each frame where they differ; private scales, such
+    as Philips' for "floating point" values, are not used.
 
     Args:
         data: the file.
@@ -113,22 +116,22 @@ def read_slice(data: bytes, where: str) -> Slice | None:
         GeometryError: it does not say where the image lies.
     """
     if data[_MAGIC] != b"DICM":
-        return None
+        return []
     pydicom = library()
     try:
-        with _quiet():
+        with quiet():
             found = pydicom.dcmread(io.BytesIO(data), specific_tags=list(TAGS))
             if not _is_image(found, where):
-                return None
+                return []
             _check_kind(found, where)
-            return _slice(found, where)
+            if frames.is_enhanced(found):
+                return _frames(frames.unfold(found, where), codecs.decode(found, where), where)
+            one = _slice(found, codecs.decode(found, where), where)
+            return _tiles(one, data, where) if mosaic.is_mosaic(found.get("ImageType") or ()) else [one]
     except (FileError, GeometryError):
         raise
     except Exception as error:  # pydicom raises nearly everything, with values of the header in the message
-        raise FileError(
-            f"{where}: damaged, or compressed in a way that is not read ({type(error).__name__}). "
-            "Fetch it again, or decompress it with gdcmconv or dcmdjpeg."
-        ) from error
+        raise FileError(f"{where}: damaged, or cut off ({type(error).__name__}). Fetch it again.") from error
 
 
 class Heading(NamedTuple):
@@ -159,23 +162,15 @@ def read_heading(data: bytes) -> Heading:
     pydicom = library()
     tags = ["SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient"]
     try:
-        with _quiet():
+        with quiet():
             found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags, stop_before_pixels=True)
             name = str(getattr(found.file_meta.get("MediaStorageSOPClassUID"), "name", ""))
-    except Exception:  # damaged: `read_slice` says so, if it is needed
+    except Exception:  # damaged: `read_slices` says so, if it is needed
         return Heading()
     captured = "Secondary Capture" in name and not found.get("ImagePositionPatient")
     foreign = name.endswith("Storage") and (captured or not name.endswith("Image Storage"))
     kind = name.removesuffix(" Storage") if foreign else ""
     return Heading(_text(found, "SeriesInstanceUID"), kind, _text(found, "SeriesDescription"))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's remarks off the terminal: they repeat what the header says."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _is_image(found: Any, where: str) -> bool:
@@ -187,19 +182,47 @@ def _is_image(found: Any, where: str) -> bool:
 
 
 def _check_kind(found: Any, where: str) -> None:
-    frames, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
-    if frames > 1:
+    count, samples = int(found.get("NumberOfFrames") or 1), int(found.get("SamplesPerPixel") or 1)
+    if count > 1 and not frames.is_enhanced(found):
         raise FileError(
-            f"{where}: {frames} frames in one file (enhanced DICOM). Convert it to one file per slice, or to NIfTI."
+            f"{where}: {count} frames in one file that does not say where each lies (no per-frame functional groups). "
+            "Convert it to one file per slice, or to NIfTI."
         )
     if samples > 1:
         raise FileError(f"{where}: a colour image ({samples} samples per pixel); expected grey values.")
+
+
+def _frames(headers: list[Any], pixels: np.ndarray, where: str) -> list[Slice]:
+    """The frames of an enhanced object."""
+    made = []
+    for number, (header, values) in enumerate(zip(headers, pixels.reshape(-1, *pixels.shape[-2:])), 1):
+        one = _slice(header, values, f"{where}: frame {number}")
+        order = {**one.order, "instance": (*one.order.get("instance", ()), number)}
+        made.append(one._replace(instance=f"{one.instance} {number}", order=order))
+    return made
+
+
+def _tiles(whole: Slice, data: bytes, where: str) -> list[Slice]:
+    """The slices of a Siemens mosaic."""
+    normal, size = np.cross(whole.along_row, whole.along_column), whole.pixels.shape
+    layout = mosaic.read_layout(data, normal, size, where)
+    directions = whole.along_row, whole.along_column
+    first = mosaic.corner_mm(whole.position_mm, directions, whole.spacing_mm, size, layout)
+    return [
+        whole._replace(
+            pixels=tile,
+            position_mm=first + number * layout.step_mm,
+            instance=f"{whole.instance} {number}",
+        )
+        for number, tile in enumerate(mosaic.tiles(whole.pixels, layout))
+    ]
+
+
+def _slice(found: Any, pixels: np.ndarray, where: str) -> Slice:
+    """One slice with its stored values."""
     for tag in _GEOMETRY:
         if found.get(tag) is None:
             raise GeometryError(f"{where}: no {tag}, so where the image lies is not known. Export it again.")
-
-
-def _slice(found: Any, where: str) -> Slice:
     directions = np.array(found.ImageOrientationPatient, np.float64).reshape(2, 3)
     position = np.array(found.ImagePositionPatient, np.float64).reshape(3)
     spacing = tuple(float(length) for length in found.PixelSpacing)
@@ -211,7 +234,7 @@ def _slice(found: Any, where: str) -> Slice:
         )
     contrast, contradicted = recognise(_text(found, "SeriesDescription"), found.get("ImageType") or ())
     return Slice(
-        pixels=_values(found),
+        pixels=_values(found, pixels),
         position_mm=position,
         along_row=directions[0] / lengths[0],
         along_column=directions[1] / lengths[1],
@@ -221,6 +244,7 @@ def _slice(found: Any, where: str) -> Slice:
         contrast=contrast,
         contradicted=contradicted,
         tags=_tags(found, contrast),
+        order=_order(found),
         acquired=_text(found, "AcquisitionTime"),
         made=_text(found, "SeriesTime"),
         number=int(found.get("SeriesNumber") or 0),
@@ -228,9 +252,8 @@ def _slice(found: Any, where: str) -> Slice:
     )
 
 
-def _values(found: Any) -> np.ndarray:
+def _values(found: Any, pixels: np.ndarray) -> np.ndarray:
     """Rescaled pixels, rows columns."""
-    pixels = found.pixel_array
     slope, intercept = float(found.get("RescaleSlope") or 1), float(found.get("RescaleIntercept") or 0)
     if (slope, intercept) != (1.0, 0.0):
         pixels = pixels * np.float32(slope) + np.float32(intercept)
@@ -241,19 +264,41 @@ def _values(found: Any) -> np.ndarray:
 
 
 def _tags(found: Any, contrast: str) -> dict[str, str]:
-    """What is said of the image's contrast, echo, diffusion weighting, kind, time point and acquisition."""
+    """What is said of the image's contrast, echo, diffusion weighting, kind, stack, time point and acquisition."""
+    kind = [str(token) for token in list(found.get("ImageType") or ())[2:]]
+    component = _text(found, "ComplexImageComponent")
     tags = {
         "contrast": contrast,
-        "image type": " ".join(map(str, list(found.get("ImageType") or ())[2:])),
+        "image type": " ".join([*kind, *([component] if component[:1] not in ("", *kind) else [])]),
+        "stack": _text(found, "StackID"),
         "time point": _text(found, "TemporalPositionIdentifier"),
         "acquisition": _text(found, "AcquisitionNumber"),
+        "dimension": " ".join(map(str, _several(found.get("DimensionIndexValues")))),
     }
-    for kind, tag, unit in (("echo time", "EchoTime", "ms"), ("b-value", "DiffusionBValue", "s/mm2")):
+    for name, tag, unit in (("echo time", "EchoTime", "ms"), ("b-value", "DiffusionBValue", "s/mm2")):
         try:
-            tags[kind] = f"{_finite(found.get(tag)):.6g} {unit}"
+            tags[name] = f"{_finite(found.get(tag)):.6g} {unit}"
         except (TypeError, ValueError):
             continue  # not said, or no number
-    return {kind: value for kind, value in tags.items() if value}
+    return {name: value for name, value in tags.items() if value}
+
+
+def _order(found: Any) -> dict[str, tuple[float, ...]]:
+    """Numbers that may tell in which order images were made."""
+    order = {}
+    for name, tag in _SEQUENCE.items():
+        try:
+            order[name] = (_finite(found.get(tag)),)
+        except (TypeError, ValueError):
+            continue  # not said, or no number
+    return order
+
+
+def _several(value: Any) -> list[Any]:
+    """The values of an element that may have one, several or none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
 
 
 def _facts(found: Any) -> dict[str, Any]:
