@@ -53,6 +53,15 @@ def test_images_under_one_uid_are_told_apart_by_the_tag_that_differs(first, seco
         dicom.read_series(tmp_path, UID)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
+def test_a_damaged_header_does_not_break_the_line(tmp_path):
+    kinds = ({"ImageType": ["DERIVED", "PRIMARY", kind]} for kind in ("M\n", "P\x1b[31m"))
+    both(tmp_path, *({**kind, "SeriesDescription": "two\nlines\0"} for kind in kinds))
+    with pytest.raises(FileError) as caught:
+        dicom.read_series(tmp_path)
+    assert str(caught.value).isprintable() and "image type P [31m" in str(caught.value)
+
+
 def test_an_archive_never_mixes_images_under_one_uid(tmp_path):
     both(tmp_path, {"EchoTime": 2.46}, {"EchoTime": 3.69}, 2.0)
     slices = [one for path in sorted(tmp_path.iterdir()) for one in read_slices(path.read_bytes(), path.name)]

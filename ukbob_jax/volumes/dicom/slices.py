@@ -165,12 +165,12 @@ def read_heading(data: bytes) -> Heading:
         with quiet():
             found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags, stop_before_pixels=True)
             name = str(getattr(found.file_meta.get("MediaStorageSOPClassUID"), "name", ""))
+            captured = "Secondary Capture" in name and not found.get("ImagePositionPatient")
+            series, description = _text(found, "SeriesInstanceUID"), _text(found, "SeriesDescription")
     except Exception:  # damaged: `read_slices` says so, if it is needed
         return Heading()
-    captured = "Secondary Capture" in name and not found.get("ImagePositionPatient")
     foreign = name.endswith("Storage") and (captured or not name.endswith("Image Storage"))
-    kind = name.removesuffix(" Storage") if foreign else ""
-    return Heading(_text(found, "SeriesInstanceUID"), kind, _text(found, "SeriesDescription"))
+    return Heading(series, name.removesuffix(" Storage") if foreign else "", description)
 
 
 def _is_image(found: Any, where: str) -> bool:
@@ -239,7 +239,7 @@ def _slice(found: Any, pixels: np.ndarray, where: str) -> Slice:
         along_row=directions[0] / lengths[0],
         along_column=directions[1] / lengths[1],
         spacing_mm=spacing,
-        series=str(found.SeriesInstanceUID),
+        series=_text(found, "SeriesInstanceUID"),
         instance=_text(found, "SOPInstanceUID"),
         contrast=contrast,
         contradicted=contradicted,
@@ -265,7 +265,7 @@ def _values(found: Any, pixels: np.ndarray) -> np.ndarray:
 
 def _tags(found: Any, contrast: str) -> dict[str, str]:
     """What is said of the image's contrast, echo, diffusion weighting, kind, stack, time point and acquisition."""
-    kind = [str(token) for token in list(found.get("ImageType") or ())[2:]]
+    kind = [_line(token) for token in list(found.get("ImageType") or ())[2:]]
     component = _text(found, "ComplexImageComponent")
     tags = {
         "contrast": contrast,
@@ -321,4 +321,9 @@ def _finite(value: Any) -> float:
 
 
 def _text(found: Any, tag: str) -> str:
-    return str(found.get(tag) or "")
+    return _line(found.get(tag) or "")
+
+
+def _line(value: Any) -> str:
+    """A value as text that fits into a message: one line, without what a damaged header may hold."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
