@@ -134,7 +134,7 @@ def _scales(scans: Sequence[Scan], normalize: str, told: set[str]) -> list[str]:
             f"{len(hu)} scans hold negative values as HU do ({listed(hu)})" if hu else f"{normalize} is of HU"
         )
         lines.append(
-            f"contrast {contrast!r}: {reach}, but {_some(other, scans)} no negative value and reach "
+            f"contrast {contrast!r}: {reach}, but {_some(other, scans)} hold none and reach "
             f"{next(iter(other.values()))}: CT without its rescale (HU + 1024), scaled, or another modality."
         )
     return lines

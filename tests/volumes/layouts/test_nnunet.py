@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.volumes.layouts.conftest import table, touch
+from tests.volumes.layouts.conftest import problems, table, touch
 from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.volumes import layouts
 from ukbob_jax.volumes.case import Description
@@ -37,21 +37,20 @@ def test_nnunet_channels_are_separate_files(tmp_path):
             "both in imagesTr and in imagesTs: a",
         ),
         (["labelsTr/a.nii.gz"], FileError, "imagesTr: no such folder"),
-        (
-            [
-                *(f"imagesTr/{n}_0000.nii.gz" for n in "ab"),
-                "imagesTr/a_0001.nii.gz",
-                "labelsTr/a.nii",
-                "labelsTr/b.nii",
-            ],
-            MismatchError,
-            "fewer than 2 channels for b",
-        ),
     ],
 )
 def test_an_nnunet_folder_that_does_not_match_is_refused(files, error, message, tmp_path):
     with pytest.raises(error, match=message):
         layouts.list_cases("nnunet", touch(tmp_path, *files))
+
+
+def test_a_subject_that_lacks_labels_or_channels_has_a_problem_and_the_others_none(tmp_path):
+    touch(tmp_path, *(f"imagesTr/{n}_000{c}.nii.gz" for n in "abc" for c in (0, 1) if (n, c) != ("b", 1)))
+    touch(tmp_path, *(f"labelsTr/{n}.nii.gz" for n in ("a", "b", "z", "._c")))
+    with pytest.warns(UserWarning, match=r"1 label maps have no image and are left aside: z\.nii\.gz"):
+        found = problems(layouts.list_cases("nnunet", tmp_path))
+    assert list(found) == ["a", "b", "c"] and not found["a"]
+    assert "fewer than 2 channels for b" in found["b"] and "no label map for c" in found["c"]
 
 
 def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):

@@ -19,6 +19,7 @@ from ukbob_jax.volumes.case import (
     listed,
     scans,
     stem,
+    tell_unused,
     unique,
 )
 
@@ -31,12 +32,13 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     Where there is a dataset.json, it names channels and labels, and says which id means "not annotated here", which
     regions are learnt and, under "dataset", which files train in place of imagesTr.
 
+    A subject without its label map, or with fewer channels than others, has a problem.
+
     Args:
         root: the folder `DatasetNNN_Name`.
     Raises:
         FileError: missing or empty folders, or a dataset.json that cannot be read or whose files cannot.
-        MismatchError: names without a channel number, missing channels, images without label or the reverse,
-            a name in both sets.
+        MismatchError: a first channel that is missing, no image with a label map, a name in both sets.
     """
     root = pathlib.Path(root)
     dataset = dataset_json.read(root) if (root / dataset_json.NAME).is_file() else None
@@ -51,8 +53,11 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
         raise MismatchError(f"{root}: both in imagesTr and in imagesTs: {listed(twice)}.")
     numbers = {len(case.images) for case in cases}
     if len(numbers) > 1:
-        odd = [case.subject for case in cases if len(case.images) < max(numbers)]
-        raise MismatchError(f"{root}: fewer than {max(numbers)} channels for {listed(odd)}.")
+        few = f"{root}: fewer than {max(numbers)} channels for {{}}. Fetch the missing files."
+        cases = [
+            case._replace(problem=few.format(case.subject)) if len(case.images) < max(numbers) else case
+            for case in cases
+        ]
     if dataset and dataset.regions:
         _tell_of_regions(root, dataset.regions)
     return cases
@@ -139,16 +144,19 @@ def _cases(root: pathlib.Path, folder: str, split: str, description: Description
     where = root / f"labels{folder}"
     labelled = split == "train" or _filled(where)
     labels = _scans(where, ending) if labelled else {}
-    if labelled and labels.keys() != channels.keys():
+    if labelled and not labels.keys() & channels.keys():
         differ = sorted(labels.keys() ^ channels.keys())
         raise MismatchError(f"{where}: images and labels do not match for {listed(differ)}.")
+    tell_unused([path for name, path in labels.items() if name not in channels], where)
+    missing = f"{where}: no label map for {{}}. Add it, or remove the images." if labelled else ""
     return [
         Case(
             name,
             tuple(paths),
-            {LABEL_SET: labels[name]} if labelled else {},
+            {LABEL_SET: labels[name]} if name in labels else {},
             split,
             description=description,
+            problem="" if name in labels else missing.format(name),
         )
         for name, paths in channels.items()
     ]
