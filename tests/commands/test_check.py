@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax.commands import check
-from ukbob_jax.errors import ConfigError, FileError, MismatchError, SomeFailed
+from ukbob_jax.errors import ConfigError, FileError, SomeFailed
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -41,9 +41,14 @@ def test_a_file_a_folder_and_a_layout_are_named_alike(folder):
     assert list(check.scans(parse(folder / "i", "--layout", "folders"))) == ["a", "b"]
 
 
-def test_unmatched_labels_and_missing_folders_are_refused(folder):
+def test_unmatched_labels_and_missing_folders_are_refused(folder, capsys):
     (folder / "l" / "b.nii.gz").unlink()
-    with pytest.raises(MismatchError, match="1 of 2 images have no label"):
+    with pytest.raises(SomeFailed, match="1 of 2 scans cannot be used"):
+        check.run(parse(folder / "i", "--labels", folder / "l"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("ok   a: ") and second.startswith("BAD  b: ") and "no label map in" in second
+    (folder / "l" / "a.nii.gz").unlink()
+    with pytest.raises(FileError, match=r"no \.nii or \.nii\.gz file"):
         check.scans(parse(folder / "i", "--labels", folder / "l"))
     with pytest.raises(FileError, match="none: no such file or folder"):
         check.scans(parse(folder / "none"))

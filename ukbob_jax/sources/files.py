@@ -239,19 +239,21 @@ def list_subjects(
         **settings: fields of `ReadOptions`.
     Raises:
         ConfigError: an unknown layout, as `ReadOptions`, or as `with_persons`.
-        FileError, MismatchError: as the layout.
+        FileError, MismatchError: as the layout; a single subject that cannot be used raises it in `read`.
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
     cases = with_persons(cases, options.person) if options.person else cases
     _warn_of_persons_in_several_splits(cases)
-    owners = {case.subject: case.person or case.subject for case in cases if not case.split}
+    owners = {
+        case.subject: case.person or case.subject for case in cases if not case.split and not case.problem
+    }
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
     renumbered = options.label_map or options.label_table
     names = [{} for _ in cases] if renumbered else names_in_files(cases)
     return [
-        Files(case, case.split or split_of[unit_of[case.subject]], options, named)
+        Files(case, case.split or split_of.get(unit_of.get(case.subject, ""), ""), options, named)
         for case, named in zip(cases, names)
     ]
 

@@ -45,6 +45,7 @@ class Case(NamedTuple):
         split: "train", "val", "test", or "" where the layout does not say.
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         description: what the data set says about images and labels.
+        problem: why the subject cannot be used, one line; `read_case` raises it, so that the others go on.
     """
 
     subject: str
@@ -53,6 +54,7 @@ class Case(NamedTuple):
     split: str = ""
     person: str = ""
     description: Description = Description()
+    problem: str = ""
 
 
 def stem(path: pathlib.Path) -> str:
@@ -109,6 +111,24 @@ def check_present(paths: Sequence[pathlib.Path], where: pathlib.Path) -> None:
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileError(f"{where}: {len(missing)} of {len(paths)} files are missing: {listed(missing)}.")
+
+
+def check_files(cases: Sequence[Case], where: pathlib.Path) -> list[Case]:
+    """Return the cases of a list; those whose files are not all there with that as their problem.
+
+    Raises:
+        FileError: of no case are all files there; with how many are missing, and the first few.
+    """
+    checked = []
+    for case in cases:
+        missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
+        problem = (
+            f"{where}: {case.subject}: missing: {listed(missing)}. Fetch it, or take it out of the list."
+        )
+        checked.append(case._replace(problem=problem) if missing else case)
+    if all(case.problem for case in checked):
+        check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    return checked
 
 
 def listed(names: Iterable) -> str:

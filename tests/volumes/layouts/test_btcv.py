@@ -16,8 +16,9 @@ def test_btcv_matches_images_and_labels_by_number(tmp_path):
         ("img0001", "label0001.nii.gz"),
         ("img0021", "label0021.nii.gz"),
     ]
-    (tmp_path / "label" / "label0021.nii.gz").unlink()
-    with pytest.raises(MismatchError, match="do not match for 0021"):
+    (tmp_path / "label" / "label0021.nii.gz").rename(tmp_path / "label" / "label0002.nii.gz")
+    (tmp_path / "label" / "label0001.nii.gz").unlink()
+    with pytest.raises(MismatchError, match="do not match for 0001"):
         layouts.list_cases("btcv", tmp_path)
     touch(tmp_path, "img/scan.nii.gz")
     with pytest.raises(FileError, match="scan is not img and a number"):

@@ -35,9 +35,9 @@ def test_one_image_and_one_label_belong_together_whatever_their_names(tmp_path):
     [
         (["l/a.nii.gz"], FileError, "no such file or folder"),
         (["i/a.txt", "l/a.nii.gz"], FileError, "no .nii or .nii.gz file"),
-        (["i/a.nii.gz", "i/b.nii.gz", "l/a.nii.gz"], MismatchError, r"1 of 2 images have no label.*\(b\)"),
+        (["i/a.nii.gz", "i/b.nii.gz", "l/c.nii.gz"], MismatchError, r"2 of 2 images have no label.*\(a, b\)"),
         (
-            ["i/a.nii.gz", "l/a.nii.gz", "l/b.nii.gz"],
+            ["i/a.nii.gz", "l/b.nii.gz"],
             MismatchError,
             r"1 label maps have no image \(b\.nii\.gz\)",
         ),
@@ -49,3 +49,16 @@ def test_folders_that_do_not_match_are_refused(files, error, message, tmp_path):
     touch(tmp_path, *files)
     with pytest.raises(error, match=message):
         layouts.list_cases("folders", tmp_path / "i", tmp_path / "l")
+
+
+def test_another_ending_chooses_among_label_maps_beside_an_image(tmp_path):
+    touch(
+        tmp_path, *[f"{name}{end}.nii.gz" for name in "ab" for end in ("", "_seg", "_seg-manual")], "c.nii.gz"
+    )
+    assert table(layouts.list_cases("folders", tmp_path, tmp_path, ending="_seg-manual")) == [
+        (name, [f"{name}.nii.gz"], {"manual": f"{name}_seg-manual.nii.gz"}, "") for name in "ab"
+    ]
+    with pytest.raises(
+        MismatchError, match=r"named like the image with _gt after it; config\.source\.paths\.ending"
+    ):
+        layouts.list_cases("folders", tmp_path, tmp_path, ending="_gt")

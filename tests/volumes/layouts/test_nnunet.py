@@ -29,7 +29,7 @@ def test_nnunet_channels_are_separate_files(tmp_path):
     [
         (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
         (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
-        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, "do not match for a, b"),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, r"do not match for a\."),
         (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
         (
             ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/a_0000.nii.gz"],
@@ -37,16 +37,6 @@ def test_nnunet_channels_are_separate_files(tmp_path):
             "both in imagesTr and in imagesTs: a",
         ),
         (["labelsTr/a.nii.gz"], FileError, "imagesTr: no such folder"),
-        (
-            [
-                *(f"imagesTr/{n}_0000.nii.gz" for n in "ab"),
-                "imagesTr/a_0001.nii.gz",
-                "labelsTr/a.nii",
-                "labelsTr/b.nii",
-            ],
-            MismatchError,
-            "fewer than 2 channels for b",
-        ),
     ],
 )
 def test_an_nnunet_folder_that_does_not_match_is_refused(files, error, message, tmp_path):

@@ -30,5 +30,5 @@ def test_a_subject_with_two_scans_is_refused(tmp_path):
 def test_subjects_without_scan_or_masks_are_refused(tmp_path):
     with pytest.raises(FileError, match="no subject folder"):
         layouts.list_cases("organ_masks", tmp_path)
-    with pytest.raises(FileError, match=r"1 of 1 files are missing: .*segmentations"):
+    with pytest.raises(FileError, match=r"1 of 2 files are missing: .*segmentations"):
         layouts.list_cases("organ_masks", touch(tmp_path, "s1/ct.nii.gz"))

@@ -66,7 +66,7 @@ def list_cases(
     Raises:
         FileError: no such folder.
         EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
-        MismatchError: a contrast is missing, two images have one name, or several label maps remain for an image.
+        MismatchError: nobody has all contrasts, two images have one name, or several label maps remain for an image.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -120,8 +120,6 @@ def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) 
             f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
             "Name others with config.source.paths.contrasts, such as T2w."
         )
-    if lacking := [image.subject for image in found.values() if len(image.files) < len(contrasts)]:
-        raise MismatchError(f"{root}: not all of {', '.join(contrasts)} for {listed(lacking)}.")
     names = [image.subject for image in found.values()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MismatchError(
@@ -252,7 +250,7 @@ def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
 def _case(
     image: _Image, labels: dict[str, pathlib.Path], contrasts: Sequence[str], sidecars: Sidecars
 ) -> Case:
-    paths = tuple(image.files[contrast].path for contrast in contrasts)
+    paths = tuple(image.files[contrast].path for contrast in contrasts if contrast in image.files)
     said = [sidecars.fields(path) for path in paths]
     names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
     description = Description(
@@ -261,7 +259,16 @@ def _case(
         label_names=names,
     )
     person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
-    return Case(image.subject, paths, labels, person=person, description=description)
+    problem = f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}."
+    lacking = len(paths) < len(contrasts)
+    return Case(
+        image.subject,
+        paths,
+        labels,
+        person=person,
+        description=description,
+        problem=problem if lacking else "",
+    )
 
 
 def _agreed(values: list[str]) -> str:

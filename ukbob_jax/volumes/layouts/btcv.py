@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, listed, scans
+from ukbob_jax.errors import FileError
+from ukbob_jax.volumes.case import LABEL_SET, Case, scans
 
 
 def list_cases(root: str | os.PathLike) -> list[Case]:
@@ -14,16 +14,27 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
         root: the folder that holds `img` and `label`.
     Raises:
         FileError: missing or empty folders, or a name that is not img or label and a number.
-        MismatchError: an image without a label map, or a label map without an image.
+        MismatchError: no image has its label map.
     """
     root = pathlib.Path(root)
     images = _numbered(root / "img", "img")
     if not (root / "label").is_dir():
         return [Case(f"img{number}", (path,), {}) for number, path in images.items()]
     labels = _numbered(root / "label", "label")
-    if differ := sorted(images.keys() ^ labels.keys()):
-        raise MismatchError(f"{root}: images and labels do not match for {listed(differ)}.")
-    return [Case(f"img{number}", (path,), {LABEL_SET: labels[number]}) for number, path in images.items()]
+    cases = []
+    for number in sorted(images.keys() | labels.keys()):
+        lacking = [kind for kind, found in (("image", images), ("label map", labels)) if number not in found]
+        cases.append(
+            Case(
+                f"img{number}",
+                (images[number],) if number in images else (),
+                {LABEL_SET: labels[number]} if number in labels else {},
+                problem=f"{root}: images and labels do not match for {number}: no {lacking[0]}."
+                if lacking
+                else "",
+            )
+        )
+    return cases
 
 
 def _numbered(folder: pathlib.Path, start: str) -> dict[str, pathlib.Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_files, listed, stem
 
 SPLITS = {
     "training": "train",
@@ -34,8 +34,8 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
             "": take all.
         fold: number of the fold that validates; "": all of "training" trains, and a warning names the folds.
     Raises:
-        FileError: an unreadable dataset.json, entries without an image, missing files, or paths that lead out of the
-            folder.
+        FileError: an unreadable dataset.json, entries without an image, no subject whose files are there, or paths
+            that lead out of the folder.
         EmptyError: no training list, an empty one, nobody of this modality, or none outside or inside the fold.
         MismatchError: the same subject twice.
     """
@@ -52,7 +52,7 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
         for field, split in SPLITS.items()
         for n, entry in enumerate(listings[field])
     ]
-    check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    cases = check_files(cases, where)
     subjects = [case.subject for case in cases]
     if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
         raise MismatchError(f"{where}: listed more than once: {listed(twice)}.")

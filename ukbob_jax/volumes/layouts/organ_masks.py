@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, check_present, listed
+from ukbob_jax.volumes.case import LABEL_SET, Case, check_files, listed
 
 SCANS = ("ct.nii.gz", "mri.nii.gz")
 MASKS = "segmentations"
@@ -17,7 +17,7 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     The split comes from meta.csv where there is one.
 
     Raises:
-        FileError: no such folder, or a subject without its masks.
+        FileError: no such folder, or no subject with its masks.
         EmptyError: no subject folders.
         MismatchError: a subject with two scans.
     """
@@ -34,12 +34,12 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
         )
     if not image_of:
         raise EmptyError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
-    check_present([path.parent / MASKS for path in image_of.values()], root)
     split = _splits(root / "meta.csv")
-    return [
+    cases = [
         Case(name, (path,), {LABEL_SET: path.parent / MASKS}, split.get(name, ""))
         for name, path in sorted(image_of.items())
     ]
+    return check_files(cases, root)
 
 
 def _splits(path: pathlib.Path) -> dict[str, str]:
