@@ -5,7 +5,7 @@
     ... --config=configs/brats.py:scratch    no weights to start from
     ... --config=configs/brats.py:brats2024    adults after treatment: 3 is enhancing tumour, 4 the resection cavity
     ... --config=configs/brats.py:brats_ped    children: 1 is enhancing tumour, 3 cystic component, 4 oedema
-    ... --config=configs/brats.py:brats_men_rt    meningioma before radiotherapy: t1c alone, 1 is the gross volume
+    ... --config=configs/brats.py:brats_men_rt    meningioma before radiotherapy: t1c and gtv, 1 is the gross volume
     ... --config=configs/brats.py:decathlon --config.source.paths.root=Task01_BrainTumour
     ... --config.job=predict --config.predict.inputs=NEW    label maps for folders like RAW's
 

@@ -2,6 +2,8 @@
 
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine \
         --config.source.paths.images=IMAGES --config.source.paths.labels=LABELS
+    ... --config=configs/finetune.py:nnunet --config.source.paths.root=DATASET       any other layout; docs/ingestion.md
+    ... --config.source.splits.val=3 --config.data.val_split=val       three persons validate
 
 IMAGES and LABELS are two folders whose files match by name, or one scan and one label map, as NIfTI. The number of
 contrasts and classes is read from them. `--config.init=WEIGHTS` starts from a checkpoint; without it the network
@@ -12,14 +14,17 @@ starts at random, is small, and fits one scan in ten minutes on two cores. Where
 import ml_collections
 
 from configs import common
+from ukbob_jax.volumes import layouts
 
-VARIANTS = {"overfit": {}}
+VARIANTS = {
+    "overfit": {"layout": "folders", "images": "", "labels": ""},
+    **{name: {"layout": name, "root": ""} for name in layouts.names() if name != "folders"},
+}
 
 
 def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config = common.base()
-    common.labelled_files(config, layout="folders", images="", labels="")
-    config.job = "ingest,train,predict"
+    common.labelled_files(config, **VARIANTS[variant])
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions
     config.data.normalize = "auto"  # CT by its HU, MR by its own mean and spread
@@ -38,6 +43,8 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 50
     config.train.eval_every = 1_000
 
-    config.predict.inputs = config.source.paths.get_ref("images")
+    if variant == "overfit":
+        config.job = "ingest,train,predict"
+        config.predict.inputs = config.source.paths.get_ref("images")
     config.predict.existing = "overwrite"
     return config

@@ -120,9 +120,12 @@ def test_check_tells_what_is_wrong_with_each_scan(capsys, scans, tmp_path):
     (scans / "bad.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:200])
     write_volume(scans / "flat.nii.gz", Volume(np.full((4, 4, 4), 7, np.int16), np.eye(4)))
     code, out, error = call(capsys, "check", scans)
-    assert code == 4 and "1 of 5 scans cannot be used" in error and error.count("\n") == 1
+    assert code == 4 and "2 of 5 scans cannot be used" in error and error.count("\n") == 1
+    assert "BAD  bad: " in out and "truncated" in out
+    assert "flat.nii.gz: channel 0 is 7 in every voxel. Export it again, or take it all the same" in out
+    code, out, error = call(capsys, "check", scans, "--constant", "accept")  # as the message says
+    assert code == 4 and "1 of 5 scans cannot be used" in error and "channels [0] show nothing" in out
     assert "     flat: warning: its affine is exactly the identity" in out
-    assert "BAD  bad: " in out and "truncated" in out and "channels [0] show nothing" in out
     code, out, error = call(capsys, "check", scans / "bad.nii.gz")
     assert code == 3 and "truncated" in out and "no scan of 1 can be used" in error
     assert call(capsys, "check", tmp_path / "nowhere")[0] == 3

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 ROOMS = (  # in the order data meets them; the first eight are tools that any room may use
-    "errors", "files", "console", "progress", "processes", "cluster", "failures", "options",
+    "errors", "advice", "files", "console", "progress", "processes", "cluster", "failures", "options",
     "anatomy", "regions", "volumes", "diffusion", "phantom", "store", "splits", "sources", "quality", "radiomics",
     "data", "models.kernels", "models", "networks", "training", "weights", "evaluation", "inference", "sentinel",
     "labelling", "devices", "settings", "jobs", "commands", "cli", "main",

@@ -54,9 +54,12 @@ def test_without_either_the_store_says(store, tmp_path):
 @pytest.mark.parametrize(
     "content, named",
     [
-        ({"train": ["s0"], "val": ["s1"], "test": []}, "expected .*names"),
+        ({"train": ["s0"], "validation": ["s1"]}, "expected .*names"),
+        ({"train": ["s0"], "val": "s1"}, "'val' is not a list of names"),
+        ({"train": ["s0"], "val": [], "test": ["s0"]}, "s0 is in both 'train' and 'test'"),
+        ({"train": ["s0", "s1", "s0"], "val": []}, "'train' names s0 twice"),
         ({"train": [], "val": ["s1"]}, "somebody to train on"),
-        ({"train": ["s0", "s1"], "val": ["s1"]}, "s1 both trains and validates"),
+        ({"train": ["s0", "s1"], "val": ["s1"]}, "s1 is in both 'train' and 'val'"),
         ({"train": ["s0", "x9"], "val": []}, "no subject 'x9', which train names"),
         ([{"train": ["s0"], "val": []}] * 2, r"config.fold: 4 is not in 0..1"),
     ],
@@ -66,6 +69,31 @@ def test_a_split_file_that_cannot_be_used_is_refused(store, tmp_path, content, n
     fold = 4 if isinstance(content, list) else 0
     with pytest.raises(ConfigError, match=named):
         splits.choose(recipe(splits=str(tmp_path / "split.json"), fold=fold), store, str(tmp_path))
+
+
+def test_the_test_list_of_a_split_file_is_the_split_test_and_a_name_is_nobody(store, tmp_path):
+    path = tmp_path / "split.json"
+    content = {"name": "first", "seed": 3, "train": ["s0"], "val": ["s1"], "test": ["s2", "s4"]}
+    path.write_text(json.dumps(content))
+    asked = recipe(splits=str(path))
+    assert splits.choose(asked, store, str(tmp_path)) == (("s0",), ("s1",))
+    assert splits.named(asked, store, "test") == ("s2", "s4") and splits.named(asked, store, "val") == ("s1",)
+    store.rows["s4"].owner = store.rows["s0"].owner = "anna"
+    with pytest.warns(UserWarning, match="1 persons both train and test, such as anna"):
+        splits.choose(asked, store, str(tmp_path))
+    path.write_text(json.dumps({**content, "test": []}))
+    with pytest.raises(ConfigError, match="nobody is in 'test'"):
+        splits.named(asked, store, "test")
+    path.write_text(json.dumps({**content, "test": ["x9"]}))
+    assert splits.choose(asked, store, str(tmp_path)) == (("s0",), ("s1",))  # who tests is not needed yet
+    with pytest.raises(ConfigError, match="no subject 'x9', which test names"):
+        splits.named(asked, store, "test")
+
+
+def test_a_split_by_name_is_the_folds_or_the_stores(store, tmp_path):
+    _, val = splits.choose(recipe(folds=3, fold=2), store, str(tmp_path))
+    assert splits.named(recipe(folds=3, fold=2), store, "val") == val
+    assert splits.named(recipe(), store, "train") == SUBJECTS
 
 
 def test_more_folds_than_subjects_are_refused(store, tmp_path):

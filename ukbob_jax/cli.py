@@ -13,7 +13,7 @@ import argparse
 import importlib
 import sys
 
-from ukbob_jax import __version__, console
+from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
 COMMANDS = ("segment", "check", "labels", "info")
@@ -60,7 +60,8 @@ def run(argv: list[str]) -> None:
         options = parser.parse_args(argv[1:])
     except SystemExit:  # after --help
         return
-    module.run(options)
+    with advice.options(vars(options)):
+        module.run(options)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from ukbob_jax import console
 from ukbob_jax.errors import ConfigError, UkbobError
 
 Task = TypeVar("Task")
@@ -92,7 +94,8 @@ def _run(
 
 
 def _follow_parent() -> None:
-    """End this worker when its parent is gone, and leave Ctrl-C to the parent."""
+    """End this worker when its parent is gone, and leave Ctrl-C to the parent; warn as the parent does."""
+    warnings.showwarning = console.warn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

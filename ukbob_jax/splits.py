@@ -1,6 +1,7 @@
-"""Decide who trains and who validates: the store's own splits, a split file, or one fold of several."""
+"""Decide who trains, validates and tests: the store's own splits, a split file, or one fold of several."""
 
 import collections
+import itertools
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,8 @@ from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 
-Split = dict[str, list[str]]  # "train" and "val" -> subjects
+Split = dict[str, list[str]]  # "train", "val" and, where a file names some, "test" -> subjects
+SIDES = {"train": "train", "val": "validate", "test": "test"}  # and what a person on them does
 WRITTEN = "splits.json"  # in the workdir, where folds were made
 
 
@@ -28,42 +30,72 @@ def choose(
         ConfigError: an unknown split, file, fold or subject, or a subject on both sides.
     """
     recipe: Any = config  # its fields have no types
-    data, number, fold = recipe.data, recipe.folds, recipe.fold
-    if not recipe.splits and number < 2:
+    data = recipe.data
+    if not recipe.splits and recipe.folds < 2:
         return store.split(data.train_split), store.split(data.val_split) if data.val_split else ()
-    if recipe.splits:
-        splits = read(recipe.splits)
-    else:
-        subjects = store.split(data.train_split)
-        splits = folds(
-            subjects, number, recipe.seed, {subject: store.rows[subject].owner for subject in subjects}
-        )
+    splits = _all(recipe, store)
+    if not recipe.splits:
         import jax  # here, because the processes that ingest only draw splits and do without it
 
         if jax.process_index() == 0:
             files.write_json(pathlib.Path(workdir) / WRITTEN, splits)
-    if not 0 <= fold < len(splits):
-        raise ConfigError(f"config.fold: {fold} is not in 0..{len(splits) - 1}.")
-    split = splits[fold]
-    for side, subjects in split.items():
-        missing = [subject for subject in subjects if subject not in store.rows]
-        if missing:
-            raise ConfigError(
-                f"config.splits: {store.path} has no subject {missing[0]!r}, which {side} names "
-                f"({len(missing)} are missing)."
-            )
+    split = splits[recipe.fold]
+    for side in ("train", "val"):
+        _check_stored(store, side, split[side])
     _warn_of_persons_on_both_sides(store, split)
     return tuple(split["train"]), tuple(split["val"])
 
 
-def _warn_of_persons_on_both_sides(store: Store, split: Split) -> None:
-    trains, validates = ({store.rows[subject].owner for subject in split[side]} for side in ("train", "val"))
-    if both := sorted(trains & validates):
-        warnings.warn(
-            f"config.splits: {len(both)} persons both train and validate, such as {both[0]}: scores will look "
-            "better than on new persons. Put all scans of a person on one side.",
-            stacklevel=3,
+def named(config: ml_collections.ConfigDict, store: Store, name: str) -> tuple[str, ...]:
+    """Return the subjects of a split: those that `config.splits` or the fold names, or else the store's own.
+
+    Raises:
+        ConfigError: as `choose`, or nobody is in that split.
+    """
+    recipe: Any = config
+    split = _all(recipe, store)[recipe.fold] if recipe.splits or recipe.folds > 1 else {}
+    if name not in split:
+        return store.split(name)
+    if not split[name]:
+        raise ConfigError(f"config.splits: nobody is in {name!r}.")
+    _check_stored(store, name, split[name])
+    return tuple(split[name])
+
+
+def _all(recipe: Any, store: Store) -> list[Split]:
+    """Read the split file or make the folds; `recipe.fold` is one of them."""
+    if recipe.splits:
+        splits = read(recipe.splits)
+    else:
+        subjects = store.split(recipe.data.train_split)
+        owners = {subject: store.rows[subject].owner for subject in subjects}
+        splits = folds(subjects, recipe.folds, recipe.seed, owners)
+    if not 0 <= recipe.fold < len(splits):
+        raise ConfigError(f"config.fold: {recipe.fold} is not in 0..{len(splits) - 1}.")
+    return splits
+
+
+def _check_stored(store: Store, side: str, subjects: Sequence[str]) -> None:
+    if missing := [subject for subject in subjects if subject not in store.rows]:
+        raise ConfigError(
+            f"config.splits: {store.path} has no subject {missing[0]!r}, which {side} names "
+            f"({len(missing)} are missing)."
         )
+
+
+def _warn_of_persons_on_both_sides(store: Store, split: Split) -> None:
+    persons = {
+        side: {store.rows[subject].owner for subject in split[side] if subject in store.rows}
+        for side in SIDES
+        if side in split
+    }
+    for one, other in itertools.combinations(persons, 2):
+        if both := sorted(persons[one] & persons[other]):
+            warnings.warn(
+                f"config.splits: {len(both)} persons both {SIDES[one]} and {SIDES[other]}, such as {both[0]}: "
+                "scores will look better than on new persons. Put all scans of a person on one side.",
+                stacklevel=3,
+            )
 
 
 def units(subjects: Sequence[str], owners: Mapping[str, str]) -> dict[str, str]:
@@ -126,29 +158,32 @@ def folds(
 
 
 def read(path: str) -> list[Split]:
-    """Read the splits of a JSON file: {"train": [...], "val": [...]}, or a list of such, as nnU-Net's splits_final.json.
+    """Read the splits of a JSON file, or a list of such, as nnU-Net's splits_final.json.
+
+    A split has lists of names under "train" and "val", and may have one under "test"; other keys, such as a name, do
+    not count.
 
     Raises:
-        ConfigError: not of that form, nobody to train on, or a subject on both sides.
+        ConfigError: not of that form, nobody to train on, or a subject on two sides.
     """
     found = files.read_json(path)
     splits = found if isinstance(found, list) else [found]
-    for split in splits:
-        if not _is_split(split):
-            raise ConfigError(
-                f'{path}: expected {{"train": [names], "val": [names]}} with somebody to train on, or a list of such.'
-            )
-        if both := sorted(set(split["train"]) & set(split["val"])):
-            raise ConfigError(f"{path}: {both[0]} both trains and validates.")
-    return splits
+    return [_sides(split, path) for split in splits]
 
 
-def _is_split(split: Any) -> bool:
-    return (
-        isinstance(split, dict)
-        and split.keys() == {"train", "val"}
-        and all(
-            isinstance(names, list) and all(isinstance(n, str) for n in names) for names in split.values()
+def _sides(split: Any, path: str) -> Split:
+    if not isinstance(split, dict) or not {"train", "val"} <= split.keys() or not split["train"]:
+        raise ConfigError(
+            f'{path}: expected {{"train": [names], "val": [names]}} with somebody to train on, or a list of such.'
         )
-        and bool(split["train"])
-    )
+    sides = {side: split[side] for side in SIDES if side in split}
+    for side, names in sides.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{path}: {side!r} is not a list of names.")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"{path}: {side!r} names {twice} twice.")
+    for one, other in itertools.combinations(sides, 2):
+        if both := sorted(set(sides[one]) & set(sides[other])):
+            raise ConfigError(f"{path}: {both[0]} is in both {one!r} and {other!r}.")
+    return sides

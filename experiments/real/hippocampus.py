@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     )
     args = parser.parse_args(argv)
     split = files.read_json(args.data / "split.json")
-    train(args.data, args.workdir, split, args.set)
+    train(args.data, args.workdir, args.set)
     devices.use_compile_cache()
     segmenter = Segmenter.load(args.workdir)
     scans = {name: pair(args.data, name) for name in split[args.split]}
@@ -72,13 +72,13 @@ def main(argv: list[str]) -> None:
     print(table(result))
 
 
-def train(
-    data: pathlib.Path, workdir: pathlib.Path, split: Mapping[str, Any], settings: Sequence[str]
-) -> None:
+def train(data: pathlib.Path, workdir: pathlib.Path, settings: Sequence[str]) -> None:
     """Train by the recipe, or go on; exits with the code of a training that failed."""
-    chosen = workdir / "split.json"
-    files.write_json(chosen, {side: split[side] for side in ("train", "val")})
-    words = ["--config=configs/hippocampus.py", f"--workdir={workdir}", f"--config.splits={chosen}"]
+    words = [
+        "--config=configs/hippocampus.py",
+        f"--workdir={workdir}",
+        f"--config.splits={data / 'split.json'}",
+    ]
     words += [f"--config.source.paths.{kind}={data / kind}" for kind in ("images", "labels")]
     if code := ukbob([*words, *(f"--config.{setting}" for setting in settings)]):
         sys.exit(code)

@@ -7,6 +7,7 @@ import pytest
 
 from ukbob_jax.commands import check
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
+from ukbob_jax.sources.files import ReadOptions
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -29,27 +30,47 @@ def folder(tmp_path):
 def test_a_scan_is_described_in_one_line_and_flat_channels_are_named():
     array = np.zeros((2, 3, 4, 3), np.int16)
     array[0, 0, 0, 1] = 5
-    text = check.describe(Volume(array, np.diag([-1.5, 2, 3.25, 1])))
+    text = check.describe(array, np.diag([-1.5, 2, 3.25, 1]))
     assert text == "2 x 3 x 4 voxels, 1.5 x 2 x 3.25 mm, LAS, 3 channels, int16; channels [0, 2] show nothing"
 
 
+def names(*words) -> list[str]:
+    return [scan.subject for scan in check.scans(parse(*words))]
+
+
 def test_a_file_a_folder_and_a_layout_are_named_alike(folder):
-    assert list(check.scans(parse(folder / "i" / "a.nii.gz"))) == ["a"]
-    assert list(check.scans(parse(folder / "i"))) == ["a", "b"]
-    found = check.scans(parse(folder / "i", "--labels", folder / "l"))
-    assert list(found) == ["a", "b"] and found["b"]().shape == (2, 3, 4)  # each reads its own
-    assert list(check.scans(parse(folder / "i", "--layout", "folders"))) == ["a", "b"]
+    assert names(folder / "i" / "a.nii.gz") == ["a"]
+    assert names(folder / "i") == ["a", "b"]
+    assert names(folder / "i", "--labels", folder / "l") == ["a", "b"]
+    assert names(folder / "i", "--layout", "folders", "--path", f"labels={folder / 'l'}") == ["a", "b"]
 
 
-def test_unmatched_labels_and_missing_folders_are_refused(folder, capsys):
-    (folder / "l" / "b.nii.gz").unlink()
-    with pytest.raises(SomeFailed, match="1 of 2 scans cannot be used"):
-        check.run(parse(folder / "i", "--labels", folder / "l"))
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("ok   a: ") and second.startswith("BAD  b: ") and "no label map in" in second
-    (folder / "l" / "a.nii.gz").unlink()
-    with pytest.raises(FileError, match=r"no \.nii or \.nii\.gz file"):
-        check.scans(parse(folder / "i", "--labels", folder / "l"))
+def test_options_are_those_of_ingestion(folder):
+    words = "--nan zero --constant accept --num-classes 9 --mask-value 255 --assume-ras --spacing-mm 1 2 3 --contrasts t1"
+    (scan, _) = check.scans(parse(folder / "i", *words.split()))
+    assert scan.settings == ReadOptions(
+        nan="zero", constant="accept", num_classes=9, mask_value=255, assume_ras=True, spacing_mm=(1.0, 2.0, 3.0),
+        contrasts=("t1",),
+    )  # fmt: skip
+    words = ("--label-map", "btcv", "--label-table", "t.csv")
+    with pytest.raises(ConfigError, match="label_map and label_table both change the ids"):
+        check.scans(parse(folder / "i", *words))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--path", "modality=CT"), "--path modality=CT: expected KEY=VALUE with KEY one of images, labels"),
+        (("--path", "labels"), "--path labels: expected KEY=VALUE"),
+        (("--labels", "l", "--layout", "bids"), "--labels: layout bids finds the labels below DATA"),
+    ],
+)
+def test_words_that_the_layout_does_not_take_are_refused(folder, words, said):
+    with pytest.raises(ConfigError, match=said):
+        check.scans(parse(folder / "i", *words))
+
+
+def test_missing_folders_are_refused(folder):
     with pytest.raises(FileError, match="none: no such file or folder"):
         check.scans(parse(folder / "none"))
 
@@ -69,3 +90,42 @@ def test_a_series_is_of_dicom_files_only(folder):
     for words in ((folder / "i",), (folder / "i" / "a.nii.gz",), (folder / "i", "--layout", "folders")):
         with pytest.raises(ConfigError, match="--series goes with a folder of DICOM files"):
             check.scans(parse(*words, "--series", "1.2.3"))
+
+
+def test_one_scan_without_labels_does_not_stop_the_others(folder, capsys):
+    (folder / "l" / "b.nii.gz").unlink()
+    (folder / "i" / "._a.nii.gz").write_bytes(b"\0\5\x16\7")
+    with pytest.raises(SomeFailed, match="1 of 2 scans cannot be used"):
+        check.run(parse(folder / "i", "--labels", folder / "l"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("ok   a: ") and second.startswith("BAD  b: ") and "no label map" in second
+
+
+def organ_masks(root):
+    """Two subjects, one organ each."""
+    for name in ("s1", "s2"):
+        image = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+        for path, array in (
+            ("mri.nii.gz", image),
+            ("segmentations/liver.nii.gz", (image > 9).astype(np.uint8)),
+        ):
+            write_volume(root / name / path, Volume(array, np.diag([2.0, 2.0, 2.0, 1.0])))
+    return root
+
+
+def test_folders_of_masks_are_read_by_the_names_of_the_organs(tmp_path, capsys):
+    words = ("--layout", "organ_masks", "--label-map", "totalsegmentator_mr")
+    check.run(parse(organ_masks(tmp_path), *words))
+    assert [line[:8] for line in capsys.readouterr().out.splitlines()] == ["ok   s1:", "ok   s2:"]
+
+
+def test_odd_scans_of_a_set_are_told_at_the_end(tmp_path, capsys):
+    for name, spacing in (("a", 2.0), ("b", 2.0), ("c", 0.2), ("d", 2.0)):
+        array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+        write_volume(tmp_path / f"{name}.nii.gz", Volume(array, np.diag([spacing, spacing, spacing, 1.0])))
+    check.run(parse(tmp_path))
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == (
+        "     warning: 1 of 4 scans (c): voxels of 0.2 x 0.2 x 0.2 mm, the median of the set is 2 x 2 x 2 mm. "
+        "Check the unit and the header."
+    )

@@ -87,7 +87,72 @@ def test_extremes_and_heavy_tails_are_those_of_the_training_subjects(tmp_path):
     assert data.extremes() == {
         "spacing_mm": [[1, 2, 3], [2, 2, 4]],
         "extent_mm": [[SHAPE[0], 2 * SHAPE[1], 3 * SHAPE[2]], [2 * SHAPE[0], 2 * SHAPE[1], 4 * SHAPE[2]]],
+        "hu": [False, False],
     }
+
+
+def test_scans_unlike_the_others_are_told_when_training_starts(tmp_path):
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 1)).astype(np.float32)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, spacing in (("a", 2.0), ("b", 2.0), ("c", 0.2), ("d", 9.0)):
+            affine = np.diag([spacing, spacing, spacing, 1.0])
+            split = "val" if name == "d" else "train"
+            writer.write(
+                name, image, affine, {"auto": label_of(0)}, source=name, split=split, contrasts=("t2",)
+            )
+    with pytest.warns(UserWarning, match=r"store: 1 of 3 scans \(c\): voxels of 0.2 x 0.2 x 0.2 mm"):
+        opened(Store.open(tmp_path / "store"), tmp_path)
+
+
+def described(folder, names_of):
+    """A store of three subjects whose label sets have these names: subject -> id -> name."""
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 1)).astype(np.float32)
+    label = label_of(1) % 4  # ids 1 and 3
+    label[:2] = 2
+    with StoreWriter(folder / "store") as writer:
+        for number, (name, names) in enumerate(names_of.items()):
+            about = Description(modality="MR", contrasts=("t1",), label_names={"auto": names})
+            writer.write(
+                name, image * (number + 1), np.eye(4), {"auto": label}, source=name, split="train", description=about
+            )  # fmt: skip
+    return Store.open(folder / "store")
+
+
+def test_a_contrast_that_only_validation_lacks_is_refused_before_the_first_step(tmp_path):
+    image = np.random.default_rng(0).normal(25, 3, (*SHAPE, 2)).astype(np.float32)
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, split, contrasts in (("a", "train", ("t1", "t2")), ("b", "val", ("t1", "flair"))):
+            writer.write(
+                name, image, np.eye(4), {"auto": label_of(0)}, source=name, split=split, contrasts=contrasts
+            )
+    with pytest.raises(
+        ConfigError, match=r"config.data.contrasts: b has contrasts \['t1', 'flair'\], not \['t2'\]"
+    ):
+        opened(Store.open(tmp_path / "store"), tmp_path)
+
+
+CHANGES = {"model.out_channels": 0, "data.val_split": ""}
+
+
+def test_names_of_the_data_sets_description_reach_the_card(tmp_path):
+    names = {0: "air", 1: "liver", 2: "spleen"}
+    data = opened(described(tmp_path, {"a": names, "b": names, "c": {}}), tmp_path, **CHANGES)
+    assert data.names == {0: "background", 1: "liver", 2: "spleen", 3: "class_3"}
+    assert data.appearance()["modality"] == ["MR"] and "units" not in data.appearance()
+    brightness = data.appearance()["intensity"]["t1"]
+    assert brightness["mean"] == pytest.approx(50, rel=0.05) and brightness["low"] < 50 < brightness["high"]
+    ours = opened(data.store, tmp_path, **{**CHANGES, "data.organs": ("liver",)})
+    assert ours.names == {0: "background", 1: "liver"}  # what a recipe names comes first
+
+
+def test_a_name_given_twice_is_told_apart_and_one_that_differs_between_subjects_is_refused(tmp_path):
+    twice = described(tmp_path / "twice", {"a": {1: "kidney", 2: "kidney"}})
+    assert list(opened(twice, tmp_path, **CHANGES).names.values()) == [
+        "background", "kidney_1", "kidney_2", "class_3",
+    ]  # fmt: skip
+    mixed = described(tmp_path / "mixed", {"a": {1: "liver"}, "b": {1: "spleen"}})
+    with pytest.raises(ConfigError, match="id 1 of 'auto' is 'liver' in a and 'spleen' in b"):
+        opened(mixed, tmp_path, **CHANGES)
 
 
 @pytest.mark.parametrize(

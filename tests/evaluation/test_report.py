@@ -12,6 +12,7 @@ from ukbob_jax.evaluation import report
 from ukbob_jax.evaluation.pages import labels
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.case import Description
 
 LIVER, SPLEEN, SHAPE = IDS["liver"], IDS["spleen"], (10, 8, 12)
 
@@ -84,3 +85,20 @@ def test_numbers_that_json_has_not_are_refused(value):
 def test_a_template_is_given_every_value_it_names():
     with pytest.raises(jinja2.UndefinedError, match="'title' is undefined"):
         report.render("audit.html", data={})
+
+
+def test_the_page_of_labels_names_them_as_the_data_set_does(tmp_path):
+    image = np.zeros((6, 6, 6, 1), np.float32)
+    image[2:4] = 1
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:4] = 2
+    with StoreWriter(tmp_path / "store") as writer:
+        about = Description(label_names={"manual": {2: "head / tail"}})
+        writer.write("a", image, np.eye(4), {"manual": label}, source="a", description=about)
+    flagged = row(0, 2, 0.2, ("sphericity",)) | {"subject": "a"}
+    store = Store.open(tmp_path / "store")
+    assert labels.shown(store, "manual", [flagged]) == {2: "head / tail"}
+    [picture] = labels.worst(store, "manual", [flagged])
+    assert picture.name == "solf_head_tail" and picture.caption.startswith(
+        "head / tail: flagged for sphericity"
+    )

@@ -262,13 +262,22 @@ TRAINED = plausibility.describe_training(np.array([[2.0, 2, 3], [2.2, 2.2, 4.5]]
 )
 def test_a_scan_unlike_those_of_training_is_refused_unless_accepted(segmenter, affine, said):
     known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training=TRAINED))
-    with pytest.raises(MismatchError, match=f"{said}.*--accept-unusual"):
+    with pytest.raises(MismatchError, match=f"{said}.*accept_unusual=True"):
         known.predict(scan(affine=affine))
     accepted = known.predict(scan(affine=affine), accept_unusual=True)
     assert said in accepted.report["unusual"][0]
     plain = segmenter.predict(scan(affine=affine))  # its card does not know the training set
     assert "unusual" not in plain.report
     np.testing.assert_array_equal(accepted.volume.array, plain.volume.array)
+
+
+def test_ct_without_its_rescale_is_refused_by_a_network_of_hu_unless_accepted(segmenter):
+    known = Segmenter(segmenter.model, segmenter.params, dataclasses.replace(CARD, training={"hu": [True]}))
+    stored = dataclasses.replace(scan(), array=np.where(scan().array > 0, 1040, 24).astype(np.int16))
+    with pytest.raises(MismatchError, match=r"it looks like HU \+ 1024.*accept_unusual=True"):
+        known.predict(stored)
+    assert "HU + 1024" in known.predict(stored, accept_unusual=True).report["unusual"][0]
+    assert "unusual" not in segmenter.predict(stored).report
 
 
 def test_crops_and_other_scanners_are_not_unusual(segmenter):
@@ -282,7 +291,7 @@ def test_voxels_that_are_no_numbers_count_as_zero_where_asked(segmenter, tmp_pat
     values[:2] = np.nan
     path = tmp_path / "s.nii"
     nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2, 2, 1])), path)
-    with pytest.raises(ValuesError, match="--nan zero"):
+    with pytest.raises(ValuesError, match='nan="zero"'):
         segmenter.predict(path)
     with pytest.warns(UserWarning, match="set to zero"):
         found = segmenter.predict(path, nan="zero")

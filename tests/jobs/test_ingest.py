@@ -218,6 +218,42 @@ def test_bad_scan_is_listed_and_the_others_arrive(tmp_path, dataset, damage):
     assert not (tmp_path / "store/subjects/scan1").exists()
 
 
+def test_a_scan_without_labels_is_listed_and_the_others_arrive(tmp_path, dataset):
+    (dataset / "labels" / "scan1.nii.gz").unlink()
+    for kind in ("images", "labels"):
+        (dataset / kind / "._scan7.nii.gz").write_bytes(b"\0\5\x16\7")
+        (dataset / kind / ".DS_Store").write_bytes(b"Bud1")
+    with pytest.raises(
+        errors.SomeFailed, match=r"1 of 3 subjects failed.*scan1\.nii\.gz: it has no label map"
+    ):
+        ingest.run(folders(tmp_path / "store", dataset), str(tmp_path))
+    [row] = files.read_jsonl(tmp_path / "failures.jsonl")
+    assert row["subject"] == "scan1" and row["stage"] == "list"
+    assert Store.open(tmp_path / "store").subjects == ("scan0", "scan2")
+
+
+def test_doubtful_scans_are_stored_and_told_at_the_end(tmp_path, dataset):
+    write_scan(dataset, "scan1", seed=1, affine=np.eye(4))
+    with pytest.warns(
+        UserWarning, match=r"store: 1 of 3 scans \(scan1\): its affine is exactly the identity"
+    ):
+        ingest.run(folders(tmp_path / "store", dataset), str(tmp_path))
+    store = Store.open(tmp_path / "store")
+    assert "identity" in store.rows["scan1"].quality["doubts"][0] and not store.rows["scan0"].quality
+
+
+def test_ct_without_its_rescale_is_told(tmp_path, dataset):
+    for number in range(3):
+        path = dataset / "images" / f"scan{number}.nii.gz"
+        image = nibabel.load(path)
+        values = np.asarray(image.dataobj) - (1000 if number else -850)
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.int16), image.affine), path)
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 scans \(scan0\): it looks like HU \+ 1024: no value is negative"
+    ):
+        ingest.run(folders(tmp_path / "store", dataset, contrasts=("ct",)), str(tmp_path))
+
+
 def test_mended_scan_arrives_and_the_list_of_failures_goes(tmp_path, dataset):
     good = tmp_path / "good.nii.gz"
     shutil.copy(dataset / "images" / "scan1.nii.gz", good)

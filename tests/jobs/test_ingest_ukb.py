@@ -185,11 +185,14 @@ def test_findings_can_be_refused(archives):
         origin.convert(origin.read())
 
 
-def test_two_archives_of_one_visit_are_refused(tmp_path):
+def test_two_archives_of_one_visit_fail_and_the_others_do_not(tmp_path):
     for folder in ("a", "b"):
         ukb.write_zip(tmp_path / folder / "1000001_20201_2_0.zip", scanned(1)[:2])
-    with pytest.raises(MismatchError, match="two archives of one visit"):
-        source.list_subjects(folder=str(tmp_path))
+    ukb.write_zip(tmp_path / "a" / "1000002_20201_2_0.zip", scanned(1)[:2])
+    twice, once = source.list_subjects(folder=str(tmp_path))
+    with pytest.raises(MismatchError, match="2 archives of one visit; keep one"):
+        twice.checksum()
+    assert len(twice.files()) == 2 and once.checksum()
 
 
 def test_grid_can_be_chosen(archives, tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.jobs.test_ingest import SHAPE, flip_a_bit, write_scan
 from ukbob_jax import errors, files
 from ukbob_jax.jobs import inspect
+from ukbob_jax.store.prepare import prepare
 
 
 def recipe(subjects: int = 0, names: str = "", **source) -> ml_collections.ConfigDict:
@@ -82,11 +83,11 @@ def test_an_unknown_label_set_is_refused(tmp_path, dataset):
 def test_the_image_described_is_the_one_that_would_be_stored():
     image = np.random.default_rng(0).normal(25, 3, (9, 8, 7, 2)).astype(np.float32)
     values = {"image": image, "contrasts": ["a", "b"], "affine": np.eye(4), "labels": {}}
-    found = inspect.describe(values, {}, "s1")
+    found = inspect.describe(prepare("s1", **values), {})
     stored = np.rint(image / (image.max((0, 1, 2)) / 32767)) * (image.max((0, 1, 2)) / 32767)
     expected = np.percentile(stored[..., 0], (0.5, 50, 99.5))
     np.testing.assert_allclose(found["intensity"]["a"]["percentiles"], expected, rtol=1e-6)
     assert found["dtype"] == "int16" and not found["remark"]
     image[1, 2, 3, 1] = 1e6
-    found = inspect.describe(values, {}, "s1")
+    found = inspect.describe(prepare("s1", **values), {})
     assert found["dtype"] == "float32" and "channel b would be off by up to" in found["remark"]

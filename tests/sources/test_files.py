@@ -68,8 +68,8 @@ def test_bytes_and_split_change_the_checksum(folder):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"nan": "keep"}, r"source\.nan is 'keep'; expected refuse or zero"),
-        ({"constant": "drop"}, r"source\.constant is 'drop'; expected refuse or accept"),
+        ({"nan": "keep"}, r"nan is 'keep'; expected refuse or zero"),
+        ({"constant": "drop"}, r"constant is 'drop'; expected refuse or accept"),
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0, float("inf"))}, "three positive numbers"),
         ({"label_map": "somewhere"}, "somewhere"),
@@ -89,7 +89,9 @@ def test_a_channel_that_shows_nothing_is_named():
     paths = (pathlib.Path("a.nii"), pathlib.Path("b.nii"))
     files.check_varies(image, paths, ())
     image[..., 1] = 7
-    with pytest.raises(ValuesError, match=r"^b\.nii: channel 1 \(fat\) is 7 in every voxel.*constant=accept"):
+    with pytest.raises(
+        ValuesError, match=r"^b\.nii: channel 1 \(fat\) is 7 in every voxel.*constant=.accept"
+    ):
         files.check_varies(image, paths, ("water", "fat"))
     with pytest.raises(ValuesError, match=r"^a\.nii: channel 1 is 7"):
         files.check_varies(image, paths[:1], ())
@@ -140,9 +142,7 @@ def test_a_mask_of_255_is_a_structure_where_the_recipe_says_so(folder):
         one = listed(folder, mask_value=value, num_classes=2)[0]
         assert np.unique(one.convert(one.read())["labels"]["manual"]).tolist() == expected
     write_label(folder / "l" / "a.nii.gz", [0, 1, 255])
-    with pytest.raises(
-        ValuesError, match=r"a\.nii\.gz: values \[1\] in a mask of config.source.mask_value=255"
-    ):
+    with pytest.raises(ValuesError, match=r"a\.nii\.gz: values \[1\] in a mask of mask_value=255"):
         listed(folder, mask_value=255)[0].read()
     with pytest.raises(ConfigError, match="mask_value is 256"):
         listed(folder, mask_value=256)
@@ -259,7 +259,6 @@ def test_a_subject_without_its_files_fails_alone(folder):
         "train",
         "val",
     ]
-    assert found[1].checksum()
-    with pytest.raises(MismatchError, match=r"b\.nii\.gz: no label map in"):
-        found[1].read()
+    with pytest.raises(MismatchError, match=r"b\.nii\.gz: it has no label map"):
+        found[1].checksum()
     assert found[0].read().labels and found[2].read().labels

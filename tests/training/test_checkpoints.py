@@ -48,7 +48,9 @@ def save(folder, state, steps, scores=(), **options):
     checkpoints = Checkpoints(folder, **options)
     for number, step in enumerate(steps):
         score = scores[number] if scores else None
-        checkpoints.save(at(state, step, step), META, score)
+        checkpoints.save(at(state, step, step), META, ranked=score is not None)
+        if score is not None:
+            checkpoints.rank(step, score)
     checkpoints.close()
 
 
@@ -114,6 +116,35 @@ def test_steps_without_a_score_are_never_the_best(tmp_path, state):
     save(tmp_path, state, [1, 2, 3, 4, 5], [None, 0.1, None, None, None])
     assert steps_in(tmp_path) == [2, 4, 5]
     assert restore_params(tmp_path)[2]["step"] == 2
+
+
+def test_a_step_whose_evaluation_is_pending_says_so_until_it_has_a_score(tmp_path, state):
+    save(tmp_path, state, [1], [0.5])
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 2, 2), META, ranked=True)
+    assert restore(tmp_path, state)[1]["evaluation_pending"] is True
+    assert restore_params(tmp_path)[2]["step"] == 1
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.rank(2, None)  # evaluated, but the number is not finite
+    found, meta = restore(tmp_path, state)
+    assert meta["evaluation_pending"] is False and restore_params(tmp_path)[2]["step"] == 1
+    jax.tree.map(np.testing.assert_array_equal, found, at(state, 2, 2))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.rank(2, 0.9)
+        checkpoints.rank(3, 0.95)  # its save failed: there is nothing to rank
+    assert restore_params(tmp_path)[2]["step"] == 2 and steps_in(tmp_path) == [1, 2]
+
+
+def test_a_score_that_cannot_be_written_leaves_the_checkpoint_complete(tmp_path, state):
+    save(tmp_path, state, [1], [0.5])
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(at(state, 2, 2), META, ranked=True)
+    checkpoints.wait()
+    (tmp_path / "step_00000002" / "metrics" / "metrics.tmp").mkdir()  # in the way
+    with pytest.raises(FileError, match=r"metrics: cannot be written: .*resume"):
+        checkpoints.rank(2, 0.9)
+    checkpoints.close()
+    assert restore(tmp_path, state)[1]["evaluation_pending"] is True
 
 
 def test_without_any_score_the_best_is_the_latest(tmp_path, state):

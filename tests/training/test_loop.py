@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,35 @@ def test_an_average_of_the_parameters_resumes_exactly_and_is_what_is_scored(tmp_
     assert last["val/dice"] == toy.evaluation(state)[0]["val/dice"]
 
 
+def test_a_checkpoint_is_safe_before_its_evaluation_fails_and_the_evaluation_comes_again(calm, tmp_path):
+    def failing(state):
+        if int(state.step) == 8:
+            raise RuntimeError("out of memory")
+        return toy.evaluation(state)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        toy.fit(tmp_path, evaluate=failing)
+    assert (tmp_path / "checkpoints" / "step_00000008").is_dir()
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+    best = [restore_params(path / "checkpoints")[2]["step"] for path in (calm[0], tmp_path)]
+    assert best[0] == best[1]
+
+
+def test_a_run_that_dies_between_evaluation_and_score_logs_the_evaluation_once(calm, tmp_path, monkeypatch):
+    def dies(self, step, score):
+        self.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "rank", dies)
+    with pytest.raises(KeyboardInterrupt):
+        toy.fit(tmp_path)
+    assert '"val/dice"' in metrics(tmp_path).splitlines()[-1]
+    monkeypatch.undo()
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+
+
 def test_a_pending_evaluation_is_dropped_where_there_is_none_any_more(tmp_path):
     with pytest.raises(Preempted, match="stopped at step 4"):
         toy.fit(tmp_path, stream=stopping_after(6))  # an evaluation was due after step 4
@@ -153,12 +183,14 @@ def as_first_written(workdir, step):
     """Make the checkpoint of `step` what earlier versions wrote: other keys, a score without a direction."""
     folder = workdir / "checkpoints" / f"step_{step:08d}"
     meta = json.loads((folder / "meta" / "metadata").read_text())
-    pending = meta.pop("evaluation_pending")
-    (folder / "meta" / "metadata").write_text(json.dumps({**meta, "owes_evaluation": pending}))
+    score = json.loads(path.read_text()) if (path := folder / "metrics" / "metrics").exists() else {}
+    pending = score.get("pending", False)
     del meta["best"]
-    if (folder / "metrics").exists():
-        score = json.loads((folder / "metrics" / "metrics").read_text())["score"]
-        (folder / "metrics" / "metrics").write_text(json.dumps({"score": score}))
+    (folder / "meta" / "metadata").write_text(json.dumps({**meta, "owes_evaluation": pending}))
+    if pending:
+        shutil.rmtree(folder / "metrics")
+    elif score:
+        path.write_text(json.dumps({"score": score["score"]}))
     return pending
 
 

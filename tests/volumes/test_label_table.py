@@ -44,7 +44,7 @@ def test_large_ids_are_refused_by_file_or_mapped(tmp_path, capsys):
         (tmp_path / kind).mkdir()
         nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / kind / "p0.nii.gz")
     paths = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels")}
-    message = r"labels/p0\.nii\.gz: label ids 1035, 2035; a store holds .* --config\.source\.label_table=FILE"
+    message = r'labels/p0\.nii\.gz: label ids 1035, 2035; a store holds .* label_table="FILE"'
     (source,) = files.list_subjects(layout="folders", paths=paths)
     with pytest.raises(ValuesError, match=message):
         source.read()

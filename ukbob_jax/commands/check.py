@@ -1,20 +1,33 @@
-"""Read every scan of DATA and print a line for each: whether it can be used, and if not, why.
+"""Read every scan of DATA as ingestion would and print a line for each: whether it can be used, and if not, why.
 
-DATA is a scan, a folder of them, a folder of DICOM files, or a data set in a known layout. Exit code 0: all can
-be used; 3: none can; 4: some cannot.
+DATA is a scan, a folder of them, a folder of DICOM files, or a data set in a known layout. What is listed, read and
+refused is what the ingest job lists, reads and refuses: --layout, --nan, --constant, --num-classes, --label-map,
+--label-table, --mask-value, --assume-ras, --person, --spacing-mm and --contrasts are the fields of `config.source` in a
+recipe, DATA, --labels and --path KEY=VALUE those of `config.source.paths`, such as modality=CT. A subject that cannot be
+used does not stop the others.
+
+Exit code 0: all can be used; 3: none can; 4: some cannot.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
+import nibabel
 import numpy as np
 
+from ukbob_jax import anatomy, sources
+from ukbob_jax import options as fields
 from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed
-from ukbob_jax.volumes import case, layouts, plausibility
-from ukbob_jax.volumes.nifti import read_volume
-from ukbob_jax.volumes.scan import check_ids, read_case
+from ukbob_jax.sources.files import ReadOptions
+from ukbob_jax.store.prepare import prepare
+from ukbob_jax.store.row import Subject
+from ukbob_jax.volumes import affine as affines
+from ukbob_jax.volumes import case, layouts, sets
+from ukbob_jax.volumes.nifti import SUFFIXES
 from ukbob_jax.volumes.volume import Volume
 
 
@@ -23,14 +36,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="file or folder")
     parser.add_argument("--labels", help="label map, or folder of them, that belong to DATA by name")
     parser.add_argument("--series", default="", metavar="UID", help="which series of a folder of DICOM files")
-    parser.add_argument("--layout", choices=layouts.names(), help="how the data set lies in DATA")
     parser.add_argument(
-        "--nan",
-        choices=("refuse", "zero"),
-        default="refuse",
-        help="NaN or infinite voxels make a scan bad, or count as 0",
+        "--layout", choices=layouts.names(), help="how the data set lies in DATA (default folders)"
     )
-    parser.add_argument("--num-classes", type=int, help="label ids are below this number, or 255")
+    parser.add_argument(
+        "--path", action="append", default=[], metavar="KEY=VALUE",
+        help="what else the layout takes: modality=CT, contrasts=T1w,T2w",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nan", choices=("refuse", "zero"), default=ReadOptions.nan,
+        help="NaN or infinite voxels make a scan bad, or count as 0",
+    )  # fmt: skip
+    parser.add_argument(
+        "--constant", choices=("refuse", "accept"), default=ReadOptions.constant,
+        help="a channel of one value throughout makes a scan bad, or not",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num-classes", type=int, default=ReadOptions.num_classes,
+        help="label ids are below this number, or 255 (default 0: any up to 254)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-map", choices=("", *anatomy.DATASETS), default=ReadOptions.label_map, metavar="NAME",
+        help="label set whose ids become ours: " + ", ".join(anatomy.DATASETS),
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-table", default=ReadOptions.label_table, metavar="FILE", help="lines of `id, new id, name`"
+    )
+    parser.add_argument(
+        "--mask-value", type=int, default=ReadOptions.mask_value, metavar="VALUE",
+        help="labels are masks with this value inside, such as 255 (default 0: label maps)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--person", default=ReadOptions.person, metavar="PATTERN",
+        help="regular expression with one group, the person in a subject's name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--assume-ras", action="store_true", help="accept scans that do not say how they are oriented"
+    )
+    parser.add_argument(
+        "--spacing-mm", type=float, nargs=3, default=ReadOptions.spacing_mm, metavar=("X", "Y", "Z"),
+        help="resample to it, as ingestion would",
+    )  # fmt: skip
+    parser.add_argument(
+        "--contrasts", nargs="+", default=ReadOptions.contrasts, metavar="NAME", help="a name per channel"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -40,69 +89,143 @@ def run(options: argparse.Namespace) -> None:
         FileError: no scan can be used.
         SomeFailed: some cannot.
     """
-    failed, readers = 0, scans(options)
-    for name, read in readers.items():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        listed = scans(options)
+    seen, failed = [], 0
+    for told in caught:
+        say("     ", "", f"warning: {told.message}")
+    for scan in listed:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
-                volume = read()
-                print(f"ok   {name}: {describe(volume)}", flush=True)
-                for doubt in plausibility.doubts(volume.affine):
-                    warnings.warn(f"{doubt}. Correct the header.", UserWarning, stacklevel=1)
+                values = scan.convert(scan.read())
+                seen.append(prepare(scan.subject, **values).row)
             except InputError as error:
                 failed += 1
-                print(f"BAD  {name}: {' '.join(str(error).split())}", flush=True)
-        for warning in caught:
-            print(f"     {name}: warning: {' '.join(str(warning.message).split())}", flush=True)
-    if failed == len(readers):
+                say("BAD  ", scan.subject, str(error))
+            else:
+                say("ok   ", scan.subject, describe(values["image"], values["affine"], scan.files()))
+        for told in (*(warning.message for warning in caught), *doubts(seen[-1:], scan.subject)):
+            say("     ", scan.subject, f"warning: {told}")
+    for told in sets.unlike(seen):
+        say("     ", "", f"warning: {told}")
+    if failed == len(listed):
         raise FileError(f"{options.data}: no scan of {failed} can be used; the lines above say why.")
     if failed:
         raise SomeFailed(
-            f"{options.data}: {failed} of {len(readers)} scans cannot be used; the lines above say why."
+            f"{options.data}: {failed} of {len(listed)} scans cannot be used; the lines above say why."
         )
 
 
-def scans(options: argparse.Namespace) -> dict[str, Callable[[], Volume]]:
-    """Name -> function that reads the scan, and its labels where there are any.
+def scans(options: argparse.Namespace) -> list[sources.SubjectSource]:
+    """List the scans of DATA as the ingest job would; a folder of DICOM files is one.
 
     Raises:
-        ConfigError: a series is named and DATA is no folder of DICOM files.
-        FileError: no such file or folder.
-        MismatchError: images and labels do not match.
+        ConfigError: options that do not go with DATA or with each other.
+        FileError, MismatchError: nothing can be listed.
     """
     data = pathlib.Path(options.data)
-    dicom = data.is_dir() and not any(map(case.is_scan, data.iterdir()))
-    if options.series and (not dicom or options.layout or options.labels):
-        raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
-    if options.layout or options.labels:
-        paths = (data, options.labels) if options.labels else (data,)
-        cases = layouts.list_cases(options.layout or "folders", *paths)
-        return {c.subject: lambda c=c: _image(c, options) for c in cases}
     if not data.exists():
         raise FileError(f"{data}: no such file or folder.")
-    if data.is_file():
-        return {case.stem(data): lambda: read_volume(data, channels=True, nan=options.nan)}
-    if not dicom:
-        return {
-            n: lambda p=p: read_volume(p, channels=True, nan=options.nan) for n, p in case.scans(data).items()
-        }
-    from ukbob_jax.volumes.dicom import read_series
-
-    return {data.name: lambda: read_series(data, options.series)}
-
-
-def _image(one: case.Case, options: argparse.Namespace) -> Volume:
-    """The image of a case whose labels can be used as well."""
-    scan = read_case(one, num_classes=options.num_classes, nan=options.nan)
-    check_ids(one, scan)
-    return scan.image
+    named = options.layout or options.labels
+    dicom = data.is_dir() and not named and not any(map(case.is_scan, data.iterdir()))
+    if options.series and not dicom:
+        raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
+    if dicom:
+        return [Dicom(data, options.series)]
+    read = {name: getattr(options, name) for name in fields.names(ReadOptions)}
+    layout = options.layout or "folders"
+    return sources.list_subjects({"kind": "files", "layout": layout, "paths": paths(options, layout), **read})
 
 
-def describe(volume: Volume) -> str:
-    """Grid and values of a scan that can be used; channels with a single value are named."""
-    array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
-    size = " x ".join(map(str, volume.shape))
-    spacing = " x ".join(f"{s:.4g}" for s in volume.spacing_mm)
-    text = f"{size} voxels, {spacing} mm, {volume.orientation}, {array.shape[3]} channels, {array.dtype}"
-    constant = [c for c in range(array.shape[3]) if np.ptp(array[..., c]) == 0]
+def paths(options: argparse.Namespace, layout: str) -> dict[str, Any]:
+    """What the layout takes: DATA under its first name, --labels, and the words of --path.
+
+    Raises:
+        ConfigError: a word without a value, or --labels with a layout that finds its own.
+    """
+    takes = layouts.arguments(layout)
+    if options.labels and "labels" not in takes:
+        raise ConfigError(f"--labels: layout {layout} finds the labels below DATA; leave it out.")
+    found: dict[str, Any] = {next(iter(takes)): options.data}
+    if options.labels:
+        found["labels"] = options.labels
+    for word in options.path:
+        key, equals, value = word.partition("=")
+        if not equals or key not in takes:
+            raise ConfigError(f"--path {word}: expected KEY=VALUE with KEY one of {', '.join(takes)}.")
+        found[key] = tuple(value.split(",")) if isinstance(takes[key], tuple) else value
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Dicom:
+    """A folder of DICOM files as one scan; the ingest job takes such scans as NIfTI."""
+
+    folder: pathlib.Path
+    series: str
+    split: str = ""
+
+    @property
+    def subject(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    def files(self) -> list[str]:
+        """List the folder."""
+        return [str(self.folder)]
+
+    def checksum(self) -> str:
+        """Return nothing: it is only looked at."""
+        return ""
+
+    def read(self) -> Volume:
+        """Read the series; see `volumes.dicom.read_series`."""
+        from ukbob_jax.volumes.dicom import read_series  # pydicom is optional
+
+        return read_series(self.folder, self.series)
+
+    def convert(self, scan: Volume) -> dict[str, Any]:
+        """Return what a store would hold of it."""
+        array = scan.array if scan.array.ndim == 4 else scan.array[..., None]
+        return {"image": array, "affine": scan.affine, "labels": {}}
+
+
+def doubts(rows: Sequence[Subject], subject: str) -> list[str]:
+    """What is doubtful about a scan that could be read."""
+    found = [row.quality for row in rows if row.id == subject]
+    return [f"{told}. Correct the file." for quality in found for told in quality.get("doubts", ())] + [
+        quality["stored"] for quality in found if "stored" in quality
+    ]
+
+
+def say(start: str, subject: str, text: str) -> None:
+    """Print one line."""
+    print(start + (f"{subject}: " if subject else "") + " ".join(text.split()), flush=True)
+
+
+def describe(image: np.ndarray, affine: np.ndarray, files: Sequence[str] = ()) -> str:
+    """Grid and values of a scan that can be used; channels with a single value are named.
+
+    Args:
+        image: `x y z c`, as it would be stored.
+        affine: `4 4`.
+        files: of the scan; the orientation is that of the first NIfTI among them.
+    """
+    size = " x ".join(map(str, image.shape[:3]))
+    spacing = " x ".join(f"{s:.4g}" for s in affines.spacing(affine))
+    text = (
+        f"{size} voxels, {spacing} mm, {orientation(affine, files)}, {image.shape[3]} channels, {image.dtype}"
+    )
+    constant = [c for c in range(image.shape[3]) if np.ptp(image[..., c]) == 0]
     return text + (f"; channels {constant} show nothing" if constant else "")
+
+
+def orientation(affine: np.ndarray, files: Sequence[str]) -> str:
+    """Towards where the axes of the first NIfTI file run, such as LAS; else those of `affine`."""
+    nifti = [path for path in files if path.lower().endswith(SUFFIXES)]
+    stored: Any = nibabel.load(nifti[0]) if nifti else None
+    if stored and (int(stored.header["sform_code"]) or int(stored.header["qform_code"])):
+        affine = stored.affine
+    return "".join(nibabel.aff2axcodes(affine))

@@ -69,6 +69,7 @@ def card(workdir: str, which: str) -> dict[str, Any]:
         "spacing_mm": list(described.spacing_mm) if described.spacing_mm else None,
         "window": list(described.window),
         "intensities": described.normalize,
+        "trained_on": dict(described.training),
         "axes": AXES,
         "task": described.task,
         "structures": [name for i, name in described.labels.items() if i and name != UNUSED],

@@ -15,7 +15,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.regions import DATA_SET, Regions, brats, of_data_set
 from ukbob_jax.store.reader import Store
-from ukbob_jax.volumes import intensity, plausibility
+from ukbob_jax.volumes import intensity, plausibility, sets
 
 SAME_SPACING = 0.01  # fraction by which spacings may differ and count as one
 SUBJECTS_COUNTED = 32  # label maps whose voxels `class_frequencies` counts
@@ -59,6 +59,10 @@ class TrainingData:
         store = Store.open(config.store)
         subjects, held_out = splits.choose(config, store, workdir)
         contrasts = tuple(data.contrasts) or tuple(store.rows[subjects[0]].contrasts)
+        for subject in (*subjects, *held_out):
+            store.rows[subject].channel_indices(contrasts, "config.data.contrasts")
+        for told in sets.remarks((store.rows[subject] for subject in subjects), data.normalize):
+            warnings.warn(f"{config.store}: {told}", stacklevel=2)
         if not config.label:
             return cls(store, subjects, held_out, "", contrasts, {}, None, None, {})
         _check_label_set(store, subjects, config.label, "config.label")
@@ -66,7 +70,8 @@ class TrainingData:
         present = {label for subject in subjects for label in store.present(subject, config.label)}
         _check_classes(store, config, present, held_out)
         regions = _regions(store, subjects, config, present) if config.regions else None
-        names = regions.labels if regions else class_names(config, present)
+        described = store.label_names(config.label, subjects)
+        names = regions.labels if regions else class_names(config, present, described)
         lookup = anatomy.to_names(names) if data.organs else None
         trusted = data.flagged == "off"
         flagged = {} if trusted else flagged_organs(config.store, config.label, data.verdicts)
@@ -110,10 +115,42 @@ class TrainingData:
         median = np.median(spacings, axis=0)
         return median.tolist() if np.all(np.abs(spacings - median) <= SAME_SPACING * median) else None
 
-    def extremes(self) -> dict[str, list[list[float]]]:
+    def extremes(self) -> dict[str, list]:
         """Return the ranges of the subjects' spacings and fields of view, see `plausibility.describe_training`."""
-        shapes = np.array([self.store.rows[subject].shape for subject in self.subjects])
-        return plausibility.describe_training(self._spacings(), shapes)
+        rows = [self.store.rows[subject] for subject in self.subjects]
+        shapes = np.array([row.shape for row in rows])
+        lows = [
+            [row.intensity["low"][c] for c in row.channel_indices(self.contrasts)]
+            for row in rows
+            if "low" in row.intensity
+        ]
+        return plausibility.describe_training(
+            self._spacings(), shapes, np.array(lows) if len(lows) == len(rows) else None
+        )
+
+    def appearance(self) -> dict[str, Any]:
+        """Return what the training images are and how bright, JSON values; what no row says is left out.
+
+        Returns:
+            "modality" and "units": those of the subjects, sorted. "intensity": contrast -> median over the subjects of
+            mean, std and the percentiles 0.5 (`low`) and 99.5 (`high`) of the voxels that are not 0.
+        """
+        rows = [self.store.rows[subject] for subject in self.subjects]
+        said = {name: sorted({getattr(row, name) for row in rows} - {""}) for name in ("modality", "units")}
+        found: dict[str, Any] = {name: values for name, values in said.items() if values}
+        known = [row for row in rows if row.intensity]
+        if known:
+            names = known[0].intensity
+            columns = {
+                n: [[row.intensity[n][c] for c in row.channel_indices(self.contrasts)] for row in known]
+                for n in names
+            }
+            medians = {n: np.median(values, axis=0) for n, values in columns.items()}
+            found["intensity"] = {
+                contrast: {name: float(f"{values[c]:.6g}") for name, values in medians.items()}
+                for c, contrast in enumerate(self.contrasts)
+            }
+        return found
 
     def heavy_tails(self) -> dict[str, int]:
         """Return contrast -> number of subjects where "auto" takes percentiles, see `intensity.heavy_tailed`."""
@@ -181,15 +218,17 @@ class TrainingData:
         return np.array([self.store.rows[subject].spacing_mm for subject in self.subjects])
 
 
-def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
+def class_names(config: Config, present: Collection[int], described: Mapping[int, str]) -> dict[int, str]:
     """Return id -> name of the classes to learn.
 
-    These are `config.data.organs`, or all of the label set `config.data.names`, by default ours. Ours have no names
-    for a network of another number of classes, `config.model.out_channels`; 0: as many as there are in the labels.
+    These are `config.data.organs`, or all of the label set `config.data.names`; by default those that the data set's
+    description names, or else ours. Ours have no names for a network of another number of classes,
+    `config.model.out_channels`; 0: as many as there are in the labels.
 
     Args:
         config: the recipe.
         present: stored ids that occur.
+        described: id -> name, as `Store.label_names`.
     Raises:
         ConfigError: an unknown organ or label set, or another number of classes.
     """
@@ -205,14 +244,20 @@ def class_names(config: Config, present: Collection[int]) -> dict[int, str]:
         raise ConfigError(
             f"config.data.names: {label_set!r} is unknown; choose from {', '.join(anatomy.DATASETS)}."
         )
-    if not label_set and k != anatomy.NUM_CLASSES:
-        return {0: "background", **{i: f"class_{i}" for i in range(1, k)}}
+    if not label_set and (described or k != anatomy.NUM_CLASSES):
+        return {0: anatomy.NAMES[0], **{i: _unique(i, described) for i in range(1, k)}}
     names = anatomy.DATASETS[label_set] if label_set else anatomy.NAMES
     if len(names) != k:
         raise ConfigError(
             f"config.model.out_channels is {k}, but {label_set or 'our label set'} has {len(names)} classes."
         )
     return dict(names)
+
+
+def _unique(i: int, described: Mapping[int, str]) -> str:
+    """Name of an id; ids without a name, or with that of another, are told by number."""
+    name = described.get(i, "class")
+    return name if i in described and list(described.values()).count(name) == 1 else f"{name}_{i}"
 
 
 def _regions(store: Store, subjects: tuple[str, ...], config: Config, present: set[int]) -> Regions:

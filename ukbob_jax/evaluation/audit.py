@@ -53,6 +53,7 @@ def write(
     *,
     title: str,
     label: str,
+    names: Mapping[int, str],
     limits: Limits,
     measures: OrganMeasures,
     flagged: np.ndarray,
@@ -64,6 +65,7 @@ def write(
 
     Args:
         label: name of the label set.
+        names: of its structures, by organ id.
         measures: fields (n, num_classes), of the whole cohort.
         flagged: bool (n, num_classes).
         cases: largest outlier score first.
@@ -79,7 +81,7 @@ def write(
         "rule": limits.rule,
         "groups": list(limits.groups),
         "features": list(FEATURES),
-        "organs": organs(limits, measures, flagged),
+        "organs": organs(names, limits, measures, flagged),
         "cases": [case._asdict() for case in cases],
         "unlisted": unlisted,
         "representatives": {organ: shown._asdict() for organ, shown in representatives.items()},
@@ -87,7 +89,9 @@ def write(
     files.write_bytes(path, report.render("audit.html", title=title, data=data).encode())
 
 
-def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list[dict[str, Any]]:
+def organs(
+    names: Mapping[int, str], limits: Limits, measures: OrganMeasures, flagged: np.ndarray
+) -> list[dict[str, Any]]:
     """Describe each organ of the cohort: counts, and each measure's histogram with its limits."""
     values, present = features(measures), np.asarray(measures.voxels) > 0
     found = []
@@ -96,7 +100,7 @@ def organs(limits: Limits, measures: OrganMeasures, flagged: np.ndarray) -> list
         found.append(
             {
                 "id": int(organ),
-                "name": anatomy.NAMES[int(organ)],
+                "name": names.get(int(organ), f"class_{organ}"),
                 "color": "#" + bytes(anatomy.COLORS[organ].tolist()).hex(),
                 "count": len(own),
                 "flagged": int(flagged[:, organ].sum()),

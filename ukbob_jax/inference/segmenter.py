@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from flax import linen as nn
 
-from ukbob_jax import files
+from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
@@ -161,11 +161,14 @@ class Segmenter:
         method, views, window = options.adaptation, options.averaged_views, options.window(self.card.window)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         native, image = self._read(sources, options.nan, options.series)
-        unusual = plausibility.compare(image.affine, image.shape, self.card.training)
+        unusual = [
+            *plausibility.compare(image.affine, image.shape, self.card.training),
+            *plausibility.compare_values(image.array, self.card.training, self.card.normalize),
+        ]
         if unusual and not options.accept_unusual:
             raise MismatchError(
-                f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the header; or segment it all the same "
-                "with accept_unusual=True (--accept-unusual, --config.predict.accept_unusual=True)."
+                f"{', '.join(map(_name, sources))}: {'; '.join(unusual)}. Correct the file; or segment it all the same "
+                f"with {advice.setting('accept_unusual', True)}."
             )
         x, grid = self.prepare(image)
         self.planner.check(x.shape, native.shape, len(views), method.adapts, window)
@@ -310,7 +313,7 @@ def _open(scan: str | os.PathLike, nan: Literal["refuse", "zero"], series: str) 
         return read_series(scan, series)
     if series:
         raise ConfigError(
-            f"{scan}: a series can be chosen in a folder of DICOM files only; leave --series out."
+            f"{scan}: a series can be chosen in a folder of DICOM files only; leave {advice.setting('series')} out."
         )
     return read_volume(scan, channels=True, nan=nan)
 

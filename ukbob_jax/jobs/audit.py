@@ -59,6 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         path,
         title=pathlib.Path(store.path).name,
         label=config.label,
+        names=store.label_names(config.label) or anatomy.NAMES,
         limits=limits,
         measures=measures,
         flagged=flagged,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import ukbob_jax
-from ukbob_jax import anatomy, files
+from ukbob_jax import anatomy, files, splits
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import scoring, zero_shot
@@ -44,7 +44,7 @@ def run(config: Config, workdir: str) -> None:
     options = {name: from_config(config, name, "evaluate.methods") for name in settings.methods}
     store = Store.open(config.store)
     segmenter = Segmenter.load(workdir, dtype=config.inference.dtype)
-    subjects = store.split(settings.split)
+    subjects = splits.named(config, store, settings.split)
     read_found, read_truth, organs = mapping(config, segmenter)
     same_for_all = [decisive(config, segmenter), read_found.tolist(), read_truth.tolist(), organs]
     folder = pathlib.Path(workdir) / "evaluation"

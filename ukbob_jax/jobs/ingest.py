@@ -2,21 +2,26 @@
 
 import functools
 import pathlib
+import warnings
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
 
-from ukbob_jax import cluster, processes, sources
+from ukbob_jax import advice, cluster, processes, sources
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.failures import FILE, Failure, Failures, failure
 from ukbob_jax.progress import track
+from ukbob_jax.store import reader
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes import sets
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Write every subject of the source that the store does not have yet; one that fails does not stop the others.
 
-    Subjects whose source and settings are unchanged are passed over, so the same command resumes. `config.cluster`
+    Subjects whose source and settings are unchanged are passed over, so the same command resumes. What is doubtful of
+    scans, or unlike the others of the store, is told at the end; see `volumes.sets`. `config.cluster`
     says who works: processes of this machine (""), or dask: "local" or a scheduler's address (docs/ingestion.md).
 
     Raises:
@@ -24,9 +29,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         InputError: the source cannot be listed, no subject could be used, or the store cannot be written.
         SomeFailed: some subjects failed; `failures.jsonl` in the workdir says which and why.
     """
-    subjects = sources.list_subjects(config.source.to_dict())
+    with advice.fields("source", config.source):
+        subjects = sources.list_subjects(config.source.to_dict())
     workers = min(config.get("workers", 0) or processes.cores(), len(subjects))
-    write = functools.partial(write_one, store=config.store)
+    write = functools.partial(write_one, store=config.store, fields=tuple(config.source))
     if address := config.get("cluster", ""):
         done = cluster.each(write, subjects, address, workers)
     else:
@@ -35,25 +41,33 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     with StoreWriter(config.store):
         outcomes = track(done, "ingest", total=len(subjects))
         failures.rows += [row for subject, outcome in outcomes if (row := failure_of(subject, outcome))]
+    if len(failures) < len(subjects):
+        for told in sets.remarks(reader.Store.open(config.store).rows.values()):
+            warnings.warn(f"{config.store}: {told}", stacklevel=2)
     failures.conclude(len(subjects))
 
 
-def write_one(subject: sources.SubjectSource, store: str) -> Failure | None:
+def write_one(subject: sources.SubjectSource, store: str, fields: Collection[str] = ()) -> Failure | None:
     """Read, convert and write one subject, unless it is there; runs in a worker process.
 
+    Args:
+        subject: of the source.
+        store: folder.
+        fields: of `config.source`, which messages may name.
     Raises:
         ConfigError, FileError: a setting is wrong, or the store cannot be written: no other subject would fare better.
     """
-    stage = "checksum"
+    stage = "list" if isinstance(subject, sources.Unusable) else "checksum"
     try:
-        source = subject.checksum()
-        writer = StoreWriter(store)
-        if writer.has(subject.subject, source):
-            return None
-        stage = "read"
-        scan = subject.read()
-        stage = "convert"
-        values = subject.convert(scan)
+        with advice.fields("source", fields):
+            source = subject.checksum()
+            writer = StoreWriter(store)
+            if writer.has(subject.subject, source):
+                return None
+            stage = "read"
+            scan = subject.read()
+            stage = "convert"
+            values = subject.convert(scan)
         stage = "write"
         writer.write(subject.subject, source=source, split=subject.split, **values)
     except Exception as error:

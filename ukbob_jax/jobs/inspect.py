@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +10,14 @@ import ml_collections
 import nibabel
 import numpy as np
 
-from ukbob_jax import anatomy, files, sources
+from ukbob_jax import advice, anatomy, files, sources
 from ukbob_jax.errors import ConfigError, SomeFailed, UkbobError
 from ukbob_jax.evaluation import montages
 from ukbob_jax.progress import track
 from ukbob_jax.store import values as store_values
+from ukbob_jax.store.prepare import Prepared, prepare
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import case, gzip_bytes, nifti_header
+from ukbob_jax.volumes import case, formats, gzip_bytes, nifti_header, sets
 
 PERCENTILES = (0.5, 50, 99.5)
 
@@ -32,15 +34,19 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings = config.inspect
     names = class_names(settings.names, config.source.get("label_map", ""))
-    subjects = sources.list_subjects(config.source.to_dict())
+    with advice.fields("source", config.source):
+        subjects = sources.list_subjects(config.source.to_dict())
     chosen = subjects[: settings.subjects or None]
     print(f"{len(subjects)} subjects in the source, {len(chosen)} looked at")
-    facts, sheet, failures = [], [], []
+    facts, rows, sheet, failures = [], [], [], []
     for source in track(chosen, "inspect"):
         try:
+            with advice.fields("source", config.source):
+                values = source.convert(source.read())
             stored = [on_disk(pathlib.Path(path)) for path in source.files() if case.is_scan(path)]
-            values = source.convert(source.read())
-            described = describe(values, names, source.subject)
+            found = prepare(source.subject, **values)
+            described = describe(found, names)
+            rows.append(found.row)
         except UkbobError as error:
             failures.append(error)
             facts.append({"subject": source.subject, "problem": str(error)})
@@ -49,6 +55,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             if len(sheet) < settings.pictures:
                 sheet.append(picture(source.subject, values))
         print("\n".join(lines(facts[-1])), flush=True)
+    for told in sets.unlike(rows):
+        warnings.warn(told, stacklevel=2)
     files.write_jsonl(pathlib.Path(workdir) / "inspect.jsonl", facts)
     if sheet:
         path = pathlib.Path(workdir) / "inspect.png"
@@ -77,46 +85,54 @@ def class_names(asked: str, label_map: str) -> Mapping[int, str]:
 
 
 def on_disk(path: pathlib.Path) -> dict[str, Any]:
-    """Read a NIfTI file's header, before anything is reoriented or resampled.
+    """Read what a file says of itself, before anything is reoriented or resampled.
 
     Raises:
         FileError, GeometryError: as `read_volume`.
     """
-    header = nifti_header.parse(
-        path, gzip_bytes.head(path, gzip_bytes.read(path), nifti_header.LONGEST), True
-    )
+    if formats.ending(path):
+        stored = formats.read(path)
+        shape, affine, dtype = stored.array.shape, stored.affine, stored.array.dtype
+    else:
+        block = gzip_bytes.head(path, gzip_bytes.read(path), nifti_header.LONGEST)
+        header = nifti_header.parse(path, block, True)
+        shape, affine, dtype = header.shape, header.affine, header.dtype
     return {
         "file": str(path),
-        "shape": list(header.shape),
-        "spacing_mm": affines.spacing(header.affine).tolist(),
-        "orientation": "".join(nibabel.aff2axcodes(header.affine)),
-        "dtype": header.dtype.name,
+        "shape": list(shape),
+        "spacing_mm": affines.spacing(affine).tolist(),
+        "orientation": "".join(nibabel.aff2axcodes(affine)),
+        "dtype": dtype.name,
     }
 
 
-def describe(values: Mapping[str, Any], names: Mapping[int, str], subject: str) -> dict[str, Any]:
-    """Describe what would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class.
-
-    Raises:
-        ValuesError: the image cannot be stored.
-    """
-    contrasts = values["contrasts"] or [str(channel) for channel in range(values["image"].shape[-1])]
-    encoded = store_values.encode(values["image"], subject, contrasts)
-    image = store_values.decode(encoded.stored, encoded.slope, encoded.intercept)
+def describe(found: Prepared, names: Mapping[int, str]) -> dict[str, Any]:
+    """Describe what would be stored: grid, percentiles of every channel's non-zero voxels, and voxels of every class."""
+    row = found.row
+    image = store_values.decode(found.image, row.slope, row.intercept)
     intensities = {}
-    for channel, name in enumerate(contrasts):
+    for channel, name in enumerate(row.contrasts):
         inside = image[..., channel][image[..., channel] != 0]
-        found = np.percentile(inside, PERCENTILES).tolist() if inside.size else [0.0] * len(PERCENTILES)
-        intensities[name] = {"percentiles": found, "non_zero": inside.size / image[..., channel].size}
+        percentiles = np.percentile(inside, PERCENTILES).tolist() if inside.size else [0.0] * len(PERCENTILES)
+        intensities[name] = {
+            "percentiles": percentiles,
+            "non_zero": inside.size / image[..., channel].size,
+        }
     return {
-        "shape": list(image.shape[:3]),
-        "spacing_mm": affines.spacing(np.asarray(values["affine"])).tolist(),
-        "orientation": "".join(nibabel.aff2axcodes(values["affine"])),
-        "dtype": encoded.stored.dtype.name,
-        "remark": encoded.remark,
+        "shape": list(row.shape),
+        "spacing_mm": list(row.spacing_mm),
+        "orientation": "".join(nibabel.aff2axcodes(np.asarray(row.affine))),
+        "dtype": row.dtype,
+        "remark": row.quality.get("stored", ""),
+        "doubts": list(row.quality.get("doubts", ())),
+        "modality": row.modality,
+        "units": row.units,
         "intensity": intensities,
-        "labels": {name: voxels(label, names) for name, label in values["labels"].items()},
-        "annotated": values.get("annotated"),
+        "labels": {
+            name: voxels(label, {**row.label_names.get(name, {}), **names})
+            for name, label in found.labels.items()
+        },
+        "annotated": None if row.annotated is None else list(row.annotated),
     }
 
 
@@ -142,9 +158,11 @@ def lines(fact: Mapping[str, Any]) -> list[str]:
         return [f"\n{fact['subject']}: PROBLEM: {fact['problem']}"]
     text = [f"\n{fact['subject']}" + (f" ({fact['split']})" if fact["split"] else "")]
     text += [f"  {file['file']}: {grid(file)}" for file in fact["files"]]
-    text.append(f"  as stored: {grid(fact)}")
+    known = "".join(f", {fact[name]}" for name in ("modality", "units") if fact[name])
+    text.append(f"  as stored: {grid(fact)}{known}")
     if fact["remark"]:
         text.append(f"    remark: {fact['remark']}")
+    text += [f"    doubtful: {doubt}" for doubt in fact["doubts"]]
     for name, found in fact["intensity"].items():
         low, middle, high = found["percentiles"]
         text.append(

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping
 
+from ukbob_jax import advice
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference import predict_scans
@@ -24,18 +25,20 @@ def run(config: Config, workdir: str) -> None:
     """
     settings = config.predict
     options = from_config(config, settings.method, "predict.method")
-    predict_scans.label(
-        Segmenter.load(workdir, dtype=config.inference.dtype),
-        inputs(settings.inputs, settings.layout),
-        pathlib.Path(settings.output),
-        settings.existing,
-        dataclasses.replace(
-            options,
-            limits=Limits.load(settings.limits) if settings.limits else None,
-            accept_unusual=settings.accept_unusual,
-            nan=settings.nan,
-        ),
+    options = dataclasses.replace(
+        options,
+        limits=Limits.load(settings.limits) if settings.limits else None,
+        accept_unusual=settings.accept_unusual,
+        nan=settings.nan,
     )
+    with advice.fields("predict", settings):
+        predict_scans.label(
+            Segmenter.load(workdir, dtype=config.inference.dtype),
+            inputs(settings.inputs, settings.layout),
+            pathlib.Path(settings.output),
+            settings.existing,
+            options,
+        )
 
 
 def inputs(name: str, layout: str = "") -> Mapping[str, ScanInput | tuple[ScanInput, ...]]:

@@ -35,7 +35,7 @@ class ModelCard:
         spacing_mm: x y z that scans are resampled to; None: they keep their own.
         normalize: how intensities are brought to the network's, see `volumes.intensity.normalize`.
         window: voxels x y z of the windows it was trained on.
-        training: of the subjects it was trained on, as `plausibility.describe_training`, JSON values.
+        training: of the subjects it was trained on, as `TrainingData.extremes` and `appearance`, JSON values.
         provenance: where the parameters come from, JSON values.
     """
 

@@ -112,7 +112,7 @@ def from_json(value: Any, where: str) -> Limits:
         return Limits(low, high, count, groups, value["rule"], value["provenance"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FileError(
-            f"{where}: not a file of SOLF limits ({error}). Fit it again with --config.job=solf."
+            f"{where}: not a file of SOLF limits ({error}). Fit it again with the solf job."
         ) from error
 
 

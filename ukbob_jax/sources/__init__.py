@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.sources.unusable import Unusable as Unusable
+
+HELPERS = {"steps", "unusable"}  # modules here that are no kind of source
 
 
 class SubjectSource(Protocol):
@@ -52,7 +55,7 @@ def list_subjects(settings: Mapping[str, Any]) -> list[SubjectSource]:
     """
     settings = dict(settings)
     kind = settings.pop("kind", None)
-    kinds = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    kinds = sorted({module.name for module in pkgutil.iter_modules(__path__)} - HELPERS)
     if kind not in kinds:
         raise ConfigError(f"config.source.kind is {kind!r}; expected one of {', '.join(kinds)}.")
     module = importlib.import_module(f"{__name__}.{kind}")

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ukbob_jax import anatomy
-from ukbob_jax.errors import ConfigError, FileError, InputError, ValuesError
+from ukbob_jax import advice, anatomy
+from ukbob_jax.errors import ConfigError, FileError, InputError, MismatchError, ValuesError
 from ukbob_jax.sources import steps
+from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
-from ukbob_jax.volumes import label_table, layouts
+from ukbob_jax.volumes import label_table, layouts, plausibility
 from ukbob_jax.volumes.case import Case, Description, is_scan, listed
 from ukbob_jax.volumes.nifti import read_label_names
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
@@ -64,19 +65,21 @@ class ReadOptions:
         for name, choices in (("nan", ("refuse", "zero")), ("constant", ("refuse", "accept"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(
-                    f"config.source.{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
+                    f"{_field(name)} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
                 )
         if self.label_map and self.label_table:
-            raise ConfigError("config.source: label_map and label_table both change the ids; give one.")
+            raise ConfigError(
+                f"{_field('label_map')} and {_field('label_table')} both change the ids; give one."
+            )
         if not 0 <= self.mask_value <= anatomy.IGNORE:
-            raise ConfigError(f"config.source.mask_value is {self.mask_value}; expected 1 to 255, or 0.")
+            raise ConfigError(f"{_field('mask_value')} is {self.mask_value}; expected 1 to 255, or 0.")
         _groups(self.person)
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
         if len(self.spacing_mm) not in (0, 3) or not positive:
             raise ConfigError(
-                f"config.source.spacing_mm {self.spacing_mm}: expected three positive numbers, or ()."
+                f"{_field('spacing_mm')} {self.spacing_mm}: expected three positive numbers, or ()."
             )
 
 
@@ -167,8 +170,8 @@ class Files:
             if ((label.array != 0) & ~inside).any():
                 other = sorted(set(np.unique(label.array).tolist()) - {0, value})
                 raise ValuesError(
-                    f"{self.case.labels[name]}: values {other} in a mask of config.source.mask_value={value}. "
-                    "Leave mask_value out for label maps."
+                    f"{self.case.labels[name]}: values {other} in a mask of {_field('mask_value')}={value}. "
+                    "Leave it out for label maps."
                 )
             return dataclasses.replace(label, array=inside.astype(np.uint8))
         if not ignored:
@@ -190,6 +193,11 @@ class Files:
         Raises:
             ValuesError: label ids above 255.
         """
+        said, contrasts = self.case.description, self.settings.contrasts or self.case.description.contrasts
+        doubts = [
+            *plausibility.doubts(scan.image.affine, scan.image.shape),
+            *plausibility.value_doubts(scan.image.array, contrasts, said.modality, said.units),
+        ]
         for step in self.steps():
             scan = step(scan)
         return {
@@ -200,6 +208,7 @@ class Files:
             "annotated": annotated(scan),
             "person": self.case.person,
             "description": self._description(),
+            "quality": {"doubts": doubts} if doubts else {},
         }
 
     def _description(self) -> Description:
@@ -227,7 +236,7 @@ def list_subjects(
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
     **settings: Any,
-) -> list[Files]:
+) -> list[Files | Unusable]:
     """List the subjects of a dataset.
 
     Args:
@@ -253,9 +262,18 @@ def list_subjects(
     renumbered = options.label_map or options.label_table
     names = [{} for _ in cases] if renumbered else names_in_files(cases)
     return [
-        Files(case, case.split or split_of.get(unit_of.get(case.subject, ""), ""), options, named)
+        _source(case, case.split or split_of.get(unit_of.get(case.subject, ""), ""), options, named)
         for case, named in zip(cases, names)
     ]
+
+
+def _source(
+    case: Case, split: str, options: ReadOptions, names: Mapping[str, Mapping[int, str]]
+) -> Files | Unusable:
+    if not case.problem:
+        return Files(case, split, options, names)
+    files = (*case.images, *case.labels.values())
+    return Unusable(case.subject, split, tuple(map(str, files)), MismatchError(case.problem))
 
 
 def names_in_files(cases: Sequence[Case]) -> list[dict[str, dict[int, str]]]:
@@ -311,12 +329,12 @@ def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
     missed = [case.subject for case, match in zip(cases, found) if not (match and match[1])]
     if len(missed) == len(cases):
         raise ConfigError(
-            f"config.source.person={pattern!r} finds no person in any of {len(cases)} subjects, such as "
+            f"{_field('person')}={pattern!r} finds no person in any of {len(cases)} subjects, such as "
             f"{listed(missed)}. Change it, or leave it out."
         )
     if missed:
         warnings.warn(
-            f"config.source.person={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
+            f"{_field('person')}={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
             f"{listed(missed)}. Each counts as a person of its own.",
             stacklevel=3,
         )
@@ -334,10 +352,10 @@ def _groups(pattern: str) -> int:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ConfigError(f"config.source.person={pattern!r} is no regular expression: {error}.") from error
+        raise ConfigError(f"{_field('person')}={pattern!r} is no regular expression: {error}.") from error
     if pattern and groups != 1:
         raise ConfigError(
-            f"config.source.person={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
+            f"{_field('person')}={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
         )
     return groups
 
@@ -383,9 +401,14 @@ def check_varies(image: np.ndarray, paths: Sequence[pathlib.Path], contrasts: Se
             path = paths[channel] if len(paths) == image.shape[3] else paths[0]
             name = f" ({contrasts[channel]})" if channel < len(contrasts) else ""
             raise ValuesError(
-                f"{path}: channel {channel}{name} is {values.flat[0]:g} in every voxel. "
-                "Export it again, or ingest it all the same with --config.source.constant=accept."
+                f"{path}: channel {channel}{name} is {str(values.flat[0]).removesuffix('.0')} in every voxel. "
+                f"Export it again, or take it all the same with {advice.setting('constant', 'accept')}."
             )
+
+
+def _field(name: str) -> str:
+    """A field of `ReadOptions` as the user wrote it."""
+    return advice.setting(name) or name
 
 
 def annotated(scan: Scan) -> list[int] | None:

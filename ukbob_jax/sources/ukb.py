@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
+from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes.dicom import CONTRASTS, archive, dixon
 from ukbob_jax.volumes.dicom.slices import library
@@ -90,8 +91,8 @@ def list_subjects(
     refuse: Sequence[str] = (),
     splits: Mapping[str, int] | None = None,
     seed: int = 0,
-) -> list[Archive]:
-    """List the archives below `folder`.
+) -> list[Archive | Unusable]:
+    """List the archives below `folder`; a visit with two is unusable.
 
     Args:
         folder: holds `<participant>_20201_<instance>_0.zip`, in folders of any depth; read only.
@@ -104,7 +105,6 @@ def list_subjects(
         ConfigError: an unknown contrast or finding, a spacing that is not three positive numbers, or no pydicom.
         FileError: no such folder.
         EmptyError: no archive of this field and instance in it.
-        MismatchError: two archives of one participant and instance.
     """
     library()
     if not contrasts or len(set(contrasts)) < len(contrasts) or not set(contrasts) <= set(CONTRASTS):
@@ -119,24 +119,31 @@ def list_subjects(
         raise ConfigError(f"config.source.refuse {tuple(refuse)}: expected some of {', '.join(FINDINGS)}.")
     found = archives(folder, instance)
     split_of = assign_splits(sorted({participant for participant, _ in found}), splits or {}, seed)
+    options = tuple(contrasts), tuple(spacing_mm), tuple(refuse)
     return [
-        Archive(
-            f"{who}_{visit}", split_of[who], str(path), tuple(contrasts), tuple(spacing_mm), tuple(refuse)
-        )
-        for (who, visit), path in sorted(found.items())
+        Archive(f"{who}_{visit}", split_of[who], str(paths[0]), *options)
+        if len(paths) == 1
+        else _twice(f"{who}_{visit}", split_of[who], paths)
+        for (who, visit), paths in sorted(found.items())
     ]
 
 
-def archives(folder: str, instance: int) -> dict[tuple[str, int], pathlib.Path]:
-    """Find the path by participant and instance; -1 takes every instance.
+def _twice(subject: str, split: str, paths: list[pathlib.Path]) -> Unusable:
+    named = " and ".join(map(str, paths))
+    error = MismatchError(f"{named}: {len(paths)} archives of one visit; keep one.")
+    return Unusable(subject, split, tuple(map(str, paths)), error)
+
+
+def archives(folder: str, instance: int) -> dict[tuple[str, int], list[pathlib.Path]]:
+    """Find the paths, one if all is well, by participant and instance; -1 takes every instance.
 
     Raises:
-        FileError, EmptyError, MismatchError: as `list_subjects`.
+        FileError, EmptyError: as `list_subjects`.
     """
     root = pathlib.Path(folder)
     if not folder or not root.is_dir():
         raise FileError(f"config.source.folder {folder!r}: no such folder.")
-    found: dict[tuple[str, int], pathlib.Path] = {}
+    found: dict[tuple[str, int], list[pathlib.Path]] = {}
     others: set[int] = set()
     for path in sorted(root.rglob("*.zip")):
         match = NAME.fullmatch(path.name)
@@ -147,9 +154,7 @@ def archives(folder: str, instance: int) -> dict[tuple[str, int], pathlib.Path]:
             others.add(visit)
             continue
         key = match["participant"], visit
-        if key in found:
-            raise MismatchError(f"{found[key]} and {path}: two archives of one visit; keep one.")
-        found[key] = path
+        found.setdefault(key, []).append(path)
     if not found:
         there = (
             f" of instance {instance}; there is instance {', '.join(map(str, sorted(others)))}"

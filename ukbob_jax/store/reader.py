@@ -5,7 +5,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,26 @@ class Store:
         if name not in row.present:
             raise ConfigError(f"{subject}: no label set {name!r}; it has {', '.join(row.labels) or 'none'}.")
         return row.present[name]
+
+    def label_names(self, label: str, subjects: Iterable[str] | None = None) -> dict[int, str]:
+        """Return id -> name in a label set as the data set's description says; empty where it says nothing.
+
+        Args:
+            label: name of the label set.
+            subjects: whose rows count; None: all.
+        Raises:
+            ConfigError: an id has different names in two subjects.
+        """
+        found: dict[int, tuple[str, str]] = {}  # id -> name, and the first subject that says so
+        for subject in self.subjects if subjects is None else subjects:
+            for i, name in self.rows[subject].label_names.get(label, {}).items():
+                first_name, first = found.setdefault(i, (name, subject))
+                if name != first_name:
+                    raise ConfigError(
+                        f"config.label: id {i} of {label!r} is {first_name!r} in {first} and {name!r} in {subject}. "
+                        "Ingest them to stores of their own, or with a label table that gives each structure one id."
+                    )
+        return {i: name for i, (name, _) in found.items()}
 
     def identity(self, subject: str, *arrays: str) -> dict[str, Any]:
         """Return what changes when one of a subject's `arrays` does; see `Subject.identity`.

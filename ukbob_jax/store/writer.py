@@ -11,9 +11,9 @@ import numpy as np
 import tensorstore as ts
 
 from ukbob_jax.errors import FileError, UkbobError
-from ukbob_jax.store import checks, rows, samples, schema, values
+from ukbob_jax.store import checks, rows, samples, schema
+from ukbob_jax.store.prepare import prepare
 from ukbob_jax.store.row import Channel, Subject
-from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.case import Description
 
 
@@ -86,41 +86,25 @@ class StoreWriter:
             ValuesError: a name, attribute or voxel value cannot be stored.
             FileError: the disk is full or cannot be written; nothing of the subject is left.
         """
-        image = np.asarray(image)
-        about = description or Description()
-        channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in contrasts or about.contrasts)
-        checks.check_image(image, [channel.name for channel in channels], subject)
-        labels = {
-            name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
-        }
-        stored, slope, intercept, remark = values.encode(
-            image, subject, [channel.name for channel in channels]
-        )
-        new = Subject.new(subject, image.shape, checks.check_affine(affine, subject))
-        row = dataclasses.replace(
-            new,
+        row, stored, checked = prepare(
+            subject,
+            image,
+            affine,
+            labels,
             split=split,
-            channels=channels or new.channels,
-            annotated=None if annotated is None else tuple(sorted(int(organ) for organ in annotated)),
-            source=source,
-            version=self._next_version(subject),
-            intensity=plain(intensity.statistics(image)._asdict()),
-            slope=slope,
-            intercept=intercept,
-            dtype=stored.dtype.name,
+            contrasts=contrasts,
+            annotated=annotated,
+            attributes=attributes,
+            quality=quality,
             person=person,
-            modality=about.modality,
-            units=about.units,
-            label_names={name: dict(names) for name, names in about.label_names.items() if name in labels},
-            regions={name: found.to_json() for name, found in about.regions.items() if name in labels},
-            attributes=checks.check_attributes(attributes or {}, subject),
-            quality={**(quality or {}), **({"stored": remark} if remark else {})},
+            description=description,
         )
+        row = dataclasses.replace(row, source=source, version=self._next_version(subject))
 
         def arrays(row: Subject) -> Subject:
             row = self._write_array(row, "image", stored)
-            for name in sorted(labels):
-                row = self._add_label(row, name, labels[name], {})
+            for name in sorted(checked):
+                row = self._add_label(row, name, checked[name], {})
             return row
 
         self._write_generation(row, arrays)
@@ -232,11 +216,6 @@ def digests(folder: ts.KvStore) -> dict[str, str]:
     folder = folder / "/"
     keys = sorted(key.decode() for key in folder.list().result())
     return {key: hashlib.sha256(folder[key]).hexdigest() for key in keys}
-
-
-def plain(statistics: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Turn statistics per channel into lists that JSON can hold."""
-    return {name: [float(value) for value in channel] for name, channel in statistics.items()}
 
 
 @contextlib.contextmanager

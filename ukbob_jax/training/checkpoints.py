@@ -5,7 +5,9 @@ Each holds three items: `model` (parameters and other collections), `training` (
 """
 
 import functools
+import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -52,12 +54,10 @@ class Checkpoints:
         self._problem = ""  # of the latest save that failed
         self._saving: int | None = None
 
-    def save(
-        self, state: TrainState, meta: dict[str, Any], score: float | None = None, *, again: bool = False
-    ) -> None:
-        """Start saving; training may go on. A step that is saved already is passed over, or replaced if `again`.
+    def save(self, state: TrainState, meta: dict[str, Any], *, ranked: bool = False) -> None:
+        """Start saving; training may go on. A step that is saved already is passed over.
 
-        `score` ranks it for "best"; None: unranked.
+        `ranked`: a score follows, see `rank`; until then `restore` says that its evaluation is pending.
 
         Raises:
             FileError: this and the save before it failed; what was saved earlier still loads.
@@ -65,9 +65,7 @@ class Checkpoints:
         self.wait()
         step, items = int(state.step), _items(state)
         if step in self._manager.all_steps():
-            if not again:
-                return
-            self._manager.delete(step)
+            return
         arrays = {
             name: [*_form(leaf), digest] for (name, leaf), digest in zip(_named(items), _digests(items))
         }
@@ -77,10 +75,36 @@ class Checkpoints:
         )
         self._saving = step
         try:
-            ranked = None if score is None else {"score": score, "mode": self._mode}
-            self._manager.save(step, args=saved, metrics=ranked, force=True)
+            score = {"score": None, "mode": self._mode, "pending": True} if ranked else None
+            self._manager.save(step, args=saved, metrics=score, force=True)
         except Exception as error:  # Orbax raises bare ValueError and Exception, whatever went wrong
             self._report(error)
+
+    def rank(self, step: int, score: float | None) -> None:
+        """Give the checkpoint of `step`, saved as `ranked`, its score; None: there is none, and it is never the best.
+
+        Waits for its save, and leaves all else of it as it is. Where that save failed, nothing is done.
+
+        Raises:
+            FileError: the score cannot be written; the checkpoint is complete, and its evaluation pending.
+        """
+        self.wait()
+        if step not in self._manager.all_steps():
+            return
+        path = self.folder / _step_name(step) / "metrics" / "metrics"
+        if jax.process_index() == 0:
+            try:
+                path.parent.mkdir(
+                    exist_ok=True
+                )  # checkpoints of earlier versions lack it until they are scored
+                unfinished = path.with_name("metrics.tmp")
+                unfinished.write_text(json.dumps({"score": score, "mode": self._mode}))
+                unfinished.replace(path)
+            except OSError as error:
+                raise FileError(f"{path}: cannot be written: {_reason(error)}. {REMEDY}") from error
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"rank {step}")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Wait until the save under way is complete.
@@ -120,7 +144,7 @@ class Checkpoints:
             self._manager.close()
 
     def restore(self, shapes: TrainState, check: Callable[[dict], None]) -> tuple[TrainState, dict] | None:
-        """The newest sound state and its meta, or None where nothing has been saved.
+        """The newest sound state and its meta, with `evaluation_pending`, or None where nothing has been saved.
 
         A damaged checkpoint is reported, renamed to `damaged_...`, and the one before it taken.
 
@@ -140,6 +164,7 @@ class Checkpoints:
                 meta = _read_meta(self._manager, step)
                 check(meta)
                 items = _read(self._manager, step, meta, _items(shapes))
+                meta["evaluation_pending"] = _is_pending(meta, self._manager.metrics(step))
             except Damaged as problem:
                 self._set_aside(step, problem)
                 continue
@@ -230,7 +255,8 @@ def _best_step(manager: ocp.CheckpointManager) -> int | None:
 
     Each score says whether large or small ones are better; those of earlier versions do not, and large ones were.
     """
-    scored = {step: metrics for step in manager.all_steps() if (metrics := manager.metrics(step))}
+    found = {step: manager.metrics(step) for step in manager.all_steps()}
+    scored = {step: metrics for step, metrics in found.items() if metrics and metrics["score"] is not None}
     if not scored:
         return manager.latest_step()
     sign = -1 if scored[max(scored)].get("mode", "max") == "min" else 1
@@ -238,7 +264,17 @@ def _best_step(manager: ocp.CheckpointManager) -> int | None:
 
 
 def _score(metrics: dict[str, Any]) -> float:
+    """Return what ranks a checkpoint; one without a score, or not evaluated yet, comes last."""
+    if metrics["score"] is None:
+        return math.inf if metrics["mode"] == "min" else -math.inf
     return metrics["score"]
+
+
+def _is_pending(meta: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
+    """Whether the evaluation of a checkpoint has still to be done; earlier versions say so in their meta."""
+    if metrics:
+        return metrics.get("pending", False)
+    return meta.get("evaluation_pending", meta.get("owes_evaluation", False))
 
 
 def _open(folder: str | os.PathLike, keep: int | None, mode: str = "max") -> ocp.CheckpointManager:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.regions import Regions
 from ukbob_jax.volumes import formats
@@ -45,7 +47,7 @@ class Case(NamedTuple):
         split: "train", "val", "test", or "" where the layout does not say.
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         description: what the data set says about images and labels.
-        problem: why the subject cannot be used, one line; `read_case` raises it, so that the others go on.
+        problem: why this subject cannot be used, as far as names tell, such as a label map that is missing; "": it can.
     """
 
     subject: str
@@ -76,14 +78,27 @@ def scans(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         EmptyError: no scan in it.
         MismatchError: the same stem with two endings.
     """
+    return unique(((name, path) for name, paths in grouped(folder).items() for path in paths), folder)
+
+
+def grouped(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """As `scans`, with all files of a stem: usually one.
+
+    Raises:
+        FileError: no such folder.
+        EmptyError: no scan in it.
+    """
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder.")
-    paths = [path for path in sorted(folder.iterdir()) if is_scan(path)]
-    if not paths:
+    found: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_scan(path):
+            found.setdefault(stem(path), []).append(path)
+    if not found:
         raise EmptyError(
             f"{folder}: no .nii or .nii.gz file in this folder, nor .nrrd, .mha or .mgz. Name the folder that holds them."
         )
-    return unique(((stem(path), path) for path in paths), folder)
+    return found
 
 
 def unique(named: Iterable[tuple[str, pathlib.Path]], where: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -129,6 +144,23 @@ def check_files(cases: Sequence[Case], where: pathlib.Path) -> list[Case]:
     if all(case.problem for case in checked):
         check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
     return checked
+
+
+def tell_unused(labels: Sequence[pathlib.Path], where: pathlib.Path | str) -> None:
+    """Warn of label maps that are of no image."""
+    if labels:
+        named = listed([path.name for path in labels])
+        warnings.warn(
+            f"{where}: {len(labels)} label maps have no image and are left aside: {named}.", stacklevel=4
+        )
+
+
+def selector(name: str) -> str:
+    """What chooses among a layout's files, as the user of this program writes it: `config.source.paths.desc`."""
+    field, option = advice.setting("paths"), advice.setting("path")
+    if field.startswith("config."):
+        return f"{field}.{name}"
+    return f"{option} {name}" if option.startswith("--") else name
 
 
 def listed(names: Iterable) -> str:

@@ -11,6 +11,7 @@ from nibabel import nifti1, nifti2
 from nibabel.orientations import aff2axcodes
 from nibabel.spatialimages import HeaderDataError
 
+from ukbob_jax import advice
 from ukbob_jax.errors import FileError, GeometryError, ValuesError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes.geometry import HeaderGeometry, read_geometry
@@ -162,7 +163,7 @@ def _affine(
     else:
         raise GeometryError(
             f"{path}: orientation unknown (sform and qform codes are 0), so left and right cannot be told. "
-            "Set the codes, or pass assume_ras=True if the axes are right, anterior, superior."
+            f"Set the codes{advice.fix(', or give {} if the axes are right, anterior, superior', 'assume_ras', True)}."
         )
     unit = _UNIT_MM.get(int(raw["xyzt_units"]) & 7, 1.0)
     if unit != 1.0:

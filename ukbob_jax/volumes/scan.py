@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ukbob_jax import advice
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
 from ukbob_jax.volumes.case import Case, listed, scans
 from ukbob_jax.volumes.nifti import check_same_space, read_label_of, read_volume
@@ -86,8 +87,8 @@ def check_ids(case: Case, scan: Scan) -> None:
             ids = np.unique(label.array[label.array > 255])
             shown = ", ".join(map(str, ids[:8])) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
             raise ValuesError(
-                f"{case.labels[name]}: label ids {shown}; a store holds 0 to 254 and 255 to ignore. Map them with "
-                "--config.source.label_table=FILE, lines of `id, new id, name`."
+                f"{case.labels[name]}: label ids {shown}; a store holds 0 to 254 and 255 to ignore. Map them"
+                f"{advice.fix(' with {}', 'label_table', 'FILE')}, lines of `id, new id, name`."
             )
 
 

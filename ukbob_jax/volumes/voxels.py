@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 
+from ukbob_jax import advice
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
 
@@ -32,8 +33,7 @@ def image(name: str, array: np.ndarray, nan: str) -> np.ndarray:
     if nan == "refuse":
         raise ValuesError(
             f"{name}: {count} of {array.size} voxels are NaN or infinite, the first at {first}. "
-            'Repair the file, or set them to 0: nan="zero" (--nan zero for segment and check, '
-            "--config.source.nan=zero for ingest, --config.predict.nan=zero for predict)."
+            f"Repair the file{advice.fix(', or set them to 0 with {}', 'nan', 'zero')}."
         )
     warnings.warn(f"{name}: {count} NaN or infinite voxels set to zero.", stacklevel=3)
     return np.where(finite, array, np.float32(0))

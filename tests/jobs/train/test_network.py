@@ -21,6 +21,7 @@ DATA = SimpleNamespace(
     names={0: "background", 1: "liver", 2: "spleen"}, regions=None, contrasts=("fat", "water"), label="auto",
     store=SimpleNamespace(path="store"), common_spacing=lambda: (2.0, 2.0, 3.0), fingerprint=lambda: "0123",
     extremes=lambda: {"spacing_mm": [[2.0, 2.0, 3.0]] * 2}, heavy_tails=lambda: {"fat": 2},
+    appearance=lambda: {"modality": ["MR"]},
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def test_a_description_is_a_card_that_builds_the_network_again():
     assert card.build() == MODEL and card.labels == DATA.names and card.contrasts == ("fat", "water")
     assert (card.spacing_mm, card.window, card.normalize) == ((2.0, 2.0, 3.0), (8, 8, 8), "zscore")
     assert card.provenance == {"store": "store", "label": "auto", "flagged": "drop", "data": "0123"}
-    assert card.training == {"spacing_mm": [[2.0, 2.0, 3.0]] * 2}
+    assert card.training == {"spacing_mm": [[2.0, 2.0, 3.0]] * 2, "modality": ["MR"]}
 
 
 def test_contrasts_ruled_by_outliers_are_told(capsys):

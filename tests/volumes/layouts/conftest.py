@@ -20,6 +20,11 @@ def entry(name: str) -> dict:
     return {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
 
 
+def problems(cases: list) -> dict[str, str]:
+    """Subject -> why it cannot be used, "" where it can."""
+    return {case.subject: case.problem for case in cases}
+
+
 def table(cases: list) -> list[tuple]:
     """Subject, image names, label names by set, split."""
     return [

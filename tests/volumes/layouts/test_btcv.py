@@ -1,7 +1,7 @@
 import pytest
 
-from tests.volumes.layouts.conftest import touch
-from ukbob_jax.errors import FileError, MismatchError
+from tests.volumes.layouts.conftest import problems, touch
+from ukbob_jax.errors import MismatchError
 from ukbob_jax.volumes import layouts
 
 
@@ -16,10 +16,13 @@ def test_btcv_matches_images_and_labels_by_number(tmp_path):
         ("img0001", "label0001.nii.gz"),
         ("img0021", "label0021.nii.gz"),
     ]
-    (tmp_path / "label" / "label0021.nii.gz").rename(tmp_path / "label" / "label0002.nii.gz")
-    (tmp_path / "label" / "label0001.nii.gz").unlink()
-    with pytest.raises(MismatchError, match="do not match for 0001"):
-        layouts.list_cases("btcv", tmp_path)
-    touch(tmp_path, "img/scan.nii.gz")
-    with pytest.raises(FileError, match="scan is not img and a number"):
+    (tmp_path / "label" / "label0021.nii.gz").unlink()
+    touch(tmp_path, "img/scan.nii.gz", "label/label0030.nii.gz", "label/._label0031.nii.gz")
+    with pytest.warns(UserWarning, match=r"1 label maps have no image and are left aside: label0030"):
+        found = problems(layouts.list_cases("btcv", tmp_path))
+    assert not found["img0001"] and "it has no label map" in found["img0021"]
+    assert "not img and a number" in found["scan"]
+    for path in (tmp_path / "label").iterdir():
+        path.rename(path.with_name(f"x{path.name}"))
+    with pytest.raises(MismatchError, match="images and labels do not match"):
         layouts.list_cases("btcv", tmp_path)

@@ -1,7 +1,7 @@
 import pytest
 
-from tests.volumes.layouts.conftest import dataset, entry, table, touch
-from ukbob_jax.errors import FileError, MismatchError
+from tests.volumes.layouts.conftest import dataset, entry, problems, table, touch
+from ukbob_jax.errors import FileError
 from ukbob_jax.volumes import layouts
 
 
@@ -45,8 +45,7 @@ def test_a_path_out_of_the_dataset_is_refused(name, tmp_path):
         ({"training": [{"label": "a.nii.gz"}]}, FileError, "entry 0"),
         ({"training": [{"image": []}]}, FileError, "empty image list"),
         ({"training": [{"image": 3}]}, FileError, "expected a file name, found 3"),
-        ({"training": [entry(n) for n in "bcdef"]}, FileError, "10 of 10 files are missing: .* and 7 more"),
-        ({"training": [entry("a"), entry("a")]}, MismatchError, "more than once: a"),
+        ({"training": [entry(n) for n in "bcdefg"]}, FileError, "12 of 12 files are missing: .* and 9 more"),
         ({"training": [entry("a")], "labels": {"liver": [1, 2]}}, FileError, "regions"),
         ({"training": [entry("a")], "modality": ["MR"]}, FileError, "channel names"),
     ],
@@ -55,6 +54,15 @@ def test_a_dataset_json_that_cannot_be_used_is_refused(fields, error, message, t
     touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz")
     with pytest.raises(error, match=message):
         layouts.list_cases("decathlon", dataset(tmp_path, **fields))
+
+
+def test_a_subject_listed_twice_or_without_a_file_has_a_problem(tmp_path):
+    touch(tmp_path, *(f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in "ab"))
+    touch(tmp_path, "imagesTr/c.nii.gz")
+    dataset(tmp_path, training=[entry("a"), entry("b"), entry("a"), entry("c")])
+    found = problems(layouts.list_cases("decathlon", tmp_path))
+    assert list(found) == ["a", "b", "c"] and not found["b"]
+    assert "a is listed more than once" in found["a"] and "missing: " in found["c"]
 
 
 def test_a_missing_or_broken_dataset_json_is_named(tmp_path):
@@ -84,13 +92,13 @@ def test_a_fold_of_a_datalist_validates(tmp_path):
     touch(tmp_path, *[f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in "abcd"])
     entries = [{**entry(name), "fold": n % 2} for n, name in enumerate("abc")]
     dataset(tmp_path, modality="MRI", training=entries, validation=[entry("d")])
-    with pytest.warns(UserWarning, match=r"have folds \(0, 1\), and all of them train.*paths\.fold=0"):
+    with pytest.warns(UserWarning, match=r"have folds \(0, 1\), and all of them train.*fold=0"):
         assert [case.split for case in layouts.list_cases("decathlon", tmp_path)] == ["train"] * 3 + ["val"]
     found = layouts.list_cases("decathlon", tmp_path, fold="1")
     assert [(case.subject, case.split) for case in found] == [
         ("a", "train"), ("b", "val"), ("c", "train"), ("d", "val"),
     ]  # fmt: skip
-    with pytest.raises(FileError, match=r"paths\.fold=2, but \"training\" has the folds 0, 1;"):
+    with pytest.raises(FileError, match=r"fold=2, but \"training\" has the folds 0, 1;"):
         layouts.list_cases("decathlon", tmp_path, fold="2")
     dataset(tmp_path, training=[entry("a")])
     with pytest.raises(FileError, match="has the folds of none"):

@@ -1,7 +1,9 @@
 """The section on SOLF: which labels were flagged, how they look, and whether planted errors were found."""
 
+import collections
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,9 +38,9 @@ def section(store: Store, label: str, epsilon: float) -> Section:
         f"{flagged} of {len(rows)} labels ({100 * flagged / max(len(rows), 1):.1f} %) leave their organ's range in two or "
         "three of three measures: fraction of the body, sphericity, eccentricity. Training ignores their voxels."
     )
-    tables, pictures = [], [
-        Picture("solf_scatter", scatter(rows, planted), "A dot per subject; flagged labels should stand apart."),
-    ]  # fmt: skip
+    tables: list[Table] = []
+    dots = scatter(rows, planted, shown(store, label, rows))
+    pictures = [Picture("solf_scatter", dots, "A dot per subject; flagged labels should stand apart.")]
     pictures += worst(store, label, rows)
     truth = folder / "precision_recall.json"
     if truth.exists():
@@ -107,14 +109,22 @@ def sweep_curve(rows: list[dict], epsilon: float) -> bytes:
     return charts.precision_recall(lines, epsilon)
 
 
-def scatter(rows: list[dict], planted: set[tuple[str, int]]) -> bytes:
-    """Plot sphericity over the fraction of the body, a panel per well-known organ."""
+def shown(store: Store, label: str, rows: list[dict]) -> dict[int, str]:
+    """Return id -> name of the structures that are shown: well-known organs, or those that most subjects have."""
+    if not (names := store.label_names(label)):
+        return {anatomy.IDS[name]: name for name in SCATTERED}
+    common = collections.Counter(row["organ"] for row in rows).most_common(len(SCATTERED))
+    return {organ: names.get(organ, f"class_{organ}") for organ, _ in common}
+
+
+def scatter(rows: list[dict], planted: set[tuple[str, int]], names: Mapping[int, str]) -> bytes:
+    """Plot sphericity over the fraction of the body, a panel per organ of `names`."""
     panels = []
-    for organ in (anatomy.IDS[name] for name in SCATTERED):
+    for organ, name in names.items():
         own = [row for row in rows if row["organ"] == organ and row["sphericity"] is not None]
         panels.append(
             (
-                anatomy.NAMES[organ],
+                name,
                 np.array([100 * row["body_fraction"] for row in own]),
                 np.array([row["sphericity"] for row in own]),
                 np.array([row["flagged"] for row in own], bool),
@@ -130,18 +140,19 @@ def worst(store: Store, label: str, rows: list[dict]) -> list[Picture]:
     The order is that of the audit page (`outliers.rank`). An organ whose labels are all flagged has nothing to
     be compared with: its label is shown alone, and the caption says so.
     """
-    large = {anatomy.IDS[name] for name in SCATTERED}
+    names = shown(store, label, rows)
     ranking = rank(rows)
     first: dict[int, dict] = {}
     for row in ranking.rows:
-        if row["flagged"] and row["organ"] in large:
+        if row["flagged"] and row["organ"] in names:
             first.setdefault(row["organ"], row)
     pictures = []
     for organ, row in itertools.islice(first.items(), MAX_SHOWN):
-        name, representative = anatomy.NAMES[organ], ranking.representative.get(organ)
+        name, representative = names[organ], ranking.representative.get(organ)
         chosen = (row,) if representative is None else (row, representative)
         caption = worst_caption(name, row["outside"], representative is not None)
-        pictures.append(Picture(f"solf_{name}", pair(store, label, chosen), caption))
+        file = re.sub(r"\W+", "_", name)  # a description may name a structure in any way
+        pictures.append(Picture(f"solf_{file}", pair(store, label, chosen), caption))
     return pictures
 
 

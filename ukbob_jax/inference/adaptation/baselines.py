@@ -94,7 +94,7 @@ def batch_norm(
     source = {} if model_state is None else dict(model_state)
     if not source.get(BATCH_NORM):
         raise ConfigError(
-            "method 'bn' needs a network with batch norm (--config.model.norm=batch); this one has none."
+            "method 'bn' needs a network with batch norm, and this one has none. Choose another method."
         )
     scan, program = window_batches.prepare_scan(volume, roi, options)
     model = etta.hashable(model)

@@ -26,7 +26,7 @@ NEW_PARTS: dict[str, dict[str, Any]] = {
 
 def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, Any]:
     """Return what a reader of the checkpoints must know."""
-    training: dict[str, Any] = data.extremes()
+    training: dict[str, Any] = data.extremes() | data.appearance()
     if config.data.normalize == "auto" and (heavy := data.heavy_tails()):
         training["heavy_tailed"] = heavy
         told = ", ".join(f"{name} of {count} subjects" for name, count in heavy.items())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, GeometryError, InputError
 from ukbob_jax.volumes.dicom.parts import Part, split
 from ukbob_jax.volumes.dicom.slices import Slice, library, read_heading, read_slice
@@ -91,7 +92,8 @@ def read_series(folder: str | os.PathLike, series: str = "") -> Volume:
     listed = "; ".join(_describe(name, part) for name, part in list(chosen.items())[:_LISTED])
     more = f"; and {len(chosen) - _LISTED} more" if len(chosen) > _LISTED else ""
     raise FileError(
-        f"{folder}: {what} {listed}{more}. Choose one: series=UID in Python, --series UID in a command."
+        f"{folder}: {what} {listed}{more}. "
+        + (advice.fix("Choose one with {}.", "series", "UID") or "Move the others to another folder.")
     )
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ukbob_jax import advice
 from ukbob_jax.errors import GeometryError, MismatchError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes.dicom.series import Defect, Series
@@ -146,7 +147,7 @@ def _check_complete(
         raise MismatchError(
             f"{where}: no {' and no '.join(missing)} at station {number} of {len(chosen)} from the head "
             f"(z = {height:.0f} mm); it has {', '.join(sorted(station))}. Fetch the archive again, or ask for those "
-            "contrasts only with --config.source.contrasts."
+            f"contrasts only{advice.fix(' with {}', 'contrasts')}."
         )
 
 

@@ -6,6 +6,7 @@ A new layout is a new module here; nothing else changes.
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 from ukbob_jax.errors import ConfigError, MismatchError
@@ -40,9 +41,7 @@ def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
         FileError: missing or empty folders, missing files.
         MismatchError: images and labels of no subject match, or two files for one subject.
     """
-    if layout not in names():
-        raise ConfigError(f"layout={layout!r} is not known; expected one of {', '.join(names())}.")
-    lister = importlib.import_module(f"{__name__}.{layout}").list_cases
+    lister = _lister(layout)
     takes = inspect.signature(lister)
     try:
         takes.bind(*args, **options)
@@ -53,3 +52,19 @@ def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
         more = f" None of the {len(cases)} subjects can be used." if len(cases) > 1 else ""
         raise MismatchError(f"{cases[0].problem}{more}")
     return cases
+
+
+def arguments(layout: str) -> dict[str, Any]:
+    """What a layout's `list_cases` takes, the place of the data first: name -> default.
+
+    Raises:
+        ConfigError: no such layout.
+    """
+    parameters = inspect.signature(_lister(layout)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _lister(layout: str) -> Callable[..., list[Case]]:
+    if layout not in names():
+        raise ConfigError(f"layout={layout!r} is not known; expected one of {', '.join(names())}.")
+    return importlib.import_module(f"{__name__}.{layout}").list_cases

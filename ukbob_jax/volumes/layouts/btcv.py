@@ -3,44 +3,43 @@
 import os
 import pathlib
 
-from ukbob_jax.errors import FileError
-from ukbob_jax.volumes.case import LABEL_SET, Case, scans
+from ukbob_jax.errors import MismatchError
+from ukbob_jax.volumes.case import LABEL_SET, Case, grouped, listed, tell_unused
 
 
 def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per image, named like it; without a folder `label`, images alone.
 
+    An image without its label map, or with another name, has a problem.
+
     Args:
         root: the folder that holds `img` and `label`.
     Raises:
-        FileError: missing or empty folders, or a name that is not img or label and a number.
-        MismatchError: no image has its label map.
+        FileError: missing or empty folders.
+        MismatchError: no image has a label map.
     """
     root = pathlib.Path(root)
-    images = _numbered(root / "img", "img")
-    if not (root / "label").is_dir():
-        return [Case(f"img{number}", (path,), {}) for number, path in images.items()]
-    labels = _numbered(root / "label", "label")
-    cases = []
-    for number in sorted(images.keys() | labels.keys()):
-        lacking = [kind for kind, found in (("image", images), ("label map", labels)) if number not in found]
-        cases.append(
-            Case(
-                f"img{number}",
-                (images[number],) if number in images else (),
-                {LABEL_SET: labels[number]} if number in labels else {},
-                problem=f"{root}: images and labels do not match for {number}: no {lacking[0]}."
-                if lacking
-                else "",
-            )
-        )
-    return cases
+    images = grouped(root / "img")
+    labels = grouped(root / "label") if (root / "label").is_dir() else None
+    if labels is None:
+        return [_case(name, paths, None) for name, paths in images.items()]
+    matched = {name: labels.get(f"label{name.removeprefix('img')}", []) for name in images}
+    used = {path for found in matched.values() for path in found}
+    unused = [path for paths in labels.values() for path in paths if path not in used]
+    if not used:
+        named = f"images {listed(images)}, labels {listed(labels)}"
+        raise MismatchError(f"{root}: images and labels do not match: {named}. Expected img0001, label0001.")
+    tell_unused(unused, root / "label")
+    return [_case(name, paths, matched[name]) for name, paths in images.items()]
 
 
-def _numbered(folder: pathlib.Path, start: str) -> dict[str, pathlib.Path]:
-    """Number, as written -> file."""
-    found = scans(folder)
-    odd = [name for name in found if not (name.startswith(start) and name[len(start) :].isdigit())]
-    if odd:
-        raise FileError(f"{folder}: {odd[0]} is not {start} and a number, as BTCV names its files.")
-    return {name[len(start) :]: path for name, path in found.items()}
+def _case(name: str, images: list[pathlib.Path], labels: list[pathlib.Path] | None) -> Case:
+    problem = ""
+    if not (name.startswith("img") and name[3:].isdigit()):
+        problem = f"{images[0]}: not img and a number, as BTCV names its files."
+    elif len(images) > 1 or (labels and len(labels) > 1):
+        several = (*images, *(labels or ()))
+        problem = f"{images[0].parent}: two files for {name}: {', '.join(p.name for p in several)}; keep one."
+    elif labels == []:
+        problem = f"{images[0]}: it has no label map. Add it, or remove the image."
+    return Case(name, (images[0],), {LABEL_SET: labels[0]} if labels else {}, problem=problem)

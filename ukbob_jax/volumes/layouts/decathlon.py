@@ -1,5 +1,6 @@
 """The Medical Segmentation Decathlon: a dataset.json that lists images (3-D, or 4-D with channels) and label maps."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -7,9 +8,9 @@ import re
 import warnings
 from typing import Any
 
-from ukbob_jax.errors import EmptyError, FileError, MismatchError
+from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_files, listed, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, selector, stem
 
 SPLITS = {
     "training": "train",
@@ -28,16 +29,17 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
 
     In MONAI's datalists (Auto3DSeg) an entry of "training" may say its "fold"; one of them can validate.
 
+    A subject that is listed twice, or of which a file is missing, has a problem.
+
     Args:
         root: the dataset's folder, or its dataset.json.
         modality: "CT" or "MR": leave the subjects out that are known to be of another; a warning says how many.
             "": take all.
         fold: number of the fold that validates; "": all of "training" trains, and a warning names the folds.
     Raises:
-        FileError: an unreadable dataset.json, entries without an image, no subject whose files are there, or paths
-            that lead out of the folder.
+        FileError: an unreadable dataset.json, entries without an image, paths that lead out of the folder, or nobody
+            whose files are there.
         EmptyError: no training list, an empty one, nobody of this modality, or none outside or inside the fold.
-        MismatchError: the same subject twice.
     """
     dataset = dataset_json.read(root)
     where = dataset.folder / dataset_json.NAME
@@ -52,10 +54,13 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
         for field, split in SPLITS.items()
         for n, entry in enumerate(listings[field])
     ]
-    cases = check_files(cases, where)
-    subjects = [case.subject for case in cases]
-    if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
-        raise MismatchError(f"{where}: listed more than once: {listed(twice)}.")
+    if not any(map(_complete, cases)):
+        check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    counts = collections.Counter(case.subject for case in cases)
+    cases = [
+        case._replace(problem=_problem(case, where, counts[case.subject]))
+        for case in {case.subject: case for case in cases}.values()
+    ]
     return _of_modality(cases, modality, where) if modality else cases
 
 
@@ -69,16 +74,27 @@ def _folds(where: pathlib.Path, entries: list[dict], fold: str) -> list[str]:
     numbers = sorted({number for number in folds if number}, key=lambda text: (len(text), text))
     if fold and (fold not in numbers or {*folds} == {fold}):
         raise EmptyError(
-            f'{where}: config.source.paths.fold={fold}, but "training" has the folds {", ".join(numbers) or "of none"}; '
+            f'{where}: {selector("fold")}={fold}, but "training" has the folds {", ".join(numbers) or "of none"}; '
             "one must validate and others train."
         )
     if len(numbers) > 1 and not fold:
         warnings.warn(
             f"{where}: the training entries have folds ({', '.join(numbers)}), and all of them train. Let one validate "
-            f"with config.source.paths.fold={numbers[0]}.",
+            f"with {selector('fold')}={numbers[0]}.",
             stacklevel=4,
         )
     return folds
+
+
+def _complete(case: Case) -> bool:
+    return all(path.exists() for path in (*case.images, *case.labels.values()))
+
+
+def _problem(case: Case, where: pathlib.Path, listings: int) -> str:
+    if listings > 1:
+        return f"{where}: {case.subject} is listed more than once. Keep one entry."
+    missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
+    return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
 
 
 def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:

@@ -4,8 +4,8 @@ import csv
 import os
 import pathlib
 
-from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, check_files, listed
+from ukbob_jax.errors import EmptyError, FileError
+from ukbob_jax.volumes.case import LABEL_SET, Case
 
 SCANS = ("ct.nii.gz", "mri.nii.gz")
 MASKS = "segmentations"
@@ -16,30 +16,31 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
 
     The split comes from meta.csv where there is one.
 
+    A subject with two scans, or without its masks, has a problem.
+
     Raises:
-        FileError: no such folder, or no subject with its masks.
+        FileError: no such folder.
         EmptyError: no subject folders.
-        MismatchError: a subject with two scans.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder.")
-    found = [path for name in SCANS for path in root.glob(f"*/{name}")]
-    image_of = {path.parent.name: path for path in found}
-    if len(image_of) < len(found):
-        names = [path.parent.name for path in found]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise MismatchError(
-            f"{root}: {listed(twice)} with {' and '.join(SCANS)}; leave one scan per subject."
-        )
-    if not image_of:
+    scans_of: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(path for name in SCANS for path in root.glob(f"[!.]*/{name}")):
+        scans_of.setdefault(path.parent.name, []).append(path)
+    if not scans_of:
         raise EmptyError(f"{root}: no subject folder with {' or '.join(SCANS)} in it.")
     split = _splits(root / "meta.csv")
-    cases = [
-        Case(name, (path,), {LABEL_SET: path.parent / MASKS}, split.get(name, ""))
-        for name, path in sorted(image_of.items())
-    ]
-    return check_files(cases, root)
+    return [_case(paths, split.get(name, "")) for name, paths in sorted(scans_of.items())]
+
+
+def _case(scans: list[pathlib.Path], split: str) -> Case:
+    folder, problem = scans[0].parent, ""
+    if len(scans) > 1:
+        problem = f"{folder}: with {' and '.join(path.name for path in scans)}; leave one scan per subject."
+    elif not (folder / MASKS).is_dir():
+        problem = f"{folder}: no folder {MASKS} with its masks. Fetch it again."
+    return Case(folder.name, (scans[0],), {LABEL_SET: folder / MASKS}, split, problem=problem)
 
 
 def _splits(path: pathlib.Path) -> dict[str, str]:
