@@ -207,7 +207,7 @@ def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
     source = options.section(ReadOptions)
     source.kind = "files"
     source.layout = layout
-    source.paths = {**(layouts.selectors() if "root" in paths else {}), **paths}
+    source.paths = {**layouts.selectors(next(iter(paths))), **paths}
     source.splits = {
         "val": 0,
         "test": 0,

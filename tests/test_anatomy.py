@@ -75,7 +75,15 @@ def test_colours_are_all_different():
 
 def test_class_counts_of_the_other_label_sets():
     counts = {name: len(classes) - 1 for name, classes in anatomy.DATASETS.items()}
-    assert counts == {"btcv": 13, "amos": 15, "totalsegmentator_ct": 117, "totalsegmentator_mr": 50}
+    assert counts == {
+        "btcv": 13, "amos": 15, "totalsegmentator_ct": 117, "totalsegmentator_mr": 50, "vibesegmentator_ct": 72,
+    }  # fmt: skip
+
+
+def test_ribs_in_ct_of_vibesegmentator_are_other_bone_and_the_rest_is_ours():
+    lut = anatomy.from_dataset("vibesegmentator_ct").lut
+    assert lut[:73].tolist() == [i if i != anatomy.UNUSED else anatomy.IDS["bone_other"] for i in range(73)]
+    assert anatomy.to_dataset("vibesegmentator_ct").ambiguous == ()
 
 
 @pytest.mark.parametrize(

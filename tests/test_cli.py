@@ -106,6 +106,7 @@ def test_labels_lists_every_id_with_its_counterparts(capsys):
     assert rows[5] == {
         "id": 5, "name": "liver", "group": "organs",
         "btcv": "6", "amos": "6", "totalsegmentator_ct": "5", "totalsegmentator_mr": "5",
+        "vibesegmentator_ct": "5",
     }  # fmt: skip
     assert rows[69]["btcv"] == "-" and rows[69]["totalsegmentator_ct"] == "*"
     theirs = {row["id"]: row for row in json.loads(call(capsys, "labels", "--dataset", "btcv", "--json")[1])}

@@ -1,8 +1,9 @@
 """The 72-structure taxonomy of TotalVibeSegmentator, and its maps to other label sets.
 
-Ids are those of the early TotalVibeSegmentator models (85 to 87): 0 background, 1 to 72 structures, 20 reserved and
-never used in MR. Left and right do NOT come in one order: kidneys, adrenals, subclavian and carotid arteries list
-the right side first, every other pair the left side. Take ids from `IDS`, never count them.
+Ids are those of TotalVibeSegmentator's models 85 to 87 and 100: 0 background, 1 to 72 structures, 20 reserved and
+never used in MR (the ribs in CT: `vibesegmentator_ct`). Left and right do NOT come in one order: kidneys, adrenals,
+subclavian and carotid arteries list the right side first, every other pair the left side. Take ids from `IDS`, never
+count them.
 """
 
 from typing import NamedTuple
@@ -246,6 +247,11 @@ _OTHER_CLASSES: dict[str, tuple[str, ...]] = {
         *_from("gluteus_maximus_left", "iliopsoas_right"),
         "brain",
     ),
+    "vibesegmentator_ct": (  # its model 100 on CT: ours, and 20 for the ribs
+        *_from("spleen", NAMES[UNUSED - 1]),
+        "ribs",
+        *_from(NAMES[UNUSED + 1], "bone_other"),
+    ),
 }
 DATASETS: dict[str, dict[int, str]] = {
     dataset: {0: "background", **dict(enumerate(names, start=1))} for dataset, names in _OTHER_CLASSES.items()
@@ -270,6 +276,7 @@ _REGROUPED: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "lung_left": (_from("lung_upper_lobe_left", "lung_lower_lobe_left"), ("lung_left",)),
         "lung_right": (_from("lung_upper_lobe_right", "lung_lower_lobe_right"), ("lung_right",)),
     },
+    "vibesegmentator_ct": {"bone_other": (("bone_other",), ("ribs", "bone_other"))},
 }
 # Their class is wider than ours, so it cannot be read back: AMOS labels the uterus of women under the same id
 _WIDER = {("amos", "prostate_or_uterus")}

@@ -81,9 +81,9 @@ def test_the_recipe_for_totalsegmentator(store, tmp_path, monkeypatch):
 
 
 def test_the_recipe_for_totalvibesegmentator(store, tmp_path):
-    program(tmp_path / "run_VIBESegmentator.py", VIBESEGMENTATOR, "assert found.dataset_id == 85")
+    program(tmp_path / "run_VIBESegmentator.py", VIBESEGMENTATOR, "assert found.dataset_id == 100")
     settings = recipe("TotalVibeSegmentator (VIBESegmentator)")
-    assert settings["version"] == "85" and settings["merge"] == "rules"
+    assert settings["version"] == "100" and settings["merge"] == "rules"
     command = settings["command"].replace("/opt/VIBESegmentator", str(tmp_path))
     settings |= {"command": command.replace("python ", f"{sys.executable} ", 1), "merge": "first"}
     found = run(store, tmp_path, settings)  # "rules" would take away the stray voxels of this noise

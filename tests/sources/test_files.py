@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ukbob_jax import anatomy
-from ukbob_jax.errors import ConfigError, FileError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import files
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.scan import Scan
@@ -249,3 +249,16 @@ def test_segments_of_slicer_are_read_with_their_names_and_filled_to_the_image(tm
     stored = one.convert(one.read())
     assert stored["labels"]["manual"].shape == (4, 5, 6) and stored["labels"]["manual"].sum() == 60
     assert stored["description"].label_names == {"manual": {1: "liver"}}
+
+
+def test_a_subject_without_its_files_fails_alone(folder):
+    (folder / "l" / "b.nii.gz").unlink()
+    found = listed(folder, splits={"val": 1})
+    assert [one.subject for one in found] == list("abc") and sorted(one.split for one in found) == [
+        "",
+        "train",
+        "val",
+    ]
+    with pytest.raises(MismatchError, match=r"b\.nii\.gz: it has no label map"):
+        found[1].checksum()
+    assert found[0].read().labels and found[2].read().labels

@@ -2,9 +2,9 @@
 
 DATA is a scan, a folder of them, a folder of DICOM files, or a data set in a known layout. What is listed, read and
 refused is what the ingest job lists, reads and refuses: --layout, --nan, --constant, --num-classes, --label-map,
---label-table, --mask-value, --assume-ras, --spacing-mm and --contrasts are the fields of `config.source` in a recipe,
-DATA, --labels and --path KEY=VALUE those of `config.source.paths`, such as modality=CT. A subject that cannot be used
-does not stop the others.
+--label-table, --mask-value, --assume-ras, --person, --spacing-mm and --contrasts are the fields of `config.source` in a
+recipe, DATA, --labels and --path KEY=VALUE those of `config.source.paths`, such as modality=CT. A subject that cannot be
+used does not stop the others.
 
 Exit code 0: all can be used; 3: none can; 4: some cannot.
 """
@@ -65,6 +65,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask-value", type=int, default=ReadOptions.mask_value, metavar="VALUE",
         help="labels are masks with this value inside, such as 255 (default 0: label maps)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--person", default=ReadOptions.person, metavar="PATTERN",
+        help="regular expression with one group, the person in a subject's name",
     )  # fmt: skip
     parser.add_argument(
         "--assume-ras", action="store_true", help="accept scans that do not say how they are oriented"

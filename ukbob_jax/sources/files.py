@@ -248,28 +248,32 @@ def list_subjects(
         **settings: fields of `ReadOptions`.
     Raises:
         ConfigError: an unknown layout, as `ReadOptions`, or as `with_persons`.
-        FileError, MismatchError: as the layout.
+        FileError, MismatchError: as the layout; a single subject that cannot be used raises it in `read`.
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
     cases = with_persons(cases, options.person) if options.person else cases
     _warn_of_persons_in_several_splits(cases)
-    owners = {case.subject: case.person or case.subject for case in cases if not case.split}
+    owners = {
+        case.subject: case.person or case.subject for case in cases if not case.split and not case.problem
+    }
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
     renumbered = options.label_map or options.label_table
     names = [{} for _ in cases] if renumbered else names_in_files(cases)
     return [
-        _source(Files(case, case.split or split_of[unit_of[case.subject]], options, named))
+        _source(case, case.split or split_of.get(unit_of.get(case.subject, ""), ""), options, named)
         for case, named in zip(cases, names)
     ]
 
 
-def _source(one: Files) -> Files | Unusable:
-    """Return the subject, or what says why it cannot be used."""
-    if not one.case.problem:
-        return one
-    return Unusable(one.subject, one.split, tuple(one.files()), MismatchError(one.case.problem))
+def _source(
+    case: Case, split: str, options: ReadOptions, names: Mapping[str, Mapping[int, str]]
+) -> Files | Unusable:
+    if not case.problem:
+        return Files(case, split, options, names)
+    files = (*case.images, *case.labels.values())
+    return Unusable(case.subject, split, tuple(map(str, files)), MismatchError(case.problem))
 
 
 def names_in_files(cases: Sequence[Case]) -> list[dict[str, dict[int, str]]]:
@@ -325,12 +329,12 @@ def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
     missed = [case.subject for case, match in zip(cases, found) if not (match and match[1])]
     if len(missed) == len(cases):
         raise ConfigError(
-            f"config.source.person={pattern!r} finds no person in any of {len(cases)} subjects, such as "
+            f"{_field('person')}={pattern!r} finds no person in any of {len(cases)} subjects, such as "
             f"{listed(missed)}. Change it, or leave it out."
         )
     if missed:
         warnings.warn(
-            f"config.source.person={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
+            f"{_field('person')}={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
             f"{listed(missed)}. Each counts as a person of its own.",
             stacklevel=3,
         )
@@ -348,10 +352,10 @@ def _groups(pattern: str) -> int:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ConfigError(f"config.source.person={pattern!r} is no regular expression: {error}.") from error
+        raise ConfigError(f"{_field('person')}={pattern!r} is no regular expression: {error}.") from error
     if pattern and groups != 1:
         raise ConfigError(
-            f"config.source.person={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
+            f"{_field('person')}={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
         )
     return groups
 

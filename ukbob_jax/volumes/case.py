@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.regions import Regions
 from ukbob_jax.volumes import formats
@@ -127,6 +128,24 @@ def check_present(paths: Sequence[pathlib.Path], where: pathlib.Path) -> None:
         raise FileError(f"{where}: {len(missing)} of {len(paths)} files are missing: {listed(missing)}.")
 
 
+def check_files(cases: Sequence[Case], where: pathlib.Path) -> list[Case]:
+    """Return the cases of a list; those whose files are not all there with that as their problem.
+
+    Raises:
+        FileError: of no case are all files there; with how many are missing, and the first few.
+    """
+    checked = []
+    for case in cases:
+        missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
+        problem = (
+            f"{where}: {case.subject}: missing: {listed(missing)}. Fetch it, or take it out of the list."
+        )
+        checked.append(case._replace(problem=problem) if missing else case)
+    if all(case.problem for case in checked):
+        check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
+    return checked
+
+
 def tell_unused(labels: Sequence[pathlib.Path], where: pathlib.Path | str) -> None:
     """Warn of label maps that are of no image."""
     if labels:
@@ -134,6 +153,14 @@ def tell_unused(labels: Sequence[pathlib.Path], where: pathlib.Path | str) -> No
         warnings.warn(
             f"{where}: {len(labels)} label maps have no image and are left aside: {named}.", stacklevel=4
         )
+
+
+def selector(name: str) -> str:
+    """What chooses among a layout's files, as the user of this program writes it: `config.source.paths.desc`."""
+    field, option = advice.setting("paths"), advice.setting("path")
+    if field.startswith("config."):
+        return f"{field}.{name}"
+    return f"{option} {name}" if option.startswith("--") else name
 
 
 def listed(names: Iterable) -> str:

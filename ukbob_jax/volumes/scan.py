@@ -46,10 +46,12 @@ def read_case(
         nan: as `read_volume`, for images.
         assume_ras: as `read_volume`, for all files.
     Raises:
-        MismatchError: the files do not cover the same points in space.
+        MismatchError: the files do not cover the same points in space, or the layout found a problem.
         ConfigError: a folder of masks without `organs`.
         FileError, GeometryError, ValuesError: as `read_volume`.
     """
+    if case.problem:
+        raise MismatchError(case.problem)
     channels = [
         read_volume(path, channels=True, nan=nan, assume_ras=assume_ras).to_ras() for path in case.images
     ]

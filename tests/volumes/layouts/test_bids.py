@@ -70,9 +70,7 @@ def labels(root, **selectors) -> list[str]:
 
 def test_several_label_maps_of_one_image_are_listed_with_what_would_choose(tmp_path):
     fmriprep(tmp_path)
-    with pytest.raises(
-        MismatchError, match=r"desc-aseg_dseg.*\. Choose with config\.source\.paths\.desc="
-    ) as caught:
+    with pytest.raises(MismatchError, match=r"desc-aseg_dseg.*\. Choose with desc=") as caught:
         labels(tmp_path)
     assert "MNI" not in str(caught.value) and "aparcaseg or aseg or none." in str(caught.value)
     assert labels(tmp_path, desc="aseg") == ["sub-1_desc-aseg_dseg.nii.gz", "sub-2_desc-aseg_dseg.nii.gz"]

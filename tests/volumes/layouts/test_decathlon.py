@@ -92,13 +92,13 @@ def test_a_fold_of_a_datalist_validates(tmp_path):
     touch(tmp_path, *[f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in "abcd"])
     entries = [{**entry(name), "fold": n % 2} for n, name in enumerate("abc")]
     dataset(tmp_path, modality="MRI", training=entries, validation=[entry("d")])
-    with pytest.warns(UserWarning, match=r"have folds \(0, 1\), and all of them train.*paths\.fold=0"):
+    with pytest.warns(UserWarning, match=r"have folds \(0, 1\), and all of them train.*fold=0"):
         assert [case.split for case in layouts.list_cases("decathlon", tmp_path)] == ["train"] * 3 + ["val"]
     found = layouts.list_cases("decathlon", tmp_path, fold="1")
     assert [(case.subject, case.split) for case in found] == [
         ("a", "train"), ("b", "val"), ("c", "train"), ("d", "val"),
     ]  # fmt: skip
-    with pytest.raises(FileError, match=r"paths\.fold=2, but \"training\" has the folds 0, 1;"):
+    with pytest.raises(FileError, match=r"fold=2, but \"training\" has the folds 0, 1;"):
         layouts.list_cases("decathlon", tmp_path, fold="2")
     dataset(tmp_path, training=[entry("a")])
     with pytest.raises(FileError, match="has the folds of none"):

@@ -66,3 +66,14 @@ def test_label_maps_without_an_image_are_left_aside_with_a_warning(tmp_path):
     touch(tmp_path, "i/a.nii.gz", "l/a.nii.gz", "l/b.nii.gz", "l/._b.nii.gz")
     with pytest.warns(UserWarning, match=r"1 label maps have no image and are left aside: b\.nii\.gz"):
         assert problems(layouts.list_cases("folders", tmp_path / "i", tmp_path / "l")) == {"a": ""}
+
+
+def test_another_ending_chooses_among_label_maps_beside_an_image(tmp_path):
+    touch(
+        tmp_path, *[f"{name}{end}.nii.gz" for name in "ab" for end in ("", "_seg", "_seg-manual")], "c.nii.gz"
+    )
+    assert table(layouts.list_cases("folders", tmp_path, tmp_path, ending="_seg-manual")) == [
+        (name, [f"{name}.nii.gz"], {"manual": f"{name}_seg-manual.nii.gz"}, "") for name in "ab"
+    ]
+    with pytest.raises(MismatchError, match=r"named like its image with _gt after it; ending="):
+        layouts.list_cases("folders", tmp_path, tmp_path, ending="_gt")

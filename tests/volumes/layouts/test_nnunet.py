@@ -29,7 +29,7 @@ def test_nnunet_channels_are_separate_files(tmp_path):
     [
         (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
         (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
-        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, "do not match for a, b"),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, r"do not match for a\."),
         (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
         (
             ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/a_0000.nii.gz"],

@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
-from ukbob_jax.errors import ConfigError
+from ukbob_jax.errors import ConfigError, MismatchError
 from ukbob_jax.volumes.case import Case
 
 
@@ -18,22 +18,28 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def selectors() -> dict[str, str]:
-    """What the layouts take beside where they lie, such as the entities of BIDS, and "" for each: not given."""
+def selectors(path: str) -> dict[str, str]:
+    """What the layouts that lie under `path` ("root" or "images") take beside it, and "" for each: not given.
+
+    Such as the entities of BIDS, or the ending of the names of label maps.
+    """
     modules = [importlib.import_module(f"{__name__}.{name}") for name in names()]
-    found = [p for module in modules for p in inspect.signature(module.list_cases).parameters.values()]
+    taken = [inspect.signature(module.list_cases).parameters for module in modules]
+    found = [p for parameters in taken if path in parameters for p in parameters.values()]
     return {p.name: "" for p in found if p.kind is p.KEYWORD_ONLY}
 
 
 def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
     """The subjects of a dataset, sorted by split as the layout lists them and then by name.
 
+    A subject that cannot be used, such as an image without its label map, is listed with its `problem`.
+
     Args:
         layout: one of `names()`; the other arguments are those of that module's `list_cases`.
     Raises:
         ConfigError: no such layout, or arguments that it does not take.
         FileError: missing or empty folders, missing files.
-        MismatchError: images and labels that do not match, or two files for one subject.
+        MismatchError: images and labels of no subject match, or two files for one subject.
     """
     lister = _lister(layout)
     takes = inspect.signature(lister)
@@ -41,7 +47,11 @@ def list_cases(layout: str, *args: Any, **options: Any) -> list[Case]:
         takes.bind(*args, **options)
     except TypeError as error:
         raise ConfigError(f"layout={layout!r} takes {', '.join(takes.parameters)}: {error}.") from error
-    return lister(*args, **options)
+    cases = lister(*args, **options)
+    if cases and all(case.problem for case in cases):
+        more = f" None of the {len(cases)} subjects can be used." if len(cases) > 1 else ""
+        raise MismatchError(f"{cases[0].problem}{more}")
+    return cases
 
 
 def arguments(layout: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.bids_files import MODALITIES, UNITS, Name, Sidecars, parse
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, is_scan, listed, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, is_scan, listed, selector, stem
 
 DATATYPES = ("anat", "ct", "dwi", "func", "perf", "pet")
 OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
@@ -66,7 +66,7 @@ def list_cases(
     Raises:
         FileError: no such folder.
         EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
-        MismatchError: a contrast is missing, two images have one name, or several label maps remain for an image.
+        MismatchError: nobody has all contrasts, two images have one name, or several label maps remain for an image.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -84,7 +84,9 @@ def list_cases(
                 labels[n][set_name] = path
     if any(chosen.values()) and not any(labels):
         asked = ", ".join(f"{key}={value}" for key, value in chosen.items() if value)
-        raise EmptyError(f"{root}: no image has a *_{suffix} with {asked}. Choose other config.source.paths.")
+        raise EmptyError(
+            f"{root}: no image has a *_{suffix} with {asked}. Choose others with {selector('desc')}."
+        )
     sidecars = Sidecars(root)
     return [_case(image, labels[n], contrasts, sidecars) for n, image in enumerate(images)]
 
@@ -118,10 +120,8 @@ def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) 
     if not found:
         raise EmptyError(
             f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
-            "Name others with config.source.paths.contrasts, such as T2w."
+            f"Name others with {selector('contrasts')}=T2w."
         )
-    if lacking := [image.subject for image in found.values() if len(image.files) < len(contrasts)]:
-        raise MismatchError(f"{root}: not all of {', '.join(contrasts)} for {listed(lacking)}.")
     names = [image.subject for image in found.values()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MismatchError(
@@ -243,7 +243,7 @@ def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
     for key in OF_LABELS:
         values = [file.name.entities.get(key, NONE) for file in files]
         if len({*values}) > 1:
-            fields.append(f"config.source.paths.{key}={' or '.join(dict.fromkeys(values))}")
+            fields.append(f"{selector(key)}={' or '.join(dict.fromkeys(values))}")
     advice = f"Choose with {', '.join(fields)}" if fields else "Keep one"
     names = ", ".join(file.path.name for file in files)
     return f"{root}: two files for {set_name} of one image, or more: {names}. {advice}."
@@ -252,7 +252,7 @@ def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
 def _case(
     image: _Image, labels: dict[str, pathlib.Path], contrasts: Sequence[str], sidecars: Sidecars
 ) -> Case:
-    paths = tuple(image.files[contrast].path for contrast in contrasts)
+    paths = tuple(image.files[contrast].path for contrast in contrasts if contrast in image.files)
     said = [sidecars.fields(path) for path in paths]
     names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
     description = Description(
@@ -261,7 +261,16 @@ def _case(
         label_names=names,
     )
     person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
-    return Case(image.subject, paths, labels, person=person, description=description)
+    problem = f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}."
+    lacking = len(paths) < len(contrasts)
+    return Case(
+        image.subject,
+        paths,
+        labels,
+        person=person,
+        description=description,
+        problem=problem if lacking else "",
+    )
 
 
 def _agreed(values: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, selector, stem
 
 SPLITS = {
     "training": "train",
@@ -27,8 +27,9 @@ AMOS_LAST_CT = 500
 def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -> list[Case]:
     """One case per entry of "training", "validation" and "test" (or "testing"); only the first must be there.
 
-    A subject that is listed twice, or of which a file is missing, has a problem.
     In MONAI's datalists (Auto3DSeg) an entry of "training" may say its "fold"; one of them can validate.
+
+    A subject that is listed twice, or of which a file is missing, has a problem.
 
     Args:
         root: the dataset's folder, or its dataset.json.
@@ -55,23 +56,12 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
     ]
     if not any(map(_complete, cases)):
         check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
-    times = collections.Counter(case.subject for case in cases)
+    counts = collections.Counter(case.subject for case in cases)
     cases = [
-        case._replace(problem=_problem(case, where, times[case.subject]))
+        case._replace(problem=_problem(case, where, counts[case.subject]))
         for case in {case.subject: case for case in cases}.values()
     ]
     return _of_modality(cases, modality, where) if modality else cases
-
-
-def _complete(case: Case) -> bool:
-    return all(path.exists() for path in (*case.images, *case.labels.values()))
-
-
-def _problem(case: Case, where: pathlib.Path, times: int) -> str:
-    if times > 1:
-        return f"{where}: {case.subject} is listed more than once. Keep one entry."
-    missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
-    return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
 
 
 def _folds(where: pathlib.Path, entries: list[dict], fold: str) -> list[str]:
@@ -84,16 +74,27 @@ def _folds(where: pathlib.Path, entries: list[dict], fold: str) -> list[str]:
     numbers = sorted({number for number in folds if number}, key=lambda text: (len(text), text))
     if fold and (fold not in numbers or {*folds} == {fold}):
         raise EmptyError(
-            f'{where}: config.source.paths.fold={fold}, but "training" has the folds {", ".join(numbers) or "of none"}; '
+            f'{where}: {selector("fold")}={fold}, but "training" has the folds {", ".join(numbers) or "of none"}; '
             "one must validate and others train."
         )
     if len(numbers) > 1 and not fold:
         warnings.warn(
             f"{where}: the training entries have folds ({', '.join(numbers)}), and all of them train. Let one validate "
-            f"with config.source.paths.fold={numbers[0]}.",
+            f"with {selector('fold')}={numbers[0]}.",
             stacklevel=4,
         )
     return folds
+
+
+def _complete(case: Case) -> bool:
+    return all(path.exists() for path in (*case.images, *case.labels.values()))
+
+
+def _problem(case: Case, where: pathlib.Path, listings: int) -> str:
+    if listings > 1:
+        return f"{where}: {case.subject} is listed more than once. Keep one entry."
+    missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
+    return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
 
 
 def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:

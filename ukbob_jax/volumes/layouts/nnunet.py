@@ -1,5 +1,6 @@
 """nnU-Net's raw datasets: imagesTr/CASE_0000.nii.gz, one file per channel, and labelsTr/CASE.nii.gz."""
 
+import collections
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ from ukbob_jax.volumes.case import (
     LABEL_SET,
     Case,
     Description,
-    check_present,
+    check_files,
     is_scan,
     listed,
     scans,
@@ -38,7 +39,7 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
         root: the folder `DatasetNNN_Name`.
     Raises:
         FileError: missing or empty folders, or a dataset.json that cannot be read or whose files cannot.
-        MismatchError: a first channel that is missing, no image with a label map, a name in both sets.
+        MismatchError: a name in both sets, or no subject with all its channels and its label.
     """
     root = pathlib.Path(root)
     dataset = dataset_json.read(root) if (root / dataset_json.NAME).is_file() else None
@@ -51,16 +52,23 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     subjects = [case.subject for case in cases]
     if twice := sorted({name for name in subjects if subjects.count(name) > 1}):
         raise MismatchError(f"{root}: both in imagesTr and in imagesTs: {listed(twice)}.")
-    numbers = {len(case.images) for case in cases}
-    if len(numbers) > 1:
-        few = f"{root}: fewer than {max(numbers)} channels for {{}}. Fetch the missing files."
-        cases = [
-            case._replace(problem=few.format(case.subject)) if len(case.images) < max(numbers) else case
-            for case in cases
-        ]
+    cases = _of_most_channels(root, cases)
     if dataset and dataset.regions:
         _tell_of_regions(root, dataset.regions)
     return cases
+
+
+def _of_most_channels(root: pathlib.Path, cases: list[Case]) -> list[Case]:
+    """The cases; those with another number of channels than most have that as their problem."""
+    counts = collections.Counter(len(case.images) for case in cases if not case.problem)
+    most = max(counts, key=lambda number: (counts[number], number), default=0)
+    problem = "{}: {} has {} channels, most subjects have {}. Complete it, or take it out."
+    return [
+        case
+        if case.problem or len(case.images) == most
+        else case._replace(problem=problem.format(root, case.subject, len(case.images), most))
+        for case in cases
+    ]
 
 
 def _tell_of_regions(root: pathlib.Path, regions: Regions) -> None:
@@ -113,8 +121,7 @@ def _explicit(root: pathlib.Path, entries: Any, description: Description) -> lis
         raise FileError(
             f'{where}: "dataset" is not {{CASE: {{"images": [files], "label": file}}}} ({error}). Correct it.'
         ) from error
-    check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
-    return cases
+    return check_files(cases, where)
 
 
 def _scans(folder: pathlib.Path, ending: str) -> dict[str, pathlib.Path]:
@@ -133,30 +140,29 @@ def _scans(folder: pathlib.Path, ending: str) -> dict[str, pathlib.Path]:
 
 def _cases(root: pathlib.Path, folder: str, split: str, description: Description, ending: str) -> list[Case]:
     channels: dict[str, list[pathlib.Path]] = {}
+    gaps: dict[str, str] = {}
     for path in _scans(root / f"images{folder}", ending).values():
         match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
         if not match:
             raise FileError(f"{path}: the name does not end in a channel number such as _0000.")
         found = channels.setdefault(match[1], [])
         if int(match[2]) != len(found):
-            raise MismatchError(f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing.")
+            gaps[match[1]] = f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing."
         found.append(path)
     where = root / f"labels{folder}"
     labelled = split == "train" or _filled(where)
     labels = _scans(where, ending) if labelled else {}
-    if labelled and not labels.keys() & channels.keys():
-        differ = sorted(labels.keys() ^ channels.keys())
-        raise MismatchError(f"{where}: images and labels do not match for {listed(differ)}.")
-    tell_unused([path for name, path in labels.items() if name not in channels], where)
-    missing = f"{where}: no label map for {{}}. Add it, or remove the images." if labelled else ""
+    differ = labels.keys() ^ channels.keys() if labelled else set()
     return [
         Case(
             name,
-            tuple(paths),
+            tuple(channels.get(name, ())),
             {LABEL_SET: labels[name]} if name in labels else {},
             split,
             description=description,
-            problem="" if name in labels else missing.format(name),
+            problem=gaps.get(
+                name, f"{where}: images and labels do not match for {name}." if name in differ else ""
+            ),
         )
-        for name, paths in channels.items()
+        for name in sorted(channels.keys() | labels.keys())
     ]
