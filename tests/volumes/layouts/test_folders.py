@@ -35,7 +35,11 @@ def test_one_image_and_one_label_belong_together_whatever_their_names(tmp_path):
     [
         (["l/a.nii.gz"], FileError, "no such file or folder"),
         (["i/a.txt", "l/a.nii.gz"], FileError, "no .nii or .nii.gz file"),
-        (["i/a.nii.gz", "l/b.nii.gz"], MismatchError, r"images a; label maps b\.nii\.gz\. Name it like"),
+        (
+            ["i/a.nii.gz", "l/b.nii.gz"],
+            MismatchError,
+            r"1 images \(a\), 1 label maps \(b\.nii\.gz\)\. A label map is named",
+        ),
     ],
 )
 def test_folders_that_do_not_match_are_refused(files, error, message, tmp_path):

@@ -38,10 +38,10 @@ def test_a_subject_that_cannot_be_used_does_not_refuse_the_others(tmp_path):
         "imagesTr/e_0001.nii",
     )
     touch(tmp_path / "n", "imagesTr/c_0001.nii", "imagesTr/d_0000.nii", "imagesTr/d_0001.nii")
-    touch(tmp_path / "n", *[f"labelsTr/{n}.nii" for n in "abcef"])
+    touch(tmp_path / "n", *[f"labelsTr/{n}.nii" for n in "abce"])
     found = problems("nnunet", tmp_path / "n")
-    assert list(found) == ["b", "c", "d", "f"] and "b has 1 channels, most subjects have 2" in found["b"]
-    assert "0000 is missing" in found["c"] and "do not match for d" in found["d"]
+    assert list(found) == ["b", "c", "d"] and "b has 1 channels, most subjects have 2" in found["b"]
+    assert "0000 is missing" in found["c"] and "no label map for d" in found["d"]
     touch(tmp_path / "s", *[f"sub-{n}/anat/sub-{n}_T1w.nii" for n in (1, 2)], "sub-1/anat/sub-1_T2w.nii")
     cases = layouts.list_cases("bids", tmp_path / "s", contrasts="T1w,T2w")
     assert [bool(case.problem) for case in cases] == [False, True]

@@ -29,7 +29,7 @@ def test_nnunet_channels_are_separate_files(tmp_path):
     [
         (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
         (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
-        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, r"do not match for a\."),
+        (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, r"do not match for a, b\."),
         (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
         (
             ["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/a_0000.nii.gz"],
@@ -50,7 +50,7 @@ def test_a_subject_that_lacks_labels_or_channels_has_a_problem_and_the_others_no
     with pytest.warns(UserWarning, match=r"1 label maps have no image and are left aside: z\.nii\.gz"):
         found = problems(layouts.list_cases("nnunet", tmp_path))
     assert list(found) == ["a", "b", "c"] and not found["a"]
-    assert "fewer than 2 channels for b" in found["b"] and "no label map for c" in found["c"]
+    assert "b has 1 channels, most subjects have 2" in found["b"] and "no label map for c" in found["c"]
 
 
 def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):

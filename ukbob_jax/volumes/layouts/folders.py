@@ -41,7 +41,6 @@ def list_cases(
     used = {path for found in matched.values() for path in found}
     unused = [path for paths in label_of.values() for path in paths if path not in used]
     if not used:
-        there = f"; label maps {listed([path.name for path in unused])}" if unused else ""
         raise MismatchError(
             f"{labels}: no label map is named like an image: {len(image_of)} images ({listed(image_of)}), "
             f"{len(unused)} label maps ({listed([path.name for path in unused])}). A label map is named like its image "

@@ -152,17 +152,21 @@ def _cases(root: pathlib.Path, folder: str, split: str, description: Description
     where = root / f"labels{folder}"
     labelled = split == "train" or _filled(where)
     labels = _scans(where, ending) if labelled else {}
-    differ = labels.keys() ^ channels.keys() if labelled else set()
+    if labelled and not labels.keys() & channels.keys():
+        differ = sorted(labels.keys() ^ channels.keys())
+        raise MismatchError(f"{where}: images and labels do not match for {listed(differ)}.")
+    tell_unused([path for name, path in labels.items() if name not in channels], where)
+    if labelled:
+        lacking = f"{where}: no label map for {{}}. Add it, or remove the images."
+        gaps = {**{name: lacking.format(name) for name in channels if name not in labels}, **gaps}
     return [
         Case(
             name,
-            tuple(channels.get(name, ())),
+            tuple(paths),
             {LABEL_SET: labels[name]} if name in labels else {},
             split,
             description=description,
-            problem=gaps.get(
-                name, f"{where}: images and labels do not match for {name}." if name in differ else ""
-            ),
+            problem=gaps.get(name, ""),
         )
-        for name in sorted(channels.keys() | labels.keys())
+        for name, paths in channels.items()
     ]
