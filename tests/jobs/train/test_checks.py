@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from configs import common
@@ -62,3 +63,27 @@ def test_a_network_that_does_not_fit_the_data_is_refused(of_data, named):
 
 def test_stored_ids_do_not_matter_where_a_lookup_maps_them():
     checks.network(recipe(), SimpleNamespace(**{**vars(DATA), "lookup": "any", "largest_label": None}))
+
+
+def held_out(present, **changes):
+    """Data with one subject that validates."""
+    same = {"val_lookup": np.arange(256, dtype=np.uint8), "num_classes": 4, "regions": None, **changes}
+    return SimpleNamespace(
+        store=SimpleNamespace(present=lambda subject, name: present), held_out=("val0",), **same
+    )
+
+
+def test_held_out_subjects_that_a_validation_can_read_pass():
+    checks.validation(recipe(), held_out((1, 3)))
+    lookup = np.zeros(256, np.uint8)
+    lookup[[6, 9]] = 2, 255  # mapped, and not annotated
+    checks.validation(recipe(), held_out((6, 9, 200), val_lookup=lookup))
+    checks.validation(recipe(), held_out((4,), regions="three"))
+
+
+def test_a_held_out_subject_with_a_foreign_label_is_refused():
+    with pytest.raises(
+        ConfigError,
+        match=r"config\.data\.val_label: val0 .* label 4 in 'manual', .* the 4 classes .*out_channels=6\.$",
+    ):
+        checks.validation(recipe(**{"data.val_label": "manual"}), held_out((1, 4, 5)))
