@@ -143,6 +143,8 @@ def test_means_of_the_hippocampus_are_of_scans_then_of_labels_and_count_what_has
     assert found["anterior"]["dice"]["mean"] == pytest.approx(1.7 / 3)
     assert found["mean"]["dice"]["mean"] == pytest.approx((0.7 + 0.8 + 0.4) / 3)
     assert found["anterior"]["hd95"]["failed"] == found["mean"]["hd95"]["failed"] == 1
+    assert found["anterior"]["hd95"]["penalised"] is None  # rows that do not know their field of view
+    assert found["posterior"]["hd95"]["penalised"] == 2.0 and found["mean"]["dice"]["failed"] == 0
     low, high = found["mean"]["dice"]["interval"]
     assert 0.39 < low < found["mean"]["dice"]["mean"] < high < 0.81
     rows = hippocampus.table({"network": found, "floor": found}).splitlines()

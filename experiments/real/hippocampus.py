@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from ukbob_jax import devices, files, progress
-from ukbob_jax.evaluation import montages, scoring, statistics
+from ukbob_jax.evaluation import failures, montages, scoring, statistics
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.main import main as ukbob
 from ukbob_jax.volumes.nifti import read_pair
@@ -30,7 +30,7 @@ LABELS = {1: "anterior", 2: "posterior"}
 COLORS = np.array([[0, 0, 0], [230, 120, 20], [30, 130, 220]], np.uint8)
 METRICS = ("dice", "hd95", "nsd")
 Pair = tuple[Volume, Volume]
-Scores = dict[str, dict[str, float | None]]  # label -> metric -> value
+Scores = dict[str, dict[str, Any]]  # label -> metric -> value
 
 
 def main(argv: list[str]) -> None:
@@ -109,24 +109,37 @@ def centred(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def summary(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Label, or "mean" of both -> metric -> mean, standard deviation, 95 % interval, and scans without a value."""
+    """Label, or "mean" of both -> metric -> mean, standard deviation, 95 % interval, and labels that failed.
+
+    HD95 also has `penalised`, the mean in which labels that failed count, see `failures`.
+    """
     result: dict[str, dict[str, dict[str, Any]]] = {}
     for label in (*LABELS.values(), "mean"):
+        chosen = list(LABELS.values()) if label == "mean" else [label]
+        rows = [of[name] for of in scores.values() for name in chosen]
         result[label] = {}
         for metric in METRICS:
-            of_label = {
-                name: np.array([of[name][metric] for of in scores.values()], np.float64)
-                for name in LABELS.values()
-            }
-            values = np.mean(list(of_label.values()), axis=0) if label == "mean" else of_label[label]
-            defined = values[np.isfinite(values)]
+            values = np.array([[of[name][metric] for name in chosen] for of in scores.values()], np.float64)
+            counts = failures.counts(rows, metric)
             result[label][metric] = {
-                "mean": float(defined.mean()),
-                "sd": float(defined.std(ddof=1)),
-                "interval": list(statistics.bootstrap_interval(defined)),
-                "failed": len(values) - len(defined),
+                **spread(values.mean(axis=1)),
+                "failed": counts.failed,
+                "not_applicable": counts.not_applicable,
             }
+            if metric in failures.PENALISED:
+                result[label][metric]["penalised"] = failures.penalised_mean(rows, metric)
     return result
+
+
+def spread(values: np.ndarray) -> dict[str, Any]:
+    """Mean, standard deviation and 95 % interval of the values that are not NaN; None where they are too few."""
+    defined = values[np.isfinite(values)]
+    low, high = statistics.bootstrap_interval(defined)
+    return {
+        "mean": float(defined.mean()) if defined.size else None,
+        "sd": float(defined.std(ddof=1)) if defined.size > 1 else None,
+        "interval": [files.json_number(low), files.json_number(high)],
+    }
 
 
 def facts(workdir: pathlib.Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -163,15 +176,30 @@ def picture(scans: Mapping[str, Pair], found: Mapping[str, Volume], scores: Mapp
 
 def table(result: Mapping[str, Any]) -> str:
     """The summary as a Markdown table, with intervals."""
-    lines = ["| | label | Dice | HD95 mm | surface Dice 1 mm |", "|---|---|---|---|---|"]
+    lines = [
+        "| | label | Dice | HD95 mm, where found | HD95 failed | HD95 mm, penalised | surface Dice 1 mm |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for who in ("network", "floor"):
         for label, of in result[who].items():
+            dice, hd95, nsd = (cell(of[metric]) for metric in METRICS)
+            penalised = of["hd95"]["penalised"]
             cells = [
-                f"{of[m]['mean']:.3f} ({of[m]['interval'][0]:.3f} to {of[m]['interval'][1]:.3f})"
-                for m in METRICS
+                dice,
+                hd95,
+                str(of["hd95"]["failed"]),
+                "–" if penalised is None else f"{penalised:.3f}",
+                nsd,
             ]
             lines.append(f"| {who} | {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def cell(of: Mapping[str, Any]) -> str:
+    """A mean and its interval."""
+    if of["mean"] is None:
+        return "–"
+    return f"{of['mean']:.3f} ({of['interval'][0]:.3f} to {of['interval'][1]:.3f})"
 
 
 if __name__ == "__main__":

@@ -24,11 +24,24 @@ def test_means_are_before_and_after_the_filter_and_lost_labels_have_no_distance(
     assert mean["organ"] == "mean of organs" and mean["dice_before"] == 0.5 and mean["labels"] == 3
 
 
+def test_lost_labels_count_as_the_diagonal_before_and_after_the_filter():
+    rows = [row("a", 1, 1.0, 2.0), row("b", 1, 0.0, None), row("c", 1, 0.0, None)]
+    diagonals = {"a": 50.0, "b": 100.0, "c": 60.0}
+    liver, _, mean = agreement.table(rows, {"b": [1]}, NAMES, diagonals)
+    assert (liver["lost"], liver["lost_after"], mean["lost_after"]) == (2, 1, 1)
+    assert (liver["hd95_before"], liver["hd95_after"]) == (2.0, 2.0)
+    assert (liver["hd95_penalised_before"], liver["hd95_penalised_after"]) == (54.0, 31.0)
+    unknown = agreement.table(rows, {}, NAMES)[0]
+    assert unknown["hd95_penalised_before"] is None and unknown["lost"] == 2
+
+
 def test_the_text_is_aligned_and_marks_what_is_not_defined():
     lines = agreement.text(agreement.table([row("a", 1, 0.25)], {}, NAMES)).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[1].split() == ["liver", "1", "1", "0.250", "0.250", "1.000", "1.000", "0.250", "0.250"]
-    assert lines[2].split() == ["spleen", "0", "0", *["-"] * 6]
+    numbers = [value for value in ("0.250", "1.000", "0.250", "1.000") for _ in range(2)]
+    assert lines[1].split() == ["liver", "1", "1", "0", "0", *numbers]
+    assert lines[2].split() == ["spleen", "0", "0", "0", "0", *["-"] * 8]
+    assert lines[0].endswith("hd95 penalised before  hd95 penalised after")
 
 
 def test_ignored_voxels_and_other_organs_take_no_part():

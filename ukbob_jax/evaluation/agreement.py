@@ -7,10 +7,12 @@ import numpy as np
 
 from ukbob_jax import anatomy, console
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import metrics
+from ukbob_jax.evaluation import failures, metrics
 from ukbob_jax.evaluation.statistics import mean_defined
 
 MEASURES = ("dice", "hd95", "nsd")
+COLUMNS = (*MEASURES, "hd95_penalised")  # of the table, each before and after the filter
+COUNTS = ("labels", "kept", "lost", "lost_after")
 # UKBOB-manual has 11 abdominal organs that the paper does not list; these are BTCV's without esophagus and portal vein
 ABDOMEN = (
     "spleen",
@@ -81,23 +83,31 @@ def score(
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]], flagged: Mapping[str, Collection[int]], names: Mapping[int, str]
+    rows: Sequence[Mapping[str, Any]],
+    flagged: Mapping[str, Collection[int]],
+    names: Mapping[int, str],
+    diagonals_mm: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Return a row per organ and one of their means: how many labels, how many are kept, and each measure before and after.
 
-    HD95 is averaged over labels that are in both maps; `lost` counts those that are in one only.
+    HD95 is averaged over labels that are in both maps; `lost` (after the filter: `lost_after`) counts those that are
+    in one only. In `hd95_penalised` these count as the diagonal of their scan's field of view, see `failures`.
 
     Args:
         rows: of `score`, with "subject".
         flagged: organs that the filter rejects, by subject.
+        names: id -> name of the organs.
+        diagonals_mm: of the field of view of each subject; without it, penalised means of lost labels are None.
     """
+    known = diagonals_mm or {}
+    rows = [{**row, "diagonal_mm": known.get(row["subject"])} for row in rows]
     table = [
         {"organ": name, **_summary_of([row for row in rows if row["organ"] == organ], flagged)}
         for organ, name in names.items()
     ]
     mean: dict[str, Any] = {"organ": "mean of organs"}
     for key in table[0]:
-        if key in ("labels", "kept", "lost"):
+        if key in COUNTS:
             mean[key] = sum(row[key] for row in table)
         elif key != "organ":
             mean[key] = mean_defined([row[key] for row in table])
@@ -106,20 +116,21 @@ def table(
 
 def text(table: Sequence[Mapping[str, Any]]) -> str:
     """Format the table for a terminal."""
-    header = ["organ", "labels", "kept", *(f"{m} {when}" for m in MEASURES for when in ("before", "after"))]
-    lines = [header]
+    columns = [f"{name}_{when}" for name in COLUMNS for when in ("before", "after")]
+    lines = [[name.replace("_", " ") for name in ("organ", *COUNTS, *columns)]]
     for row in table:
-        numbers = (row[f"{m}_{when}"] for m in MEASURES for when in ("before", "after"))
-        cells = ("-" if number is None else f"{number:.3f}" for number in numbers)
-        lines.append([row["organ"], str(row["labels"]), str(row["kept"]), *cells])
+        cells = ("-" if row[name] is None else f"{row[name]:.3f}" for name in columns)
+        lines.append([row["organ"], *(str(row[name]) for name in COUNTS), *cells])
     return console.aligned(lines, numbers=True)
 
 
-def _summary_of(rows: list[Mapping[str, Any]], flagged: Mapping[str, Collection[int]]) -> dict[str, Any]:
+def _summary_of(rows: list[dict[str, Any]], flagged: Mapping[str, Collection[int]]) -> dict[str, Any]:
     kept = [row for row in rows if row["organ"] not in flagged.get(row["subject"], ())]
-    lost = sum(row["hd95"] is None for row in rows)
-    summary: dict[str, Any] = {"labels": len(rows), "kept": len(kept), "lost": lost}
+    lost, lost_after = (failures.counts(those, "hd95").failed for those in (rows, kept))
+    summary: dict[str, Any] = {"labels": len(rows), "kept": len(kept), "lost": lost, "lost_after": lost_after}
     for measure in MEASURES:
         for when, those in (("before", rows), ("after", kept)):
             summary[f"{measure}_{when}"] = mean_defined([row[measure] for row in those])
+    for when, those in (("before", rows), ("after", kept)):
+        summary[f"hd95_penalised_{when}"] = failures.penalised_mean(those, "hd95")
     return summary

@@ -11,7 +11,8 @@ Voxels where the truth is 255 take part in nothing. What each metric is when a c
 | hd95, hd, assd | NaN | inf | inf |
 | nsd | NaN | 0 | 0 |
 
-Means over organs should say how many of them were defined: use `np.nanmean` and report infinite distances apart.
+NaN: the metric does not apply; inf: it failed. Means say how many of each there were, and of what failed there is a
+penalised mean, see `failures`.
 """
 
 import jax

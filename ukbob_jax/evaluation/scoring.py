@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax import anatomy, files
-from ukbob_jax.evaluation import metrics, statistics
+from ukbob_jax.evaluation import failures, metrics, statistics
 from ukbob_jax.files import json_number
 from ukbob_jax.regions import Regions
 from ukbob_jax.volumes.volume import Volume
 
 Rows = Sequence[Mapping[str, Any]]
+NO_METRICS = ("subject", "method", "organ", "failed", "diagonal_mm", "volume_ml", "true_volume_ml")
 
 
 def score(
@@ -26,8 +27,12 @@ def score(
     tolerance_mm: float = 1.0,
     regions: Regions | None = None,
     annotated: np.ndarray | None = None,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, dict[str, Any]]:
     """Compute every metric of every organ; None where it is not defined, not finite, or the organ was not annotated.
+
+    Which of these holds is told by `failed`, the names of the metrics that are infinite: the organ is in one of the
+    maps only (of `volume_error`: in the prediction only). Sensitivity without a true voxel, precision of lesions
+    without a predicted one and the like do not apply: what was missed or invented counts in their counterparts.
 
     Args:
         predicted: classes, `x y z`.
@@ -40,7 +45,8 @@ def score(
         annotated: bool `256`, the values that were annotated in the truth; a region is where all of its values are.
             None: all.
     Returns:
-        name -> metric -> value.
+        name -> metric -> value; also `failed`, and `diagonal_mm` of the field of view, for `failures.penalised_mean`.
+        Both are None where the organ was not annotated.
     """
     if regions:
         known = np.ones(256, bool) if annotated is None else annotated
@@ -73,9 +79,16 @@ def score(
         if lesions:
             counts = metrics.lesions(predicted.array, truth.array, organ)
             numbers |= {f"lesion_{measure}": value for measure, value in counts._asdict().items()}
-        defined = annotated is None or annotated[organ]
-        scores[name] = {m: json_number(value) if defined else None for m, value in numbers.items()}
+        scores[name] = _row(numbers, truth, annotated is None or bool(annotated[organ]))
     return scores
+
+
+def _row(numbers: Mapping[str, float], truth: Volume, annotated: bool) -> dict[str, Any]:
+    """Return the numbers of an organ as JSON can hold them, and which of them failed."""
+    values: dict[str, Any] = {m: json_number(value) if annotated else None for m, value in numbers.items()}
+    failed = [m for m, value in numbers.items() if np.isinf(value)] if annotated else None
+    diagonal = failures.diagonal_mm(truth.shape, truth.spacing_mm) if annotated else None
+    return {**values, "failed": failed, "diagonal_mm": diagonal}
 
 
 OLD_KEYS = ("adapt", "way")  # what `method` was called in rows until 0.1
@@ -103,8 +116,9 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
         groups: subject -> group of people, for equity.
 
     Returns:
-        method -> mean Dice over scans with its 95 % interval, means of the other metrics, how many organs have no Dice
-        (in neither map, or not annotated), volume agreement per organ, equity, and the paired comparison with "off".
+        method -> mean Dice over scans with its 95 % interval, means of the other metrics, on how many scan-organs each
+        has a finite value, failed or does not apply, how many have no Dice (in neither map, or not annotated), volume
+        agreement per organ, equity, and the paired comparison with "off".
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     dice = {method: dice_means(rows, method, "subject") for method in methods}
@@ -117,6 +131,7 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
             "dice": json_number(float(np.nanmean(scans))) if np.isfinite(scans).any() else None,
             "dice_interval": [json_number(v) for v in statistics.bootstrap_interval(scans)],
             "mean": means(own),
+            "counts": {name: failures.counts(own, name)._asdict() for name in metric_names(own)},
             "undefined": sum(row["dice"] is None for row in own),
             "volumes": volumes(own),
         }
@@ -131,6 +146,24 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
             change = statistics.paired(first, second)._asdict()
             out[method]["against_off"] = {name: json_number(value) for name, value in change.items()}
     return out
+
+
+def line(method: str, found: Mapping[str, Any]) -> str:
+    """Return one line on a method of `summarise`, for a terminal; distances say how many failed."""
+    mean, counts = found["mean"], found["counts"]
+    parts = [f"Dice {_shown(found['dice'])} over {found['scans']} scans"]
+    for name in failures.DISTANCES:
+        if name in counts:
+            failed, scored = counts[name]["failed"], counts[name]["failed"] + counts[name]["finite"]
+            penalised = _shown(mean[name + failures.SUFFIX])
+            parts.append(
+                f"{name} {_shown(mean[name])} mm where found, {failed} of {scored} failed, penalised {penalised} mm"
+            )
+    return f"{method}: {'; '.join(parts)}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def dice_means(rows: Rows, method: str, by: str) -> dict[str, float | None]:
@@ -152,13 +185,21 @@ def dice_means(rows: Rows, method: str, by: str) -> dict[str, float | None]:
     }
 
 
+def metric_names(rows: Rows) -> list[str]:
+    """Return the names of the metrics in rows, in order."""
+    return [name for name in dict.fromkeys(key for row in rows for key in row) if name not in NO_METRICS]
+
+
 def means(rows: Rows) -> dict[str, float | None]:
-    """Return the mean of every metric over the scans and organs where it is finite; volumes left out."""
+    """Return the mean of every metric over the scans and organs where it is finite; volumes left out.
+
+    A metric that can fail has a second mean, `NAME_penalised`, in which failed values count, see `failures`.
+    """
     out = {}
-    for name in rows[0]:
-        if name in ("subject", "method", "organ", "volume_ml", "true_volume_ml"):
-            continue
-        out[name] = statistics.mean_defined(row[name] for row in rows)
+    for name in metric_names(rows):
+        out[name] = statistics.mean_defined(row.get(name) for row in rows)
+        if name in failures.PENALISED:
+            out[name + failures.SUFFIX] = failures.penalised_mean(rows, name)
     return out
 
 

@@ -162,6 +162,11 @@ class Agreement(NamedTuple):
     concordance: float  # Lin's: also falls when all volumes are too large
     mean_error: float  # mean of predicted minus true, in the volumes' unit
     mean_absolute_share: float  # mean of |predicted - true| / true, over scans that have the organ
+    mean_absolute_share_penalised: (
+        float  # over all scans: each at most 1, and 1 where the organ is missed or invented
+    )
+    missed: int  # scans whose prediction lacks the organ
+    invented: int  # scans whose truth lacks it: not in `mean_absolute_share`
 
 
 def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agreement:
@@ -179,9 +184,19 @@ def volume_agreement(predicted: Sequence[float], true: Sequence[float]) -> Agree
     p, t = p[seen], t[seen]
     error = float((p - t).mean()) if p.size else float("nan")
     there = t > 0
-    relative = float((np.abs(p - t)[there] / t[there]).mean()) if there.any() else float("nan")
-    if p.size < 3 or np.ptp(p) == 0 or np.ptp(t) == 0:
-        return Agreement(p.size, float("nan"), float("nan"), error, relative)
-    pearson = float(stats.pearsonr(p, t).statistic)  # pyright: ignore[reportAttributeAccessIssue]
-    lin = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
-    return Agreement(p.size, pearson, float(lin), error, relative)
+    relative = np.abs(p - t)[there] / t[there]
+    capped = np.append(np.minimum(relative, 1), np.ones(np.count_nonzero(~there)))
+    pearson = lin = float("nan")
+    if p.size >= 3 and np.ptp(p) > 0 and np.ptp(t) > 0:
+        pearson = float(stats.pearsonr(p, t).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+        lin = float(2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2))
+    return Agreement(
+        count=p.size,
+        pearson=pearson,
+        concordance=lin,
+        mean_error=error,
+        mean_absolute_share=float(relative.mean()) if relative.size else float("nan"),
+        mean_absolute_share_penalised=float(capped.mean()) if capped.size else float("nan"),
+        missed=int((p == 0).sum()),
+        invented=int((t == 0).sum()),
+    )

@@ -12,7 +12,7 @@ import ml_collections
 import ukbob_jax
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import agreement
+from ukbob_jax.evaluation import agreement, failures
 from ukbob_jax.progress import track
 from ukbob_jax.quality.verdicts import flagged_organs
 from ukbob_jax.store.reader import Store
@@ -41,7 +41,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows = []
     for subject in track(subjects, "agreement"):
         rows += compared(store, subject, settings, organs, folder / name / f"{subject}.json")
-    table = agreement.table(rows, flagged, organs)
+    diagonals = {s: failures.diagonal_mm(store.rows[s].shape, store.rows[s].spacing_mm) for s in subjects}
+    table = agreement.table(rows, flagged, organs, diagonals)
     files.write_jsonl(folder / f"{name}.jsonl", rows)
     files.write_json(
         folder / f"{name}.json", {"subjects": len(subjects), **settings.to_dict(), "table": table}

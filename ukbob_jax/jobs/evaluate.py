@@ -6,6 +6,7 @@ comparisons with "off", volumes, groups) and label maps of the first subjects.
 """
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import ukbob_jax
 from ukbob_jax import anatomy, files
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import scoring, zero_shot
+from ukbob_jax.evaluation import failures, scoring, zero_shot
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
@@ -82,10 +83,14 @@ def run(config: Config, workdir: str) -> None:
                 write_volume(folder / settings.name / name, prediction.volume, prediction.names)
         done[subject] = {"key": key, "methods": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
-    rows = collect(folder, settings.name, {subject: done[subject]["methods"] for subject in subjects})
+    scores = {subject: done[subject]["methods"] for subject in subjects}
+    diagonals = {s: failures.diagonal_mm(store.rows[s].shape, store.rows[s].spacing_mm) for s in subjects}
+    rows = collect(folder, settings.name, scores, diagonals)
     groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
+    for method, found in summary.items():
+        print(f"evaluate {settings.name}, {scoring.line(method, found)}", file=sys.stderr)
 
 
 def mapping(config: Config, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
@@ -150,19 +155,25 @@ def outcome(report: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def collect(folder: pathlib.Path, name: str, scores: dict[str, dict]) -> list[dict[str, Any]]:
+def collect(
+    folder: pathlib.Path, name: str, scores: dict[str, dict], diagonals: dict[str, float]
+) -> list[dict[str, Any]]:
     """Write the rows of all subjects as two tables, and return those of organs.
 
     Args:
         folder: of the tables.
         name: of the test set.
         scores: subject -> method -> `organs`, and entries about the scan.
+        diagonals: of the subjects' fields of view, mm, for scores of older versions.
     """
     organs, scans = [], []
     for subject, of_methods in scores.items():
         for method, result in of_methods.items():
             same = {"subject": subject, "method": method}
-            organs += [{**same, "organ": organ, **values} for organ, values in result["organs"].items()]
+            organs += [
+                {**same, "organ": organ, **failures.completed(values, diagonals[subject])}
+                for organ, values in result["organs"].items()
+            ]
             scans.append({**same, **{field: value for field, value in result.items() if field != "organs"}})
     files.write_jsonl(folder / f"{name}.jsonl", organs)
     files.write_jsonl(folder / f"{name}.scans.jsonl", scans)

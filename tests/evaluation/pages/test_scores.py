@@ -32,10 +32,30 @@ def test_means_are_of_defined_values_only():
 
 
 def test_a_row_of_distances_says_nothing_of_what_was_not_measured():
-    title, mean, interval, hd95, nsd = scores.surface_row("SOLF", rows(), "off")
+    cells = dict(zip(scores.DISTANCES, scores.surface_row("SOLF", rows(), "off"), strict=True))
     low, high = statistics.bootstrap_interval(np.array([0.7, 0.4]))
-    assert (title, mean, hd95, nsd) == ("SOLF", pytest.approx(0.55), 2.0, None)
-    assert interval == f"{low:.3f} to {high:.3f}"
+    assert (cells["variant"], cells["mean Dice"]) == ("SOLF", pytest.approx(0.55))
+    assert (cells["HD95 mm, where found"], cells["HD95 failed"], cells["surface Dice"]) == (
+        2.0,
+        "0 of 3",
+        None,
+    )
+    assert cells["95 % interval"] == f"{low:.3f} to {high:.3f}"
+    without = [{name: value for name, value in row.items() if name != "hd95"} for row in rows()]
+    cells = dict(zip(scores.DISTANCES, scores.surface_row("SOLF", without, "off"), strict=True))
+    assert {cells[name] for name in scores.DISTANCES if name.startswith("HD95")} == {None}
+
+
+def test_a_variant_that_misses_organs_looks_worse():
+    found = [{**row, "failed": [], "diagonal_mm": 60.0} for row in rows()]
+    missed = [{**row, "dice": 0.0, "hd95": None, "failed": ["hd95"]} for row in found]
+    rows_of = {"all": found, "half": [*found[:2], *missed[2:]]}
+    section = scores.clean_section(rows_of, {"all": "off", "half": "off"})
+    first, second = (dict(zip(scores.DISTANCES, row)) for row in section.tables[1].rows)
+    assert first["HD95 mm, where found"] == second["HD95 mm, where found"] == 2.0
+    assert (first["HD95 failed"], second["HD95 failed"]) == ("0 of 3", "2 of 4")
+    assert first["HD95 mm, penalised"] == 2.0 and second["HD95 mm, penalised"] == 31.0
+    assert "missed or invented" in section.tables[1].caption
 
 
 def test_the_clean_section_has_a_row_per_organ_and_a_column_per_variant():

@@ -6,7 +6,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import charts, montages, scoring
+from ukbob_jax.evaluation import charts, failures, montages, scoring
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.evaluation.statistics import mean_defined
@@ -14,6 +14,14 @@ from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.nifti import read_label_names, read_volume
 
 OFF, ETTA = "off", "etta"
+DISTANCES = (
+    *("variant", "mean Dice", "95 % interval", "HD95 mm, where found", "HD95 failed", "HD95 mm, penalised"),
+    "surface Dice",
+)
+ABOUT_DISTANCES = (
+    "Over scans. HD95 failed where an organ is missed or invented, and has no value there; in the penalised mean it "
+    "counts as the diagonal of the scan's field of view."
+)
 
 
 def rows_of(workdir: pathlib.Path, name: str) -> scoring.Rows:
@@ -44,21 +52,22 @@ def clean_section(variants: dict[str, scoring.Rows], methods: dict[str, str]) ->
         "Dice of every scored organ on bodies the network never saw, against their true labels.",
         tables=[
             Table(("organ", *means), cells),
-            Table(
-                ("variant", "mean Dice", "95 % interval", "HD95 mm", "surface Dice"), surface, "Over scans."
-            ),
+            Table(DISTANCES, surface, ABOUT_DISTANCES),
         ],
         pictures=[Picture("organ_dice", charts.bars(groups, "Dice"), "Dice per organ; longer is better.")],
     )
 
 
 def surface_row(title: str, rows: scoring.Rows, method: str) -> tuple[str | float | None, ...]:
-    """Return mean Dice with its bootstrap interval over scans, and mean distances where they were measured."""
+    """Return the cells of `DISTANCES`: of the distances, where they were measured, also how many failed, and that mean."""
     scans = np.array(list(defined_means(rows, method, "subject").values()))
     low, high = bootstrap_interval(scans)
     own = [row for row in rows if row["method"] == method]
-    distances = [mean_defined([row.get(name) for row in own]) for name in ("hd95", "nsd")]
-    return title, float(scans.mean()), f"{low:.3f} to {high:.3f}", *distances
+    hd95, nsd = (mean_defined([row.get(name) for row in own]) for name in ("hd95", "nsd"))
+    found = failures.counts(own, "hd95")
+    failed = str(found) if found.finite or found.failed else None
+    penalised = failures.penalised_mean(own, "hd95")
+    return title, float(scans.mean()), f"{low:.3f} to {high:.3f}", hd95, failed, penalised, nsd
 
 
 def scanners_section(
