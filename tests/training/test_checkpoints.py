@@ -276,3 +276,53 @@ def test_meta_is_plain_json(tmp_path, state):
     save(tmp_path, state, [3])
     meta = json.loads((tmp_path / "step_00000003" / "meta" / "metadata").read_text())
     assert meta["arrays"]["model/params/head/kernel"][:2] == ["float32", [8, 4]]
+
+
+def add_scores(folder, state, scores, **options):
+    """Save steps 1, 2, ... and give each its score afterwards."""
+    with contextlib.closing(Checkpoints(folder, **options)) as checkpoints:
+        for step, score in enumerate(scores, 1):
+            checkpoints.save(at(state, step, step), META)
+            checkpoints.add_score(step, score)
+
+
+@pytest.mark.parametrize(
+    "mode, scores, kept, best",
+    [
+        ("max", [0.9, 0.5, 0.7, 0.2], [1, 3, 4], 1),
+        ("max", [0.1, 0.5, 0.7, 0.9], [3, 4], 4),
+        ("min", [0.9, 0.2, 0.7, 0.5], [2, 3, 4], 2),
+        ("max", [0.4, None, None, None], [1, 3, 4], 1),
+        ("max", [None, None, None, None], [3, 4], 4),
+    ],
+)
+def test_scores_that_come_after_the_save_choose_what_is_kept(tmp_path, state, mode, scores, kept, best):
+    add_scores(tmp_path, state, scores, mode=mode)
+    assert steps_in(tmp_path) == kept and restore_params(tmp_path)[2]["step"] == best
+    with contextlib.closing(Checkpoints(tmp_path, mode=mode)) as checkpoints:
+        assert all(checkpoints.is_scored(step) for step in kept) and not checkpoints.is_scored(99)
+
+
+def test_scores_saved_with_their_step_and_after_it_are_ranked_together(tmp_path, state):
+    save(tmp_path, state, [1], [0.8])  # as earlier versions did
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for step, score in ((2, 0.5), (3, 0.6)):
+            checkpoints.save(at(state, step), META)
+            checkpoints.add_score(step, score)
+        checkpoints.add_score(7, 0.99)  # a step whose save failed
+    assert steps_in(tmp_path) == [1, 2, 3] and restore_params(tmp_path)[2]["step"] == 1
+
+
+def test_half_a_score_is_never_read_as_one(tmp_path, state):
+    add_scores(tmp_path, state, [0.5])
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(at(state, 2), META)
+        checkpoints.wait()
+        unfinished = tmp_path / "step_00000002" / "metrics" / ".metrics.part"
+        unfinished.parent.mkdir()
+        unfinished.write_text('{"sco')
+        assert not checkpoints.is_scored(2)
+    assert restore_params(tmp_path)[2]["step"] == 1
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.add_score(2, 0.6)
+    assert restore_params(tmp_path)[2]["step"] == 2

@@ -174,6 +174,61 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(calm, tmp_path, stop, pendin
     assert restore_params(tmp_path / "checkpoints")[2]["step"] == best
 
 
+def failing_once(step, error):
+    """An evaluation that fails the first time it is asked after a step."""
+    failed = []
+
+    def evaluate(state):
+        if state.step == step and not failed:
+            failed.append(step)
+            raise error
+        return toy.evaluation(state)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("step", [4, 12])
+def test_a_step_is_saved_before_its_evaluation_fails_and_goes_on_from_there(calm, tmp_path, step):
+    with pytest.raises(FileError, match="held-out subject s3"):
+        toy.fit(tmp_path, evaluate=failing_once(step, FileError("held-out subject s3: damaged")))
+    assert restore_params(tmp_path / "checkpoints", "latest")[2]["step"] == step
+    started = []
+    same(toy.fit(tmp_path, stream=lambda first: started.append(first) or toy.batches(first)), calm[1])
+    assert started == [step] * (step < 12)  # nothing is trained again
+    assert metrics(tmp_path) == metrics(calm[0])
+    for which in ("best", "latest"):
+        ends = [restore_params(w / "checkpoints", which)[2]["step"] for w in (tmp_path, calm[0])]
+        assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("step", [4, 8, 12])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_between_evaluation_and_score_costs_an_evaluation_at_most(
+    calm, tmp_path, monkeypatch, step, after
+):
+    write, evaluated = checkpoints._write_score, []
+
+    def crash(folder, score):
+        if folder.name.endswith(f"{step:08d}"):
+            if after:
+                write(folder, score)
+            raise KeyboardInterrupt
+        write(folder, score)
+
+    monkeypatch.setattr(checkpoints, "_write_score", crash)
+    with pytest.raises(KeyboardInterrupt):
+        toy.fit(tmp_path)
+    monkeypatch.undo()
+    same(
+        toy.fit(tmp_path, evaluate=lambda s: evaluated.append(int(s.step)) or toy.evaluation(s)),
+        calm[1],
+    )
+    assert evaluated == [one for one in (4, 8, 12) if one > step or (one == step and not after)]
+    assert metrics(tmp_path) == metrics(calm[0])
+    best = [restore_params(w / "checkpoints")[2]["step"] for w in (tmp_path, calm[0])]
+    assert best[0] == best[1]
+
+
 @pytest.mark.parametrize("failing, stream", [(8, toy.batches), (5, stopping_after(7))])
 def test_a_run_whose_last_save_fails_does_not_end_as_if_it_were_saved(tmp_path, monkeypatch, failing, stream):
     manager = checkpoints.ocp.CheckpointManager

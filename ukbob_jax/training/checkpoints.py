@@ -1,10 +1,12 @@
 """Checkpoints: saved while training goes on, verified when read, never trusted blindly.
 
 Each holds three items: `model` (parameters and other collections), `training` (the rest of the state) and `meta`
-(JSON: what a reader must know, and the shape and digest of every array). Kept are the latest ones and the best.
+(JSON: what a reader must know, and the shape and digest of every array). The score of an evaluation is written into the
+step's folder once the step is complete, where Orbax keeps its metrics. Kept are the latest ones and the best.
 """
 
 import functools
+import json
 import logging
 import os
 import shutil
@@ -28,6 +30,7 @@ from ukbob_jax.training.state import TrainState
 
 FAILED_SAVES = 2  # in a row; then training stops rather than go on unprotected
 REMEDY = "Free space, then run the same command to resume."
+SCORE = "metrics"  # folder in a step, and file in that: where Orbax looks for what ranks it
 
 
 class Damaged(Exception):
@@ -46,18 +49,16 @@ class Checkpoints:
             mode: "max" or "min": whether the largest or the smallest score is the best.
         """
         self.folder = epath.Path(folder)
-        self._mode = mode
+        self._keep, self._mode = keep, mode
         self._manager = _open(folder, keep, mode)
         self._failed = 0
         self._problem = ""  # of the latest save that failed
         self._saving: int | None = None
 
-    def save(
-        self, state: TrainState, meta: dict[str, Any], score: float | None = None, *, again: bool = False
-    ) -> None:
-        """Start saving; training may go on. A step that is saved already is passed over, or replaced if `again`.
+    def save(self, state: TrainState, meta: dict[str, Any], score: float | None = None) -> None:
+        """Start saving; training may go on. A step that is saved already is passed over.
 
-        `score` ranks it for "best"; None: unranked.
+        `score` ranks it for "best"; None: unranked, until `add_score`.
 
         Raises:
             FileError: this and the save before it failed; what was saved earlier still loads.
@@ -65,9 +66,7 @@ class Checkpoints:
         self.wait()
         step, items = int(state.step), _items(state)
         if step in self._manager.all_steps():
-            if not again:
-                return
-            self._manager.delete(step)
+            return
         arrays = {
             name: [*_form(leaf), digest] for (name, leaf), digest in zip(_named(items), _digests(items))
         }
@@ -81,6 +80,32 @@ class Checkpoints:
             self._manager.save(step, args=saved, metrics=ranked, force=True)
         except Exception as error:  # Orbax raises bare ValueError and Exception, whatever went wrong
             self._report(error)
+
+    def add_score(self, step: int, score: float | None) -> None:
+        """Write the score of a step beside its arrays, and delete what was kept only as the best before.
+
+        The file appears whole or not at all. A step whose save failed has none. None: evaluated, and never the best.
+
+        Raises:
+            FileError: the score cannot be written, or this and the save before it failed.
+        """
+        self.wait()
+        if step not in self._manager.all_steps():
+            return
+        if jax.process_index() == 0:
+            _write_score(self.folder / _step_name(step), {"score": score, "mode": self._mode})
+        if jax.process_count() > 1:  # all must see it before they choose what to keep
+            multihost_utils.sync_global_devices(f"score of {step}")
+        self._manager.reload()
+        steps = sorted(self._manager.all_steps())
+        kept = {*steps[-self._keep :], _best_step(self._manager)}
+        for old in steps:
+            if old not in kept:
+                self._manager.delete(old)
+
+    def is_scored(self, step: int) -> bool:
+        """Return whether a step was evaluated, be its score a number or none."""
+        return (self.folder / _step_name(step) / SCORE / SCORE).exists()
 
     def wait(self) -> None:
         """Wait until the save under way is complete.
@@ -183,11 +208,15 @@ class Checkpoints:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, for which a score that cannot be read is none: it would open no folder that has one."""
+    """Orbax's, for which a score that cannot be read is none: it would open no folder that has one.
+
+    A score that is None, of an evaluation that gave no number, is none too.
+    """
 
     def metrics(self, step: int) -> Any:
         try:
-            return super().metrics(step)
+            found = super().metrics(step)
+            return found if found and found.get("score") is not None else None
         except ValueError as error:
             _warn_once(f"{self.directory}: the score of step {step} cannot be read ({_reason(error)}).")
             return None
@@ -235,6 +264,22 @@ def _best_step(manager: ocp.CheckpointManager) -> int | None:
         return manager.latest_step()
     sign = -1 if scored[max(scored)].get("mode", "max") == "min" else 1
     return max(scored, key=lambda step: (sign * scored[step]["score"], step))
+
+
+def _write_score(folder: epath.Path, metrics: dict[str, Any]) -> None:
+    """Write the score of a step; a new file is renamed into place.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    path = folder / SCORE / SCORE
+    part = path.with_name(f".{SCORE}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(metrics))
+        part.replace(path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot write the score: {_reason(error)}. {REMEDY}") from error
 
 
 def _score(metrics: dict[str, Any]) -> float:

@@ -20,7 +20,7 @@ from ukbob_jax.progress import Progress
 from ukbob_jax.training import provenance, sharding
 from ukbob_jax.training.checkpoints import Checkpoints
 from ukbob_jax.training.metrics_buffer import MetricsBuffer
-from ukbob_jax.training.metrics_log import MetricsLog
+from ukbob_jax.training.metrics_log import TRAINING, MetricsLog
 from ukbob_jax.training.preemption import Preemption
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.timer import Timer
@@ -182,12 +182,13 @@ class _Trainer:
         self.meta = {**run.meta, "recipe": dict(run.recipe), "best": list(run.schedule.best)}
         self.done: int = saved.get("step", 0)  # the state's step, known without asking the device
         earlier = saved.get("owes_evaluation", False)  # its name until 2026
-        self.evaluation_pending: bool = saved.get("evaluation_pending", earlier)
+        pending = saved.get("evaluation_pending", earlier)
+        self.evaluation_pending: bool = pending and not checkpoints.is_scored(self.done)
         self.timer = Timer()
         workdir = pathlib.Path(run.workdir)
         mine = workdir if jax.process_index() == 0 else workdir / f"process_{jax.process_index()}"
         mine.mkdir(parents=True, exist_ok=True)
-        self.log = MetricsLog(mine, step=self.done)
+        self.log = MetricsLog(mine, step=self.done, evaluated=not self.evaluation_pending)
         self.buffer = MetricsBuffer(
             mine, saved.get("window", []), run.subjects, run.schedule.stop_after_nonfinite
         )
@@ -201,7 +202,7 @@ class _Trainer:
     def run(self, state: TrainState, train: Step, batches: Batches, preemption: Preemption) -> TrainState:
         """Train to the end of the schedule."""
         if self.evaluation_pending and self.evaluate is not None:
-            self.save(state, score=self.score(self.evaluate, state), again=True)
+            self.score(self.evaluate, state)
         if self.done >= self.schedule.steps:
             return state
         place = functools.partial(sharding.batch_sharding, self.mesh)
@@ -233,18 +234,18 @@ class _Trainer:
         if done % schedule.log_every == 0 or done == schedule.steps:
             with self.timer.section("step"):  # reading the numbers waits for the device
                 numbers = self.buffer.summary(done)
-            self.log.numbers(done, {f"train/{name}": value for name, value in numbers.items()})
+            self.log.numbers(done, {f"{TRAINING}{name}": value for name, value in numbers.items()})
             self.log.timing(done, self.timing())
             loss = numbers["loss"]
             self.progress.update(done, "loss not finite" if loss is None else f"loss {loss:.4g}")
         evaluate = self.evaluate if schedule.evaluates(done) else None
-        if evaluate is not None and not stop:
-            self.save(state, score=self.score(evaluate, state))
-        elif stop or schedule.saves(done):
+        if stop or schedule.saves(done):
             self.save(state, evaluation_pending=evaluate is not None)
+        if evaluate is not None and not stop:
+            self.score(evaluate, state)
 
-    def score(self, evaluate: Evaluate, state: TrainState) -> float | None:
-        """Evaluate, log, and return the number that ranks checkpoints; None: it is not finite.
+    def score(self, evaluate: Evaluate, state: TrainState) -> None:
+        """Evaluate, log, and write the number that ranks checkpoints beside the step, which is saved already.
 
         Raises:
             ConfigError: the evaluation has no number of that name.
@@ -256,17 +257,12 @@ class _Trainer:
         name = self.schedule.best[0]
         if name not in numbers:
             raise ConfigError(f"config.train.best: no {name!r} among {', '.join(numbers)}.")
-        return numbers[name] if np.isfinite(numbers[name]) else None
+        with self.timer.section("checkpoint"):
+            self.log.flush()  # a step with a score is not evaluated again, so its numbers must not be lost
+            self.checkpoints.add_score(self.done, numbers[name] if np.isfinite(numbers[name]) else None)
 
-    def save(
-        self,
-        state: TrainState,
-        *,
-        score: float | None = None,
-        evaluation_pending: bool = False,
-        again: bool = False,
-    ) -> None:
-        """Start saving a checkpoint of `state`; `again` replaces the one of this step."""
+    def save(self, state: TrainState, *, evaluation_pending: bool) -> None:
+        """Start saving a checkpoint of `state`."""
         with self.timer.section("step"):
             jax.block_until_ready(state)
         with self.timer.section("checkpoint"):
@@ -276,7 +272,7 @@ class _Trainer:
                 "window": self.buffer.rows(self.done),  # metrics that no line of the log has yet
                 "evaluation_pending": evaluation_pending,
             }
-            self.checkpoints.save(state, meta, score, again=again)
+            self.checkpoints.save(state, meta)
 
     def timing(self) -> dict[str, float]:
         """Return seconds so far and where they went; "input" is what the device waited for."""

@@ -19,14 +19,19 @@ from tensorboardX import SummaryWriter
 from ukbob_jax import files
 from ukbob_jax.errors import FileError
 
+TRAINING = "train/"  # how the names of the training's own numbers begin; others are of evaluations
+
 
 class MetricsLog:
     """Open files for the numbers of one run; one process of several writes them."""
 
-    def __init__(self, workdir: str | os.PathLike, *, step: int) -> None:
-        """Go on after `step`: later lines of a former start are dropped."""
+    def __init__(self, workdir: str | os.PathLike, *, step: int, evaluated: bool = True) -> None:
+        """Go on after `step`: later lines of a former start are dropped.
+
+        `evaluated` False drops the numbers of an evaluation at `step` too: it will be repeated.
+        """
         folder = pathlib.Path(workdir)
-        self._metrics = _continue(folder / "metrics.jsonl", step)
+        self._metrics = _continue(folder / "metrics.jsonl", step, evaluated)
         self._timing = _continue(folder / "timing.jsonl", step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -79,15 +84,19 @@ class MetricsLog:
             self._board.add_scalar(name, value, step)
 
 
-def lines_until(text: str, step: int) -> str:
-    """The lines of JSON up to `step`; a last line that was cut off in the middle goes too."""
+def lines_until(text: str, step: int, evaluated: bool = True) -> str:
+    """The lines of JSON up to `step`; a last line that was cut off in the middle goes too.
+
+    `evaluated` False: of the lines at `step`, only those of the training stay.
+    """
     kept = io.StringIO()
     for line in text.splitlines():
         try:
             row: dict[str, Any] = json.loads(line)
         except ValueError:
             break
-        if row["step"] <= step:
+        repeated = row["step"] == step and not evaluated and not any(n.startswith(TRAINING) for n in row)
+        if row["step"] <= step and not repeated:
             kept.write(line + "\n")
     return kept.getvalue()
 
@@ -102,7 +111,7 @@ def _writing(file: TextIO) -> Iterator[None]:
         ) from error
 
 
-def _continue(path: pathlib.Path, step: int) -> TextIO:
+def _continue(path: pathlib.Path, step: int, evaluated: bool = True) -> TextIO:
     before = path.read_text() if path.exists() else ""
-    files.write_bytes(path, lines_until(before, step).encode())
+    files.write_bytes(path, lines_until(before, step, evaluated).encode())
     return open(path, "a")
