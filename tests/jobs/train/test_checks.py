@@ -2,12 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from configs import common
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import checks
+from ukbob_jax.store.row import Subject
 
 DATA = SimpleNamespace(
     label="manual", contrasts=("a", "b", "c", "d"), regions=None, lookup=None, num_classes=73,
@@ -62,3 +64,39 @@ def test_a_network_that_does_not_fit_the_data_is_refused(of_data, named):
 
 def test_stored_ids_do_not_matter_where_a_lookup_maps_them():
     checks.network(recipe(), SimpleNamespace(**{**vars(DATA), "lookup": "any", "largest_label": None}))
+
+
+def held_out(present, contrasts=("a", "b"), **changes):
+    """Data with one training subject of contrasts a and b, and one that validates."""
+    rows = {
+        name: SimpleNamespace(contrasts=own, id=name)
+        for name, own in (("train0", ("a", "b")), ("val0", contrasts))
+    }
+    for row in rows.values():
+        row.channel_indices = lambda *args, row=row: Subject.channel_indices(row, *args)
+    store = SimpleNamespace(rows=rows, present=lambda subject, name: present)
+    same = {"val_lookup": np.arange(256, dtype=np.uint8), "num_classes": 4, "regions": None, **changes}
+    return SimpleNamespace(
+        store=store, subjects=("train0",), held_out=("val0",), contrasts=("b", "a"), **same
+    )
+
+
+def test_held_out_subjects_that_a_validation_can_read_pass():
+    checks.validation(recipe(), held_out((1, 3)))
+    checks.validation(recipe(), held_out((), contrasts=("c", "b", "a")))
+    lookup = np.zeros(256, np.uint8)
+    lookup[[6, 9]] = 2, 255  # mapped, and not annotated
+    checks.validation(recipe(), held_out((6, 9, 200), val_lookup=lookup))
+    checks.validation(recipe(), held_out((4,), regions="three"))
+
+
+def test_a_held_out_subject_without_a_contrast_or_with_a_foreign_label_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"config\.data\.contrasts: val0 has contrasts \['b'\], not \['a'\]"
+    ):
+        checks.validation(recipe(), held_out((1,), contrasts=("b",)))
+    with pytest.raises(
+        ConfigError, match=r"config\.data\.val_label: val0 .* label 4 in 'manual', .* the 4 classes"
+    ) as caught:
+        checks.validation(recipe(**{"data.val_label": "manual"}), held_out((1, 4, 5)))
+    assert "\n" not in str(caught.value)

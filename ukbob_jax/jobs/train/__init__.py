@@ -35,6 +35,7 @@ def run(config: Config, workdir: str) -> None:
     data = TrainingData.open(config, workdir)
     config = recipe.resolve(config, data)
     checks.network(config, data)
+    checks.validation(config, data)
     model = networks.from_section(config.model.to_dict())
     kind = architecture.of(model)
     objective = supervised(model, label_loss(config, data, kind.strides(model)))

@@ -1,5 +1,6 @@
 """What a training's configuration may say: refused here by field, before anything is compiled or read."""
 
+from ukbob_jax import anatomy
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
@@ -70,3 +71,29 @@ def network(config: Config, data: TrainingData) -> None:
             f"{subject}: label {largest} needs config.model.out_channels of at least {largest + 1}; it is "
             f"{model.out_channels}."
         )
+
+
+def validation(config: Config, data: TrainingData) -> None:
+    """Refuse subjects that a step or a validation would fail on, before the first step.
+
+    Label sets are checked where the data is opened (`TrainingData.open`), options of inference and the number that
+    ranks checkpoints where the validation is built.
+
+    Raises:
+        ConfigError: naming the subject, and the contrast or label of it that does not fit.
+    """
+    rows, asked_by = data.store.rows, "config.data.contrasts"
+    for subject in (*data.subjects, *data.held_out):
+        rows[subject].channel_indices(data.contrasts, asked_by)
+    if data.regions:
+        return
+    label_set = config.data.val_label
+    for subject in data.held_out:
+        present = data.store.present(subject, label_set)
+        outside = [i for i in present if data.num_classes <= data.val_lookup[i] < anatomy.IGNORE]
+        if outside:
+            raise ConfigError(
+                f"config.data.val_label: {subject} of validation has label {outside[0]} in {label_set!r}, which is not "
+                f"among the {data.num_classes} classes of the training. Choose other splits, another label set, or "
+                "config.data.organs."
+            )

@@ -99,6 +99,9 @@ def predictor(
     Windows, views and arithmetic are those of `config.inference`, as for whoever predicts with the network later.
     """
     options, dtype = from_config(config), config.inference.dtype
+    window = options.window(
+        config.data.crop
+    )  # refused here if it cannot be used, not at the first validation
     apply = ModuleApply(model.clone(dtype=jnp.dtype(dtype)) if dtype else model)
     exclude = tuple(i for i, name in data.names.items() if name == anatomy.NAMES[anatomy.UNUSED])
     regions = data.regions
@@ -107,7 +110,7 @@ def predictor(
         result = segment(
             *averaged(apply, [variables], options.views, data.names, exclude=exclude, regions=bool(regions)),
             image,
-            options.window(config.data.crop),
+            window,
             exclude=exclude,
             region_labels=regions.region_labels if regions else (),
         )
