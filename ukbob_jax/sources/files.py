@@ -3,21 +3,18 @@
 import dataclasses
 import hashlib
 import pathlib
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from ukbob_jax import advice, anatomy
-from ukbob_jax.errors import ConfigError, FileError, InputError, MismatchError, ValuesError
-from ukbob_jax.sources import steps
+from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
+from ukbob_jax.sources import names_in_headers, persons, steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.volumes import label_table, layouts, plausibility
-from ukbob_jax.volumes.case import Case, Description, is_scan, listed
-from ukbob_jax.volumes.nifti import read_label_names
+from ukbob_jax.volumes.case import Case, Description, is_scan
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -73,7 +70,7 @@ class ReadOptions:
             )
         if not 0 <= self.mask_value <= anatomy.IGNORE:
             raise ConfigError(f"{_field('mask_value')} is {self.mask_value}; expected 1 to 255, or 0.")
-        _groups(self.person)
+        persons.groups(self.person)
         if self.label_map:
             anatomy.from_dataset(self.label_map)  # refuses an unknown name before any file is read
         positive = all(0 < length < np.inf for length in self.spacing_mm)
@@ -247,20 +244,20 @@ def list_subjects(
         seed: decides who goes where.
         **settings: fields of `ReadOptions`.
     Raises:
-        ConfigError: an unknown layout, as `ReadOptions`, or as `with_persons`.
+        ConfigError: an unknown layout, as `ReadOptions`, or as `persons.with_persons`.
         FileError, MismatchError: as the layout; a single subject that cannot be used raises it in `read`.
     """
     options = ReadOptions(**settings)
     cases = layouts.list_cases(layout, **{name: path for name, path in paths.items() if path})
-    cases = with_persons(cases, options.person) if options.person else cases
-    _warn_of_persons_in_several_splits(cases)
+    cases = persons.with_persons(cases, options.person) if options.person else cases
+    persons.warn_of_several_splits(cases)
     owners = {
         case.subject: case.person or case.subject for case in cases if not case.split and not case.problem
     }
     unit_of = units(list(owners), owners)
     split_of = assign_splits(list(dict.fromkeys(unit_of.values())), splits or {}, seed)
     renumbered = options.label_map or options.label_table
-    names = [{} for _ in cases] if renumbered else names_in_files(cases)
+    names = [{} for _ in cases] if renumbered else names_in_headers.collect(cases)
     return [
         _source(case, case.split or split_of.get(unit_of.get(case.subject, ""), ""), options, named)
         for case, named in zip(cases, names)
@@ -274,104 +271,6 @@ def _source(
         return Files(case, split, options, names)
     files = (*case.images, *case.labels.values())
     return Unusable(case.subject, split, tuple(map(str, files)), MismatchError(case.problem))
-
-
-def names_in_files(cases: Sequence[Case]) -> list[dict[str, dict[int, str]]]:
-    """Return per case and label set what the headers of label maps call their ids.
-
-    Names count where an id has the same one in every file and in what the data set itself says. Where an id has two, a
-    warning gives both, and of that label set no names of files are kept.
-    """
-    found = [{name: _own_names(path) for name, path in case.labels.items()} for case in cases]
-    for label_set in dict.fromkeys(name for case in cases for name in case.labels):
-        first: dict[int, tuple[str, str]] = {}  # id -> name, and who says so
-        for case, names in zip(cases, found):
-            said = case.description.label_names.get(label_set, {})
-            claims = [("the data set", said), (case.subject, names.get(label_set, {}))]
-            clash = _clash(first, claims)
-            if clash:
-                warnings.warn(
-                    f"label set {label_set!r}: {clash}. Names in the headers of label maps are left out; where ids mean "
-                    "different things, renumber the files.",
-                    stacklevel=3,
-                )
-                for one in found:
-                    one.pop(label_set, None)
-                break
-    return [{label_set: ids for label_set, ids in names.items() if ids} for names in found]
-
-
-def _clash(first: dict[int, tuple[str, str]], claims: Sequence[tuple[str, Mapping[int, str]]]) -> str:
-    """The first id that gets a second name, in words; "" and `first` filled where there is none."""
-    for who, names in claims:
-        for i, name in names.items():
-            known, by = first.setdefault(i, (name, who))
-            if i and known.strip().lower() != name.strip().lower():
-                return f"id {i} is {known!r} in {by} and {name!r} in {who}"
-    return ""
-
-
-def _own_names(path: pathlib.Path) -> dict[int, str]:
-    """Names in a label map's header; none for a folder of masks, and for a file that reading will refuse."""
-    try:
-        return {} if path.is_dir() else read_label_names(path)
-    except InputError:
-        return {}
-
-
-def with_persons(cases: Sequence[Case], pattern: str) -> list[Case]:
-    """Return the cases with the person that `pattern` finds in each subject's id.
-
-    Raises:
-        ConfigError: it is no regular expression with one group, or finds nobody.
-    """
-    found = [re.search(pattern, case.subject) for case in cases] if _groups(pattern) else []
-    missed = [case.subject for case, match in zip(cases, found) if not (match and match[1])]
-    if len(missed) == len(cases):
-        raise ConfigError(
-            f"{_field('person')}={pattern!r} finds no person in any of {len(cases)} subjects, such as "
-            f"{listed(missed)}. Change it, or leave it out."
-        )
-    if missed:
-        warnings.warn(
-            f"{_field('person')}={pattern!r} finds no person in {len(missed)} of {len(cases)} subjects: "
-            f"{listed(missed)}. Each counts as a person of its own.",
-            stacklevel=3,
-        )
-    return [
-        case._replace(person=match[1]) if match and match[1] else case for case, match in zip(cases, found)
-    ]
-
-
-def _groups(pattern: str) -> int:
-    """The number of groups of `config.source.person`, 1, or 0 without a pattern.
-
-    Raises:
-        ConfigError: no regular expression, or not one group.
-    """
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ConfigError(f"{_field('person')}={pattern!r} is no regular expression: {error}.") from error
-    if pattern and groups != 1:
-        raise ConfigError(
-            f"{_field('person')}={pattern!r} has {groups} groups; put brackets around the person, as in (.+)_[LR]."
-        )
-    return groups
-
-
-def _warn_of_persons_in_several_splits(cases: Sequence[Case]) -> None:
-    """Tell of persons whom the data set itself puts into more than one split."""
-    splits: dict[str, set[str]] = {}
-    for case in cases:
-        if case.split:
-            splits.setdefault(case.person or case.subject, set()).add(case.split)
-    if several := [person for person, names in splits.items() if len(names) > 1]:
-        warnings.warn(
-            f"{len(several)} persons are in several splits of the data set: {listed(several)}. Scores will look better "
-            "than on new persons; put all scans of a person into one split.",
-            stacklevel=3,
-        )
 
 
 def file_digest(path: str) -> str:
