@@ -103,12 +103,12 @@ def test_check_takes_the_contrasts_named(tmp_path, capsys):
     from ukbob_jax.commands import check
 
     scan(tmp_path, names=("water", "fat"))
-    check.run(parse(tmp_path, "--contrasts", "fat,water"))
+    check.run(parse(tmp_path, "--contrasts", "fat", "water"))
     assert "2 channels, int16" in capsys.readouterr().out
     with pytest.raises((FileError, SomeFailed)):
         check.run(parse(tmp_path))
     assert "contrast water" in capsys.readouterr().out
     with pytest.raises(
-        ConfigError, match="--contrasts t1: expected some of fat,water,in_phase,opposed_phase"
+        ConfigError, match="--contrasts t1: expected some of fat water in_phase opposed_phase"
     ):
         check.run(parse(tmp_path, "--contrasts", "t1"))

@@ -69,9 +69,8 @@ def join(stations: Stations, contrasts: Sequence[str], spacing_mm: Sequence[floa
     array = found.image.array
     for channel, name in enumerate(contrasts):
         if array[..., channel].min() == array[..., channel].max():
-            raise ValuesError(
-                f"{where}: {name} is {array[0, 0, 0, channel]} in every voxel. Fetch the archive again."
-            )
+            value = str(array[0, 0, 0, channel]).removesuffix(".0")
+            raise ValuesError(f"{where}: {name} is {value} in every voxel. Fetch the archive again.")
     spacing, numbers = found.image.spacing_mm, found.station.array
     inside = body.body_mask(_signal(array, contrasts), spacing, numbers)
     halves = (
