@@ -45,6 +45,6 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
 
     if variant == "overfit":
         config.job = "ingest,train,predict"
-        config.predict.inputs = config.source.paths.get_ref("images")
+        config.predict.inputs = config.source.paths.get_oneway_ref("images")
     config.predict.existing = "overwrite"
     return config

@@ -63,6 +63,26 @@ def test_the_mirror_of_any_names_swaps_their_sides_and_ignores_lobes():
             anatomy.mirror_lookup(unusable)
 
 
+@pytest.mark.parametrize(
+    "left, right",
+    [
+        ("Left-Hippocampus", "Right-Hippocampus"),
+        ("ctx-lh-insula", "ctx-rh-insula"),
+        ("kidney (LEFT)", "kidney (RIGHT)"),
+        ("LeftKidney", "RightKidney"),
+        ("kidneyLeft", "kidneyRight"),
+        ("hippocampus_L", "hippocampus_R"),
+        ("L lung", "R lung"),
+        ("left kidney", "right kidney"),
+    ],
+)
+def test_sides_are_found_however_a_data_set_spells_them(left, right):
+    names = {0: "background", 1: left, 2: "Cleft", 3: right, 4: "vertebra L4", 5: "Lung", 6: "upright"}
+    assert anatomy.mirror_lookup(names)[:7].tolist() == [0, 3, 2, 1, 4, 5, 6]
+    with pytest.raises(ConfigError, match="mirroring"):
+        anatomy.mirror_lookup({1: left})
+
+
 def test_one_sided_structures_are_in_no_pair():
     paired = {i for pair in anatomy.PAIRS for i in pair}
     assert not paired & set(anatomy.ONE_SIDED)

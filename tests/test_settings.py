@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from configs import finetune
 from tests.conftest import ROOT
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
@@ -152,3 +153,11 @@ def test_every_recipe_of_files_takes_what_messages_about_files_advise(recipe):
         255,
         "t",
     )
+
+
+def test_scans_to_predict_may_be_others_than_those_to_learn_from():
+    config = finetune.get_config()
+    config.source.paths.images = "mine"
+    assert config.predict.inputs == "mine"
+    config.predict.inputs = "new"
+    assert config.source.paths.images == "mine"

@@ -6,6 +6,7 @@ subclavian and carotid arteries list the right side first, every other pair the 
 count them.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -152,7 +153,7 @@ def mirror_groups(names: dict[int, str]) -> dict[int, tuple[tuple[int, ...], tup
     wholes do: a lobe belongs to all lobes of its lung, and those to all of the other.
 
     Args:
-        names: class of a network -> name, sides spelled `left` and `right`.
+        names: class of a network -> name, sides spelled as words, such as `left` and `right`.
     Raises:
         ConfigError: a structure of one side is among the names without that of the other.
     """
@@ -194,10 +195,25 @@ def _group(name: str) -> str:
 
 
 def _other_side(name: str) -> str:
-    """The name in a mirror image; that of an organ with no partner stays, whatever side it is called after."""
-    if IDS.get(name) in ONE_SIDED:
-        return name
-    return "_".join({"left": "right", "right": "left"}.get(word, word) for word in name.split("_"))
+    """The name in a mirror image; that of an organ with no partner stays, whatever side it is called after.
+
+    Sides may be spelled as others do: Left-Hippocampus, kidney (RIGHT), ctx-lh-insula, LeftKidney, hippocampus_L.
+    """
+    return name if IDS.get(name) in ONE_SIDED else _SIDE.sub(_swapped, name)
+
+
+# A side as a word: left and right in any case, lh and rh, and a capital L or R that a name starts or ends with.
+_SIDE = re.compile(
+    r"(?<![A-Za-z])(?:left|right|lh|rh)(?![a-z])|(?<![A-Za-z])(?:Left|Right|LEFT|RIGHT|LH|RH|Lh|Rh)(?![a-z])"
+    r"|(?<=[a-z])(?:Left|Right)(?![a-z])|^[LR](?=[ _.-])|(?<=[ _.-])[LR]$"
+)
+_SWAPS = {"left": "right", "right": "left", "lh": "rh", "rh": "lh", "l": "r", "r": "l"}
+
+
+def _swapped(side: re.Match[str]) -> str:
+    """The other side, spelled as this one."""
+    word, other = side[0], _SWAPS[side[0].lower()]
+    return other if word.islower() else other.capitalize() if word[1:].islower() else other.upper()
 
 
 # -- other label sets, spelled with our names wherever a class is the same structure ------------------------------

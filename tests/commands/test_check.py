@@ -129,3 +129,19 @@ def test_odd_scans_of_a_set_are_told_at_the_end(tmp_path, capsys):
         "     warning: 1 of 4 scans (c): voxels of 0.2 x 0.2 x 0.2 mm, the median of the set is 2 x 2 x 2 mm. "
         "Check the unit and the header."
     )
+
+
+def test_the_orientation_in_the_file_is_told_where_it_is_another(tmp_path, capsys):
+    turned = np.diag([-2.0, 2.0, 2.0, 1.0])
+    write_volume(tmp_path / "a.nii.gz", Volume(np.arange(120, dtype=np.int16).reshape(4, 5, 6), turned))
+    check.run(parse(tmp_path / "a.nii.gz"))
+    assert "2 x 2 x 2 mm, RAS (stored LAS), 1 channels" in capsys.readouterr().out
+
+
+def test_a_mask_of_255_is_asked_about(folder, capsys):
+    mask = np.zeros((2, 3, 4), np.uint8)
+    mask[0] = 255
+    write_volume(folder / "l" / "b.nii.gz", Volume(mask, np.diag([2.0, 2.0, 2.0, 1.0])))
+    check.run(parse(folder / "i", "--labels", folder / "l"))
+    [told] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert told.startswith("     b: warning: label set 'manual' holds 255 alone") and "mask_value 255" in told

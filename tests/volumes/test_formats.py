@@ -120,4 +120,4 @@ def test_the_check_command_reads_them(tmp_path, capsys):
         parser = argparse.ArgumentParser()
         check.add_options(parser)
         check.run(parser.parse_args([str(data)]))
-    assert capsys.readouterr().out.count("ok   a: 6 x 5 x 4 voxels") == 2
+    assert capsys.readouterr().out.count("ok   a: 5 x 6 x 4 voxels, 2 x 1.5 x 3.1 mm, RAS") == 2

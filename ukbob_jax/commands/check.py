@@ -234,9 +234,11 @@ def describe(image: np.ndarray, affine: np.ndarray, files: Sequence[str] = ()) -
 
 
 def orientation(affine: np.ndarray, files: Sequence[str]) -> str:
-    """Towards where the axes of the first NIfTI file run, such as LAS; else those of `affine`."""
+    """Towards where the axes of `affine` run, and, where it differs, those of the first NIfTI file: RAS (stored LAS)."""
+    ours = "".join(nibabel.aff2axcodes(affine))
     nifti = [path for path in files if path.lower().endswith(SUFFIXES)]
     stored: Any = nibabel.load(nifti[0]) if nifti else None
     if stored and (int(stored.header["sform_code"]) or int(stored.header["qform_code"])):
-        affine = stored.affine
-    return "".join(nibabel.aff2axcodes(affine))
+        theirs = "".join(nibabel.aff2axcodes(stored.affine))
+        return ours if theirs == ours else f"{ours} (stored {theirs})"
+    return ours

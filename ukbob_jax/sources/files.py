@@ -194,6 +194,7 @@ class Files:
         doubts = [
             *plausibility.doubts(scan.image.affine, scan.image.shape),
             *plausibility.value_doubts(scan.image.array, contrasts, said.modality, said.units),
+            *(d for name, label in scan.labels.items() for d in plausibility.label_doubts(label.array, name)),
         ]
         for step in self.steps():
             scan = step(scan)

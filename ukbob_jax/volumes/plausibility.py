@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import intensity
 
@@ -90,6 +91,20 @@ def value_doubts(image: np.ndarray, contrasts: Sequence[str], modality: str, uni
 def holds_negative(statistics: Mapping[str, Sequence[float]], channel: int) -> bool:
     """Whether a channel reaches as far below 0 as HU do, see `intensity.normalize`."""
     return statistics["low"][channel] < intensity.FAT
+
+
+def label_doubts(label: np.ndarray, name: str) -> list[str]:
+    """Return what is doubtful about a label map: one whose only value is 255 is most likely a mask.
+
+    Args:
+        label: integers, `x y z`.
+        name: of the label set.
+    """
+    if label.max(initial=0) != IGNORE or ((label > 0) & (label < IGNORE)).any():
+        return []
+    return [
+        f"label set {name!r} holds {IGNORE} alone, which means not annotated; a mask needs mask_value {IGNORE}"
+    ]
 
 
 def describe_training(
