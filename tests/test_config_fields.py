@@ -220,6 +220,7 @@ def training(reads, root, store, quality, patch) -> None:
             "splits=",
             *TINY,
             "model.out_channels=73",
+            "data.normalize=zscore",  # the phantom is no CT
         )
 
 

@@ -123,6 +123,11 @@ def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_minutes_are_those_of_all_starts():
+    assert hippocampus.last_of_starts([5.0, 10.0, 15.0, 4.0, 9.0]) == [15.0, 9.0]
+    assert hippocampus.last_of_starts([]) == []
+
+
 def test_the_floor_of_the_hippocampus_is_the_most_frequent_label_around_the_centre():
     small_map, large_map = np.zeros((4, 4, 4), np.uint8), np.zeros((6, 6, 6), np.uint8)
     small_map[1:3, 1:3, 1:3], large_map[2:4, 2:4, 2:4] = 1, 1

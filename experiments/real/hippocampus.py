@@ -150,10 +150,15 @@ def facts(workdir: pathlib.Path, segmenter: Segmenter) -> dict[str, Any]:
     return {
         "seed": config["seed"],
         "steps": config["train"]["steps"],
-        "minutes": round(sum(seconds) / 60, 1),
+        "minutes": round(sum(last_of_starts(seconds)) / 60, 1),
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(segmenter.params))),
         **{name: first[name] for name in ("ukbob_jax", "python", "machine", "devices")},
     }
+
+
+def last_of_starts(seconds: Sequence[float]) -> list[float]:
+    """The seconds at the end of each start of a training, from those of all lines of its log, which start over."""
+    return [now for now, after in zip(seconds, [*seconds[1:], 0.0]) if after < now]
 
 
 def picture(scans: Mapping[str, Pair], found: Mapping[str, Volume], scores: Mapping[str, Scores]) -> bytes:
