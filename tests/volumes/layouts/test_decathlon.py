@@ -65,6 +65,16 @@ def test_a_subject_listed_twice_or_without_a_file_has_a_problem(tmp_path):
     assert "a is listed more than once" in found["a"] and "missing: " in found["c"]
 
 
+def test_images_of_one_name_in_a_folder_per_subject_are_told_apart(tmp_path):
+    files = [f"{p}/{n}.nii.gz" for p in ("p1", "p2") for n in ("ct", "seg")]
+    entries = [{"image": f"{p}/ct.nii.gz", "label": f"{p}/seg.nii.gz"} for p in ("p1", "p2")]
+    touch(dataset(tmp_path, training=entries), *files)
+    assert [case.subject for case in layouts.list_cases("decathlon", tmp_path)] == ["p1_ct", "p2_ct"]
+    dataset(tmp_path, training=[entry("a"), entry("b")], test=["imagesTs/a.nii.gz"])
+    touch(tmp_path, *(f"{f}/{n}.nii.gz" for n in "ab" for f in ("imagesTr", "labelsTr")), "imagesTs/a.nii.gz")
+    assert "listed more than once" in problems(layouts.list_cases("decathlon", tmp_path))["a"]
+
+
 def test_a_missing_or_broken_dataset_json_is_named(tmp_path):
     with pytest.raises(FileError, match=r"dataset\.json: no such file"):
         layouts.list_cases("decathlon", tmp_path)

@@ -22,6 +22,7 @@ SPLITS = {
 
 AMOS = re.compile(r"amos_(\d{4})")  # AMOS22 lists CT and MR together; its numbers up to 500 are CT
 AMOS_LAST_CT = 500
+_IMAGES = re.compile(r"images(Tr|Va|Ts)?$")  # folders of a data set, not of a subject
 
 
 def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -> list[Case]:
@@ -49,11 +50,13 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
         )
     listings = {field: _entries(where, field, dataset.fields.get(field) or []) for field in SPLITS}
     folds = _folds(where, listings["training"], fold)
-    cases = [
-        _case(dataset, where, entry, "val" if field == "training" and folds[n] == fold != "" else split)
-        for field, split in SPLITS.items()
-        for n, entry in enumerate(listings[field])
-    ]
+    cases = _with_folders(
+        [
+            _case(dataset, where, entry, "val" if field == "training" and folds[n] == fold != "" else split)
+            for field, split in SPLITS.items()
+            for n, entry in enumerate(listings[field])
+        ]
+    )
     if not any(map(_complete, cases)):
         check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
     counts = collections.Counter(case.subject for case in cases)
@@ -84,6 +87,23 @@ def _folds(where: pathlib.Path, entries: list[dict], fold: str) -> list[str]:
             stacklevel=4,
         )
     return folds
+
+
+def _with_folders(cases: list[Case]) -> list[Case]:
+    """The cases, called FOLDER_NAME where several images of other folders have one name, as p1/ct.nii and p2/ct.nii.
+
+    One name in imagesTr and imagesTs stays one subject that is listed twice.
+    """
+    folders: dict[str, set[str]] = {}
+    for case in cases:
+        folders.setdefault(case.subject, set()).add(case.images[0].parent.name)
+    several = {name for name, of in folders.items() if len(of) > 1 and not any(map(_IMAGES.match, of))}
+    return [
+        case._replace(subject=f"{case.images[0].parent.name}_{case.subject}")
+        if case.subject in several
+        else case
+        for case in cases
+    ]
 
 
 def _complete(case: Case) -> bool:
