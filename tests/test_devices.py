@@ -1,4 +1,5 @@
 import argparse
+import os
 import socket
 
 import jax
@@ -89,3 +90,18 @@ def test_a_batch_script_without_srun_and_no_cluster_are_told(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with pytest.raises(ConfigError, match="not started by srun"):
         devices.join("auto", 1, 0)
+
+
+def test_memory_is_spared_unless_the_user_has_chosen(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
+    devices.spare_memory()
+    devices.spare_memory()
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=x --{devices.SCHEDULER}=false"
+    monkeypatch.setenv("XLA_FLAGS", f"--{devices.SCHEDULER}=true")
+    devices.spare_memory()
+    assert os.environ["XLA_FLAGS"] == f"--{devices.SCHEDULER}=true"
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
+    devices.spare_memory()
+    assert "XLA_FLAGS" not in os.environ

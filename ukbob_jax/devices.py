@@ -12,6 +12,7 @@ import ml_collections
 
 from ukbob_jax.errors import ConfigError
 
+SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"  # XLA's flag, true as it comes
 PROBE_SECONDS = 10.0  # an unreachable coordinator is reported before JAX would abort the process (300 s)
 
 
@@ -22,7 +23,7 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         ConfigError: the platform is not there, the cache cannot be written, the coordinator does not answer.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)
-    use_compile_cache()
+    prepare()
     if options.coordinator:
         join(options.coordinator, options.processes, options.process)
     platform = config.get("platform", "any")
@@ -32,6 +33,27 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
             f"config.platform is {platform!r} but JAX sees only {', '.join(sorted(found))}. "
             "Install ukbob-jax[cuda] or [tpu] and check the driver, or leave --config.platform=any."
         )
+
+
+def prepare() -> None:
+    """What every program does before its first computation: spare memory, keep compiled programs.
+
+    Raises:
+        ConfigError: the cache's folder cannot be written.
+    """
+    spare_memory()
+    use_compile_cache()
+
+
+def spare_memory() -> None:
+    """Have XLA order CPU programs for little memory, which is read once, at the first computation.
+
+    Its other scheduler, made for concurrency, keeps activations longer and takes back what recomputation saves. From
+    jax 0.12 on there is nothing to choose. A choice in `XLA_FLAGS` stays.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__ < (0, 12) and SCHEDULER not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{SCHEDULER}=false".strip()
 
 
 def cache_folder() -> str:
