@@ -218,12 +218,21 @@ def test_wrong_labels_and_shapes_are_named(metric):
         metric(labels, labels[..., :9], 4)
 
 
-def test_labels_that_cannot_be_checked_inside_jit_count_as_nothing():
+def test_predicted_labels_that_cannot_be_checked_inside_jit_count_as_wrong():
     pred, true = blobs(5).astype(np.int32), blobs(6).astype(np.int32)
-    wild = pred.copy()
-    wild[:4] = -1
-    ours = metrics.confusion(jnp.asarray(wild), jnp.asarray(true), 6)
-    np.testing.assert_array_equal(ours, metrics.confusion(pred[4:], true[4:], 6))
+    wild, wrong = pred.copy(), pred.copy()
+    wild[:4], wrong[:4] = -1, np.where(true[:4] == 0, 1, 0)
+    inside = jax.jit(metrics.confusion, static_argnums=2)(jnp.asarray(wild), jnp.asarray(true), 6)
+    np.testing.assert_array_equal(inside, metrics.confusion(wrong, true, 6))
+    for first in (jnp.asarray(wild), wild):
+        with pytest.raises(ValuesError, match="prediction has label -1"):
+            metrics.confusion(first, jnp.asarray(true), 6)
+
+
+def test_an_unknown_prediction_never_raises_a_score():
+    true, pred = np.array([0, 1, 1, 1]), np.array([0, 5, 5, 1])
+    dice = jax.jit(metrics.dice, static_argnums=2)(jnp.asarray(pred), jnp.asarray(true), 3)
+    np.testing.assert_allclose(dice[1], 0.5)
 
 
 @pytest.mark.parametrize(

@@ -121,3 +121,75 @@ def test_the_check_command_reads_them(tmp_path, capsys):
         check.add_options(parser)
         check.run(parser.parse_args([str(data)]))
     assert capsys.readouterr().out.count("ok   a: 5 x 6 x 4 voxels, 2 x 1.5 x 3.1 mm, RAS") == 2
+
+
+def test_every_flipped_bit_of_a_compressed_meta_image_is_refused(tmp_path):
+    need(".mha")
+    path = tmp_path / "a.mha"
+    bob.write_volume(path, bob.Volume(label(), oblique(1)))
+    sound = path.read_bytes()
+    start = sound.index(b"ElementDataFile = LOCAL") + 24
+    for place in range(start + 2, len(sound), 5):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 4]) + sound[place + 1 :])
+        with pytest.raises(FileError, match=r"a\.mha: its voxels are (damaged|cut short)"):
+            bob.read_volume(path, kind="label")
+    path.write_bytes(sound[:-3])
+    with pytest.raises(FileError, match="cut short or damaged"):
+        bob.read_volume(path, kind="label")
+
+
+def test_voxels_beside_the_header_are_checked_too(tmp_path):
+    need(".mhd")
+    header = (
+        "ObjectType = Image\nNDims = 3\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 2 2 3\n"
+        "DimSize = 2 3 4\nElementType = MET_SHORT\nElementDataFile = a.raw\n"
+    )
+    (tmp_path / "a.mhd").write_text(header)
+    (tmp_path / "a.raw").write_bytes(np.arange(24, dtype="<i2").tobytes())
+    assert bob.read_volume(tmp_path / "a.mhd").array[1, 2, 3] == 23
+    (tmp_path / "a.raw").write_bytes(bytes(40))
+    with pytest.raises(FileError, match=r"a\.raw: cut short: 40 bytes of voxels, 48 are declared"):
+        bob.read_volume(tmp_path / "a.mhd")
+
+
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nendian: little\nencoding: raw\n{}\n\n"
+
+
+@pytest.mark.parametrize(
+    "geometry", ["spacings: 2 2 3", "space: scanner-xyz\nspace directions: (2,0,0) (0,2,0) (0,0,3)"]
+)
+def test_a_file_that_says_nothing_of_its_orientation_is_taken_as_ras_only_when_asked(geometry, tmp_path):
+    need(".nrrd")
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(NRRD.format(geometry).encode() + np.arange(24, dtype="<i2").tobytes())
+    with pytest.raises(GeometryError, match=r"orientation unknown .*assume_ras=True"):
+        bob.read_volume(path)
+    with pytest.warns(UserWarning, match="taken as RAS as asked"):
+        np.testing.assert_array_equal(bob.read_volume(path, assume_ras=True).affine, np.diag([2, 2, 3, 1]))
+
+
+def test_lengths_in_another_unit_than_mm_are_refused(tmp_path):
+    need(".nrrd")
+    geometry = 'space: left-posterior-superior\nspace directions: (.2,0,0) (0,.2,0) (0,0,.3)\nspace units: "cm" "cm" "cm"'
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(NRRD.format(geometry).encode() + np.arange(24, dtype="<i2").tobytes())
+    with pytest.raises(GeometryError, match="space units are cm; convert them to mm"):
+        bob.read_volume(path)
+
+
+def test_what_mgh_cannot_hold_is_refused_and_an_unset_orientation_flag_noticed(tmp_path):
+    path = tmp_path / "a.mgh"
+    bob.write_volume(path, bob.Volume(label()[..., None], oblique(1)))
+    assert bob.read_volume(path).array.shape == (6, 5, 4)
+    data = bytearray(path.read_bytes())
+    data[28:30] = b"\0\0"
+    path.write_bytes(data)
+    with pytest.raises(GeometryError, match="goodRASFlag is 0"):
+        bob.read_volume(path)
+    with pytest.raises(ValuesError, match="MGH holds integers up to 2147483647"):
+        bob.write_volume(path, bob.Volume(np.full((2, 2, 2), 3_000_000_000, np.uint32), oblique(1)))
+
+
+def test_values_beyond_float32_are_not_written_as_infinity(tmp_path):
+    with pytest.raises(ValuesError, match=r"beyond 3\.4e38"):
+        bob.write_volume(tmp_path / "a.nii.gz", bob.Volume(np.full((2, 2, 2), 1e300), oblique(1)))

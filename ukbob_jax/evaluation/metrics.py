@@ -18,6 +18,7 @@ penalised mean, see `failures`.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ValuesError
@@ -57,10 +58,10 @@ def dice(pred: Array, true: Array, num_classes: int) -> Array:
 
     Returns:
         `k`: NaN where the class is in neither map. float64 for numpy arrays; float32 for jax arrays, for which it
-        also works inside jit.
+        also works inside jit; there a predicted label of `num_classes` or more counts as wrong.
 
     Raises:
-        ValuesError: the shapes differ, or (numpy arrays only) a label is `num_classes` or more.
+        ValuesError: the shapes differ, or (not inside jit) a label is `num_classes` or more.
     """
     return _dice(*_counts(pred, true, num_classes))
 
@@ -117,11 +118,20 @@ def confusion(pred: Array, true: Array, num_classes: int) -> Array:
     k = num_classes
     pred, true = array_checks.label_array("prediction", pred), array_checks.label_array("truth", true)
     if isinstance(pred, jax.Array) or isinstance(true, jax.Array):
+        if not any(isinstance(labels, Tracer) for labels in (pred, true)):
+            _known_labels(np.asarray(pred).ravel(), np.asarray(true).ravel(), k)
         pred, true = jnp.ravel(pred).astype(jnp.int32), jnp.ravel(true).astype(jnp.int32)
-        outside = (true < 0) | (true >= k) | (pred < 0) | (pred >= k)
-        cell = jnp.where(outside, k * k, pred * k + true)
+        wrong = jnp.where(true == 0, min(1, k - 1), 0)  # nothing can be raised in a compiled program
+        pred = jnp.where((pred < 0) | (pred >= k), wrong, pred)
+        cell = jnp.where((true < 0) | (true >= k), k * k, pred * k + true)
         return jnp.bincount(cell, length=k * k + 1)[:-1].reshape(k, k)
-    pred, true = np.asarray(pred).ravel(), np.asarray(true).ravel()
+    pred, true = _known_labels(np.asarray(pred).ravel(), np.asarray(true).ravel(), k)
+    cell = pred.astype(np.int32 if k < 2**15 else np.int64) * k + true
+    return np.bincount(cell, minlength=k * k).reshape(k, k)
+
+
+def _known_labels(pred: np.ndarray, true: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels that are not ignored, after a check that their labels are 0 to k - 1."""
     if (true == IGNORE).any():
         pred, true = pred[true != IGNORE], true[true != IGNORE]
     for what, labels in (("prediction", pred), ("truth", true)):
@@ -130,8 +140,7 @@ def confusion(pred: Array, true: Array, num_classes: int) -> Array:
                 f"{what} has label {labels.max() if labels.max() >= k else labels.min()}, not in 0..{k - 1}; "
                 "map its labels, or set them to 255 in the truth."
             )
-    cell = pred.astype(np.int32 if k < 2**15 else np.int64) * k + true
-    return np.bincount(cell, minlength=k * k).reshape(k, k)
+    return pred, true
 
 
 def _counts(pred: Array, true: Array, num_classes: int) -> tuple[Array, Array, Array]:

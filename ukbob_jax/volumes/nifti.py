@@ -4,13 +4,14 @@ import gzip
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
 
-from ukbob_jax import files
+from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import array_checks, formats, gzip_bytes, label_names, nifti_header, voxels
@@ -53,7 +54,7 @@ def read_volume(
             f'kind={kind!r}, nan={nan!r}: kind is "image" or "label", nan is "refuse" or "zero".'
         )
     if _is_other(path := pathlib.Path(path)):
-        found = _other_format(path, kind)
+        found = _other_format(path, kind, assume_ras)
         _check_rank(path, found.array.shape, channels)
         array, affine, codes, geometry = found.array, found.affine, (1, 1), None
     else:
@@ -225,7 +226,7 @@ def _is_other(path: pathlib.Path) -> bool:
     return bool(formats.ending(path)) or formats.is_dicom(path)
 
 
-def _other_format(path: pathlib.Path, kind: str) -> formats.Stored:
+def _other_format(path: pathlib.Path, kind: str, assume_ras: bool) -> formats.Stored:
     """The file through its adapter, with its geometry checked."""
     if kind == "image" and not formats.ending(path):
         raise FileError(
@@ -236,7 +237,18 @@ def _other_format(path: pathlib.Path, kind: str) -> formats.Stored:
         raise GeometryError(f"{path}: shape {found.array.shape}; expected a 3-D volume with no empty axis.")
     affines.check(found.affine, str(path))
     affines.check_shear(found.affine, str(path))
-    return found
+    return found if found.oriented else _taken_as_ras(path, found, assume_ras)
+
+
+def _taken_as_ras(path: pathlib.Path, found: formats.Stored, asked: bool) -> formats.Stored:
+    """The file with its axes taken as right, anterior, superior, if that was asked for."""
+    if not asked:
+        raise GeometryError(
+            f"{path}: orientation unknown (its header gives none), so left and right cannot be told. Write it again with "
+            f"one{advice.fix(', or give {} if the axes are right, anterior, superior', 'assume_ras', True)}."
+        )
+    warnings.warn(f"{path}: orientation unknown, taken as RAS as asked.", stacklevel=4)
+    return found._replace(affine=np.diag([*affines.spacing(found.affine), 1.0]))
 
 
 def _open(path: pathlib.Path) -> Volume:
@@ -285,7 +297,11 @@ def _storable(path: pathlib.Path, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32, copy=False)
+        if not np.isfinite(single).all():
+            raise ValuesError(f"{path}: values beyond 3.4e38 cannot be stored as float32.")
+        return single
     if array.dtype.kind in "iu":
         if array.dtype.itemsize < 8:
             return array

@@ -32,11 +32,13 @@ class Stored(NamedTuple):
         array: x y z, or x y z c.
         affine: (4, 4) float64, voxel index to RAS+ mm.
         names: label id to name, where the file says so.
+        oriented: the file says towards where its axes run.
     """
 
     array: np.ndarray
     affine: np.ndarray
     names: Mapping[int, str] = {}
+    oriented: bool = True
 
 
 def ending(path: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax.errors import FileError, GeometryError, ValuesError
-from ukbob_jax.volumes.formats import Stored, library
+from ukbob_jax.volumes.formats import Stored, itk_headers, library
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world to RAS+, and back
 
@@ -20,9 +20,10 @@ def read(path: pathlib.Path) -> Stored:
 
     Raises:
         FileError: damaged, cut short, or SimpleITK is not installed.
-        GeometryError: not a volume.
+        GeometryError: not a volume, or lengths that are not in mm.
         ValuesError: complex voxels, or segments in several layers, which overlap.
     """
+    itk_headers.check_voxels(path)
     image = _load(path)
     if image.GetDimension() != 3:
         raise GeometryError(f"{path}: a {image.GetDimension()}-D image; expected 3-D, or 3-D with channels.")
@@ -32,7 +33,8 @@ def read(path: pathlib.Path) -> Stored:
         raise ValuesError(f"{path}: complex voxels; save the magnitude instead.")
     _check_layers(path, image.GetNumberOfComponentsPerPixel(), segments)
     array = np.array(view.transpose(2, 1, 0, *range(3, view.ndim)), order="F")
-    return Stored(array, affine, {value: name for name, value, _ in segments})
+    names = {value: name for name, value, _ in segments}
+    return Stored(array, affine, names, itk_headers.is_oriented(path))
 
 
 def names(path: pathlib.Path) -> dict[int, str]:
