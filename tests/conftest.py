@@ -10,10 +10,6 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 import pytest
 
-from ukbob_jax import devices
-
-devices.spare_memory()  # as the programs do
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

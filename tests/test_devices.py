@@ -92,6 +92,15 @@ def test_a_batch_script_without_srun_and_no_cluster_are_told(monkeypatch):
         devices.join("auto", 1, 0)
 
 
+def test_memory_is_spared_where_activations_are_recomputed(monkeypatch):
+    monkeypatch.setenv("UKBOB_CACHE", "off")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
+    for remat in (False, True):
+        devices.start(ml_collections.ConfigDict({"model": {"remat": remat}}), ALONE)
+        assert (devices.SCHEDULER in os.environ["XLA_FLAGS"]) == remat
+
+
 def test_memory_is_spared_unless_the_user_has_chosen(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))

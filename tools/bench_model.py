@@ -28,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ukbob_jax import devices
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training.losses import dice_ce
 
@@ -58,7 +57,6 @@ class Program(NamedTuple):
 
 def main() -> None:
     options = arguments()
-    devices.spare_memory()  # as the programs do
     print(f"{machine()}; seconds are minima over {options.repeats} rounds, medians in the JSON")
     print(
         f"{'x y z':<12}{'width':>6} {'':8}{'ours':>8}{'MONAI':>8}{'ratio':>7}{'median':>8}{'CPU ratio':>11}"

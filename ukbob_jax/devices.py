@@ -23,7 +23,9 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         ConfigError: the platform is not there, the cache cannot be written, the coordinator does not answer.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)
-    prepare()
+    use_compile_cache()
+    if config.get("model", {}).get("remat", False):
+        spare_memory()
     if options.coordinator:
         join(options.coordinator, options.processes, options.process)
     platform = config.get("platform", "any")
@@ -35,21 +37,11 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         )
 
 
-def prepare() -> None:
-    """What every program does before its first computation: spare memory, keep compiled programs.
-
-    Raises:
-        ConfigError: the cache's folder cannot be written.
-    """
-    spare_memory()
-    use_compile_cache()
-
-
 def spare_memory() -> None:
-    """Have XLA order CPU programs for little memory, which is read once, at the first computation.
+    """Have XLA order CPU programs for little memory, so that recomputation saves any; read at the first computation.
 
-    Its other scheduler, made for concurrency, keeps activations longer and takes back what recomputation saves. From
-    jax 0.12 on there is nothing to choose. A choice in `XLA_FLAGS` stays.
+    Its other scheduler, made for concurrency, is faster and computes twice without saving anything. From jax 0.12 on
+    there is nothing to choose. A choice in `XLA_FLAGS` stays.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if jax.__version_info__ < (0, 12) and SCHEDULER not in given:

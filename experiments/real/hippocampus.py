@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     split = files.read_json(args.data / "split.json")
     train(args.data, args.workdir, args.set)
-    devices.prepare()
+    devices.use_compile_cache()
     segmenter = Segmenter.load(args.workdir)
     scans = {name: pair(args.data, name) for name in split[args.split]}
     found = {

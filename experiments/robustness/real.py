@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     words += [f"--config.source.paths.images={copy}", f"--config.source.paths.labels={truth_path}"]
     if code := ukbob([*words, f"--config.train.steps={args.steps}", "--config.train.checkpoint_every=25"]):
         sys.exit(code)
-    devices.prepare()
+    devices.use_compile_cache()
     swept = scoring.read_rows(args.output / "rows.jsonl")
     chosen = results.chosen(swept, "instance_affine", sweep.candidates(has_statistics=False))
     segmenter, truth = Segmenter.load(run, "latest"), read_volume(truth_path)

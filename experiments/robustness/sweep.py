@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--subjects", type=int, help="default: all of the split")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     args = parser.parse_args(argv)
-    devices.prepare()
+    devices.use_compile_cache()
     deadline = time.monotonic() + 60 * args.minutes
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "rows.jsonl"

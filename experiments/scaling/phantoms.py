@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=small.Setting.steps)
     options = parser.parse_args(argv)
     options.output = options.output or options.workdir / "results.json"
-    devices.prepare()
+    devices.use_compile_cache()
     start, last = time.monotonic(), 0.0
     todo = [(seed, share) for seed in range(options.seeds) for share in options.shares]
     made = functools.cache(lambda: parts(options))

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--minutes", type=float, default=np.inf, help="start no training after so many")
     options, overrides = parser.parse_known_args(argv)
     options.output = options.output or options.workdir / "results.json"
-    devices.prepare()
+    devices.use_compile_cache()
     until = time.monotonic() + 60 * options.minutes
     todo = [(seed, share) for seed in range(options.seeds) for share in options.shares]
     for seed, share in todo:

@@ -43,7 +43,7 @@ LEARNT = [anatomy.IDS[name] for name in small.ORGANS]
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    devices.prepare()
+    devices.use_compile_cache()
     start, last = time.monotonic(), 0.0
     wanted = [
         (s, level, arm) for s in range(options.seeds) for level in options.levels for arm in options.arms

@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
     from ukbob_jax.inference.windows import averaging
     from ukbob_jax.quality.limits import Limits
 
-    devices.prepare()
+    devices.use_compile_cache()
     segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
     settings = PredictOptions(
         overlap=options.overlap,
