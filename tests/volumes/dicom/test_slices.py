@@ -41,6 +41,17 @@ def test_other_kinds_of_image_are_refused(tags, message, tmp_path):
         dicom.read_series(write(tmp_path / "series", images(volume(), **tags)))
 
 
+def test_values_behind_a_table_are_refused(tmp_path):
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "HU"
+    table.add_new("LUTData", "US", [0, 10, 20, 40])
+    found = images(volume(), ModalityLUTSequence=[table])
+    with pytest.raises(FileError, match=r"ModalityLUTSequence.*RescaleSlope"):
+        dicom.read_series(write(tmp_path / "table", found))
+    found = images(volume(), ModalityLUTSequence=[])
+    assert dicom.read_series(write(tmp_path / "none", found)).shape == volume().shape
+
+
 @pytest.mark.parametrize("keep", [200, 900, -11])
 def test_truncated_file_is_named(keep, tmp_path):
     folder = write(tmp_path / "series", images(volume()))

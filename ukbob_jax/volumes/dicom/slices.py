@@ -19,6 +19,7 @@ _PIXELS = (
     "BitsStored",
     "Columns",
     "HighBit",
+    "ModalityLUTSequence",
     "NumberOfFrames",
     "PhotometricInterpretation",
     "PixelData",
@@ -188,6 +189,11 @@ def _check_kind(found: Any, where: str) -> None:
         )
     if samples > 1:
         raise FileError(f"{where}: a colour image ({samples} samples per pixel); expected grey values.")
+    if found.get("ModalityLUTSequence"):
+        raise FileError(
+            f"{where}: a table (ModalityLUTSequence) turns its stored values into physical ones, which is not read. "
+            "Export it again with RescaleSlope and RescaleIntercept, or convert it to NIfTI."
+        )
 
 
 def _frames(headers: list[Any], pixels: np.ndarray, where: str) -> list[Slice]:
