@@ -6,6 +6,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,18 @@ def read_series(
             chosen.
         GeometryError: slices are missing, doubled or unevenly spaced, or channels lie on different grids.
     """
+    volume, _ = read_with_facts(folder, series, channels=channels)
+    return volume
+
+
+def read_with_facts(
+    folder: str | os.PathLike, series: str = "", *, channels: bool | Sequence[str] = False
+) -> tuple[Volume, dict[str, Any]]:
+    """As `read_series`, and technical attributes of the first slice under the store's names, such as modality.
+
+    Raises:
+        ConfigError, EmptyError, FileError, GeometryError: as `read_series`.
+    """
     folder = pathlib.Path(folder)
     library()
     if not folder.is_dir():
@@ -66,7 +79,8 @@ def read_series(
         raise FileError(f"{folder}: {_listing(images, series, names)}")
     _check_whole(images, chosen, str(folder))
     volumes = {name: build(part.slices, str(folder), straighten=True).volume for name, part in chosen.items()}
-    return _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
+    volume = _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
+    return volume, dict(next(iter(chosen.values())).slices[0].facts)
 
 
 def _images(folder: pathlib.Path, uid: str) -> Images:
