@@ -92,6 +92,60 @@ def test_a_series_is_of_dicom_files_only(folder):
             check.scans(parse(*words, "--series", "1.2.3"))
 
 
+@pytest.fixture
+def ct(tmp_path):
+    """Write a CT series as HU + `shift`, most of which is water."""
+    pytest.importorskip("pydicom")
+    from tests.volumes.dicom import series_files
+
+    def make(shift: int = 0, name: str = "ct", **tags):
+        array = np.full((7, 6, 5), 1024 + 40, np.uint16)
+        array[0], array[1, 1] = 0, 1024 + 300
+        truth = Volume(array, np.diag([2.0, 3.0, 4.0, 1.0]))
+        usual = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": shift - 1024}
+        return series_files.write(tmp_path / name, series_files.images(truth, **{**usual, **tags}))
+
+    return make
+
+
+def test_values_of_dicom_are_doubted_as_those_of_files(ct, capsys):
+    check.run(parse(ct()))
+    assert "warning" not in capsys.readouterr().out
+    check.run(parse(ct(1024, "shifted")))
+    assert "it looks like HU + 1024: no value is negative" in capsys.readouterr().out
+    check.run(parse(ct(1024, "mr", Modality="MR")))
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_dicom_of_one_value_is_bad_unless_accepted(ct, capsys):
+    flat = ct(RescaleSlope=1e-30, RescaleIntercept=5)
+    with pytest.raises(FileError, match="no scan of 1 can be used"):
+        check.run(parse(flat))
+    assert "channel 0 is 5 in every voxel" in capsys.readouterr().out
+    check.run(parse(flat, "--constant", "accept"))
+    assert "channels [0] show nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--spacing-mm 1 2 3", "--num-classes 5", "--label-map btcv", "--label-table t.csv", "--mask-value 255", "--nan zero",
+     "--person (.+)_L", "--assume-ras", "--path modality=CT"],
+)  # fmt: skip
+def test_options_of_files_do_not_go_with_dicom(ct, words):
+    option, *_ = words.split()
+    with pytest.raises(ConfigError, match=f"{option}: not with .*ct, which holds no NIfTI"):
+        check.scans(parse(ct(), *words.split()))
+
+
+def test_dicom_beside_scans_is_told(ct, folder, capsys):
+    for path in ct().iterdir():
+        path.rename(folder / "i" / path.name)
+    check.run(parse(folder / "i"))
+    told, *scans = capsys.readouterr().out.splitlines()
+    assert "warning: " in told and "5 DICOM files beside the scans are left aside: IM0000, IM0001" in told
+    assert [line.split(":")[0] for line in scans if line.startswith("ok")] == ["ok   a", "ok   b"]
+
+
 def test_one_scan_without_labels_does_not_stop_the_others(folder, capsys):
     (folder / "l" / "b.nii.gz").unlink()
     (folder / "i" / "._a.nii.gz").write_bytes(b"\0\5\x16\7")

@@ -4,7 +4,7 @@ DATA is a scan, a folder of them, a folder of DICOM files, or a data set in a kn
 refused is what the ingest job lists, reads and refuses: --layout, --nan, --constant, --num-classes, --label-map,
 --label-table, --mask-value, --assume-ras, --person, --spacing-mm and --contrasts are the fields of `config.source` in a
 recipe, DATA, --labels and --path KEY=VALUE those of `config.source.paths`, such as modality=CT. A subject that cannot be
-used does not stop the others.
+used does not stop the others. Of these, only --contrasts and --constant go with a folder of DICOM files.
 
 Exit code 0: all can be used; 3: none can; 4: some cannot.
 """
@@ -22,13 +22,16 @@ import numpy as np
 from ukbob_jax import anatomy, sources
 from ukbob_jax import options as fields
 from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed
-from ukbob_jax.sources.files import ReadOptions
+from ukbob_jax.sources.files import ReadOptions, check_varies
 from ukbob_jax.store.prepare import prepare
 from ukbob_jax.store.row import Subject
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import case, layouts, sets
+from ukbob_jax.volumes import case, formats, layouts, plausibility, sets
+from ukbob_jax.volumes.case import Description
 from ukbob_jax.volumes.nifti import SUFFIXES
 from ukbob_jax.volumes.volume import Volume
+
+_DICOM_TAKES = ("contrasts", "constant")  # of `ReadOptions`
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -134,10 +137,41 @@ def scans(options: argparse.Namespace) -> list[sources.SubjectSource]:
     if options.series and not dicom:
         raise ConfigError(f"{data}: --series goes with a folder of DICOM files; leave it out.")
     if dicom:
-        return [Dicom(data, options.series, tuple(options.contrasts))]
+        check_dicom_takes(options)
+        return [Dicom(data, options.series, tuple(options.contrasts), constant=options.constant)]
+    if data.is_dir() and not named:
+        tell_dicom_unused(data)
     read = {name: getattr(options, name) for name in fields.names(ReadOptions)}
     layout = options.layout or "folders"
     return sources.list_subjects({"kind": "files", "layout": layout, "paths": paths(options, layout), **read})
+
+
+def check_dicom_takes(options: argparse.Namespace) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    named = [name for name in fields.names(ReadOptions) if name not in _DICOM_TAKES]
+    given = [name for name in named if getattr(options, name) != getattr(ReadOptions, name)]
+    given += ["path"] if options.path else []
+    if given:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(
+            f"{words}: not with {options.data}, which holds no NIfTI and is read as a folder of DICOM files. Leave it out, "
+            "or convert the series to NIfTI."
+        )
+
+
+def tell_dicom_unused(folder: pathlib.Path) -> None:
+    """Warn of DICOM files beside the scans of a folder."""
+    others = [path for path in sorted(folder.iterdir()) if path.is_file() and not case.is_scan(path)]
+    if found := [path.name for path in others if formats.is_dicom(path)]:
+        warnings.warn(
+            f"{folder}: {len(found)} DICOM files beside the scans are left aside: {case.listed(found)}. Move them to a "
+            "folder of their own to check them.",
+            stacklevel=3,
+        )
 
 
 def paths(options: argparse.Namespace, layout: str) -> dict[str, Any]:
@@ -168,6 +202,7 @@ class Dicom:
     series: str
     contrasts: tuple[str, ...] = ()
     split: str = ""
+    constant: str = ReadOptions.constant
 
     @property
     def subject(self) -> str:
@@ -182,25 +217,40 @@ class Dicom:
         """Return nothing: it is only looked at."""
         return ""
 
-    def read(self) -> Volume:
-        """Read the series; see `volumes.dicom.read_series`.
+    def read(self) -> tuple[Volume, str]:
+        """Read the series, see `volumes.dicom.read_series`, as `x y z c`, and its modality.
 
         Raises:
             ConfigError: contrasts that are no Dixon contrasts.
+            ValuesError: a channel holds nothing, and `constant` refuses it.
         """
-        from ukbob_jax.volumes.dicom import CONTRASTS, dixon_names, read_series  # pydicom is optional
+        from ukbob_jax.volumes.dicom import CONTRASTS, dixon_names, read_with_facts  # pydicom is optional
 
         names = dixon_names(self.contrasts)
         if self.contrasts and not names:
             raise ConfigError(
                 f"--contrasts {' '.join(self.contrasts)}: expected some of {' '.join(CONTRASTS)}."
             )
-        return read_series(self.folder, self.series, channels=names)
+        volume, facts = read_with_facts(self.folder, self.series, channels=names)
+        array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
+        if self.constant == "refuse":
+            check_varies(array, [self.folder], names)
+        return dataclasses.replace(volume, array=array), facts.get("modality", "")
 
-    def convert(self, scan: Volume) -> dict[str, Any]:
+    def convert(self, scan: tuple[Volume, str]) -> dict[str, Any]:
         """Return what a store would hold of it."""
-        array = scan.array if scan.array.ndim == 4 else scan.array[..., None]
-        return {"image": array, "affine": scan.affine, "labels": {}}
+        volume, modality = scan
+        told = [
+            *plausibility.doubts(volume.affine, volume.shape),
+            *plausibility.value_doubts(volume.array, (), modality, ""),
+        ]
+        return {
+            "image": volume.array,
+            "affine": volume.affine,
+            "labels": {},
+            "description": Description(modality=modality),
+            "quality": {"doubts": told} if told else {},
+        }
 
 
 def doubts(rows: Sequence[Subject], subject: str) -> list[str]:

@@ -41,6 +41,17 @@ def test_other_kinds_of_image_are_refused(tags, message, tmp_path):
         dicom.read_series(write(tmp_path / "series", images(volume(), **tags)))
 
 
+def test_values_behind_a_table_are_refused(tmp_path):
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "HU"
+    table.add_new("LUTData", "US", [0, 10, 20, 40])
+    found = images(volume(), ModalityLUTSequence=[table])
+    with pytest.raises(FileError, match=r"ModalityLUTSequence.*RescaleSlope"):
+        dicom.read_series(write(tmp_path / "table", found))
+    found = images(volume(), ModalityLUTSequence=[])
+    assert dicom.read_series(write(tmp_path / "none", found)).shape == volume().shape
+
+
 @pytest.mark.parametrize("keep", [200, 900, -11])
 def test_truncated_file_is_named(keep, tmp_path):
     folder = write(tmp_path / "series", images(volume()))
@@ -48,6 +59,50 @@ def test_truncated_file_is_named(keep, tmp_path):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(FileError, match=r"IM0002: (damaged|an image without pixels)"):
         dicom.read_series(folder)
+
+
+@pytest.mark.parametrize(
+    "name, data, said",
+    [
+        ("IM0004", b"", "is empty"),
+        ("b.DCM", b"", "is empty"),
+        ("1.2.840.7", b"", "is empty"),
+        ("b.ima", bytes(900), "holds nothing but zeros"),
+        ("b.dcm", b"<html>", "is no DICOM file"),
+    ],
+)
+def test_files_that_lost_their_content_are_named(name, data, said, tmp_path):
+    folder = write(tmp_path / "series", images(volume(), SeriesInstanceUID="1.2.3"))
+    (folder / name).write_bytes(data)
+    for series in ("", "1.2.3"):
+        with pytest.raises(FileError, match=f"{name}: {said}.*; copy it again"):
+            dicom.read_series(folder, series)
+    (tmp_path / "other").mkdir()
+    (folder / name).rename(tmp_path / "other" / name)
+    dicom.read_series(tmp_path, "1.2.3")  # files of other series are passed over
+
+
+def test_other_files_are_left_out(tmp_path):
+    folder = write(tmp_path / "series", images(volume()))
+    for name in ("notes.txt", "DICOMDIR", "view.jpg", ".hidden", "._IM0001.dcm"):
+        (folder / name).write_bytes(b"")
+    (folder / "README").write_bytes(b"\x08\0 no data set")
+    (folder / "VERSION").write_bytes(b"1")
+    np.testing.assert_array_equal(dicom.read_series(folder).array, volume().to_ras().array)
+
+
+@pytest.mark.parametrize("implicit, little", [(True, True), (False, True), (False, False)])
+def test_files_without_preamble_are_read(implicit, little, tmp_path):
+    folder = write(tmp_path / "series", images(volume()))
+    for path in folder.iterdir():
+        found = pydicom.dcmread(path)
+        bare = pydicom.Dataset(found)
+        bare["PixelData"].VR = "OW"
+        if not little:
+            bare.PixelData = found.pixel_array.astype(">u2").tobytes()
+        bare.save_as(path, implicit_vr=implicit, little_endian=little)
+        assert path.read_bytes()[128:132] != b"DICM"
+    np.testing.assert_array_equal(dicom.read_series(folder).array, volume().to_ras().array)
 
 
 def test_objects_without_an_image_are_passed_over():

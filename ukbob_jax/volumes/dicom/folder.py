@@ -6,6 +6,7 @@ import pathlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, GeometryError
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes.dicom.contrast import CONTRASTS, canonical
-from ukbob_jax.volumes.dicom.library import library
+from ukbob_jax.volumes.dicom.library import is_dicom, library
 from ukbob_jax.volumes.dicom.parts import TIMES, Part, split
 from ukbob_jax.volumes.dicom.series import build, group
 from ukbob_jax.volumes.dicom.slices import Slice, read_heading, read_slices
@@ -22,6 +23,7 @@ from ukbob_jax.volumes.volume import Volume
 _LISTED = 12  # images named in a message
 _EACH = 4  # repeats of one image that are named one by one
 _SAME_GRID = 0.1  # voxels between the channels of one volume
+_ENDINGS = (".dcm", ".dicom", ".ima")
 _SELECTION = re.compile(r"(?P<uid>[^:]*)(?::(?P<first>\d+)(?:-(?P<last>\d+))?)?")
 
 Images = dict[str, Part]
@@ -48,8 +50,21 @@ def read_series(
     Raises:
         ConfigError: pydicom is not installed.
         EmptyError: no DICOM image is there.
-        FileError: no such folder, a damaged file, no decoder for its compression, or several images and none chosen.
+        FileError: no such folder, a damaged or empty file, no decoder for its compression, or several images and none
+            chosen.
         GeometryError: slices are missing, doubled or unevenly spaced, or channels lie on different grids.
+    """
+    volume, _ = read_with_facts(folder, series, channels=channels)
+    return volume
+
+
+def read_with_facts(
+    folder: str | os.PathLike, series: str = "", *, channels: bool | Sequence[str] = False
+) -> tuple[Volume, dict[str, Any]]:
+    """As `read_series`, and technical attributes of the first slice under the store's names, such as modality.
+
+    Raises:
+        ConfigError, EmptyError, FileError, GeometryError: as `read_series`.
     """
     folder = pathlib.Path(folder)
     library()
@@ -64,7 +79,8 @@ def read_series(
         raise FileError(f"{folder}: {_listing(images, series, names)}")
     _check_whole(images, chosen, str(folder))
     volumes = {name: build(part.slices, str(folder), straighten=True).volume for name, part in chosen.items()}
-    return _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
+    volume = _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
+    return volume, dict(next(iter(chosen.values())).slices[0].facts)
 
 
 def _images(folder: pathlib.Path, uid: str) -> Images:
@@ -76,14 +92,20 @@ def _images(folder: pathlib.Path, uid: str) -> Images:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     foreign, described, slices = collections.Counter(), {}, []
+    lost, held = {}, set()  # files that hold nothing; folders of the images
     for path in paths:
         data = path.read_bytes()
+        if problem := _problem(path, data):
+            lost[path] = problem
+            continue
         heading = read_heading(data)
         described.setdefault(heading.series, heading.description)
         if heading.foreign:
             foreign[heading.foreign] += 1
         elif uid in ("", heading.series):
-            slices += read_slices(data, str(path))
+            slices += (own := read_slices(data, str(path)))
+            held |= {path.parent} if own else set()
+    _check_none_lost({path: told for path, told in lost.items() if not uid or path.parent in held})
     if foreign:
         kinds = ", ".join(f"{name} ({count})" for name, count in sorted(foreign.items()))
         warnings.warn(
@@ -96,6 +118,24 @@ def _images(folder: pathlib.Path, uid: str) -> Images:
             f"{folder}: no DICOM image among its {len(paths)} files. Name the folder that holds them."
         )
     return _numbered(slices, described)
+
+
+def _problem(path: pathlib.Path, data: bytes) -> str:
+    """Why a file that is named as DICOM files are holds no DICOM; "" for DICOM files, and for those of other names."""
+    ending, name = path.suffix.lower(), path.name
+    if name.startswith(".") or name.upper() == "DICOMDIR":
+        return ""
+    named = ending in _ENDINGS
+    if not any(data) and (named or not ending or ending[1:].isdigit()):  # as IM0001, or a UID
+        return "holds nothing but zeros" if data else "is empty"
+    return "is no DICOM file, or its beginning is damaged" if named and not is_dicom(data) else ""
+
+
+def _check_none_lost(lost: Mapping[pathlib.Path, str]) -> None:
+    """Refuse a folder with files that may have been slices: without them, a series would be shorter unnoticed."""
+    for path, problem in lost.items():
+        more = f" {len(lost) - 1} other files too." if len(lost) > 1 else ""
+        raise FileError(f"{path}: {problem}; copy it again, or take it out of the folder.{more}")
 
 
 def _numbered(slices: Sequence[Slice], described: Mapping[str, str]) -> Images:

@@ -4,14 +4,13 @@ The number of slices and the direction in which they are stacked are private: (0
 or the CSA header (0029,xx10) of the block "SIEMENS CSA HEADER", whose layout is described in nibabel's `csareader`.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ukbob_jax.errors import GeometryError
-from ukbob_jax.volumes.dicom.library import library, quiet
+from ukbob_jax.volumes.dicom.library import parse, quiet
 
 _COUNT = 0x0019, "SIEMENS MR HEADER", 0x0A  # group, private creator, element
 _CSA = 0x0029, "SIEMENS CSA HEADER", 0x10
@@ -50,7 +49,7 @@ def read_layout(data: bytes, normal: np.ndarray, size: tuple[int, int], where: s
     """
     with quiet():
         tags = ["SpacingBetweenSlices", *_places(*_COUNT), *_places(*_CSA)]
-        found = library().dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=tags)
+        found = parse(data, tags, pixels=False)
         csa = _csa(_private(found, *_CSA))
         slices = _number(_private(found, *_COUNT)) or int(_first(csa, "NumberOfImagesInMosaic") or 0)
         step = float(found.get("SpacingBetweenSlices") or _first(csa, "SpacingBetweenSlices") or 0)

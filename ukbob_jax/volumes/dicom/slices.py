@@ -3,7 +3,6 @@
 Only the tags listed here and in `frames` and `mosaic` are read; names, dates and free text never are.
 """
 
-import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from ukbob_jax.errors import FileError, GeometryError
 from ukbob_jax.volumes.dicom import codecs, frames, mosaic
 from ukbob_jax.volumes.dicom.contrast import recognise
-from ukbob_jax.volumes.dicom.library import library, quiet
+from ukbob_jax.volumes.dicom.library import is_dicom, library, parse, quiet
 
 _GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 _PIXELS = (
@@ -20,6 +19,7 @@ _PIXELS = (
     "BitsStored",
     "Columns",
     "HighBit",
+    "ModalityLUTSequence",
     "NumberOfFrames",
     "PhotometricInterpretation",
     "PixelData",
@@ -63,7 +63,6 @@ _SEQUENCE = {
     "instance": "InstanceNumber",
     "trigger": "TriggerTime",
 }
-_MAGIC = slice(128, 132)
 
 
 class Slice(NamedTuple):
@@ -115,12 +114,12 @@ def read_slices(data: bytes, where: str) -> list[Slice]:
         FileError: the file is damaged, or of a kind that is not read.
         GeometryError: it does not say where the image lies.
     """
-    if data[_MAGIC] != b"DICM":
+    library()
+    if not is_dicom(data):
         return []
-    pydicom = library()
     try:
         with quiet():
-            found = pydicom.dcmread(io.BytesIO(data), specific_tags=list(TAGS))
+            found = parse(data, TAGS)
             if not _is_image(found, where):
                 return []
             _check_kind(found, where)
@@ -157,13 +156,13 @@ def read_heading(data: bytes) -> Heading:
     Raises:
         ConfigError: pydicom is not installed.
     """
-    if data[_MAGIC] != b"DICM":
+    library()
+    if not is_dicom(data):
         return Heading()
-    pydicom = library()
     tags = ["SeriesInstanceUID", "SeriesDescription", "ImagePositionPatient"]
     try:
         with quiet():
-            found = pydicom.dcmread(io.BytesIO(data), specific_tags=tags, stop_before_pixels=True)
+            found = parse(data, tags, pixels=False)
             name = str(getattr(found.file_meta.get("MediaStorageSOPClassUID"), "name", ""))
             captured = "Secondary Capture" in name and not found.get("ImagePositionPatient")
             series, description = _text(found, "SeriesInstanceUID"), _text(found, "SeriesDescription")
@@ -190,6 +189,11 @@ def _check_kind(found: Any, where: str) -> None:
         )
     if samples > 1:
         raise FileError(f"{where}: a colour image ({samples} samples per pixel); expected grey values.")
+    if found.get("ModalityLUTSequence"):
+        raise FileError(
+            f"{where}: a table (ModalityLUTSequence) turns its stored values into physical ones, which is not read. "
+            "Export it again with RescaleSlope and RescaleIntercept, or convert it to NIfTI."
+        )
 
 
 def _frames(headers: list[Any], pixels: np.ndarray, where: str) -> list[Slice]:
