@@ -145,3 +145,12 @@ def test_a_mask_of_255_is_asked_about(folder, capsys):
     check.run(parse(folder / "i", "--labels", folder / "l"))
     [told] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert told.startswith("     b: warning: label set 'manual' holds 255 alone") and "mask_value 255" in told
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.Nii.gz", "a.NII"])
+def test_files_that_the_reader_takes_are_described_whatever_their_ending_says(name, tmp_path, capsys):
+    values = np.random.default_rng(0).random((9, 8, 7), np.float32)
+    write_volume(tmp_path / "a.nii.gz", Volume(values, np.diag([-2.0, 2, 2, 1]), (1, 1)))
+    (tmp_path / "a.nii.gz").rename(tmp_path / name)
+    check.run(parse(str(tmp_path / name)))
+    assert "2 x 2 x 2 mm, RAS (stored LAS), 1 channels" in capsys.readouterr().out
