@@ -171,7 +171,7 @@ class Files:
                     "Leave it out for label maps."
                 )
             return dataclasses.replace(label, array=inside.astype(np.uint8))
-        if not ignored:
+        if not ignored or self.settings.label_table:  # with a table, 255 may be a structure; see `_table`
             return label
         array = label.array.astype(np.result_type(label.array, np.uint8))
         array[np.isin(array, ignored)] = anatomy.IGNORE
@@ -181,8 +181,14 @@ class Files:
         """Return what is done to the scan before it is stored, in order."""
         resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
         relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
-        table = self.settings.label_table
-        return *((steps.map_ids(label_table.read(table)),) if table else ()), *resample, *relabel
+        table = (steps.map_ids(self._table()),) if self.settings.label_table else ()
+        return *table, *resample, *relabel
+
+    def _table(self) -> label_table.LabelTable:
+        """Read the table of ids; what the data set says is not annotated needs no row in it."""
+        table = label_table.read(self.settings.label_table)
+        ignored = [i for ids in self.case.description.ignored.values() for i in ids]
+        return table._replace(targets={**table.targets, **dict.fromkeys(ignored, anatomy.IGNORE)})
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Apply the steps and return what is stored.
