@@ -95,5 +95,7 @@ def test_what_the_data_set_ignores_needs_no_row(tmp_path):
     (tmp_path / "table.txt").write_text("255 1 optic chiasm\n")
     table = str(tmp_path / "table.txt")
     (source,) = files.list_subjects(layout="nnunet", paths={"root": str(tmp_path)}, label_table=table)
-    stored = source.convert(source.read())["labels"]["manual"]
+    values = source.convert(source.read())
+    assert not any("ids 3" in told for told in values["quality"].get("doubts", ()))
+    stored = values["labels"]["manual"]
     np.testing.assert_array_equal(stored, np.where(label == 255, 1, np.where(label == 3, 255, 0)))

@@ -200,7 +200,7 @@ class Files:
         doubts = [
             *plausibility.doubts(scan.image.affine, scan.image.shape),
             *plausibility.value_doubts(scan.image.array, contrasts, said.modality, said.units),
-            *(d for name, label in scan.labels.items() for d in plausibility.label_doubts(label.array, name)),
+            *(d for name, label in scan.labels.items() for d in self._label_doubts(name, label)),
         ]
         for step in self.steps():
             scan = step(scan)
@@ -214,6 +214,16 @@ class Files:
             "description": self._description(),
             "quality": {"doubts": doubts} if doubts else {},
         }
+
+    def _label_doubts(self, name: str, label: Volume) -> list[str]:
+        """What is doubtful about a label map whose ids are still those of its file; of a mask they are not."""
+        settings = self.settings
+        mapped = settings.label_map or settings.label_table or settings.num_classes
+        known = bool(mapped or name in self.names_in_files or self.case.labels[name].is_dir())
+        said = self.case.description
+        names = said.label_names.get(name) if not settings.mask_value else None
+        named = {*names, *said.ignored.get(name, ())} if names else ()
+        return plausibility.label_doubts(label.array, name, named, known)
 
     def _description(self) -> Description:
         """What the data set says, of the ids that are stored."""
