@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ukbob_jax import files
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.errors import ConfigError, FileError, ValuesError
+from ukbob_jax.errors import ConfigError, ValuesError
 
 HIGHEST = IGNORE - 1  # of a target that is learnt
 
@@ -59,12 +60,10 @@ def read(path: str | os.PathLike) -> LabelTable:
         ConfigError: a row that says no two ids, a target beyond 255, two rows for one source id, or no row.
     """
     path = pathlib.Path(path)
+    text = files.read_text(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         rows = _json(text) if path.suffix.lower() == ".json" else _lines(text)
         found = [(int(row[0]), int(row[1]), " ".join(row[2:])) for row in rows]
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise ConfigError(f"{path}: a row is not `source id, target id[, name]` ({error}).") from error
     if not found:
