@@ -89,6 +89,22 @@ def read_json(path: str | os.PathLike) -> Any:
         raise FileError(f"{path}: not readable as JSON ({error}).") from error
 
 
+def read_text(path: str | os.PathLike) -> str:
+    """The text in `path`, a table that people edit: UTF-8, or what Windows' spreadsheets write in its place (cp1252).
+
+    Raises:
+        FileError: missing or unreadable.
+    """
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
 def read_jsonl(path: str | os.PathLike) -> list[dict]:
     """The JSON objects in `path`, one a line.
 

@@ -1,6 +1,7 @@
 """What `ukbob check` finds and says; its exit codes are tested in tests/test_cli.py."""
 
 import argparse
+import json
 
 import numpy as np
 import pytest
@@ -192,10 +193,35 @@ def test_the_orientation_in_the_file_is_told_where_it_is_another(tmp_path, capsy
     assert "2 x 2 x 2 mm, RAS (stored LAS), 1 channels" in capsys.readouterr().out
 
 
-def test_a_mask_of_255_is_asked_about(folder, capsys):
+@pytest.mark.parametrize("value", [100, 255])
+def test_a_mask_whose_value_is_no_id_is_asked_about(folder, capsys, value):
     mask = np.zeros((2, 3, 4), np.uint8)
-    mask[0] = 255
+    mask[0] = value
     write_volume(folder / "l" / "b.nii.gz", Volume(mask, np.diag([2.0, 2.0, 2.0, 1.0])))
     check.run(parse(folder / "i", "--labels", folder / "l"))
     [told] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    assert told.startswith("     b: warning: label set 'manual' holds 255 alone") and "mask_value 255" in told
+    assert told.startswith(f"     b: warning: label set 'manual' holds {value} alone")
+    assert f"mask_value {value}" in told
+
+
+def test_ids_that_the_data_set_does_not_name_are_asked_about(folder, capsys):
+    (folder / "i").rename(folder / "imagesTr")
+    (folder / "l").rename(folder / "labelsTr")
+    training = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in "ab"]
+    said = {"training": training, "labels": {"0": "background", "1": "liver"}}
+    (folder / "dataset.json").write_text(json.dumps(said))
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2
+    write_volume(folder / "labelsTr" / "b.nii.gz", Volume(array, np.diag([2.0, 2.0, 2.0, 1.0])))
+    check.run(parse(folder, "--layout", "decathlon"))
+    assert [line for line in capsys.readouterr().out.splitlines() if "warning" in line] == [
+        "     a: warning: ids 2 are in the label map, but the data set's description names only 0, 1. Correct the file."
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.Nii.gz", "a.NII"])
+def test_files_that_the_reader_takes_are_described_whatever_their_ending_says(name, tmp_path, capsys):
+    values = np.random.default_rng(0).random((9, 8, 7), np.float32)
+    write_volume(tmp_path / "a.nii.gz", Volume(values, np.diag([-2.0, 2, 2, 1]), (1, 1)))
+    (tmp_path / "a.nii.gz").rename(tmp_path / name)
+    check.run(parse(str(tmp_path / name)))
+    assert "2 x 2 x 2 mm, RAS (stored LAS), 1 channels" in capsys.readouterr().out

@@ -88,6 +88,26 @@ def test_overlapping_layers_are_refused_by_name_and_read_one_by_one(tmp_path):
     assert [dict(layer.names) for layer in layers] == [{1: "liver", 7: "spleen"}, {1: "tumour"}]
 
 
+def test_whole_numbers_of_segments_may_be_written_with_a_point(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.GetImageFromArray(label().transpose(2, 1, 0).copy())
+    image.SetMetaData("Segment0_Name", "liver")
+    for value, names in (
+        ("2.0", {2: "liver"}),
+        ("2", {2: "liver"}),
+        ("2.5", None),
+        ("two", None),
+        ("inf", None),
+    ):
+        image.SetMetaData("Segment0_LabelValue", value)
+        sitk.WriteImage(image, tmp_path / "a.seg.nrrd")
+        if names:
+            assert read_label_names(tmp_path / "a.seg.nrrd") == names
+            continue
+        with pytest.raises(FileError, match=rf"a\.seg\.nrrd: Segment0 has the LabelValue '{value}'"):
+            bob.read_volume(tmp_path / "a.seg.nrrd", kind="label")
+
+
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "a.mha").write_bytes(b"ObjectType = Image\n")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)

@@ -26,9 +26,9 @@ from ukbob_jax.sources.files import ReadOptions, check_varies
 from ukbob_jax.store.prepare import prepare
 from ukbob_jax.store.row import Subject
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import case, formats, layouts, plausibility, sets
+from ukbob_jax.volumes import case, formats, gzip_bytes, layouts, nifti_header, plausibility, sets
 from ukbob_jax.volumes.case import Description
-from ukbob_jax.volumes.nifti import SUFFIXES
+from ukbob_jax.volumes.nifti import BEGINNING, SUFFIXES
 from ukbob_jax.volumes.volume import Volume
 
 _DICOM_TAKES = ("contrasts", "constant")  # of `ReadOptions`
@@ -286,9 +286,14 @@ def describe(image: np.ndarray, affine: np.ndarray, files: Sequence[str] = ()) -
 def orientation(affine: np.ndarray, files: Sequence[str]) -> str:
     """Towards where the axes of `affine` run, and, where it differs, those of the first NIfTI file: RAS (stored LAS)."""
     ours = "".join(nibabel.aff2axcodes(affine))
-    nifti = [path for path in files if path.lower().endswith(SUFFIXES)]
-    stored: Any = nibabel.load(nifti[0]) if nifti else None
-    if stored and (int(stored.header["sform_code"]) or int(stored.header["qform_code"])):
-        theirs = "".join(nibabel.aff2axcodes(stored.affine))
-        return ours if theirs == ours else f"{ours} (stored {theirs})"
-    return ours
+    path = next((pathlib.Path(path) for path in files if path.lower().endswith(SUFFIXES)), None)
+    if path is None:
+        return ours
+    stored = gzip_bytes.read(path, BEGINNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the reader has told it
+        header = nifti_header.parse(
+            path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True
+        )
+    theirs = "".join(nibabel.aff2axcodes(header.affine))
+    return ours if theirs == ours or not any(header.codes) else f"{ours} (stored {theirs})"

@@ -171,7 +171,7 @@ class Files:
                     "Leave it out for label maps."
                 )
             return dataclasses.replace(label, array=inside.astype(np.uint8))
-        if not ignored:
+        if not ignored or self.settings.label_table:  # with a table, 255 may be a structure; see `_table`
             return label
         array = label.array.astype(np.result_type(label.array, np.uint8))
         array[np.isin(array, ignored)] = anatomy.IGNORE
@@ -181,8 +181,14 @@ class Files:
         """Return what is done to the scan before it is stored, in order."""
         resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
         relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
-        table = self.settings.label_table
-        return *((steps.map_ids(label_table.read(table)),) if table else ()), *resample, *relabel
+        table = (steps.map_ids(self._table()),) if self.settings.label_table else ()
+        return *table, *resample, *relabel
+
+    def _table(self) -> label_table.LabelTable:
+        """Read the table of ids; what the data set says is not annotated needs no row in it."""
+        table = label_table.read(self.settings.label_table)
+        ignored = [i for ids in self.case.description.ignored.values() for i in ids]
+        return table._replace(targets={**table.targets, **dict.fromkeys(ignored, anatomy.IGNORE)})
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Apply the steps and return what is stored.
@@ -194,7 +200,7 @@ class Files:
         doubts = [
             *plausibility.doubts(scan.image.affine, scan.image.shape),
             *plausibility.value_doubts(scan.image.array, contrasts, said.modality, said.units),
-            *(d for name, label in scan.labels.items() for d in plausibility.label_doubts(label.array, name)),
+            *(d for name, label in scan.labels.items() for d in self._label_doubts(name, label)),
         ]
         for step in self.steps():
             scan = step(scan)
@@ -208,6 +214,16 @@ class Files:
             "description": self._description(),
             "quality": {"doubts": doubts} if doubts else {},
         }
+
+    def _label_doubts(self, name: str, label: Volume) -> list[str]:
+        """What is doubtful about a label map whose ids are still those of its file; of a mask they are not."""
+        settings = self.settings
+        mapped = settings.label_map or settings.label_table or settings.num_classes
+        known = bool(mapped or name in self.names_in_files or self.case.labels[name].is_dir())
+        said = self.case.description
+        names = said.label_names.get(name) if not settings.mask_value else None
+        named = {*names, *said.ignored.get(name, ())} if names else ()
+        return plausibility.label_doubts(label.array, name, named, known)
 
     def _description(self) -> Description:
         """What the data set says, of the ids that are stored."""

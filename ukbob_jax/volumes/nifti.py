@@ -20,7 +20,7 @@ from ukbob_jax.volumes.volume import LONGEST, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
-_BEGINNING = 2**16  # bytes that hold most headers with their extensions
+BEGINNING = 2**16  # bytes that hold most headers with their extensions
 _SLACK = 2**20  # bytes that may follow the voxels
 _IMAGE_LEVEL, _LABEL_LEVEL = 1, 6  # zlib: effort halves a label map, and gains 3 % on noise
 
@@ -188,7 +188,7 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     """
     if _is_other(path := pathlib.Path(path)):
         return formats.names(path)
-    path, stored = _checked_name(path), gzip_bytes.read(pathlib.Path(path), _BEGINNING)
+    path, stored = _checked_name(path), gzip_bytes.read(pathlib.Path(path), BEGINNING)
     header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
     start = gzip_bytes.head(path, stored, header.offset)
     if len(start) < header.offset:

@@ -11,7 +11,7 @@ Crops pass: a smaller field of view is never refused, nor a longer one along z, 
 body is scanned. Where the training set is not known, nothing is refused. What is told of a set is in `sets.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ BODY = 500.0  # in HU + 1024 the body without lungs and air lies above it
 WATER = (900.0, 1250.0)  # in HU + 1024 the middle of the body does: fat to contrast agent
 LEAST_BODY = 0.05  # share of the voxels
 SAMPLE = 2**18  # voxels that are looked at
+SHOWN_IDS = 8  # in a message
 
 
 def doubts(affine: np.ndarray, shape: Sequence[int] = ()) -> list[str]:
@@ -93,18 +94,39 @@ def holds_negative(statistics: Mapping[str, Sequence[float]], channel: int) -> b
     return statistics["low"][channel] < intensity.FAT
 
 
-def label_doubts(label: np.ndarray, name: str) -> list[str]:
-    """Return what is doubtful about a label map: one whose only value is 255 is most likely a mask.
+def label_doubts(label: np.ndarray, name: str, named: Collection[int] = (), known: bool = False) -> list[str]:
+    """Return what is doubtful about a label map: a mask whose value is no id, and ids that its data set does not name.
 
     Args:
-        label: integers, `x y z`.
+        label: ids as they lie in the file, 0 and above, `x y z`.
         name: of the label set.
+        named: ids that the data set's description names; empty: it names none.
+        known: somebody has said which ids there are, as a table of them or `num_classes` does.
     """
-    if label.max(initial=0) != IGNORE or ((label > 0) & (label < IGNORE)).any():
-        return []
-    return [
-        f"label set {name!r} holds {IGNORE} alone, which means not annotated; a mask needs mask_value {IGNORE}"
-    ]
+    seen = np.zeros(int(label.max(initial=0)) + 1, bool)
+    for plane in label:
+        seen[plane] = True
+    ids = [i for i in np.flatnonzero(seen).tolist() if i]
+    if ids == [IGNORE]:
+        return [
+            f"label set {name!r} holds {IGNORE} alone, which means not annotated; a mask needs mask_value {IGNORE}"
+        ]
+    unnamed = [i for i in ids if i not in named and i != IGNORE]
+    if named and unnamed:
+        return [
+            f"ids {_some(unnamed)} are in the label map, but the data set's description names only "
+            f"{_some(sorted(named))}"
+        ]
+    if len(ids) == 1 and ids[0] > 1 and not (named or known):
+        return [
+            f"label set {name!r} holds {ids[0]} alone, which makes {ids[0]} classes; a mask needs mask_value {ids[0]}"
+        ]
+    return []
+
+
+def _some(ids: Sequence[int]) -> str:
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return ", ".join(map(str, ids[:SHOWN_IDS])) + more
 
 
 def describe_training(

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.volumes.layouts.conftest import table, touch
+from tests.volumes.layouts.conftest import problems, table, touch
 from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.volumes import layouts
 
@@ -34,6 +34,19 @@ def test_bids_sessions_that_name_one_file_are_refused(tmp_path):
     touch(tmp_path, "sub-1/ses-1/anat/sub-1_T1w.nii.gz", "sub-1/ses-2/anat/sub-1_T1w.nii.gz")
     with pytest.raises(MismatchError, match=r"in more than one folder: sub-1\. Put the session"):
         layouts.list_cases("bids", tmp_path)
+
+
+def test_two_files_for_one_are_the_problem_of_their_subject_alone(tmp_path):
+    touch(tmp_path, *(f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in range(1, 6)))
+    touch(tmp_path, *(f"derivatives/m/sub-{n}/anat/sub-{n}_dseg.nii.gz" for n in range(1, 6)))
+    touch(tmp_path, "sub-1/anat/sub-1_T1w.nii", "derivatives/m/sub-2/anat/sub-2_desc-b_dseg.nii.gz")
+    touch(tmp_path, "sub-3/ses-1/anat/sub-3_T1w.nii.gz")
+    cases = layouts.list_cases("bids", tmp_path)
+    found = problems(cases)
+    assert [case.subject for case in cases if not case.problem] == ["sub-4", "sub-5"]
+    assert found["sub-1"].endswith("for sub-1: sub-1_T1w.nii and sub-1_T1w.nii.gz; keep one.")
+    assert "two files for m of one image, or more: sub-2_d" in found["sub-2"]
+    assert "in more than one folder: sub-3. Put the session" in found["sub-3"]
 
 
 def test_a_bids_folder_that_does_not_match_is_refused(tmp_path):

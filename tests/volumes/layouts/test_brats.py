@@ -1,6 +1,6 @@
 import pytest
 
-from tests.volumes.layouts.conftest import touch
+from tests.volumes.layouts.conftest import problems, touch
 from ukbob_jax.errors import FileError, MismatchError
 from ukbob_jax.volumes import layouts
 
@@ -40,6 +40,14 @@ def test_subjects_that_lack_a_file_do_not_stop_the_others(tmp_path):
     (tmp_path / "b" / "b-t2w.nii.gz").unlink()
     with pytest.warns(UserWarning, match=r"1 of 2 subjects lack a contrast: b \(t2 or t2w\)"):
         assert [case.subject for case in layouts.list_cases("brats", tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize("second", ["b-t1n.nii", "b_t1n.nii.gz", "b-t1.nii.gz", "b-seg.nii"])
+def test_two_files_for_one_are_the_problem_of_their_subject_alone(tmp_path, second):
+    touch(tmp_path, *(f"{subject}/{subject}{ending}.nii.gz" for subject in "ab" for ending in BRATS_NEW))
+    touch(tmp_path / "b", second)
+    found = problems(layouts.list_cases("brats", tmp_path))
+    assert found["a"] == "" and "b: two files for " in found["b"] and second in found["b"]
 
 
 @pytest.mark.parametrize(

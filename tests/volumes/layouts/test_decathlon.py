@@ -56,6 +56,15 @@ def test_a_dataset_json_that_cannot_be_used_is_refused(fields, error, message, t
         layouts.list_cases("decathlon", dataset(tmp_path, **fields))
 
 
+def test_a_label_of_null_is_none(tmp_path):
+    touch(tmp_path, "imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/a.nii.gz")
+    dataset(tmp_path, training=[entry("a"), {**entry("b"), "label": None}])
+    assert table(layouts.list_cases("decathlon", tmp_path)) == [
+        ("a", ["a.nii.gz"], {"manual": "a.nii.gz"}, "train"),
+        ("b", ["b.nii.gz"], {}, "train"),
+    ]
+
+
 def test_a_subject_listed_twice_or_without_a_file_has_a_problem(tmp_path):
     touch(tmp_path, *(f"{kind}Tr/{name}.nii.gz" for kind in ("images", "labels") for name in "ab"))
     touch(tmp_path, "imagesTr/c.nii.gz")

@@ -27,7 +27,7 @@ def test_nnunet_channels_are_separate_files(tmp_path):
 @pytest.mark.parametrize(
     "files, error, message",
     [
-        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], FileError, "channel number"),
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "channel number"),
         (["imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"], MismatchError, "0000 is missing"),
         (["imagesTr/a_0000.nii.gz", "labelsTr/b.nii.gz"], MismatchError, r"do not match for a, b\."),
         (["imagesTr/a_0000.nii.gz"], FileError, "labelsTr: no such folder"),
@@ -51,6 +51,15 @@ def test_a_subject_that_lacks_labels_or_channels_has_a_problem_and_the_others_no
         found = problems(layouts.list_cases("nnunet", tmp_path))
     assert list(found) == ["a", "b", "c"] and not found["a"]
     assert "b has 1 channels, most subjects have 2" in found["b"] and "no label map for c" in found["c"]
+
+
+def test_an_image_without_a_channel_number_is_the_problem_of_its_subject_alone(tmp_path):
+    touch(tmp_path, *(f"imagesTr/{name}.nii.gz" for name in ("a_0000", "b_0000", "b", "c")))
+    touch(tmp_path, *(f"labelsTr/{name}.nii.gz" for name in "abc"))
+    cases = layouts.list_cases("nnunet", tmp_path)
+    assert [case.subject for case in cases if not case.problem] == ["a"]
+    found = problems(cases)
+    assert all(f"imagesTr/{n}.nii.gz: the name does not end in a channel" in found[n] for n in "bc")
 
 
 def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):

@@ -21,6 +21,12 @@ def test_the_table_of_splits_may_have_commas(tmp_path):
     assert layouts.list_cases("organ_masks", tmp_path)[0].split == "val"
 
 
+def test_the_table_of_splits_may_be_in_the_letters_of_windows(tmp_path):
+    touch(tmp_path, "s1/ct.nii.gz", "s1/segmentations/liver.nii.gz")
+    (tmp_path / "meta.csv").write_bytes("image_id,clinic,split\r\ns1,Köln,val\r\n".encode("cp1252"))
+    assert layouts.list_cases("organ_masks", tmp_path)[0].split == "val"
+
+
 def test_a_subject_with_two_scans_or_without_masks_has_a_problem(tmp_path):
     touch(tmp_path, "s1/ct.nii.gz", "s1/mri.nii.gz", "s1/segmentations/liver.nii.gz", "s2/ct.nii.gz")
     touch(tmp_path, "s3/ct.nii.gz", "s3/segmentations/liver.nii.gz", ".s4/ct.nii.gz")

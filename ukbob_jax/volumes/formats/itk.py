@@ -27,7 +27,7 @@ def read(path: pathlib.Path) -> Stored:
     image = _load(path)
     if image.GetDimension() != 3:
         raise GeometryError(f"{path}: a {image.GetDimension()}-D image; expected 3-D, or 3-D with channels.")
-    affine, segments = _affine(image), _segments(image)
+    affine, segments = _affine(image), _segments(path, image)
     view = library("SimpleITK", path).GetArrayViewFromImage(image)  # z y x, or z y x c
     if view.dtype.kind == "c":
         raise ValuesError(f"{path}: complex voxels; save the magnitude instead.")
@@ -43,7 +43,7 @@ def names(path: pathlib.Path) -> dict[int, str]:
     Raises:
         FileError: damaged, or SimpleITK is not installed.
     """
-    return {value: name for name, value, _ in _segments(_load(path, voxels=False))}
+    return {value: name for name, value, _ in _segments(path, _load(path, voxels=False))}
 
 
 def layers(path: str | os.PathLike) -> list[Stored]:
@@ -57,7 +57,7 @@ def layers(path: str | os.PathLike) -> list[Stored]:
     view = library("SimpleITK", path).GetArrayViewFromImage(image)
     array = np.array(view.transpose(2, 1, 0, *range(3, view.ndim)), order="F")
     array = array if array.ndim == 4 else array[..., None]
-    affine, segments = _affine(image), _segments(image)
+    affine, segments = _affine(image), _segments(path, image)
     return [
         Stored(array[..., n], affine, {value: name for name, value, layer in segments if layer == n})
         for n in range(array.shape[3])
@@ -122,8 +122,12 @@ def _affine(image: Any) -> np.ndarray:
     return _LPS @ matrix
 
 
-def _segments(image: Any) -> list[tuple[str, int, int]]:
-    """Name, label value and layer of each segment that the header names."""
+def _segments(path: pathlib.Path, image: Any) -> list[tuple[str, int, int]]:
+    """Name, label value and layer of each segment that the header names.
+
+    Raises:
+        FileError: a value or layer that is no whole number; some programs write 2.0 for 2.
+    """
     keys, found = set(image.GetMetaDataKeys()), []
     for n in range(len(keys)):
         if f"Segment{n}_LabelValue" not in keys:
@@ -132,7 +136,11 @@ def _segments(image: Any) -> list[tuple[str, int, int]]:
             image.GetMetaData(key) if (key := f"Segment{n}_{field}") in keys else "0"
             for field in ("Name", "LabelValue", "Layer")
         )
-        found.append((name, int(value), int(layer)))
+        if not all(re.fullmatch(r"\s*\d+(\.0*)?\s*", text) for text in (value, layer)):
+            raise FileError(
+                f"{path}: Segment{n} has the LabelValue {value!r} and the Layer {layer!r}; expected whole numbers."
+            )
+        found.append((name, int(float(value)), int(float(layer))))
     return found
 
 

@@ -31,6 +31,7 @@ class _Image(NamedTuple):
     folder: str
     entities: Mapping[str, str]  # of all channels
     files: dict[str, _File]  # contrast -> file
+    problems: list[str]  # why it cannot be used; empty: it can
 
 
 def list_cases(
@@ -50,7 +51,8 @@ def list_cases(
     """One case per subject, session and run that has all contrasts; label sets are named after their pipeline.
 
     Names of ids come from the `_dseg.tsv` that applies, modality and units from JSON sidecars. A label map in another
-    space than its image is left out with a warning.
+    space than its image is left out with a warning. An image that lacks a contrast, has two files for one, or several
+    label maps where most have one, has a problem.
 
     Args:
         root: the dataset's folder.
@@ -66,7 +68,7 @@ def list_cases(
     Raises:
         FileError: no such folder.
         EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
-        MismatchError: nobody has all contrasts, two images have one name, or several label maps remain for an image.
+        MismatchError: nobody has all contrasts, or several label maps remain for most images.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -112,22 +114,23 @@ def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) 
             contrast = max(fits, key=lambda c: len(asked[c].entities))  # the one that says most
             rest = {k: v for k, v in file.name.entities.items() if k not in asked[contrast].entities}
             subject = "_".join(f"{key}-{value}" for key, value in rest.items())
-            image = found.setdefault((file.folder, subject), _Image(subject, file.folder, rest, {}))
+            image = found.setdefault((file.folder, subject), _Image(subject, file.folder, rest, {}, []))
             if contrast in image.files:
                 twice = f"{image.files[contrast].path.name} and {file.path.name}"
-                raise MismatchError(f"{file.path.parent}: two files for {subject}: {twice}; keep one.")
-            image.files[contrast] = file
+                image.problems.append(f"{file.path.parent}: two files for {subject}: {twice}; keep one.")
+            image.files.setdefault(contrast, file)
     if not found:
         raise EmptyError(
             f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
             f"Name others with {selector('contrasts')}=T2w."
         )
-    names = [image.subject for image in found.values()]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise MismatchError(
-            f"{root}: in more than one folder: {listed(twice)}. Put the session into the name."
-        )
-    return list(found.values())
+    images: dict[str, _Image] = {}
+    for image in found.values():
+        if images.setdefault(image.subject, image) is not image:
+            images[image.subject].problems.append(
+                f"{root}: in more than one folder: {image.subject}. Put the session into the name."
+            )
+    return list(images.values())
 
 
 def _is_contrast(name: Name, asked: Name) -> bool:
@@ -206,19 +209,21 @@ def _choose(
     images: list[_Image],
     chosen: Mapping[str, str],
 ) -> list[pathlib.Path | None]:
-    """Of each image its label map, or None.
+    """Of each image its label map, or None; several that are left are a problem of the image.
 
     Raises:
-        MismatchError: several are left; the message says which entity would choose.
+        MismatchError: more images have several than one; the message says which entity would choose.
     """
     kept = [[file for file in files if _selected(file.name, chosen)] for files in found]
     elsewhere = []
     if not chosen["space"]:
         elsewhere = [f for files, image in zip(kept, images) for f in files if not _is_native(f.name, image)]
         kept = [[f for f in files if _is_native(f.name, image)] for files, image in zip(kept, images)]
-    for files in kept:
-        if len(files) > 1:
-            raise MismatchError(_several(root, set_name, files))
+    several = [n for n, files in enumerate(kept) if len(files) > 1]
+    if len(several) > sum(len(files) == 1 for files in kept):
+        raise MismatchError(_several(root, set_name, kept[several[0]]))
+    for n in several:
+        images[n].problems.append(_several(root, set_name, kept[n]))
     if elsewhere:
         spaces = sorted({file.name.entities["space"] for file in elsewhere if "space" in file.name.entities})
         warnings.warn(
@@ -261,15 +266,16 @@ def _case(
         label_names=names,
     )
     person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
-    problem = f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}."
-    lacking = len(paths) < len(contrasts)
+    problems = list(image.problems)
+    if len(paths) < len(contrasts):
+        problems.append(f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}.")
     return Case(
         image.subject,
         paths,
         labels,
         person=person,
         description=description,
-        problem=problem if lacking else "",
+        problem=" ".join(problems),
     )
 
 

@@ -8,10 +8,10 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, is_scan, listed, scans, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, is_scan, listed, stem
 
 CONTRASTS = (("t1", "t1n"), ("t1ce", "t1c"), ("t2", "t2w"), ("flair", "t2f"))  # in channel order
 LABELS = ("seg", "gtv")
@@ -25,12 +25,13 @@ VISIT = re.compile(r"(BraTS-[A-Z]+(?:-[A-Z]+)?-\d+)-\d+")  # person and time poi
 def list_cases(root: str | os.PathLike) -> list[Case]:
     """One case per subject folder; images are T1, T1 with contrast agent, T2, FLAIR, or the second alone (MEN-RT).
 
-    Subjects that lack a contrast, or their labels where others have them, are left out with a warning.
+    Subjects that lack a contrast, or their labels where others have them, are left out with a warning. One with two
+    files for a contrast or for its label map has a problem.
 
     Raises:
         FileError: no such folder.
         EmptyError: no subject folder in it.
-        MismatchError: every subject lacks a contrast, or subjects of both kinds are there.
+        MismatchError: every subject lacks a contrast or has two files for one.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -44,11 +45,14 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     lacking = {
         folder.name: missing for folder, files in found.items() if (missing := _missing(files, wanted))
     }
-    cases = [_case(folder, files, wanted) for folder, files in found.items() if folder.name not in lacking]
+    cases = [
+        _case(folder, _first(files), wanted) for folder, files in found.items() if folder.name not in lacking
+    ]
     if not cases:
         name, missing = next(iter(lacking.items()))
         there = ", ".join(sorted(found[root / name]))
         raise MismatchError(f"{root / name}: no file for {', '.join(missing)}; found {there}.")
+    cases = [case._replace(problem=_twice(root / case.subject, found[root / case.subject])) for case in cases]
     if lacking:
         shown = listed(f"{name} ({', '.join(missing)})" for name, missing in lacking.items())
         _leave_out(root, len(lacking), len(found), f"lack a contrast: {shown}")
@@ -68,19 +72,30 @@ def _leave_out(root: pathlib.Path, number: int, of: int, reason: str) -> None:
     )
 
 
-def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """What comes after the subject's name -> file; the one file with another name that ends in Segm is the label."""
-    found = scans(folder) if any(map(is_scan, folder.iterdir())) else {}
-    start = len(folder.name) + 1
-    named = {
-        name[start:].lower(): path
-        for name, path in found.items()
-        if name.startswith((f"{folder.name}_", f"{folder.name}-"))
-    }
-    misnamed = [path for path in found.values() if MISNAMED.fullmatch(stem(path))]
+def _files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """What comes after the subject's name -> files; the one file with another name that ends in Segm is the label."""
+    paths = [path for path in sorted(folder.iterdir()) if is_scan(path)]
+    named: dict[str, list[pathlib.Path]] = {}
+    for path in paths:
+        if stem(path).startswith((f"{folder.name}_", f"{folder.name}-")):
+            named.setdefault(stem(path)[len(folder.name) + 1 :].lower(), []).append(path)
+    misnamed = [path for path in paths if MISNAMED.fullmatch(stem(path))]
     if named and not {*LABELS} & {*named} and len(misnamed) == 1:
-        named[LABELS[0]] = misnamed[0]
+        named[LABELS[0]] = misnamed
     return named
+
+
+def _first(files: Mapping[str, list[pathlib.Path]]) -> dict[str, pathlib.Path]:
+    return {name: paths[0] for name, paths in files.items()}
+
+
+def _twice(folder: pathlib.Path, files: Mapping[str, list[pathlib.Path]]) -> str:
+    """Why a subject with two files for one contrast, in whatever spelling, cannot be used; "": it has one of each."""
+    for spellings in (*CONTRASTS, *((name,) for name in LABELS)):
+        paths = [path.name for name in spellings for path in files.get(name, [])]
+        if len(paths) > 1:
+            return f"{folder}: two files for {' or '.join(spellings)}: {', '.join(paths)}; keep one."
+    return ""
 
 
 def _missing(files: Iterable[str], wanted: Iterable[tuple[str, ...]]) -> list[str]:

@@ -159,5 +159,6 @@ def _case(dataset: dataset_json.Dataset, where: pathlib.Path, entry: dict, split
     if not names:
         raise FileError(f"{where}: an entry has an empty image list: {entry!r}.")
     images = tuple(dataset_json.inside(dataset, name) for name in names)
-    labels = {LABEL_SET: dataset_json.inside(dataset, entry["label"])} if "label" in entry else {}
+    label = entry.get("label")  # null where an image has none
+    labels = {} if label is None else {LABEL_SET: dataset_json.inside(dataset, label)}
     return Case(stem(images[0]), images, labels, split, description=_description(dataset, stem(images[0])))

@@ -33,7 +33,8 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     Where there is a dataset.json, it names channels and labels, and says which id means "not annotated here", which
     regions are learnt and, under "dataset", which files train in place of imagesTr.
 
-    A subject without its label map, or with fewer channels than others, has a problem.
+    A subject without its label map, with fewer channels than others, or with an image that has no channel number, has a
+    problem.
 
     Args:
         root: the folder `DatasetNNN_Name`.
@@ -141,13 +142,19 @@ def _scans(folder: pathlib.Path, ending: str) -> dict[str, pathlib.Path]:
 def _cases(root: pathlib.Path, folder: str, split: str, description: Description, ending: str) -> list[Case]:
     channels: dict[str, list[pathlib.Path]] = {}
     gaps: dict[str, str] = {}
+    strays: dict[str, pathlib.Path] = {}
     for path in _scans(root / f"images{folder}", ending).values():
         match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
+        name = match[1] if match else stem(path)
+        found = channels.setdefault(name, [])
         if not match:
-            raise FileError(f"{path}: the name does not end in a channel number such as _0000.")
-        found = channels.setdefault(match[1], [])
+            strays[name] = path
+            told = f"{path}: the name does not end in a channel number such as _0000. Rename or remove it."
+            gaps.setdefault(name, told)
+            continue
         if int(match[2]) != len(found):
-            gaps[match[1]] = f"{path}: channel {match[2]} of {match[1]}, but {len(found):04d} is missing."
+            told = f"{path}: channel {match[2]} of {name}, but {len(found):04d} is missing."
+            gaps.setdefault(name, told)
         found.append(path)
     where = root / f"labels{folder}"
     labelled = split == "train" or _filled(where)
@@ -162,7 +169,7 @@ def _cases(root: pathlib.Path, folder: str, split: str, description: Description
     return [
         Case(
             name,
-            tuple(paths),
+            tuple(paths) or (strays[name],),
             {LABEL_SET: labels[name]} if name in labels else {},
             split,
             description=description,

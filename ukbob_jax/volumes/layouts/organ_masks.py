@@ -1,9 +1,11 @@
 """TotalSegmentator's dataset: a folder per subject with the scan and one mask per organ in segmentations/."""
 
 import csv
+import io
 import os
 import pathlib
 
+from ukbob_jax import files
 from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes.case import LABEL_SET, Case
 
@@ -19,7 +21,7 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
     A subject with two scans, or without its masks, has a problem.
 
     Raises:
-        FileError: no such folder.
+        FileError: no such folder, or a meta.csv that cannot be read.
         EmptyError: no subject folders.
     """
     root = pathlib.Path(root)
@@ -47,8 +49,7 @@ def _splits(path: pathlib.Path) -> dict[str, str]:
     """Subject to split from the columns image_id and split; empty without the file."""
     if not path.is_file():
         return {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        delimiter = ";" if ";" in file.readline() else ","
-        file.seek(0)
-        rows = list(csv.DictReader(file, delimiter=delimiter))
+    text = files.read_text(path)
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     return {row["image_id"]: row["split"] for row in rows if row.get("image_id") and row.get("split")}
