@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 import time
+from typing import Any
 
 import jax
 import ml_collections
@@ -24,7 +25,8 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
     """
     logging.getLogger("jax").setLevel(logging.ERROR)
     use_compile_cache()
-    if config.get("model", {}).get("remat", False):
+    model: Any = config.get("model", {})
+    if model.get("remat", False):
         spare_memory()
     if options.coordinator:
         join(options.coordinator, options.processes, options.process)
