@@ -208,10 +208,7 @@ def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
     source.kind = "files"
     source.layout = layout
     source.paths = {**layouts.selectors(next(iter(paths))), **paths}
-    source.splits = {
-        "val": 0,
-        "test": 0,
-    }  # persons, of those the data set itself puts nowhere; the rest trains
+    source.splits = {"val": 0, "test": 0}  # persons, of those whom the data set puts nowhere; the rest trains
     source.seed = 0  # draws them
     return source
 

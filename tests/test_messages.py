@@ -17,7 +17,7 @@ WORD = re.compile(r"--[a-z][\w.{}-]*|\bconfig\.[a-z{][\w.{}]*")
 NOT_FIELDS = ("config.json", "--config.FIELD", "--config.name", "config.{}.{}")  # a file, and placeholders
 # Modules that `ukbob` imports whose messages name fields all the same, and why no command gets to print them.
 ONLY_MAIN = {
-    "anatomy": "mirroring needs sides where training augments",
+    "mirroring": "needs sides where training augments",
     "devices": "commands use its cache alone",
     "inference.options": "reads the section of a recipe",
     "models.architecture": "names the program beside the field",

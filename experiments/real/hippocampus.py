@@ -151,6 +151,11 @@ def facts(workdir: pathlib.Path, segmenter: Segmenter) -> dict[str, Any]:
         "seed": config["seed"],
         "steps": config["train"]["steps"],
         "minutes": round(sum(last_of_starts(seconds)) / 60, 1),
+        "validation": {
+            row["step"]: row["val/dice"]
+            for row in files.read_jsonl(workdir / "metrics.jsonl")
+            if "val/dice" in row
+        },
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(segmenter.params))),
         **{name: first[name] for name in ("ukbob_jax", "python", "machine", "devices")},
     }

@@ -153,6 +153,11 @@ def test_a_name_given_twice_is_told_apart_and_one_that_differs_between_subjects_
     mixed = described(tmp_path / "mixed", {"a": {1: "liver"}, "b": {1: "spleen"}})
     with pytest.raises(ConfigError, match="id 1 of 'auto' is 'liver' in a and 'spleen' in b"):
         opened(mixed, tmp_path, **CHANGES)
+    assert (
+        opened(mixed, tmp_path, **{**CHANGES, "data.organs": ("liver",)}).num_classes == 2
+    )  # the recipe says
+    spelt = described(tmp_path / "spelt", {"a": {0: "air", 1: "Liver"}, "b": {0: "Clear Label", 1: "liver "}})
+    assert opened(spelt, tmp_path, **CHANGES).names[1] == "Liver"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import ukbob_jax as bob
 from tests.volumes import malformed
 from tests.volumes.test_volume import ORIENTATIONS, noise, oblique, straight
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, ValuesError
-from ukbob_jax.volumes.nifti import read_label_names
+from ukbob_jax.volumes.nifti import read_header, read_label_names
 
 
 def stored_as(codes: str, shape=(5, 4, 3)) -> bob.Volume:
@@ -226,3 +226,11 @@ def test_a_file_of_many_gzip_members_is_read_as_one(tmp_path):
     path.write_bytes(b"".join(members)[:-3])
     with pytest.raises(FileError, match="truncated"):
         bob.read_volume(path)
+
+
+def test_a_header_that_is_only_looked_at_gives_no_warnings(tmp_path):
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert read_header(tmp_path / "a.nii.gz").codes == (0, 0)
+    assert read_label_names(tmp_path / "a.nii.gz") == {}

@@ -71,6 +71,20 @@ def test_measured_affines_are_not_doubted():
         assert not plausibility.doubts(found, (181, 217, 181))
 
 
+@pytest.mark.parametrize(
+    "normalize, known",
+    [
+        ("window:-175:250", True),
+        ("window:0:500", False),
+        ("window:a:1", False),
+        ("window:", False),
+        ("zscore", False),
+    ],
+)
+def test_a_window_of_hu_begins_below_zero_and_what_is_no_window_is_none(normalize, known):
+    assert plausibility.is_hu_window(normalize) == known
+
+
 def test_values_are_compared_with_what_training_held():
     lows = np.array([[-1000.0, 3.0], [-990.0, 0.0], [20.0, 1.0]])
     training = plausibility.describe_training(np.ones((3, 3)), np.full((3, 3), 9), lows)

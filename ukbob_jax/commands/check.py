@@ -26,9 +26,9 @@ from ukbob_jax.sources.files import ReadOptions, check_varies
 from ukbob_jax.store.prepare import prepare
 from ukbob_jax.store.row import Subject
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import case, formats, gzip_bytes, layouts, nifti_header, plausibility, sets
+from ukbob_jax.volumes import case, formats, layouts, plausibility, sets
 from ukbob_jax.volumes.case import Description
-from ukbob_jax.volumes.nifti import BEGINNING, SUFFIXES
+from ukbob_jax.volumes.nifti import SUFFIXES, read_header
 from ukbob_jax.volumes.volume import Volume
 
 _DICOM_TAKES = ("contrasts", "constant")  # of `ReadOptions`
@@ -289,11 +289,6 @@ def orientation(affine: np.ndarray, files: Sequence[str]) -> str:
     path = next((pathlib.Path(path) for path in files if path.lower().endswith(SUFFIXES)), None)
     if path is None:
         return ours
-    stored = gzip_bytes.read(path, BEGINNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the reader has told it
-        header = nifti_header.parse(
-            path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True
-        )
+    header = read_header(path)
     theirs = "".join(nibabel.aff2axcodes(header.affine))
     return ours if theirs == ours or not any(header.codes) else f"{ours} (stored {theirs})"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from ukbob_jax import anatomy
+from ukbob_jax import mirroring
 from ukbob_jax.data import augment
 from ukbob_jax.data.training_data import SAME_SPACING
 from ukbob_jax.data.unpack import unpack
@@ -42,7 +42,7 @@ def on_device(
     }
     mirror = None
     if "flip" in steps and classes:
-        mirror = anatomy.mirror_lookup(dict(classes))
+        mirror = mirroring.lookup(dict(classes))
         own["flip"] = functools.partial(augment.flip, mirror=mirror)
     change = augment.compose(*(own.get(step, step) for step in steps)) if steps else None
 

@@ -70,7 +70,8 @@ class TrainingData:
         present = {label for subject in subjects for label in store.present(subject, config.label)}
         _check_classes(store, config, present, held_out)
         regions = _regions(store, subjects, config, present) if config.regions else None
-        described = store.label_names(config.label, subjects)
+        named = regions or data.organs or data.names  # by the recipe, whatever the data set says
+        described = {} if named else store.label_names(config.label, subjects)
         names = regions.labels if regions else class_names(config, present, described)
         lookup = anatomy.to_names(names) if data.organs else None
         trusted = data.flagged == "off"
@@ -117,16 +118,9 @@ class TrainingData:
 
     def extremes(self) -> dict[str, list]:
         """Return the ranges of the subjects' spacings and fields of view, see `plausibility.describe_training`."""
-        rows = [self.store.rows[subject] for subject in self.subjects]
-        shapes = np.array([row.shape for row in rows])
-        lows = [
-            [row.intensity["low"][c] for c in row.channel_indices(self.contrasts)]
-            for row in rows
-            if "low" in row.intensity
-        ]
-        return plausibility.describe_training(
-            self._spacings(), shapes, np.array(lows) if len(lows) == len(rows) else None
-        )
+        shapes = np.array([self.store.rows[subject].shape for subject in self.subjects])
+        statistics = self._statistics()
+        return plausibility.describe_training(self._spacings(), shapes, statistics and statistics.low)
 
     def appearance(self) -> dict[str, Any]:
         """Return what the training images are and how bright, JSON values; what no row says is left out.
@@ -138,14 +132,8 @@ class TrainingData:
         rows = [self.store.rows[subject] for subject in self.subjects]
         said = {name: sorted({getattr(row, name) for row in rows} - {""}) for name in ("modality", "units")}
         found: dict[str, Any] = {name: values for name, values in said.items() if values}
-        known = [row for row in rows if row.intensity]
-        if known:
-            names = known[0].intensity
-            columns = {
-                n: [[row.intensity[n][c] for c in row.channel_indices(self.contrasts)] for row in known]
-                for n in names
-            }
-            medians = {n: np.median(values, axis=0) for n, values in columns.items()}
+        if statistics := self._statistics():
+            medians = {name: np.median(values, axis=0) for name, values in statistics._asdict().items()}
             found["intensity"] = {
                 contrast: {name: float(f"{values[c]:.6g}") for name, values in medians.items()}
                 for c, contrast in enumerate(self.contrasts)
@@ -154,12 +142,8 @@ class TrainingData:
 
     def heavy_tails(self) -> dict[str, int]:
         """Return contrast -> number of subjects where "auto" takes percentiles, see `intensity.heavy_tailed`."""
-        counts = np.zeros(len(self.contrasts), int)
-        for subject in self.subjects:
-            row = self.store.rows[subject]
-            chosen = row.channel_indices(self.contrasts)
-            found = {name: tuple(values[c] for c in chosen) for name, values in row.intensity.items()}
-            counts += intensity.heavy_tailed(intensity.Statistics(**found))
+        statistics = self._statistics()
+        counts = intensity.heavy_tailed(statistics).sum(0) if statistics else ()
         return {name: int(count) for name, count in zip(self.contrasts, counts) if count}
 
     def class_frequencies(self) -> np.ndarray:
@@ -213,6 +197,18 @@ class TrainingData:
                 processes=jax.process_count(),
             ),
         )
+
+    def _statistics(self) -> Any:
+        """The subjects' `intensity.Statistics`, each field `n c` in the order of the contrasts; None: a row has none."""
+        rows = [self.store.rows[subject] for subject in self.subjects]
+        if not all(row.intensity for row in rows):
+            return None
+        chosen = [row.channel_indices(self.contrasts) for row in rows]
+        columns: Any = (
+            np.array([[row.intensity[name][c] for c in of] for row, of in zip(rows, chosen)])
+            for name in intensity.Statistics._fields
+        )
+        return intensity.Statistics(*columns)
 
     def _spacings(self) -> np.ndarray:
         return np.array([self.store.rows[subject].spacing_mm for subject in self.subjects])

@@ -39,6 +39,11 @@ def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
     return float(np.linalg.norm(np.asarray(shape[:3], np.float64) * np.asarray(spacing_mm, np.float64)))
 
 
+def diagonals_mm(rows: Mapping[str, Any], subjects: Iterable[str]) -> dict[str, float]:
+    """Return subject -> diagonal of its field of view; `rows` are those of a store."""
+    return {name: diagonal_mm(rows[name].shape, rows[name].spacing_mm) for name in subjects}
+
+
 def completed(row: Row, diagonal: float) -> dict[str, Any]:
     """Return a row of scores with the entries `failed` and `diagonal_mm`, which rows of older versions lack."""
     if "failed" in row:

@@ -48,20 +48,18 @@ def score(
         name -> metric -> value; also `failed`, and `diagonal_mm` of the field of view, for `failures.penalised_mean`.
         Both are None where the organ was not annotated.
     """
+    measure = {
+        "surface": surface,
+        "lesions": lesions,
+        "tolerances_mm": tolerances_mm,
+        "tolerance_mm": tolerance_mm,
+    }
     if regions:
-        known = np.ones(256, bool) if annotated is None else annotated
+        known = regions.annotated(np.ones(256, bool) if annotated is None else annotated)
         scores = {}
         for region, name in organs.items():
-            scores |= score(
-                Volume(regions.mask(predicted.array, region), predicted.affine),
-                Volume(regions.mask(truth.array, region), truth.affine),
-                {1: name},
-                surface=surface,
-                lesions=lesions,
-                tolerances_mm=tolerances_mm,
-                tolerance_mm=tolerance_mm,
-                annotated=np.full(256, regions.annotated(known)[region]),
-            )
+            found, true = (Volume(regions.mask(v.array, region), v.affine) for v in (predicted, truth))
+            scores |= score(found, true, {1: name}, **measure, annotated=np.full(256, known[region]))
         return scores
     largest = max(predicted.array.max(), truth.array[truth.array != anatomy.IGNORE].max(initial=0), *organs)
     num_classes = int(largest) + 1
@@ -75,10 +73,10 @@ def score(
         values |= {name: getattr(distances, name) for name in ("hd95", "assd", "nsd")}
     scores = {}
     for organ, name in organs.items():
-        numbers = {measure: array[organ] for measure, array in values.items()}
+        numbers = {metric: array[organ] for metric, array in values.items()}
         if lesions:
             counts = metrics.lesions(predicted.array, truth.array, organ)
-            numbers |= {f"lesion_{measure}": value for measure, value in counts._asdict().items()}
+            numbers |= {f"lesion_{metric}": value for metric, value in counts._asdict().items()}
         scores[name] = _row(numbers, truth, annotated is None or bool(annotated[organ]))
     return scores
 

@@ -162,9 +162,7 @@ class Agreement(NamedTuple):
     concordance: float  # Lin's: also falls when all volumes are too large
     mean_error: float  # mean of predicted minus true, in the volumes' unit
     mean_absolute_share: float  # mean of |predicted - true| / true, over scans that have the organ
-    mean_absolute_share_penalised: (
-        float  # over all scans: each at most 1, and 1 where the organ is missed or invented
-    )
+    mean_absolute_share_penalised: float  # over all scans: at most 1 each, 1 where it is missed or invented
     missed: int  # scans whose prediction lacks the organ
     invented: int  # scans whose truth lacks it: not in `mean_absolute_share`
 

@@ -41,8 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows = []
     for subject in track(subjects, "agreement"):
         rows += compared(store, subject, settings, organs, folder / name / f"{subject}.json")
-    diagonals = {s: failures.diagonal_mm(store.rows[s].shape, store.rows[s].spacing_mm) for s in subjects}
-    table = agreement.table(rows, flagged, organs, diagonals)
+    table = agreement.table(rows, flagged, organs, failures.diagonals_mm(store.rows, subjects))
     files.write_jsonl(folder / f"{name}.jsonl", rows)
     files.write_json(
         folder / f"{name}.json", {"subjects": len(subjects), **settings.to_dict(), "table": table}

@@ -84,8 +84,7 @@ def run(config: Config, workdir: str) -> None:
         done[subject] = {"key": key, "methods": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     scores = {subject: done[subject]["methods"] for subject in subjects}
-    diagonals = {s: failures.diagonal_mm(store.rows[s].shape, store.rows[s].spacing_mm) for s in subjects}
-    rows = collect(folder, settings.name, scores, diagonals)
+    rows = collect(folder, settings.name, scores, failures.diagonals_mm(store.rows, subjects))
     groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)

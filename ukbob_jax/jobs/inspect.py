@@ -17,7 +17,8 @@ from ukbob_jax.progress import track
 from ukbob_jax.store import values as store_values
 from ukbob_jax.store.prepare import Prepared, prepare
 from ukbob_jax.volumes import affine as affines
-from ukbob_jax.volumes import case, formats, gzip_bytes, nifti_header, sets
+from ukbob_jax.volumes import case, formats, sets
+from ukbob_jax.volumes.nifti import read_header
 
 PERCENTILES = (0.5, 50, 99.5)
 
@@ -94,8 +95,7 @@ def on_disk(path: pathlib.Path) -> dict[str, Any]:
         stored = formats.read(path)
         shape, affine, dtype = stored.array.shape, stored.affine, stored.array.dtype
     else:
-        block = gzip_bytes.head(path, gzip_bytes.read(path), nifti_header.LONGEST)
-        header = nifti_header.parse(path, block, True)
+        header = read_header(path)
         shape, affine, dtype = header.shape, header.affine, header.dtype
     return {
         "file": str(path),

@@ -103,10 +103,7 @@ def _rows_of_json(path: pathlib.Path, label: str) -> list[dict[str, Any]]:
 
 
 def _rows_of_csv(path: pathlib.Path) -> list[dict[str, Any]]:
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot be read ({error}).") from error
+    reader = csv.DictReader(io.StringIO(files.read_text(path)))
     missing = {"subject", "organ", "decision"} - set(reader.fieldnames or ())
     if missing:
         raise FileError(f"{path}: no column {', '.join(sorted(missing))}. Export it from the audit page.")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -10,6 +10,27 @@ from ukbob_jax.store import checks, values
 from ukbob_jax.store.row import Channel, Subject
 from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.case import Description
+
+
+class About(TypedDict, total=False):
+    """What may be known of a subject beside image and labels.
+
+    split: "train", "val", "test" or "".
+    contrasts: per channel its name, or a `Channel` where more is known; empty: named by number.
+    annotated: class ids that were looked for in this subject; None: all.
+    attributes: technical facts, of `schema.ATTRIBUTES` only.
+    quality: JSON-able findings about the scan or its labels.
+    person: whose scan it is, where one person has several subjects.
+    description: what the data set says; its names of channels count where `contrasts` is empty.
+    """
+
+    split: str
+    contrasts: Sequence[str | Channel]
+    annotated: Sequence[int] | None
+    attributes: Mapping[str, Any] | None
+    quality: Mapping[str, Any] | None
+    person: str
+    description: Description
 
 
 class Prepared(NamedTuple):
@@ -31,25 +52,26 @@ def prepare(
     image: np.ndarray,
     affine: np.ndarray,
     labels: Mapping[str, np.ndarray],
-    *,
-    split: str = "",
-    contrasts: Sequence[str | Channel] = (),
-    annotated: Sequence[int] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-    quality: Mapping[str, Any] | None = None,
-    person: str = "",
-    description: Description | None = None,
+    **about: Unpack[About],
 ) -> Prepared:
-    """Check a subject and work out its row; the arguments are those of `StoreWriter.write`.
+    """Check a subject and work out its row.
 
+    Args:
+        subject: id, safe as a folder name.
+        image: `x y z c`, RAS voxel order, any real dtype.
+        affine: `4 4`, voxel to world in mm.
+        labels: per label set, `x y z`, integers 0..255 (255: ignore).
+        **about: see `About`.
     Raises:
         GeometryError: rank or affine cannot be used.
         MismatchError: image, labels and contrasts do not belong together.
         ValuesError: a name, attribute or voxel value cannot be stored.
     """
     image = np.asarray(image)
-    about = description or Description()
-    channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in contrasts or about.contrasts)
+    said = about.get("description", Description())
+    named = about.get("contrasts") or said.contrasts
+    channels = tuple(c if isinstance(c, Channel) else Channel(c) for c in named)
+    annotated = about.get("annotated")
     names = [channel.name for channel in channels]
     checks.check_image(image, names, subject)
     labels = {
@@ -59,20 +81,20 @@ def prepare(
     new = Subject.new(subject, image.shape, checks.check_affine(affine, subject))
     row = dataclasses.replace(
         new,
-        split=split,
+        split=about.get("split", ""),
         channels=channels or new.channels,
         annotated=None if annotated is None else tuple(sorted(int(organ) for organ in annotated)),
         intensity=plain(intensity.statistics(image)._asdict()),
         slope=slope,
         intercept=intercept,
         dtype=stored.dtype.name,
-        person=person,
-        modality=about.modality,
-        units=about.units,
-        label_names={name: dict(names) for name, names in about.label_names.items() if name in labels},
-        regions={name: found.to_json() for name, found in about.regions.items() if name in labels},
-        attributes=checks.check_attributes(attributes or {}, subject),
-        quality={**(quality or {}), **({"stored": remark} if remark else {})},
+        person=about.get("person", ""),
+        modality=said.modality,
+        units=said.units,
+        label_names={name: dict(names) for name, names in said.label_names.items() if name in labels},
+        regions={name: found.to_json() for name, found in said.regions.items() if name in labels},
+        attributes=checks.check_attributes(about.get("attributes") or {}, subject),
+        quality={**(about.get("quality") or {}), **({"stored": remark} if remark else {})},
     )
     checks.check_json(row)
     return Prepared(row, stored, labels)

@@ -189,7 +189,8 @@ class Store:
         for subject in self.subjects if subjects is None else subjects:
             for i, name in self.rows[subject].label_names.get(label, {}).items():
                 first_name, first = found.setdefault(i, (name, subject))
-                if name != first_name and i:  # programs name the background in many ways
+                same = name.strip().lower() == first_name.strip().lower()
+                if not same and i:  # programs name the background in many ways
                     raise ConfigError(
                         f"config.label: id {i} of {label!r} is {first_name!r} in {first} and {name!r} in {subject}. "
                         "Ingest them to stores of their own, or with a label table that gives each structure one id."

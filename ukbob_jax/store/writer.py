@@ -4,17 +4,16 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Unpack
 
 import numpy as np
 import tensorstore as ts
 
 from ukbob_jax.errors import FileError, UkbobError
 from ukbob_jax.store import checks, rows, samples, schema
-from ukbob_jax.store.prepare import prepare
-from ukbob_jax.store.row import Channel, Subject
-from ukbob_jax.volumes.case import Description
+from ukbob_jax.store.prepare import About, prepare
+from ukbob_jax.store.row import Subject
 
 
 class StoreWriter:
@@ -57,48 +56,21 @@ class StoreWriter:
         labels: Mapping[str, np.ndarray],
         *,
         source: str,
-        split: str = "",
-        contrasts: Sequence[str | Channel] = (),
-        annotated: Sequence[int] | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        quality: Mapping[str, Any] | None = None,
-        person: str = "",
-        description: Description | None = None,
+        **about: Unpack[About],
     ) -> None:
         """Write one subject, or replace it; until the last rename readers see what was there before.
 
         Args:
-            subject: id, safe as a folder name.
-            image: `x y z c`, RAS voxel order, any real dtype.
-            affine: `4 4`, voxel to world in mm.
-            labels: per label set, `x y z`, integers 0..255 (255: ignore).
+            subject, image, affine, labels: as `prepare`.
             source: checksum of what the subject was made from; `has` compares it.
-            split: "train", "val", "test" or "".
-            contrasts: per channel its name, or a `Channel` where more is known; empty: named by number.
-            annotated: class ids that were looked for in this subject; None: all.
-            attributes: technical facts, of `schema.ATTRIBUTES` only.
-            quality: JSON-able findings about the scan or its labels.
-            person: whose scan it is, where one person has several subjects.
-            description: what the data set says; its names of channels count where `contrasts` is empty.
+            **about: what else is known, see `About`.
         Raises:
             GeometryError: rank or affine cannot be used.
             MismatchError: image, labels and contrasts do not belong together.
             ValuesError: a name, attribute or voxel value cannot be stored.
             FileError: the disk is full or cannot be written; nothing of the subject is left.
         """
-        row, stored, checked = prepare(
-            subject,
-            image,
-            affine,
-            labels,
-            split=split,
-            contrasts=contrasts,
-            annotated=annotated,
-            attributes=attributes,
-            quality=quality,
-            person=person,
-            description=description,
-        )
+        row, stored, checked = prepare(subject, image, affine, labels, **about)
         row = dataclasses.replace(row, source=source, version=self._next_version(subject))
 
         def arrays(row: Subject) -> Subject:

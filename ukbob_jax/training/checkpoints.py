@@ -4,26 +4,20 @@ Each holds three items: `model` (parameters and other collections), `training` (
 (JSON: what a reader must know, and the shape and digest of every array). Kept are the latest ones and the best.
 """
 
-import functools
 import json
-import logging
-import math
 import os
-import shutil
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import checkpoint_managers as policies
 
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.training.checkpoint_folder import open_manager, reason, remove_unfinished, step_name
 from ukbob_jax.training.digests import digests
 from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.state import TrainState
@@ -49,7 +43,7 @@ class Checkpoints:
         """
         self.folder = epath.Path(folder)
         self._mode = mode
-        self._manager = _open(folder, keep, mode)
+        self._manager = open_manager(folder, keep, mode)
         self._failed = 0
         self._problem = ""  # of the latest save that failed
         self._saving: int | None = None
@@ -91,7 +85,7 @@ class Checkpoints:
         self.wait()
         if step not in self._manager.all_steps():
             return
-        path = self.folder / _step_name(step) / "metrics" / "metrics"
+        path = self.folder / step_name(step) / "metrics" / "metrics"
         if jax.process_index() == 0:
             try:
                 path.parent.mkdir(
@@ -101,7 +95,7 @@ class Checkpoints:
                 unfinished.write_text(json.dumps({"score": score, "mode": self._mode}))
                 unfinished.replace(path)
             except OSError as error:
-                raise FileError(f"{path}: cannot be written: {_reason(error)}. {REMEDY}") from error
+                raise FileError(f"{path}: cannot be written: {reason(error)}. {REMEDY}") from error
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"rank {step}")
         self._manager.reload()
@@ -180,11 +174,11 @@ class Checkpoints:
         self._failed += 1
         step, self._saving = self._saving, None
         if jax.process_index() == 0:
-            _remove_unfinished(self.folder)
+            remove_unfinished(self.folder)
         self._manager.reload()
         latest = self._manager.latest_step()
         kept = f"step {latest} still loads" if latest is not None else "none was saved before"
-        self._problem = f"{self.folder}: saving step {step} failed: {_reason(error)}; {kept}."
+        self._problem = f"{self.folder}: saving step {step} failed: {reason(error)}; {kept}."
         if self._failed >= FAILED_SAVES:
             raise FileError(f"{self._problem} {REMEDY}") from error
         print(
@@ -198,29 +192,13 @@ class Checkpoints:
             file=sys.stderr,
         )
         if jax.process_index() == 0:
-            target = self.folder / f"damaged_{_step_name(step)}"
+            target = self.folder / f"damaged_{step_name(step)}"
             while target.exists():
                 target = target.with_name(target.name + "_")
-            (self.folder / _step_name(step)).rename(target)
+            (self.folder / step_name(step)).rename(target)
         if jax.process_count() > 1:  # nobody may take it for a step that is saved already
             multihost_utils.sync_global_devices(f"set aside {step}")
         self._manager.reload()
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, for which a score that cannot be read is none: it would open no folder that has one."""
-
-    def metrics(self, step: int) -> Any:
-        try:
-            return super().metrics(step)
-        except ValueError as error:
-            _warn_once(f"{self.directory}: the score of step {step} cannot be read ({_reason(error)}).")
-            return None
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any, Any, dict]:
@@ -236,7 +214,7 @@ def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any,
         raise ConfigError(f"checkpoint: {which!r} is unknown; choose best or latest.")
     if not epath.Path(folder).is_dir():
         raise FileError(f"{folder}: no such folder of checkpoints. Train first, or correct the path.")
-    with _open(folder, keep=None) as manager:
+    with open_manager(folder, keep=None) as manager:
         step = _best_step(manager) if which == "best" else manager.latest_step()
         if step is None:
             raise FileError(f"{folder}: no complete checkpoint in this folder.")
@@ -263,85 +241,11 @@ def _best_step(manager: ocp.CheckpointManager) -> int | None:
     return max(scored, key=lambda step: (sign * scored[step]["score"], step))
 
 
-def _score(metrics: dict[str, Any]) -> float:
-    """Return what ranks a checkpoint; one without a score, or not evaluated yet, comes last."""
-    if metrics["score"] is None:
-        return math.inf if metrics["mode"] == "min" else -math.inf
-    return metrics["score"]
-
-
 def _is_pending(meta: dict[str, Any], metrics: dict[str, Any] | None) -> bool:
     """Whether the evaluation of a checkpoint has still to be done; earlier versions say so in their meta."""
     if metrics:
         return metrics.get("pending", False)
     return meta.get("evaluation_pending", meta.get("owes_evaluation", False))
-
-
-def _open(folder: str | os.PathLike, keep: int | None, mode: str = "max") -> ocp.CheckpointManager:
-    """Open `folder`; the only place that configures Orbax, whose managers see nothing under another prefix.
-
-    keep None opens for reading alone, and leaves the unfinished save of a running training in peace.
-    """
-    _silence_orbax()
-    folder = str(folder)
-    return _Manager(
-        folder if "://" in folder else os.path.abspath(folder),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep),
-                    policies.BestN(
-                        get_metric_fn=_score,
-                        reverse=mode == "min",
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-            best_fn=_score,
-            best_mode=mode,
-            step_prefix="step",
-            step_format_fixed_length=8,
-            create=keep is not None,
-            cleanup_tmp_directories=keep is not None,
-            read_only=keep is None,
-        ),
-    )
-
-
-def _silence_orbax() -> None:
-    """Keep Orbax's pages of traceback off the terminal; its errors reach us as exceptions, one line each.
-
-    After a failed save or read, its remaining tasks also complain that nobody waits for them any more.
-    """
-    logger = absl_logging.get_absl_logger()
-    if _not_from_orbax not in logger.filters:
-        logger.addFilter(_not_from_orbax)
-        logging.getLogger("asyncio").addFilter(_not_from_orbax)
-        others = sys.unraisablehook
-        sys.unraisablehook = lambda late: (
-            None if str(late.exc_value) == "Event loop is closed" else others(late)
-        )
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    """Of asyncio's records, those that name a task of Orbax's are from Orbax."""
-    return "orbax" not in (record.getMessage() if record.name == "asyncio" else record.pathname)
-
-
-def _remove_unfinished(folder: epath.Path) -> None:
-    """Free what a failed save has written; Orbax would leave it until the next start.
-
-    Writers of the other arrays may still be adding files, and make the folder anew: it is gone when it stays away.
-    """
-    for part in folder.glob("*.orbax-checkpoint-tmp"):
-        absent = 0
-        for _ in range(100):  # ten seconds at most
-            absent = 0 if part.exists() else absent + 1
-            if absent == 3:
-                break
-            shutil.rmtree(part, ignore_errors=True)
-            time.sleep(0.1)
 
 
 def _items(state: TrainState) -> dict[str, dict]:
@@ -381,7 +285,7 @@ def _read_meta(manager: ocp.CheckpointManager, step: int) -> dict:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         meta["arrays"].items()
     except Exception as error:
-        raise Damaged(f"meta: {_reason(error)}") from error
+        raise Damaged(f"meta: {reason(error)}") from error
     return meta
 
 
@@ -394,7 +298,7 @@ def _read(manager: ocp.CheckpointManager, step: int, meta: dict, shapes: dict[st
     try:
         found = dict(manager.restore(step, args=args).items())
     except Exception as error:
-        raise Damaged(_reason(error)) from error
+        raise Damaged(reason(error)) from error
     wrong = [name for name, digest in digests(found).items() if digest != stored[name][2]]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -437,16 +341,3 @@ def _refuse_foreign_content(folder: epath.Path) -> None:
         raise ConfigError(
             f"{folder}: not empty ({content[0]}), but no checkpoint in it can be used; choose a new workdir."
         )
-
-
-def _step_name(step: int) -> str:
-    return f"step_{step:08d}"
-
-
-def _reason(error: Exception) -> str:
-    """The gist of an error of Orbax or TensorStore, whose texts run over pages."""
-    text = " ".join(str(error).split())
-    for known in ("No space left on device", "File too large", "Permission denied", "Read-only file system"):
-        if known in text:
-            return known
-    return text[:160] or type(error).__name__

@@ -5,6 +5,7 @@ or `.tsv` applies to the files of its own suffix whose entities include its own,
 """
 
 import csv
+import io
 import pathlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,13 +15,6 @@ from ukbob_jax import files
 from ukbob_jax.errors import FileError
 from ukbob_jax.volumes.case import stem
 
-MODALITIES = {
-    "MR": "MR",
-    "MRI": "MR",
-    "CT": "CT",
-    "PT": "PT",
-    "PET": "PT",
-}  # as sidecars spell it -> DICOM's name
 UNITS = {
     "hu": "HU",
     "hounsfield unit": "HU",
@@ -121,11 +115,9 @@ def read_names(path: pathlib.Path) -> dict[int, str]:
     Raises:
         FileError: unreadable, without these columns, or with an index that is no whole number.
     """
+    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""), delimiter="\t")
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return {int(row["index"]): row["name"].strip() for row in csv.DictReader(file, delimiter="\t")}
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}.") from error
+        return {int(row["index"]): row["name"].strip() for row in rows}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
             f"{path}: expected a table with the columns index (whole numbers) and name, separated by tabs."

@@ -15,6 +15,8 @@ ENDINGS = (".nii.gz", ".nii", *formats.ENDINGS)
 LABEL_SET = "manual"  # name of the label set where a layout has only one
 SHOWN = 3  # names listed in a message
 
+MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT", "pt": "PT"}  # small letters -> DICOM's name
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:

@@ -10,11 +10,10 @@ from ukbob_jax import files
 from ukbob_jax.anatomy import NAMES
 from ukbob_jax.errors import FileError
 from ukbob_jax.regions import Regions
-from ukbob_jax.volumes.case import LABEL_SET, Description
+from ukbob_jax.volumes.case import LABEL_SET, MODALITIES, Description
 
 NAME = "dataset.json"
 IGNORE_NAME = "ignore"  # what nnU-Net calls the id of voxels nobody annotated
-MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT", "pt": "PT"}  # small letters -> DICOM's name
 UNITS = {"CT": "HU", "MR": "arbitrary"}  # of a modality's voxels; those of PET differ
 
 

@@ -135,17 +135,22 @@ def mapping(stats: Statistics, method: str) -> Mapping:
         return Mapping(np.where(ct, CENTRE, offset), np.where(ct, SPREAD, scale), -LIMIT, LIMIT)
     if method == "percentile":
         return Mapping(low, _scale(high - low, low), 0.0, 1.0)
-    try:
-        word, *ends = method.split(":")
-        bottom, top = (float(end) for end in ends)
-    except ValueError:
-        word, bottom, top = "", 0.0, 0.0
-    if word != "window" or not -np.inf < bottom < top < np.inf:
+    if not (ends := window(method)):
         raise ConfigError(
             f'normalize={method!r} is not known; expected "auto", "zscore", "percentile" or '
             '"window:LOW:HIGH" with LOW < HIGH.'
         )
-    return Mapping(np.full_like(mean, bottom), np.full_like(mean, top - bottom), 0.0, 1.0)
+    return Mapping(np.full_like(mean, ends[0]), np.full_like(mean, ends[1] - ends[0]), 0.0, 1.0)
+
+
+def window(method: str) -> tuple[float, float] | None:
+    """Return LOW and HIGH of "window:LOW:HIGH"; None for every other text."""
+    try:
+        word, *ends = method.split(":")
+        low, high = (float(end) for end in ends)
+    except ValueError:
+        return None
+    return (low, high) if word == "window" and -np.inf < low < high < np.inf else None
 
 
 def heavy_tailed(stats: Statistics) -> np.ndarray:

@@ -20,7 +20,7 @@ from ukbob_jax.volumes.volume import LONGEST, Volume
 
 SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACE = 0.01  # voxels; corners of two grids may differ by rounding in their headers, not by more
-BEGINNING = 2**16  # bytes that hold most headers with their extensions
+_BEGINNING = 2**16  # bytes that hold most headers with their extensions
 _SLACK = 2**20  # bytes that may follow the voxels
 _IMAGE_LEVEL, _LABEL_LEVEL = 1, 6  # zlib: effort halves a label map, and gains 3 % on noise
 
@@ -178,6 +178,20 @@ def write_volume(path: str | os.PathLike, volume: Volume, names: Mapping[int, st
     files.write_bytes(path, data)
 
 
+def read_header(path: pathlib.Path) -> nifti_header.Header:
+    """What a NIfTI file says of itself, for those who only look: where it does not say how it lies, in RAS.
+
+    No voxel is read, and what `read_volume` warns of is not told.
+
+    Raises:
+        FileError, GeometryError, ValuesError: as `read_volume`.
+    """
+    stored = gzip_bytes.read(path, _BEGINNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
+
+
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     """Label id to name from the file's header: the extension that `write_volume` and viewers write, or its segments.
 
@@ -188,9 +202,8 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     """
     if _is_other(path := pathlib.Path(path)):
         return formats.names(path)
-    path, stored = _checked_name(path), gzip_bytes.read(pathlib.Path(path), BEGINNING)
-    header = nifti_header.parse(path, gzip_bytes.head(path, stored, nifti_header.LONGEST), assume_ras=True)
-    start = gzip_bytes.head(path, stored, header.offset)
+    header = read_header(path := _checked_name(path))
+    start = gzip_bytes.head(path, gzip_bytes.read(path, _BEGINNING), header.offset)
     if len(start) < header.offset:
         start = gzip_bytes.head(path, gzip_bytes.read(path), header.offset)
     kind = nib.Nifti1Header if start[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") else nib.Nifti2Header

@@ -187,7 +187,8 @@ def compare_values(image: np.ndarray, training: Mapping[str, Any], normalize: st
 
 def is_hu_window(normalize: str) -> bool:
     """Whether a normalisation is a window of HU, one that begins below 0."""
-    return normalize.startswith("window:") and float(normalize.split(":")[1]) < 0
+    window = intensity.window(normalize)
+    return window is not None and window[0] < 0
 
 
 def in_mm(lengths: np.ndarray) -> str:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ukbob_jax import anatomy
+from ukbob_jax import anatomy, mirroring
 from ukbob_jax.inference.windows import averaging
 from ukbob_jax.inference.windows.averaging import Average, View
 
@@ -100,10 +100,10 @@ def test_regions_are_averaged_as_probabilities_of_their_own(window):
 
 
 def test_mirror_groups_of_the_whole_taxonomy():
-    groups = anatomy.mirror_groups(anatomy.NAMES)
+    groups = mirroring.groups(anatomy.NAMES)
     for low, high in anatomy.PAIRS:
         assert groups[low] == ((low,), (high,)) and groups[high] == ((high,), (low,))
     assert groups[13] == ((12, 13, 14), (10, 11)) and groups[10] == ((10, 11), (12, 13, 14))
     assert all(groups[i] == ((i,), (i,)) for i in anatomy.ONE_SIDED if i != 13 and i != 34)
     with pytest.raises(ValueError, match="kidney_left but not kidney_right"):
-        anatomy.mirror_groups({0: "background", 1: "kidney_left"})
+        mirroring.groups({0: "background", 1: "kidney_left"})

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax import anatomy
+from ukbob_jax import mirroring
 from ukbob_jax.inference.windows.entropy import mask_classes
 from ukbob_jax.inference.windows.sliding import Apply
 
@@ -44,7 +44,7 @@ class Average:
         apply: one network, `(variables, b x y z c)` -> logits `b x y z k`.
         views: averaged; at least one is not mirrored where there are lobes.
         exclude: classes that get no probability.
-        mirror: per class its group and the group's mirror image, as `anatomy.mirror_groups`; empty where no class
+        mirror: per class its group and the group's mirror image, as `mirroring.groups`; empty where no class
             has a side.
         activation: "softmax", or "sigmoid" for regions that overlap.
     """
@@ -103,12 +103,12 @@ def stack(members: Sequence[Any]) -> Any:
 
 
 def mirror_table(names: Mapping[int, str], count: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """`anatomy.mirror_groups` of classes 0 to `count` - 1, hashable; a class without a name is its own image.
+    """`mirroring.groups` of classes 0 to `count` - 1, hashable; a class without a name is its own image.
 
     Raises:
         ConfigError: a structure of one side without that of the other.
     """
-    groups = anatomy.mirror_groups(dict(names))
+    groups = mirroring.groups(dict(names))
     return tuple(groups.get(c, ((c,), (c,))) for c in range(count))
 
 

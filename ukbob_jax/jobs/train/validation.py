@@ -99,9 +99,7 @@ def predictor(
     Windows, views and arithmetic are those of `config.inference`, as for whoever predicts with the network later.
     """
     options, dtype = from_config(config), config.inference.dtype
-    window = options.window(
-        config.data.crop
-    )  # refused here if it cannot be used, not at the first validation
+    window = options.window(config.data.crop)  # one that cannot be used is refused before the first step
     apply = ModuleApply(model.clone(dtype=jnp.dtype(dtype)) if dtype else model)
     exclude = tuple(i for i, name in data.names.items() if name == anatomy.NAMES[anatomy.UNUSED])
     regions = data.regions

@@ -52,13 +52,9 @@ _GROUPS = {  # functional group: its attribute and the one of a file with a sing
     "MRTimingAndRelatedParametersSequence": {"FlipAngle": "FlipAngle", "RepetitionTime": "RepetitionTime"},
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
 }
-_PLACES = (
-    "InStackPositionNumber",
-    "ImagePositionPatient",
-    "StackID",
-    "SliceLocation",
-)  # told by the geometry
-_TOLD = ("TemporalPositionIndex", "EffectiveEchoTime", "DiffusionBValue")  # told by a tag of their own
+# Told by the geometry, and told by a tag of their own.
+_PLACES = ("InStackPositionNumber", "ImagePositionPatient", "StackID", "SliceLocation")
+_TOLD = ("TemporalPositionIndex", "EffectiveEchoTime", "DiffusionBValue")
 
 
 def is_enhanced(found: Any) -> bool:

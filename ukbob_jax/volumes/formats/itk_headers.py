@@ -7,9 +7,7 @@ import zlib
 
 from ukbob_jax.errors import FileError, GeometryError
 
-_ANATOMICAL = re.compile(
-    r"(left|right)-(posterior|anterior)-superior(-time)?|(LPS|LAS|RAS|left|right)(T|-time)?", re.I
-)
+_ANATOMICAL = re.compile(r"(left|right)-(posterior|anterior)-superior(-time)?|(LPS|LAS|RAS)T?", re.IGNORECASE)
 _TURNED = ("transformmatrix", "orientation", "rotation")  # what MetaImage calls the directions of the axes
 _BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8}
 _HEADER = 2**16  # bytes that a header has at most

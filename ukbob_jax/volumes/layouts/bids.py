@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
-from ukbob_jax.volumes.bids_files import MODALITIES, UNITS, Name, Sidecars, parse
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, is_scan, listed, selector, stem
+from ukbob_jax.volumes.bids_files import UNITS, Name, Sidecars, parse
+from ukbob_jax.volumes.case import LABEL_SET, MODALITIES, Case, Description, is_scan, listed, selector, stem
 
 DATATYPES = ("anat", "ct", "dwi", "func", "perf", "pet")
 OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
@@ -261,7 +261,7 @@ def _case(
     said = [sidecars.fields(path) for path in paths]
     names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
     description = Description(
-        modality=_agreed([MODALITIES.get(str(fields.get("Modality", "")).upper(), "") for fields in said]),
+        modality=_agreed([MODALITIES.get(str(fields.get("Modality", "")).lower(), "") for fields in said]),
         units=_agreed([UNITS.get(str(fields.get("Units", "")).lower(), "") for fields in said]),
         label_names=names,
     )

@@ -18,7 +18,7 @@ LABELS = ("seg", "gtv")
 MISNAMED = re.compile(r".*[._-]segm?", re.IGNORECASE)  # subject 355 of 2020 holds W39_1998.09.19_Segm.nii
 OTHER_CONTRASTS = {
     name for n in (0, 2, 3) for name in CONTRASTS[n]
-}  # that meningioma before radiotherapy lacks
+}  # meningioma before radiotherapy has none
 VISIT = re.compile(r"(BraTS-[A-Z]+(?:-[A-Z]+)?-\d+)-\d+")  # person and time point, since 2023
 
 

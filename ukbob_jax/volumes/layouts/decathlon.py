@@ -10,7 +10,7 @@ from typing import Any
 
 from ukbob_jax.errors import EmptyError, FileError
 from ukbob_jax.volumes import dataset_json
-from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_present, listed, selector, stem
+from ukbob_jax.volumes.case import LABEL_SET, Case, Description, check_files, selector, stem
 
 SPLITS = {
     "training": "train",
@@ -57,12 +57,11 @@ def list_cases(root: str | os.PathLike, *, modality: str = "", fold: str = "") -
             for n, entry in enumerate(listings[field])
         ]
     )
-    if not any(map(_complete, cases)):
-        check_present([path for case in cases for path in (*case.images, *case.labels.values())], where)
     counts = collections.Counter(case.subject for case in cases)
+    twice = "{}: {} is listed more than once. Keep one entry."
     cases = [
-        case._replace(problem=_problem(case, where, counts[case.subject]))
-        for case in {case.subject: case for case in cases}.values()
+        case._replace(problem=twice.format(where, case.subject)) if counts[case.subject] > 1 else case
+        for case in {case.subject: case for case in check_files(cases, where)}.values()
     ]
     return _of_modality(cases, modality, where) if modality else cases
 
@@ -104,17 +103,6 @@ def _with_folders(cases: list[Case]) -> list[Case]:
         else case
         for case in cases
     ]
-
-
-def _complete(case: Case) -> bool:
-    return all(path.exists() for path in (*case.images, *case.labels.values()))
-
-
-def _problem(case: Case, where: pathlib.Path, listings: int) -> str:
-    if listings > 1:
-        return f"{where}: {case.subject} is listed more than once. Keep one entry."
-    missing = [path for path in (*case.images, *case.labels.values()) if not path.exists()]
-    return f"{where}: missing: {listed(missing)}. Fetch it, or take the entry out." if missing else ""
 
 
 def _of_modality(cases: list[Case], modality: str, where: pathlib.Path) -> list[Case]:
