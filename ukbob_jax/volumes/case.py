@@ -130,6 +130,21 @@ def check_present(paths: Sequence[pathlib.Path], where: pathlib.Path) -> None:
         raise FileError(f"{where}: {len(missing)} of {len(paths)} files are missing: {listed(missing)}.")
 
 
+def one_case(
+    name: str, images: Sequence[pathlib.Path], labels: Sequence[pathlib.Path] | None, problem: str = ""
+) -> Case:
+    """A subject that should have one image and one label map, and otherwise has a problem; labels None: no labels."""
+    if problem:
+        pass
+    elif len(images) > 1:
+        problem = f"{images[0].parent}: two files for {name}: {', '.join(p.name for p in images)}; keep one."
+    elif labels is not None and len(labels) > 1:
+        problem = f"{images[0]}: several label maps: {', '.join(p.name for p in labels)}; keep one."
+    elif labels is not None and not labels:
+        problem = f"{images[0]}: it has no label map. Add it, or remove the image."
+    return Case(name, (images[0],), {LABEL_SET: labels[0]} if labels else {}, problem=problem)
+
+
 def check_files(cases: Sequence[Case], where: pathlib.Path) -> list[Case]:
     """Return the cases of a list; those whose files are not all there with that as their problem.
 

@@ -1,6 +1,7 @@
 """Neck-to-knee archives made of phantoms: what comes out is the phantom, and every planted defect is told."""
 
 import itertools
+import zipfile
 
 import numpy as np
 import pytest
@@ -38,6 +39,15 @@ def test_sound_scan_has_nothing_to_report(sound):
     assert sum(half is None for pair in halves for half in pair) <= 2
     label = phantom.label_map(1, SHAPE)
     assert volume == pytest.approx((label > 0).sum() * np.prod(truth().spacing_mm) / 1000, rel=0.04)
+
+
+@pytest.mark.parametrize("data, told", [(b"", "is empty"), (bytes(900), "holds nothing but zeros")])
+def test_a_member_without_content_is_told_instead_of_shortening_a_series(data, told, tmp_path):
+    path = ukb.write_zip(tmp_path / "a.zip", scanned())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("last.dcm", data)
+    with pytest.raises(FileError, match=rf"a\.zip: member \d+: {told}\. Fetch the archive again"):
+        dixon.read_archive(path)
 
 
 def test_rescaled_values_that_are_not_whole_are_kept(tmp_path):

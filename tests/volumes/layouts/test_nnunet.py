@@ -62,6 +62,13 @@ def test_an_image_without_a_channel_number_is_the_problem_of_its_subject_alone(t
     assert all(f"imagesTr/{n}.nii.gz: the name does not end in a channel" in found[n] for n in "bc")
 
 
+def test_two_files_for_one_channel_or_label_are_the_problem_of_their_subject(tmp_path):
+    touch(tmp_path, *(f"imagesTr/{n}_0000.nii.gz" for n in "abc"), *(f"labelsTr/{n}.nii.gz" for n in "abc"))
+    touch(tmp_path, "imagesTr/b_0000.nii", "labelsTr/c.nii")
+    found = problems(layouts.list_cases("nnunet", tmp_path))
+    assert not found["a"] and "two files for b_0000" in found["b"] and "two files for c" in found["c"]
+
+
 def test_empty_folders_of_an_nnunet_test_set_do_not_count(tmp_path):
     touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (tmp_path / "imagesTs").mkdir()

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ukbob_jax.errors import EmptyError, ValuesError
+from ukbob_jax.errors import EmptyError, FileError, ValuesError
 from ukbob_jax.volumes.dicom import archive, body, swap
 from ukbob_jax.volumes.dicom.contrast import CONTRASTS
 from ukbob_jax.volumes.dicom.library import library
 from ukbob_jax.volumes.dicom.series import assemble
-from ukbob_jax.volumes.dicom.slices import read_slices
+from ukbob_jax.volumes.dicom.slices import Slice, read_slices
 from ukbob_jax.volumes.dicom.stations import Stations, arrange
 from ukbob_jax.volumes.dicom.stitch import stitch
 from ukbob_jax.volumes.volume import Volume
@@ -47,8 +47,14 @@ def read_archive(path: str | os.PathLike, contrasts: Sequence[str] = CONTRASTS) 
         MismatchError, GeometryError: as `arrange`.
     """
     library()
-    members = (read_slices(data, f"{path}: member {number}") for number, data in archive.unpack(path))
-    slices = [one for found in members for one in found]
+    slices: list[Slice] = []
+    for number, data in archive.unpack(path):
+        where = f"{path}: member {number}"
+        if not any(data):  # without it, a series might be shorter unnoticed
+            raise FileError(
+                f"{where}: {'holds nothing but zeros' if data else 'is empty'}. Fetch the archive again."
+            )
+        slices += read_slices(data, where)
     if not slices:
         raise EmptyError(f"{path}: no DICOM image in it. Is it the archive of field 20201?")
     return arrange(*assemble(slices, str(path)), contrasts, str(path))

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 from ukbob_jax.errors import MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, grouped, listed, tell_unused
+from ukbob_jax.volumes.case import Case, grouped, listed, one_case, tell_unused
 
 
 def list_cases(root: str | os.PathLike) -> list[Case]:
@@ -34,12 +34,7 @@ def list_cases(root: str | os.PathLike) -> list[Case]:
 
 
 def _case(name: str, images: list[pathlib.Path], labels: list[pathlib.Path] | None) -> Case:
-    problem = ""
-    if not (name.startswith("img") and name[3:].isdigit()):
-        problem = f"{images[0]}: not img and a number, as BTCV names its files."
-    elif len(images) > 1 or (labels and len(labels) > 1):
-        several = (*images, *(labels or ()))
-        problem = f"{images[0].parent}: two files for {name}: {', '.join(p.name for p in several)}; keep one."
-    elif labels == []:
-        problem = f"{images[0]}: it has no label map. Add it, or remove the image."
-    return Case(name, (images[0],), {LABEL_SET: labels[0]} if labels else {}, problem=problem)
+    known = name.startswith("img") and name[3:].isdigit()
+    return one_case(
+        name, images, labels, "" if known else f"{images[0]}: not img and a number, as BTCV names its files."
+    )

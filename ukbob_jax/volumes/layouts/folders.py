@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Collection
 
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.volumes.case import LABEL_SET, Case, grouped, listed, selector, stem, tell_unused
+from ukbob_jax.volumes.case import Case, grouped, listed, one_case, selector, stem, tell_unused
 
 LABEL_ENDINGS = ("", "_seg", "_label", "_mask")  # what may follow the image's name in the label's
 
@@ -28,7 +28,7 @@ def list_cases(
     endings = (ending,) if ending else LABEL_ENDINGS
     image_of = _files(images)
     if labels is None:
-        return [_case(name, paths, None) for name, paths in image_of.items()]
+        return [one_case(name, paths, None) for name, paths in image_of.items()]
     label_of = _files(labels)
     if pathlib.Path(images).is_file() and pathlib.Path(labels).is_file():
         label_of = dict(zip(image_of, label_of.values()))
@@ -47,20 +47,7 @@ def list_cases(
             f"with {' or '.join(filter(None, endings))} after it; {selector('ending')}=ENDING names another."
         )
     tell_unused(unused, str(labels))
-    return [_case(name, paths, matched[name]) for name, paths in image_of.items()]
-
-
-def _case(name: str, images: list[pathlib.Path], labels: list[pathlib.Path] | None) -> Case:
-    """A subject whose files are these; one of each kind, or a problem. None: without labels."""
-    problem = ""
-    if len(images) > 1:
-        problem = f"{images[0].parent}: two files for {name}: {', '.join(p.name for p in images)}; keep one."
-    elif labels is not None and len(labels) != 1:
-        several = f"several label maps: {', '.join(p.name for p in labels)}; keep one."
-        problem = f"{images[0]}: " + (
-            several if labels else "it has no label map. Add it, or remove the image."
-        )
-    return Case(name, (images[0],), {LABEL_SET: labels[0]} if labels else {}, problem=problem)
+    return [one_case(name, paths, matched[name]) for name, paths in image_of.items()]
 
 
 def _files(path: str | os.PathLike) -> dict[str, list[pathlib.Path]]:

@@ -16,12 +16,9 @@ from ukbob_jax.volumes.case import (
     Case,
     Description,
     check_files,
-    is_scan,
+    grouped,
     listed,
-    scans,
-    stem,
     tell_unused,
-    unique,
 )
 
 FOLDERS = {"Tr": "train", "Ts": "test"}
@@ -125,55 +122,68 @@ def _explicit(root: pathlib.Path, entries: Any, description: Description) -> lis
     return check_files(cases, where)
 
 
-def _scans(folder: pathlib.Path, ending: str) -> dict[str, pathlib.Path]:
-    """The scans of a folder by stem; with `ending`, those with that one."""
-    if not ending or not folder.is_dir():
-        return scans(folder)
-    paths = [
-        path for path in sorted(folder.iterdir()) if is_scan(path) and path.name.lower().endswith(ending)
-    ]
-    if not paths:
+def _scans(folder: pathlib.Path, ending: str) -> dict[str, list[pathlib.Path]]:
+    """The scans of a folder by stem, usually one each; with `ending`, those with that one."""
+    found = grouped(folder)
+    if ending:
+        named = {
+            stem: [path for path in paths if path.name.lower().endswith(ending)]
+            for stem, paths in found.items()
+        }
+        found = {stem: paths for stem, paths in named.items() if paths}
+    if not found:
         raise EmptyError(
             f"{folder}: no file ends in {ending}, which {dataset_json.NAME} has as file_ending. Correct it."
         )
-    return unique(((stem(path), path) for path in paths), folder)
+    return found
+
+
+def _channels(folder: pathlib.Path, ending: str) -> tuple[dict[str, list[pathlib.Path]], dict[str, str]]:
+    """Subject -> its files in the order of their channels, and what is wrong with some subjects' files."""
+    channels: dict[str, list[pathlib.Path]] = {}
+    problems: dict[str, str] = {}
+    for stem, paths in _scans(folder, ending).items():
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        name, number = (match[1], int(match[2])) if match else (stem, -1)
+        found = channels.setdefault(name, [])
+        if not match:
+            told = (
+                f"{paths[0]}: the name does not end in a channel number such as _0000. Rename or remove it."
+            )
+            problems.setdefault(name, told)
+        elif len(paths) > 1:
+            told = f"{folder}: two files for {stem}: {', '.join(path.name for path in paths)}; keep one."
+            problems.setdefault(name, told)
+        elif number != len(found):
+            told = f"{paths[0]}: channel {match[2]} of {name}, but {len(found):04d} is missing."
+            problems.setdefault(name, told)
+        found.append(paths[0])
+    return channels, problems
 
 
 def _cases(root: pathlib.Path, folder: str, split: str, description: Description, ending: str) -> list[Case]:
-    channels: dict[str, list[pathlib.Path]] = {}
-    gaps: dict[str, str] = {}
-    strays: dict[str, pathlib.Path] = {}
-    for path in _scans(root / f"images{folder}", ending).values():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
-        name = match[1] if match else stem(path)
-        found = channels.setdefault(name, [])
-        if not match:
-            strays[name] = path
-            told = f"{path}: the name does not end in a channel number such as _0000. Rename or remove it."
-            gaps.setdefault(name, told)
-            continue
-        if int(match[2]) != len(found):
-            told = f"{path}: channel {match[2]} of {name}, but {len(found):04d} is missing."
-            gaps.setdefault(name, told)
-        found.append(path)
+    channels, problems = _channels(root / f"images{folder}", ending)
     where = root / f"labels{folder}"
     labelled = split == "train" or _filled(where)
     labels = _scans(where, ending) if labelled else {}
     if labelled and not labels.keys() & channels.keys():
         differ = sorted(labels.keys() ^ channels.keys())
         raise MismatchError(f"{where}: images and labels do not match for {listed(differ)}.")
-    tell_unused([path for name, path in labels.items() if name not in channels], where)
-    if labelled:
-        lacking = f"{where}: no label map for {{}}. Add it, or remove the images."
-        gaps = {**{name: lacking.format(name) for name in channels if name not in labels}, **gaps}
+    tell_unused([path for name, paths in labels.items() if name not in channels for path in paths], where)
+    for name in channels if labelled else ():
+        of_name = [path.name for path in labels.get(name, ())]
+        if not of_name:
+            problems.setdefault(name, f"{where}: no label map for {name}. Add it, or remove the images.")
+        elif len(of_name) > 1:
+            problems.setdefault(name, f"{where}: two files for {name}: {', '.join(of_name)}; keep one.")
     return [
         Case(
             name,
-            tuple(paths) or (strays[name],),
-            {LABEL_SET: labels[name]} if name in labels else {},
+            tuple(paths),
+            {LABEL_SET: labels[name][0]} if name in labels else {},
             split,
             description=description,
-            problem=gaps.get(name, ""),
+            problem=problems.get(name, ""),
         )
         for name, paths in channels.items()
     ]
