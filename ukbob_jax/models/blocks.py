@@ -11,14 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
-from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2
+from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2, pointwise
+from ukbob_jax.models.kernels.norm import EPSILON, STATISTICS, normalize, shift_and_activate
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
-EPSILON = 1e-5  # of every normalisation, as PyTorch's
 SLOPE = 0.01  # of the leaky ReLU
+MAPS = "maps"  # name of what convolutions give, for policies of `jax.checkpoint`
+# What residual blocks keep for the backward pass; normalised and activated maps are cheap to compute again.
+KEEP_MAPS = jax.checkpoint_policies.save_only_these_names(MAPS, STATISTICS)
 BATCH_MOMENTUM = 0.1  # weight of the new statistics, PyTorch's convention
 
 
@@ -59,12 +63,6 @@ def broadcast_channels(values: jax.Array, ndim: int) -> jax.Array:
     return values.reshape((1,) * (ndim - 1) + (-1,))
 
 
-def standardize(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """`x` less its mean over `axes`, divided by its standard deviation there (biased, epsilon inside the root)."""
-    x = x - x.mean(axes, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.square(x).mean(axes, keepdims=True) + EPSILON)
-
-
 class Norm(nn.Module):
     """One of the normalisations of convolutional features, or LayerNorm on tokens.
 
@@ -79,40 +77,60 @@ class Norm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """`x` (b ... c), normalised; `train` takes and updates the batch's own statistics in "batch"."""
-        channels = x.shape[-1]
-        space = tuple(range(1, x.ndim - 1))
-        y = x.astype(at_least_float32(self.dtype))
-        if self.kind == "batch":
-            y = self._batch(y, train)
-        elif self.kind == "group":
-            grouped = y.reshape(*y.shape[:-1], self.groups, channels // self.groups)
-            y = standardize(grouped, (*space, x.ndim)).reshape(x.shape)
-        else:
-            y = standardize(y, (x.ndim - 1,) if self.kind == "layer" else space)
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        residual: jax.Array | None = None,
+        slope: float = 1.0,
+    ) -> jax.Array:
+        """`x` (b ... c), normalised, then `residual` added, then a leaky ReLU of this slope (1: none).
+
+        `train` takes and updates the batch's own statistics in "batch".
+        """
+        channels, space = x.shape[-1], tuple(range(1, x.ndim - 1))
+        y = x.astype(jnp.promote_types(x.dtype, self.dtype))
+        scale = bias = None
         if self.affine and self.kind != "instance":
             scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-            y = y * broadcast_channels(scale, x.ndim) + broadcast_channels(bias, x.ndim)
-        return y.astype(self.dtype)
+        if self.kind == "batch" and not train:
+            y = self._running(y)
+        elif self.kind == "group":
+            grouped = y.reshape(*y.shape[:-1], self.groups, channels // self.groups)
+            y = normalize(grouped, (*space, x.ndim)).reshape(x.shape)
+        else:
+            if self.kind == "batch":
+                self._update(y.astype(at_least_float32(y.dtype)))
+            axes = {"batch": (0, *space), "layer": (x.ndim - 1,)}.get(self.kind, space)
+            return normalize(y, axes, scale, bias, residual, slope).astype(self.dtype)
+        return shift_and_activate(y, scale, bias, residual, slope).astype(self.dtype)
 
-    def _batch(self, x: jax.Array, train: bool) -> jax.Array:
+    def _running(self, x: jax.Array) -> jax.Array:
+        """`x` less the running mean, divided by the running standard deviation."""
+        mean, var, _ = self._statistics(x.shape[-1])
+        x = x.astype(at_least_float32(x.dtype)) - broadcast_channels(mean.value, x.ndim)
+        return x * broadcast_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
+
+    def _update(self, x: jax.Array) -> None:
+        """Move the running statistics towards those of a batch."""
         channels, axes = x.shape[-1], tuple(range(x.ndim - 1))
-        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
-        if not train:
-            x = x - broadcast_channels(mean.value, x.ndim)
-            return x * broadcast_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
-        if not self.is_initializing():
-            total = x.size // channels
-            unbiased = x.var(axes) * total / max(total - 1, 1)
-            for running, new in ((mean, x.mean(axes)), (var, unbiased)):
-                step = BATCH_MOMENTUM * (new - running.value)
-                running.value = (running.value + step).astype(jnp.float32)
-            count.value = count.value + 1
-        return standardize(x, axes)
+        mean, var, count = self._statistics(channels)
+        if self.is_initializing():
+            return
+        total = x.size // channels
+        unbiased = x.var(axes) * total / max(total - 1, 1)
+        for running, new in ((mean, x.mean(axes)), (var, unbiased)):
+            step = BATCH_MOMENTUM * (new - running.value)
+            running.value = (running.value + step).astype(jnp.float32)
+        count.value = count.value + 1
+
+    def _statistics(self, channels: int) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
+        return (
+            self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32),
+            self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32),
+            self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32),
+        )
 
 
 class Conv(nn.Module):
@@ -130,21 +148,23 @@ class Conv(nn.Module):
     accumulate: Any = None  # type of the result of a kernel of one voxel, where it is not `dtype`
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b x y z o."""
+    def __call__(self, x: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+        """b x y z i to b x y z o; of several arrays the channels lie side by side."""
+        parts = x if isinstance(x, tuple) else (x,)
+        inputs = sum(part.shape[-1] for part in parts)
         size = (self.size,) * 3 if isinstance(self.size, int) else tuple(self.size)
-        if not all(k % 2 for k in size) or x.shape[-1] % self.groups or self.features % self.groups:
+        if not all(k % 2 for k in size) or inputs % self.groups or self.features % self.groups:
             raise ConfigError(
-                f"Conv: a kernel of {size} voxels must be odd, and {self.groups} groups must divide {x.shape[-1]} "
+                f"Conv: a kernel of {size} voxels must be odd, and {self.groups} groups must divide {inputs} "
                 f"channels and {self.features} features."
             )
-        shape = (*size, x.shape[-1] // self.groups, self.features)
+        shape = (*size, inputs // self.groups, self.features)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
+        parts = tuple(part.astype(self.dtype) for part in parts)
         if size == self.strides == (1, 1, 1) and self.groups == 1:
-            x = jnp.einsum("bxyzi,io->bxyzo", x, kernel[0, 0, 0], preferred_element_type=self.accumulate)
+            x = pointwise(parts, kernel[0, 0, 0], self.accumulate)
         else:
-            x = conv3d(x, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
+            x = conv3d(parts, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             x = x + broadcast_channels(bias.astype(x.dtype), 5)
@@ -190,19 +210,20 @@ class ResidualBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """b x y z i to b x y z o."""
+    def __call__(self, x: jax.Array | tuple[jax.Array, ...], train: bool = False) -> jax.Array:
+        """b x y z i to b x y z o; of several arrays the channels lie side by side."""
+        parts = tuple(part.astype(self.dtype) for part in (x if isinstance(x, tuple) else (x,)))
 
-        def conv_norm(y: jax.Array, index: int, size: int) -> jax.Array:
-            y = Conv(self.features, size, dtype=self.dtype, name=f"conv{index}")(y)
-            return Norm(**self.norm, dtype=self.dtype, name=f"norm{index}")(y, train)
+        def conv_norm(y: Any, index: int, size: int, **after: Any) -> jax.Array:
+            y = checkpoint_name(Conv(self.features, size, dtype=self.dtype, name=f"conv{index}")(y), MAPS)
+            return Norm(**self.norm, dtype=self.dtype, name=f"norm{index}")(y, train, **after)
 
-        residual = x.astype(self.dtype)
-        y = nn.leaky_relu(conv_norm(residual, 1, 3), SLOPE)
-        y = conv_norm(y, 2, 3)
-        if x.shape[-1] != self.features:
-            residual = conv_norm(residual, 3, 1)
-        return nn.leaky_relu(y + residual, SLOPE)
+        if sum(part.shape[-1] for part in parts) == self.features:
+            residual = jnp.concatenate(parts, -1)
+        else:
+            residual = conv_norm(parts, 3, 1)
+        y = conv_norm(parts, 1, 3, slope=SLOPE)
+        return conv_norm(y, 2, 3, residual=residual, slope=SLOPE)
 
 
 class UpBlock(nn.Module):
@@ -215,6 +236,5 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool = False) -> jax.Array:
         """`x` b x y z i and `skip` b 2x 2y 2z o to b 2x 2y 2z o."""
-        x = Upsample(self.features, self.dtype, name="upsample")(x)  # b 2x 2y 2z o
-        x = jnp.concatenate((x, skip.astype(self.dtype)), axis=-1)
-        return ResidualBlock(self.features, self.norm, self.dtype, name="conv_block")(x, train)
+        x = checkpoint_name(Upsample(self.features, self.dtype, name="upsample")(x), MAPS)  # b 2x 2y 2z o
+        return ResidualBlock(self.features, self.norm, self.dtype, name="conv_block")((x, skip), train)

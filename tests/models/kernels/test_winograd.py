@@ -46,7 +46,7 @@ def test_six_products_give_four_outputs_of_three_taps_exactly():
 def test_a_convolution_is_the_plain_sum(size, padding):
     x, kernel = arrays(size)
     expected = plain(x.astype(float), kernel.astype(float), padding)
-    found = winograd.convolve(jnp.asarray(x), jnp.asarray(kernel), padding)
+    found = winograd.convolve((jnp.asarray(x),), jnp.asarray(kernel), padding)[0]
     assert found.shape == expected.shape and found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -55,7 +55,7 @@ def test_a_convolution_is_the_plain_sum(size, padding):
 def test_the_kernels_gradient_is_the_plain_sum(size, padding):
     x, kernel = arrays(size)
     dy = np.random.default_rng(1).normal(size=plain(x, kernel, padding).shape).astype(np.float32)
-    found = winograd.weight_gradient(jnp.asarray(x), jnp.asarray(dy), padding)
+    found = winograd.weight_gradient((jnp.asarray(x),), jnp.asarray(dy), padding)
     assert found.shape == kernel.shape
     np.testing.assert_allclose(found, plain_gradient(x.astype(float), dy.astype(float), padding), atol=5e-4)
 
@@ -63,9 +63,9 @@ def test_the_kernels_gradient_is_the_plain_sum(size, padding):
 def test_in_float64_both_are_exact_to_rounding():
     with jax.enable_x64(True):
         x, kernel = arrays((5, 6, 3), dtype=np.float64)
-        found = winograd.convolve(jnp.asarray(x), jnp.asarray(kernel), SAME)
+        found = winograd.convolve((jnp.asarray(x),), jnp.asarray(kernel), SAME)[0]
         np.testing.assert_allclose(found, plain(x, kernel, SAME), atol=1e-12)
-        gradient = winograd.weight_gradient(jnp.asarray(x), found, SAME)
+        gradient = winograd.weight_gradient((jnp.asarray(x),), found, SAME)
         np.testing.assert_allclose(
             gradient, plain_gradient(x, np.asarray(found), SAME), rtol=1e-11, atol=1e-10
         )

@@ -11,14 +11,17 @@ Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is 
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ukbob_jax.models.kernels import winograd
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
+Parts = tuple[jax.Array, ...]  # `b x y z i` each, channels side by side
 
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
 _DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
@@ -27,7 +30,7 @@ _SMALL = 1024  # voxels up to which one matrix product is
 
 
 def conv3d(
-    x: jax.Array,
+    x: jax.Array | Sequence[jax.Array],
     kernel: jax.Array,
     strides: Sequence[int] = (1, 1, 1),
     padding: str | Padding = "SAME",
@@ -36,7 +39,7 @@ def conv3d(
     """Correlate a batch of volumes with a kernel, as `lax.conv_general_dilated` does, to rounding.
 
     Args:
-        x: `b x y z i`, any float type.
+        x: `b x y z i`, any float type; or several, whose channels lie side by side without being copied there.
         kernel: `kx ky kz i o`, of the same type; with groups its `i` is that of one group.
         strides: voxels, x y z.
         padding: "SAME" (zeros, so that stride 1 keeps the size), "VALID" (none), or zeros before and after x, y and z.
@@ -46,19 +49,39 @@ def conv3d(
     Raises:
         ValueError: ranks, channels or types do not fit, or the padding has another name.
     """
+    parts = (x,) if isinstance(x, jax.Array) else tuple(x)
+    x = parts[0] if len(parts) == 1 else jax.eval_shape(_join, parts)
     _check(x, kernel, padding, groups)
     window, strides = kernel.shape[:3], tuple(strides)
     zeros = (
         lax.padtype_to_pads(x.shape[1:4], window, strides, padding) if isinstance(padding, str) else padding
     )
     pads = tuple((int(a), int(b)) for a, b in zeros)
+    if strides == (1, 1, 1) and window != (1, 1, 1) and groups == 1:
+        return _dense(parts, kernel, pads)
+    x = _join(parts)
     if groups > 1:
         return _plain(x, kernel, strides=strides, padding=pads, groups=groups)
-    if strides == (1, 1, 1) and window != (1, 1, 1):
-        return _dense(x, kernel, pads)
     if window == strides and not any(map(any, pads)):
         return _patches(x, kernel)
     return _plain(x, kernel, strides=strides, padding=pads)
+
+
+def pointwise(parts: Sequence[jax.Array], kernel: jax.Array, accumulate: Any = None) -> jax.Array:
+    """A convolution of one voxel: a matrix product.
+
+    Args:
+        parts: `b x y z i` each, channels side by side.
+        kernel: `i o`, of the same type.
+        accumulate: type of the result; None: that of the inputs.
+    Returns:
+        `b x y z o`.
+    """
+    kernels = jnp.split(kernel, np.cumsum([x.shape[-1] for x in parts])[:-1])
+    products = [
+        jnp.einsum("bxyzi,io->bxyzo", x, k, preferred_element_type=accumulate) for x, k in zip(parts, kernels)
+    ]
+    return functools.reduce(jnp.add, products)
 
 
 def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -130,24 +153,24 @@ def _plain_2d(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dense(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def _dense(parts: Parts, kernel: jax.Array, padding: Padding) -> jax.Array:
     """A convolution with stride 1."""
     return lax.platform_dependent(
-        x,
+        parts,
         kernel,
         cpu=functools.partial(_forward_cpu, padding=padding),
-        default=functools.partial(_plain, strides=(1, 1, 1), padding=padding),
+        default=functools.partial(_forward_plain, padding=padding),
     )
 
 
-def _dense_forward(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, tuple]:
-    return _dense(x, kernel, padding), (x, kernel)
+def _dense_forward(parts: Parts, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, tuple]:
+    return _dense(parts, kernel, padding), (parts, kernel)
 
 
-def _dense_backward(padding: Padding, residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
+def _dense_backward(padding: Padding, residuals: tuple, dy: jax.Array) -> tuple[Parts, jax.Array]:
+    parts, kernel = residuals
     return lax.platform_dependent(
-        x,
+        parts,
         kernel,
         dy,
         cpu=functools.partial(_backward_cpu, padding=padding),
@@ -158,32 +181,49 @@ def _dense_backward(padding: Padding, residuals: tuple, dy: jax.Array) -> tuple[
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
+def _join(parts: Parts) -> jax.Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+
+
+def _forward_plain(parts: Parts, kernel: jax.Array, *, padding: Padding) -> jax.Array:
+    return _plain(_join(parts), kernel, strides=(1, 1, 1), padding=padding)
+
+
 def _backward_plain(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, padding: Padding
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(functools.partial(_plain, strides=(1, 1, 1), padding=padding), x, kernel)[1](dy)
+    parts: Parts, kernel: jax.Array, dy: jax.Array, *, padding: Padding
+) -> tuple[Parts, jax.Array]:
+    return jax.vjp(functools.partial(_forward_plain, padding=padding), parts, kernel)[1](dy)
 
 
 def _backward_cpu(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, *, padding: Padding
-) -> tuple[jax.Array, jax.Array]:
+    parts: Parts, kernel: jax.Array, dy: jax.Array, *, padding: Padding
+) -> tuple[Parts, jax.Array]:
     # The data gradient is a convolution of dy with the kernel mirrored in space, inputs and outputs exchanged.
     mirrored = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
     reach = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, padding))
-    dx = _forward_cpu(dy, mirrored, padding=reach)
-    return dx, _weight_gradient_cpu(x, dy, kernel.shape[:3], padding)
+    sizes = [x.shape[-1] for x in parts]
+    dx = _convolve_cpu((dy,), mirrored, reach, sizes)
+    return tuple(dx), _weight_gradient_cpu(parts, dy, kernel.shape[:3], padding)
 
 
-def _forward_cpu(x: jax.Array, kernel: jax.Array, *, padding: Padding) -> jax.Array:
-    dtype, window = x.dtype, kernel.shape[:3]
-    x, kernel = _at_least_float32(x), _at_least_float32(kernel)
+def _forward_cpu(parts: Parts, kernel: jax.Array, *, padding: Padding) -> jax.Array:
+    return _convolve_cpu(parts, kernel, padding, [kernel.shape[-1]])[0]
+
+
+def _convolve_cpu(
+    parts: Parts, kernel: jax.Array, padding: Padding, outputs: Sequence[int]
+) -> list[jax.Array]:
+    """The convolution, its channels in results of so many each."""
+    dtype, window = parts[0].dtype, kernel.shape[:3]
+    parts, kernel = tuple(map(_at_least_float32, parts)), _at_least_float32(kernel)
+    if _use_winograd(kernel.shape) and not _is_small(parts[0]):
+        return [y.astype(dtype) for y in winograd.convolve(parts, kernel, padding, outputs)]
+    x = _join(parts)
     if _is_small(x):
         y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
-    elif _use_winograd(kernel.shape):
-        y = winograd.convolve(x, kernel, padding)
     else:
         y = _conv_z_blocked(x, kernel, padding)
-    return y.astype(dtype)
+    return jnp.split(y.astype(dtype), np.cumsum(outputs)[:-1], -1)
 
 
 def _conv_z_blocked(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
@@ -205,20 +245,21 @@ def _conv_z_blocked(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Ar
     return y.reshape(batch, y.shape[1], -1, count * run, outputs)[..., :length, :]
 
 
-def _weight_gradient_cpu(x: jax.Array, dy: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
+def _weight_gradient_cpu(parts: Parts, dy: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
     """Sum over voxels of every input a window sees times the output's gradient, one slice of x at a time.
 
     Slice s of the input meets the slices s - kx .. of dy: shifts along y and z widen the input's side of the product
     and shifts along x the other side, so that neither is copied more than a slice's worth at a time.
     """
-    dtype, (inputs, outputs), depth = x.dtype, (x.shape[-1], dy.shape[-1]), window[2]
-    x, dy = _at_least_float32(x), _at_least_float32(dy)
+    dtype, inputs, outputs = dy.dtype, sum(x.shape[-1] for x in parts), dy.shape[-1]
+    parts, dy = tuple(map(_at_least_float32, parts)), _at_least_float32(dy)
+    if _use_winograd((*window, inputs, outputs)) and not _is_small(parts[0]):
+        return winograd.weight_gradient(parts, dy, padding).astype(dtype)
+    x, depth = _join(parts), window[2]
     if _is_small(x):
         seen = _neighbourhoods(x, window, padding)
         product = seen.reshape(-1, seen.shape[-1]).T @ dy.reshape(-1, outputs)
         return product.reshape(*window, inputs, outputs).astype(dtype)
-    if _use_winograd((*window, inputs, outputs)):
-        return winograd.weight_gradient(x, dy, padding).astype(dtype)
     run = min(dy.shape[3], 4 if outputs <= 16 else 2 if outputs <= 32 else 1)  # about 48 columns
     x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
     x = _z_blocks(x, run, depth)  # b x y n (run+kz-1)i

@@ -13,15 +13,16 @@ import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.models.blocks import (
+    KEEP_MAPS,
     Dropout,
     Norm,
     PatchEmbed,
     ResidualBlock,
     at_least_float32,
     kernel_init,
-    standardize,
 )
 from ukbob_jax.models.kernels.attention import attend
+from ukbob_jax.models.kernels.norm import normalize
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.windows import Size
 
@@ -185,7 +186,8 @@ class Encoder(nn.Module):
         """Five maps of halving size: the embedding and the output of each stage, normalised if `normalize`."""
         # static_argnums counts self: `train` is the second argument after it
         block_type = nn.remat(SwinBlock, static_argnums=(2,)) if self.remat else SwinBlock
-        conv_type = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        policy = None if self.remat else KEEP_MAPS
+        conv_type = nn.remat(ResidualBlock, static_argnums=(2,), policy=policy)
         rates = np.linspace(0, self.drop_path_rate, sum(self.depths))
         shift = tuple(w // 2 for w in self.block["window"])
         x = windows.pad_to(x, tuple(s + s % 2 for s in x.shape[1:4]))
@@ -216,4 +218,4 @@ class Encoder(nn.Module):
     def _output(self, x: jax.Array) -> jax.Array:
         if not self.normalize:
             return x
-        return standardize(x.astype(at_least_float32(self.dtype)), (4,)).astype(self.dtype)
+        return normalize(x, (4,)).astype(self.dtype)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError
-from ukbob_jax.models.blocks import NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
+from ukbob_jax.models.blocks import KEEP_MAPS, NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.encoder import MERGINGS, Encoder
 from ukbob_jax.models.swin_unetr.windows import Size
@@ -90,8 +90,9 @@ class SwinUNETR(nn.Module):
         f = self.feature_size
         norm = {"kind": self.norm, "groups": self.norm_groups, "affine": self.norm_affine}
         # static_argnums counts self
-        res = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
-        up = nn.remat(UpBlock, static_argnums=(3,)) if self.remat else UpBlock
+        policy = None if self.remat else KEEP_MAPS
+        res = nn.remat(ResidualBlock, static_argnums=(2,), policy=policy)
+        up = nn.remat(UpBlock, static_argnums=(3,), policy=policy)
         block = {
             "window": self.window,
             "mlp_ratio": self.mlp_ratio,

@@ -1,0 +1,128 @@
+"""Normalisation with what usually follows it, scale, bias, residual and leaky ReLU, as one function with its own gradient.
+
+Derived automatically, the gradient would keep several maps per normalisation and pass over memory many times. Written out
+it keeps the input, and the output where a residual was added; everything else is computed again from these.
+
+Axes: `b` batch, `x y z` voxels, `c` channels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+EPSILON = 1e-5  # of every normalisation, as PyTorch's
+STATISTICS = "statistics"  # name of mean and 1 / standard deviation, for policies of `jax.checkpoint`
+
+Axes = tuple[int, ...]
+
+
+def normalize(
+    x: jax.Array,
+    axes: Axes,
+    scale: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    residual: jax.Array | None = None,
+    slope: float = 1.0,
+) -> jax.Array:
+    """`leaky_relu((x - mean) / std * scale + bias + residual)`, mean and standard deviation (biased) over `axes`.
+
+    Args:
+        x: any float type; the arithmetic is at least float32.
+        axes: over which mean and standard deviation are taken.
+        scale, bias: of each channel, the last axis; both or neither.
+        residual: of the shape and type of `x`.
+        slope: of the leaky ReLU below 0, more than 0; 1 leaves it out.
+    Returns:
+        As `x`.
+    """
+    mean, rstd = _statistics(x.astype(_wide(x)), axes)
+    return _apply(axes, slope, x, lax.stop_gradient(mean), lax.stop_gradient(rstd), scale, bias, residual)
+
+
+def _statistics(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
+    """Mean and 1 / standard deviation over `axes`, which stay with length 1."""
+    mean = x.mean(axes, keepdims=True)
+    variance = jnp.square(x - mean).mean(axes, keepdims=True)
+    return checkpoint_name(mean, STATISTICS), checkpoint_name(lax.rsqrt(variance + EPSILON), STATISTICS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _apply(
+    axes: Axes,
+    slope: float,
+    x: jax.Array,
+    mean: jax.Array,
+    rstd: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    residual: jax.Array | None,
+) -> jax.Array:
+    normal = (x.astype(mean.dtype) - mean) * rstd
+    return shift_and_activate(normal, scale, bias, residual, slope).astype(x.dtype)
+
+
+def _forward(axes: Axes, slope: float, *inputs: jax.Array | None) -> tuple[jax.Array, tuple]:
+    y = _apply(axes, slope, *inputs)
+    *inputs, residual = inputs
+    # Without a residual the sign follows from x; with one it is that of the result, which its reader keeps anyway.
+    return y, (*inputs, None if residual is None or slope == 1 else y, residual is not None)
+
+
+def _backward(axes: Axes, slope: float, kept: tuple, dy: jax.Array) -> tuple[jax.Array | None, ...]:
+    x, mean, rstd, scale, bias, y, had_residual = kept
+    count = x.size // mean.size
+    normal = (x.astype(mean.dtype) - mean) * rstd
+    dy = dy.astype(mean.dtype)
+    if slope != 1:
+        dy = jnp.where((_affine(normal, scale, bias) if y is None else y) >= 0, dy, slope * dy)
+    dresidual = dy.astype(x.dtype) if had_residual else None
+    over = tuple(range(x.ndim - 1))
+    if scale is None or set(axes) != set(over[1:]):
+        dscale = dbias = None
+        if scale is not None:
+            dscale, dbias = (dy * normal).sum(over), dy.sum(over)
+            dy = dy * _channels(scale, dy)
+        along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
+        dx = rstd * (dy - (total + normal * along) / count)
+    else:  # the sums that the input's gradient needs are those of scale and bias, scan by scan
+        along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
+        dscale, dbias = along.sum(over), total.sum(over)
+        dx = rstd * _channels(scale, dy) * (dy - (total + normal * along) / count)
+    if scale is not None and dscale is not None:
+        dscale, dbias = dscale.astype(scale.dtype), dbias.astype(scale.dtype)
+    return dx.astype(x.dtype), None, None, dscale, dbias, dresidual
+
+
+_apply.defvjp(_forward, _backward)
+
+
+def shift_and_activate(
+    x: jax.Array,
+    scale: jax.Array | None,
+    bias: jax.Array | None,
+    residual: jax.Array | None = None,
+    slope: float = 1.0,
+) -> jax.Array:
+    """`leaky_relu(x * scale + bias + residual)`, of the type of `x`; arguments as of `normalize`."""
+    y = _affine(x, scale, bias)
+    if residual is not None:
+        y = y + residual.astype(y.dtype)
+    return y if slope == 1 else jnp.where(y >= 0, y, slope * y)
+
+
+def _affine(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    if scale is None or bias is None:
+        return x
+    return x * _channels(scale, x) + _channels(bias, x)
+
+
+def _channels(values: jax.Array, x: jax.Array) -> jax.Array:
+    """A vector over channels, shaped to meet `x`."""
+    return values.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _wide(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
