@@ -215,7 +215,27 @@ def test_compiles_what_the_recipe_trains() -> None:
 def test_refuses_an_unknown_slice(name: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         pod.parse(["--topology", name])
-    assert "chips: v5e, v5p" in capsys.readouterr().err
+    assert "chips: v5e, v5p, v6e, tpu7x" in capsys.readouterr().err
+
+
+def test_two_devices_share_a_chip_of_7x() -> None:
+    chip, share = pod.CHIPS["tpu7x"], pod.CHIPS["tpu7x"].of_device()
+    assert (share.flops, share.memory, share.memory_rate) == (2307e12 / 2, 96 * 2**30, 7380e9 / 2)
+    assert share.link_rate * 2 == chip.link_rate == 100e9 and pod.CHIPS["v6e"].of_device() == pod.CHIPS["v6e"]
+
+
+@pytest.mark.parametrize(
+    "name, devices", [("v6e:2x2", 4), ("v6e:16x16", 256), ("tpu7x:2x2x1", 8), ("tpu7x:4x4x4", 128)]
+)
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_newer_slices_have_their_devices(name: str, devices: int) -> None:
+    program = (
+        "import jax\njax.config.update('jax_platforms', 'cpu')\n"
+        f"from tools import compile_for_pod as pod\nprint(len(pod.topology({name!r})[2]))"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) == devices
 
 
 @pytest.mark.slow

@@ -48,21 +48,32 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 
 class Chip(NamedTuple):
-    """Published figures of one chip, cloud.google.com/tpu/docs/v5e and /v5p."""
+    """Published figures of one chip, cloud.google.com/tpu/docs/v5e, /v5p, /v6e and /tpu7x."""
 
     accelerator: str  # prefix of the accelerator type
     numbers_per_chip: int  # by which the accelerator type counts
     flops: float  # per second, bfloat16
     memory: float  # bytes
     memory_rate: float  # bytes per second
-    link_rate: float  # bytes per second that one link sends: the chip's figure / 8 / links
+    link_rate: float  # bytes per second that one link sends: the chip's figure for one direction / links
     axes: int  # of the full torus, two links each
     full: int  # a side that is a multiple of this closes into a ring
+    devices: int = 1  # of JAX per chip, which share its figures
+
+    def of_device(self) -> "Chip":
+        """The share of one of JAX's devices; links are those of the chip, and each device sends at half their rate."""
+        share = {
+            name: getattr(self, name) / self.devices
+            for name in ("flops", "memory", "memory_rate", "link_rate")
+        }
+        return self._replace(**share)
 
 
 CHIPS = {
     "v5e": Chip("v5litepod", 1, 197e12, 16e9, 819e9, 1600e9 / 8 / 4, 2, 16),
     "v5p": Chip("v5p", 2, 459e12, 95 * 2**30, 2765e9, 4800e9 / 8 / 6, 3, 4),
+    "v6e": Chip("v6e", 1, 918e12, 32e9, 1638e9, 800e9 / 2 / 4, 2, 16),
+    "tpu7x": Chip("tpu7x", 2, 2307e12, 192 * 2**30, 7380e9, 1200e9 / 2 / 6, 3, 4, devices=2),
 }
 
 
@@ -86,7 +97,7 @@ def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
     os.environ["TPU_ACCELERATOR_TYPE"] = f"{chip.accelerator}-{math.prod(sides) * chip.numbers_per_chip}"
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # the lock is for those who hold chips
-    return chip, sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    return chip.of_device(), sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
 
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
@@ -258,7 +269,8 @@ def predict(
 
 def show(found: dict[str, Any]) -> str:
     """The report as text, with the arithmetic."""
-    chip, guess = CHIPS[found["settings"]["topology"].partition(":")[0]], found["prediction"]
+    chip = CHIPS[found["settings"]["topology"].partition(":")[0]].of_device()
+    guess = found["prediction"]
     theory = 2 * found["parameter_bytes"]
     lines = [
         f"{found['settings']['topology']}, mesh {found['mesh']}, global batch {found['batch_size']}, "
@@ -293,7 +305,9 @@ def _ms(seconds: float) -> str:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = arguments(__doc__)
-    parser.add_argument("--topology", default="v5e:2x2", help="such as v5e:16x16 or v5p:2x2x1")
+    parser.add_argument(
+        "--topology", default="v5e:2x2", help="such as v5e:16x16, v5p:2x2x1, v6e:2x2 or tpu7x:2x2x1"
+    )
     parser.add_argument("--data", type=int, default=-1, help="devices along `data`; -1: all that are left")
     parser.add_argument("--fsdp", type=int, default=1, help="devices along `fsdp`")
     parser.add_argument("--batch_per_device", type=int, default=1)
