@@ -15,6 +15,7 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2
+from ukbob_jax.models.kernels.product import wide_product
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 EPSILON = 1e-5  # of every normalisation, as PyTorch's
@@ -142,7 +143,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if size == self.strides == (1, 1, 1) and self.groups == 1:
-            x = jnp.einsum("bxyzi,io->bxyzo", x, kernel[0, 0, 0], preferred_element_type=self.accumulate)
+            x = wide_product(x, kernel[0, 0, 0], self.accumulate or self.dtype)
         else:
             x = conv3d(x, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
         if self.bias:
