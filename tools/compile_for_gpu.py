@@ -58,7 +58,7 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 dnn_version_info { major: 9 minor: 8 patch: 0 }
 """
 # See above; and no padding of products for cuBLAS, which XLA's own kernels would not have.
-WITHOUT_CARD = {"xla_gpu_enable_triton_gemm": "false", "xla_disable_hlo_passes": "cublas-pad-for-gemms"}
+WITHOUT_CARD = {"xla_gpu_enable_triton_gemm": False, "xla_disable_hlo_passes": "cublas-pad-for-gemms"}
 LARGE = 1e6  # bytes from which a map counts
 LONG_PRODUCT = 1e9  # FLOPs from which a product does
 CHANNELS_MOVED = ((0, 4, 1, 2, 3), (0, 2, 3, 4, 1))  # b x y z c to b c x y z and back
@@ -252,12 +252,13 @@ def _compile(args: argparse.Namespace, folder: str) -> None:
     mesh = sharding.make_mesh(batch_size=args.batch, devices=found)
     lowered, _ = lower(args, mesh, args.batch, None)
     (pathlib.Path(folder) / "stablehlo.txt").write_text(lowered.as_text())
+    truth = {"true": True, "false": False}
     options = {
         **WITHOUT_CARD,
-        devices.CHANNELS_LAST: "true",
-        **dict(option.split("=", 1) for option in args.xla),
+        devices.CHANNELS_LAST: True,
+        **{name: truth.get(value, value) for name, value in (option.split("=", 1) for option in args.xla)},
         "xla_dump_to": folder,
-        "xla_dump_hlo_as_text": "true",
+        "xla_dump_hlo_as_text": True,
         "xla_dump_hlo_module_re": "jit_train_step",
     }
     lowered.compile(compiler_options=options)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ukbob_jax.models.kernels.attention import KINDS
 from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
 from ukbob_jax.training import losses, optimizer, sharding
 from ukbob_jax.training import state as states
@@ -64,6 +65,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="bfloat16", help="of the network's arithmetic")
     parser.add_argument("--remat", action="store_true", help="recompute each block in the backward pass")
     parser.add_argument(
+        "--attention", choices=KINDS, default="plain", help="of the network, on NVIDIA's GPUs"
+    )
+    parser.add_argument(
         "--xla", action="append", default=[], metavar="NAME=VALUE", help="option of the compiler"
     )
     parser.add_argument("--out", help="JSON file of the same numbers")
@@ -77,6 +81,7 @@ def lower(
     model = SwinUNETR(
         CHANNELS, args.classes, feature_size=args.feature_size, norm=NORM, dtype=jnp.dtype(args.dtype),
         remat=args.remat,
+        attention=args.attention,
     )  # fmt: skip
     tx = optimizer.build(**OPTIMIZER)
     variables = states.variables_of(model, (1, *(MULTIPLE,) * 3, CHANNELS))
