@@ -1,8 +1,16 @@
 """The ahead-of-time compile for an H100: how it reads programs, and (slow) what the training step may cost there."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from tools import compile_for_gpu as gpu
+from ukbob_jax import devices
+
+ROOT = pathlib.Path(gpu.__file__).parents[1]
 
 # A map of 2 x 50 cubed x 4 turned and cut, a product of 2 x 10^6 x 4 x 200 FLOPs, a loop of three turns, and a convolution.
 PROGRAM = """\
@@ -125,3 +133,19 @@ def test_says_that_the_compiler_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gpu.devices, "has_cuda_plugin", lambda: False)
     with pytest.raises(SystemExit, match=r"not installed: pip install 'ukbob-jax\[cuda\]'"):
         gpu.main([])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not devices.has_cuda_plugin(), reason="JAX's plugin for CUDA is not installed")
+@pytest.mark.parametrize("attention, moved", [("plain", 83e9), ("fused", 46e9)])
+def test_the_step_stays_within_its_bounds(attention: str, moved: float, tmp_path: pathlib.Path) -> None:
+    """96 cubed, width 48, 73 classes, batch 2, bfloat16; docs/benchmarks.md has the numbers."""
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", gpu.__name__, "--attention", attention, "--out", str(out)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(out.read_text())
+    assert found["relayouts"]["kernels"] == 0 and found["float32_products"] == []
+    assert found["other_convolutions"] == 0
+    assert all("f32" not in name for name in found["cudnn_convolutions"])
+    assert sum(found["memory"].values()) < 5.7e9 and found["bytes"] < moved
