@@ -3,8 +3,8 @@
 With 7 x 7 x 7 windows the 343 x 343 scores of all windows are far larger than anything else in the network. On CPUs and
 GPUs they are therefore never held together: a step computes one window (or a few small ones) of one head on a CPU, as many
 windows as half the second level cache holds on a GPU, and the backward pass computes the scores again from their logsumexp
-(as Dao et al. 2022, FlashAttention, do). On a TPU it is the plain product, softmax, product, which XLA fuses; its scores
-are kept for the backward pass. `fused_attention.py` has kernels for NVIDIA's GPUs that never write a score.
+(as Dao et al. 2022, FlashAttention, do). On a TPU it is the plain product, softmax, product; XLA fuses these, and decides
+whether the backward pass computes them again. `fused_attention.py` has kernels for NVIDIA's GPUs that never write a score.
 
 Axes: `b` batch, `n` windows, `t` tokens of a window (`q` query, `k` key), `h` heads, `d` width of a head; inside a
 step `c` windows at a time, in `m` steps.
