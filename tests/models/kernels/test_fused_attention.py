@@ -12,6 +12,19 @@ from ukbob_jax.models.kernels import attention, fused_attention
 SHAPES = [(2, 3, 27, 2, 24), (1, 5, 32, 1, 16)]
 
 
+QUICK = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
+
+
+def fused_with_gradients(q, k, v, bias, regions, dout):
+    options = {"regions": regions, "masked": attention.MASKED, "interpret": True}
+
+    def both(q, k, v, bias, dout):
+        out, logsumexp = fused_attention.forward(q, k, v, bias, **options)
+        return out, logsumexp, fused_attention.backward(q, k, v, bias, out, logsumexp, dout, **options)
+
+    return jax.jit(both, compiler_options=QUICK)(q, k, v, bias, dout)
+
+
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(fused_attention, "BLOCK", 16)
@@ -28,11 +41,9 @@ def test_kernels_equal_the_plain_form_with_all_gradients(shape, masked):
     *inputs, regions = arrays(*shape, masked=masked)
     dout = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
     out, logsumexp, gradients = plain_with_gradients(*inputs, regions, dout)
-    options = {"masked": attention.MASKED, "interpret": True}
-    ours, ours_logsumexp = fused_attention.forward(*inputs, regions, **options)
+    ours, ours_logsumexp, found = fused_with_gradients(*inputs, regions, dout)
     np.testing.assert_allclose(ours, out, atol=2e-6)
     np.testing.assert_allclose(ours_logsumexp, logsumexp, atol=2e-6)
-    found = fused_attention.backward(*inputs, out, logsumexp, dout, regions, **options)
     for ours, expected in zip(found, gradients):  # q, k, v, bias
         np.testing.assert_allclose(ours, expected, atol=2e-5)
 
@@ -43,17 +54,14 @@ def test_kernels_in_bfloat16_are_near_the_exact_values():
     dout = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), jnp.bfloat16)
     wide = [x.astype(jnp.float32) for x in (*inputs, dout)]
     exact_out, _, exact_gradients = plain_with_gradients(*wide[:4], regions, wide[4])
-    options = {"masked": attention.MASKED, "interpret": True}
-    out, logsumexp = fused_attention.forward(*inputs, regions, **options)
-    gradients = fused_attention.backward(*inputs, out, logsumexp, dout, regions, **options)
+    out, _, gradients = fused_with_gradients(*inputs, regions, dout)
     assert [x.dtype for x in (out, *gradients)] == [jnp.bfloat16] * 4 + [jnp.float32]
     for ours, exact in zip((out, *gradients), (exact_out, *exact_gradients)):
         error = np.abs(np.asarray(ours, np.float32) - exact).max()
         assert error < 0.01 * np.abs(exact).max()  # two roundings of 2 ** -9
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("windows", [1, 3, 9])
+@pytest.mark.parametrize("windows, masked", [(1, True), (3, False), (9, True)])
 def test_tiles_of_windows_equal_the_plain_form_with_all_gradients(windows, masked, monkeypatch):
     shape = (2, 9, 10, 3, 5)
     monkeypatch.setattr(attention, "SCORES_PER_TILE", windows * 2 * 3 * 10 * 10)
