@@ -19,6 +19,7 @@ def swin_unetr() -> ml_collections.ConfigDict:
     model.dropout_path_rate = 0.0
     model.deep_supervision = 0  # decoder steps with a loss of their own, 0 to 4
     model.remat = False
+    model.attention = "plain"  # "fused": kernels for one NVIDIA GPU, never run on one yet
     return model
 
 

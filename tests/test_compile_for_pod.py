@@ -14,7 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import swin_bob
 from tools import compile_for_pod as pod
+from tools import compiled_step
 from ukbob_jax.training import sharding
+
+ROOT = pathlib.Path(pod.__file__).parents[1]
 
 # Three exchanges by hand: one of all four devices, an asynchronous pair of two, one of two in a loop of five turns.
 PROGRAM = """\
@@ -158,7 +161,7 @@ def test_flops_leave_out_the_zeros_of_a_padding(size: tuple, window: tuple) -> N
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((*window, 2, 4), (2, *size, 2), (2, 3))]
     lowered = jax.jit(both).lower(*shapes)
-    products = pod.matmul_flops(lowered.as_text())
+    products = compiled_step.matmul_flops(lowered.as_text())
     voxels = np.prod(
         [sum(min(n, o + k // 2 + 1) - max(0, o - k // 2) for o in range(n)) for n, k in zip(size, window)]
     )
@@ -170,7 +173,7 @@ def test_flops_leave_out_the_zeros_of_a_padding(size: tuple, window: tuple) -> N
 def test_counts_convolutions_by_their_spatial_axes() -> None:
     line = "%1 = stablehlo.convolution(%a, %b) dim_numbers = [b, {}, f]x[{}, i, o]->[b, {}, f], window"
     text = "\n".join(line.format(axes, axes, axes) for axes in ("0, 1, 2", "0, 1, 2", "0, 1"))
-    assert pod.convolutions(text) == {3: 2, 2: 1}
+    assert compiled_step.convolutions(text) == {3: 2, 2: 1}
 
 
 @pytest.mark.parametrize("sides, links", [((2, 2), 2), ((16, 16), 4), ((4, 16), 3), ((1, 8), 1)])
@@ -198,9 +201,9 @@ def test_an_exchange_of_some_devices_uses_one_link() -> None:
 
 def test_compiles_what_the_recipe_trains() -> None:
     config = swin_bob.get_config("pod")
-    assert config.model.in_channels == pod.CHANNELS and config.model.norm == pod.NORM
+    assert config.model.in_channels == compiled_step.CHANNELS and config.model.norm == compiled_step.NORM
     assert config.augment == pod.AUGMENT and config.loss.name == "dice_ce"
-    assert {**config.optimizer, "steps": config.train.steps}.keys() == pod.OPTIMIZER.keys()
+    assert {**config.optimizer, "steps": config.train.steps}.keys() == compiled_step.OPTIMIZER.keys()
     defaults = pod.parse([])
     assert (
         config.model.feature_size == defaults.feature_size and config.model.out_channels == defaults.classes
@@ -212,15 +215,35 @@ def test_compiles_what_the_recipe_trains() -> None:
 def test_refuses_an_unknown_slice(name: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         pod.parse(["--topology", name])
-    assert "chips: v5e, v5p" in capsys.readouterr().err
+    assert "chips: v5e, v5p, v6e, tpu7x" in capsys.readouterr().err
+
+
+def test_two_devices_share_a_chip_of_7x() -> None:
+    chip, share = pod.CHIPS["tpu7x"], pod.CHIPS["tpu7x"].of_device()
+    assert (share.flops, share.memory, share.memory_rate) == (2307e12 / 2, 96 * 2**30, 7380e9 / 2)
+    assert share.link_rate * 2 == chip.link_rate == 100e9 and pod.CHIPS["v6e"].of_device() == pod.CHIPS["v6e"]
+
+
+@pytest.mark.parametrize(
+    "name, devices", [("v6e:2x2", 4), ("v6e:16x16", 256), ("tpu7x:2x2x1", 8), ("tpu7x:4x4x4", 128)]
+)
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+def test_newer_slices_have_their_devices(name: str, devices: int) -> None:
+    program = (
+        "import jax\njax.config.update('jax_platforms', 'cpu')\n"
+        f"from tools import compile_for_pod as pod\nprint(len(pod.topology({name!r})[2]))"
+    )
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(run.stdout) == devices
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_small_step_compiles_for_four_chips(tmp_path: pathlib.Path) -> None:
-    command = [sys.executable, pod.__file__, "--feature_size", "12", "--classes", "3", "--crop", "32"]
+    command = [sys.executable, "-m", pod.__name__, "--feature_size", "12", "--classes", "3", "--crop", "32"]
     out = tmp_path / "out.json"
-    run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False)
+    run = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, check=False, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     found = json.loads(out.read_text())
     assert found["mesh"] == {"data": 4, "fsdp": 1, "space": 1} and found["batch_size"] == 4

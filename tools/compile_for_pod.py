@@ -12,7 +12,6 @@ Nothing is run, so times are what follows from the published figures in `CHIPS`,
 
 import argparse
 import collections
-import functools
 import importlib.metadata
 import importlib.util
 import math
@@ -20,65 +19,61 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 
+from tools.compiled_step import (
+    ENTRY,
+    STILL,
+    Instruction,
+    arguments,
+    convolutions,
+    gb,
+    instructions,
+    lower,
+    matmul_flops,
+    type_bytes,
+)
 from ukbob_jax import files
 from ukbob_jax.data import augment
-from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
-from ukbob_jax.training import losses, optimizer, sharding
-from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives.supervised import supervised
-from ukbob_jax.training.step import train_step
+from ukbob_jax.training import sharding
 
-# As in configs/common.py: contrasts, norm, augmentations and optimizer of the paper's training.
-CHANNELS = 4
-NORM = "instance_affine"
+# As in configs/common.py: the augmentations of the paper's training.
 AUGMENT = ("gamma", "intensity", "noise", "bias_field")
-OPTIMIZER = {
-    "learning_rate": 1e-4,
-    "warmup_steps": 500,
-    "schedule": "cosine",
-    "final_fraction": 0.0,
-    "weight_decay": 1e-5,
-    "clip_norm": 1.0,
-    "b1": 0.9,
-    "b2": 0.999,
-    "eps": 1e-8,
-    "layer_decay": 1.0,
-    "frozen": "",
-    "trainable": "",
-    "steps": 100_000,
-}
 
 HOP_S = 1e-6  # latency of one link, jax-ml.github.io/scaling-book, "How to Think About TPUs"
-BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of types whose name does not end in their width
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-ENTRY = "ENTRY"  # in place of the name of the computation that is run
-# Instructions that move nothing. Neither do starts: their bytes are counted where they are done.
-STILL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
 
 
 class Chip(NamedTuple):
-    """Published figures of one chip, cloud.google.com/tpu/docs/v5e and /v5p."""
+    """Published figures of one chip, cloud.google.com/tpu/docs/v5e, /v5p, /v6e and /tpu7x."""
 
     accelerator: str  # prefix of the accelerator type
     numbers_per_chip: int  # by which the accelerator type counts
     flops: float  # per second, bfloat16
     memory: float  # bytes
     memory_rate: float  # bytes per second
-    link_rate: float  # bytes per second that one link sends: the chip's figure / 8 / links
+    link_rate: float  # bytes per second that one link sends: the chip's figure for one direction / links
     axes: int  # of the full torus, two links each
     full: int  # a side that is a multiple of this closes into a ring
+    devices: int = 1  # of JAX per chip, which share its figures
+
+    def of_device(self) -> "Chip":
+        """The share of one of JAX's devices; links are those of the chip, and each device sends at half their rate."""
+        share = {
+            name: getattr(self, name) / self.devices
+            for name in ("flops", "memory", "memory_rate", "link_rate")
+        }
+        return self._replace(**share)
 
 
 CHIPS = {
     "v5e": Chip("v5litepod", 1, 197e12, 16e9, 819e9, 1600e9 / 8 / 4, 2, 16),
     "v5p": Chip("v5p", 2, 459e12, 95 * 2**30, 2765e9, 4800e9 / 8 / 6, 3, 4),
+    "v6e": Chip("v6e", 1, 918e12, 32e9, 1638e9, 800e9 / 2 / 4, 2, 16),
+    "tpu7x": Chip("tpu7x", 2, 2307e12, 192 * 2**30, 7380e9, 1200e9 / 2 / 6, 3, 4, devices=2),
 }
 
 
@@ -93,17 +88,6 @@ class Collective(NamedTuple):
     beside: bool = False  # goes on while other kernels run
 
 
-class Instruction(NamedTuple):
-    """One line of an optimized program."""
-
-    where: str  # the computation it belongs to
-    name: str
-    type: str
-    op: str
-    operands: list[str]
-    rest: str  # of the line, from the operands on
-
-
 def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
     """The chip, the sides and the devices of a slice such as `v5e:16x16`."""
     family, _, size = name.partition(":")
@@ -113,97 +97,7 @@ def topology(name: str) -> tuple[Chip, tuple[int, ...], list[jax.Device]]:
     os.environ["TPU_ACCELERATOR_TYPE"] = f"{chip.accelerator}-{math.prod(sides) * chip.numbers_per_chip}"
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # the lock is for those who hold chips
-    return chip, sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
-
-
-def lower(args: argparse.Namespace, devices: list[jax.Device]) -> tuple[Any, Any, jax.sharding.Mesh]:
-    """(the step lowered for the devices, shapes of its state, mesh)."""
-    data = len(devices) // args.fsdp if args.data == -1 else args.data
-    batch_size = args.batch_per_device * data * args.fsdp
-    mesh = sharding.make_mesh(data=data, fsdp=args.fsdp, batch_size=batch_size, devices=devices)
-    model = SwinUNETR(
-        CHANNELS, args.classes, feature_size=args.feature_size, norm=NORM, dtype=jnp.dtype(args.dtype),
-        remat=args.remat,
-    )  # fmt: skip
-    tx = optimizer.build(**OPTIMIZER)
-    variables = states.variables_of(model, (1, *(MULTIPLE,) * 3, CHANNELS))
-    init = functools.partial(states.init, variables=variables, optimizer=tx)
-    key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(init, key)
-    size = (batch_size, *(args.crop,) * 3)
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (*size, CHANNELS), jnp.float32, sharding=sharding.batch_sharding(mesh, "image")
-        ),
-        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch_sharding(mesh, "label")),
-    }
-    step = functools.partial(
-        train_step,
-        objective=supervised(model, losses.dice_ce),
-        optimizer=tx,
-        augment=augment.compose(*AUGMENT),
-    )
-    compiled = sharding.compile_step(step, sharding.state_sharding(state, mesh), mesh)
-    return compiled.lower(state, batch, key), state, mesh
-
-
-def convolutions(stablehlo: str) -> collections.Counter:
-    """How many convolutions of each number of spatial axes a lowered program has."""
-    layouts = re.findall(r"stablehlo\.convolution\(.*?dim_numbers = \[([^\]]*)\]", stablehlo)
-    return collections.Counter(layout.count(",") - 1 for layout in layouts)
-
-
-def matmul_flops(stablehlo: str) -> float:
-    """FLOPs of all products and convolutions of a lowered program, before it is split over devices.
-
-    Products with the zeros of a padding are not counted. Convolutions must have stride 1 and no dilation.
-    """
-    types = r"\(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>"
-    total = 0.0
-    for line in stablehlo.splitlines():
-        if "stablehlo.dot_general" in line:
-            left, _, out = (_dims(t) for t in re.search(types, line).groups())
-            axes = re.search(r"contracting_dims = \[([\d, ]*)\]", line)[1]
-            total += (
-                2 * math.prod(out) * math.prod(left[int(axis)] for axis in axes.split(",") if axis.strip())
-            )
-        elif "stablehlo.convolution" in line:
-            total += _convolution_flops(line, *(_dims(t) for t in re.search(types, line).groups()))
-    return total
-
-
-def _convolution_flops(line: str, image: list[int], kernel: list[int], out: list[int]) -> float:
-    layout = re.search(r"dim_numbers = \[(.*?)\]x\[(.*?)\]->\[(.*?)\]", line)
-    of_image, of_kernel, of_out = (group.split(", ") for group in layout.groups())
-    pads = re.search(r"pad = \[(\[.*?\])\]", line)
-    pads = (
-        [[int(n) for n in pair.split(",")] for pair in re.findall(r"\[([^\[\]]*)\]", pads[1])] if pads else []
-    )
-    flops = 2.0 * out[of_out.index("b")] * out[of_out.index("f")] * kernel[of_kernel.index("i")]
-    for axis in range(len(of_out) - 2):
-        length, window, count = (
-            sizes[names.index(str(axis))]
-            for sizes, names in ((image, of_image), (kernel, of_kernel), (out, of_out))
-        )
-        low = pads[axis][0] if pads else 0
-        flops *= sum(max(0, min(length, o - low + window) - max(0, o - low)) for o in range(count))
-    return flops
-
-
-def _dims(tensor: str) -> list[int]:
-    """`4x8xf32` to [4, 8]."""
-    return [int(size) for size in tensor.split("x")[:-1]]
-
-
-def instructions(hlo: str) -> Iterator[Instruction]:
-    """Of an optimized program, computations in the order of the text: callees before their callers."""
-    where = ""
-    for line in hlo.splitlines():
-        if opening := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
-            where = ENTRY if opening[1] else opening[2]
-        elif parts := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)", line):
-            operands = re.findall(r"%([\w.-]+)", parts[4].partition(")")[0])
-            yield Instruction(where, parts[1], parts[2], parts[3], operands, parts[4])
+    return chip.of_device(), sides, topologies.get_topology_desc(platform="tpu", topology_name=name).devices
 
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
@@ -273,21 +167,13 @@ def _group(rest: str, devices: int) -> int:
     return devices
 
 
-def type_bytes(shape: str, main_memory: bool = False) -> int:
-    """Bytes of an HLO type such as `f32[3,4]{1,0}` or of a tuple of them; only of those in main memory, if so wished."""
-    total = 0
-    for kind, sizes, layout in re.findall(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", shape):
-        if main_memory and re.search(r"S\([1-9]", layout):
-            continue
-        bits = BITS.get(kind) or int(re.search(r"\d+", kind)[0])
-        total += math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
-    return total
-
-
 def report(args: argparse.Namespace) -> dict[str, Any]:
     """Compiles; everything that is printed, as JSON values. Bytes and FLOPs are per chip and step."""
     chip, sides, devices = topology(args.topology)
-    lowered, state, mesh = lower(args, devices)
+    data = len(devices) // args.fsdp if args.data == -1 else args.data
+    batch_size = args.batch_per_device * data * args.fsdp
+    mesh = sharding.make_mesh(data=data, fsdp=args.fsdp, batch_size=batch_size, devices=devices)
+    lowered, state = lower(args, mesh, batch_size, augment.compose(*AUGMENT))
     text = lowered.as_text()
     start = time.perf_counter()
     compiled = lowered.compile(compiler_options=dict(option.split("=", 1) for option in args.xla))
@@ -314,7 +200,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
             "chip": devices[0].device_kind,
         },
         "mesh": dict(mesh.shape),
-        "batch_size": args.batch_per_device * mesh.size,
+        "batch_size": batch_size,
         "compile_s": round(seconds, 1),
         "convolutions_by_spatial_axes": dict(convolutions(text)),
         "parameters": sum(leaf.size for leaf in leaves),
@@ -383,28 +269,29 @@ def predict(
 
 def show(found: dict[str, Any]) -> str:
     """The report as text, with the arithmetic."""
-    chip, guess = CHIPS[found["settings"]["topology"].partition(":")[0]], found["prediction"]
+    chip = CHIPS[found["settings"]["topology"].partition(":")[0]].of_device()
+    guess = found["prediction"]
     theory = 2 * found["parameter_bytes"]
     lines = [
         f"{found['settings']['topology']}, mesh {found['mesh']}, global batch {found['batch_size']}, "
         f"compiled in {found['compile_s']} s, {found['versions']}",
-        f"parameters      {found['parameters']:,}: {_gb(found['parameter_bytes'])}, "
-        f"{_gb(found['parameter_bytes_here'])} on a chip",
-        *(f"memory          {_gb(size)} {name}" for name, size in found["memory"].items()),
-        f"memory in all   {found['memory_share']:.0%} of {_gb(chip.memory)}",
+        f"parameters      {found['parameters']:,}: {gb(found['parameter_bytes'])}, "
+        f"{gb(found['parameter_bytes_here'])} on a chip",
+        *(f"memory          {gb(size)} {name}" for name, size in found["memory"].items()),
+        f"memory in all   {found['memory_share']:.0%} of {gb(chip.memory)}",
         f"FLOPs           {found['flops'] / 1e12:.3f} T; products and convolutions of the whole step / devices: "
         f"{found['matmul_flops_of_all'] / 1e12 / math.prod(found['mesh'].values()):.3f} T "
         f"(ratio {found['flops_over_share']:.3f})",
         *(
-            f"collectives     {row['number']} {kind} of {_gb(row['bytes'])}, {_gb(row['sent'])} sent"
+            f"collectives     {row['number']} {kind} of {gb(row['bytes'])}, {gb(row['sent'])} sent"
             for kind, row in found["collectives"].items()
         ),
-        f"in theory       2 x parameter bytes = {_gb(theory)} in float32, {_gb(theory / 2)} in bfloat16",
+        f"in theory       2 x parameter bytes = {gb(theory)} in float32, {gb(theory / 2)} in bfloat16",
         f"compute         {found['flops'] / 1e12:.3f} T / {chip.flops / 1e12:.0f} T/s = {_ms(guess['compute_s'])}",
-        f"main memory     {_gb(guess['memory_s'] * chip.memory_rate)} / {_gb(chip.memory_rate)}/s = "
+        f"main memory     {gb(guess['memory_s'] * chip.memory_rate)} / {gb(chip.memory_rate)}/s = "
         f"{_ms(guess['memory_s'])}",
-        f"exchange        {_ms(guess['exchange_s'])}: latency, and bytes sent at {_gb(guess['link_bytes_per_s'])}/s "
-        f"among all chips, {_gb(chip.link_rate)}/s among some; {_ms(guess['beside_s'])} of it beside other kernels",
+        f"exchange        {_ms(guess['exchange_s'])}: latency, and bytes sent at {gb(guess['link_bytes_per_s'])}/s "
+        f"among all chips, {gb(chip.link_rate)}/s among some; {_ms(guess['beside_s'])} of it beside other kernels",
         f"efficiency      {guess['efficiency_at_peak']:.3f} if all arithmetic ran at its peak, "
         f"{guess['efficiency_at_roofline']:.3f} if at the roofline (the longer of the two), nothing overlapped; "
         f"{guess['efficiency_overlapped']:.3f} with what goes on beside other kernels for nothing",
@@ -412,31 +299,18 @@ def show(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.3f} GB"
-
-
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--topology", default="v5e:2x2", help="such as v5e:16x16, v5p:2x2x1, v6e:2x2 or tpu7x:2x2x1"
     )
-    parser.add_argument("--topology", default="v5e:2x2", help="such as v5e:16x16 or v5p:2x2x1")
     parser.add_argument("--data", type=int, default=-1, help="devices along `data`; -1: all that are left")
     parser.add_argument("--fsdp", type=int, default=1, help="devices along `fsdp`")
-    parser.add_argument("--feature_size", type=int, default=48)
-    parser.add_argument("--classes", type=int, default=73)
-    parser.add_argument("--crop", type=int, default=96, help="edge, voxels")
     parser.add_argument("--batch_per_device", type=int, default=1)
-    parser.add_argument("--dtype", default="bfloat16", help="of the network's arithmetic")
-    parser.add_argument("--remat", action="store_true", help="recompute each block in the backward pass")
-    parser.add_argument(
-        "--xla", action="append", default=[], metavar="NAME=VALUE", help="option of the compiler"
-    )
-    parser.add_argument("--out", help="JSON file of the same numbers")
     args = parser.parse_args(argv)
     if not re.fullmatch(rf"({'|'.join(CHIPS)}):\d+(x\d+)+", args.topology):
         parser.error(f"--topology: {args.topology!r} is not like v5e:2x2; chips: {', '.join(CHIPS)}.")

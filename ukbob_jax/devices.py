@@ -1,6 +1,7 @@
 """Before the first computation: platform, compile cache and, for several processes, the coordinator."""
 
 import argparse
+import importlib.util
 import logging
 import os
 import pathlib
@@ -14,6 +15,9 @@ import ml_collections
 from ukbob_jax.errors import ConfigError
 
 SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"  # XLA's flag, true as it comes
+CHANNELS_LAST = (
+    "xla_gpu_force_conv_nhwc"  # XLA's flag, false as it comes; known to jaxlib 0.9 to 0.12 at least
+)
 PROBE_SECONDS = 10.0  # an unreachable coordinator is reported before JAX would abort the process (300 s)
 
 
@@ -25,6 +29,7 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
     """
     logging.getLogger("jax").setLevel(logging.ERROR)
     use_compile_cache()
+    convolve_channels_last()
     model: Any = config.get("model", {})
     if model.get("remat", False):
         spare_memory()
@@ -45,9 +50,30 @@ def spare_memory() -> None:
     Its other scheduler, made for concurrency, is faster and computes twice without saving anything. From jax 0.12 on
     there is nothing to choose. A choice in `XLA_FLAGS` stays.
     """
+    if jax.__version_info__ < (0, 12):
+        _set_flag(SCHEDULER, "false")
+
+
+def convolve_channels_last() -> None:
+    """Have XLA keep channels last in 3D convolutions on a GPU, as in everything around them; read at the first computation.
+
+    Left alone it turns every map before and after (`tools/compile_for_gpu.py` counts them). Nothing is set without JAX's
+    plugin for CUDA, nor for versions of JAX that were not tried: an unknown flag ends the process. A choice in `XLA_FLAGS`
+    stays.
+    """
+    if has_cuda_plugin() and jax.__version_info__ < (0, 13):
+        _set_flag(CHANNELS_LAST, "true")
+
+
+def has_cuda_plugin() -> bool:
+    """Whether this JAX can compile for NVIDIA's GPUs; there need not be one."""
+    return any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin")))
+
+
+def _set_flag(name: str, value: str) -> None:
     given = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__ < (0, 12) and SCHEDULER not in given:
-        os.environ["XLA_FLAGS"] = f"{given} --{SCHEDULER}=false".strip()
+    if name not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --{name}={value}".strip()
 
 
 def cache_folder() -> str:

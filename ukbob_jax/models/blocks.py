@@ -162,7 +162,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
         if size == self.strides == (1, 1, 1) and self.groups == 1:
-            x = pointwise(parts, kernel[0, 0, 0], self.accumulate)
+            x = pointwise(parts, kernel[0, 0, 0], self.accumulate or self.dtype)
         else:
             x = conv3d(parts, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
         if self.bias:

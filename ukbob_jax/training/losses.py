@@ -10,6 +10,7 @@ have no Dice term. With sigmoid, their channels and the background's take no par
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.regions import membership
+from ukbob_jax.training.softmax_sums import softmax_sums
 from ukbob_jax.volumes import array_checks
 
 
@@ -84,26 +86,22 @@ def dice_ce(
     labels = array_checks.label_array("labels", labels)
     _check_shapes("labels", labels.shape, logits.shape[:-1], logits)
     b, k = logits.shape[0], logits.shape[-1]
-    z = logits.reshape(b, -1, k).astype(jnp.float32)  # b v k
+    z = logits.reshape(b, -1, k)  # b v k
     labels = labels.reshape(b, -1).astype(jnp.int32)  # b v
     valid = labels != ignore
     unknown = jnp.any(valid & ((labels < 0) | (labels >= k)))
     if annotated is not None:
         _check_shapes("annotated", annotated.shape, (b, k), logits)
         annotated = jnp.asarray(annotated, bool).at[:, 0].set(True)
-        z, labels = _merge_into_background(z, labels, annotated)
-
-    # b v k, never stored: XLA fuses the comparison
-    true = labels[..., None] == jnp.arange(k).reshape(1, 1, k)
-    log_sum = jax.nn.logsumexp(z, axis=-1)  # b v
-    sums = _sums(jnp.exp(z - log_sum[..., None]), true, valid, options.squared)
-    dice = _dice(sums, _part(valid, annotated, k), options)
+        z, labels = _merge_into_background(z.astype(jnp.float32), labels, annotated)
 
     voxel_factors = valid.astype(jnp.float32)
     if ce_weight is not None:
         voxel_factors *= jnp.asarray(ce_weight, jnp.float32)[jnp.clip(labels, 0, k - 1)]
-    surprise = log_sum - jnp.sum(jnp.where(true, z, 0.0), axis=-1)
-    ce = jnp.sum(surprise * voxel_factors) / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
+    found: Any = softmax_sums(z, labels, valid, voxel_factors, options.squared)
+    *sums, surprise = found
+    dice = _dice(tuple(sums), _part(valid, annotated, k), options)
+    ce = surprise / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
     return jnp.where(unknown, jnp.nan, options.lambda_dice * dice + options.lambda_ce * ce)
 
 

@@ -87,3 +87,18 @@ def test_a_held_out_subject_with_a_foreign_label_is_refused():
         match=r"config\.data\.val_label: val0 .* label 4 in 'manual', .* the 4 classes .*out_channels=6\.$",
     ):
         checks.validation(recipe(**{"data.val_label": "manual"}), held_out((1, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    "attention, count, platform, refused",
+    [("fused", 2, "gpu", True), ("fused", 1, "gpu", False), ("fused", 8, "cpu", False), ("plain", 2, "gpu", False)],
+)  # fmt: skip
+def test_fused_attention_is_for_one_gpu(attention, count, platform, refused):
+    config = recipe(**{"model.attention": attention})
+    mesh = SimpleNamespace(size=count, devices=np.array([SimpleNamespace(platform=platform)] * count))
+    if not refused:
+        return checks.devices(config, mesh)
+    with pytest.raises(
+        ConfigError, match=r"config\.model\.attention: 'fused' is for one GPU, the mesh has 2"
+    ):
+        checks.devices(config, mesh)

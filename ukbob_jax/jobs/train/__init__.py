@@ -41,6 +41,7 @@ def run(config: Config, workdir: str) -> None:
     objective = supervised(model, label_loss(config, data, kind.strides(model)))
     tx = optimizer.build(**config.optimizer, steps=config.train.steps, stages=kind.stages)
     mesh = sharding.make_mesh(**config.mesh, batch_size=config.data.batch_size // config.train.accumulate)
+    checks.devices(config, mesh)
     print(
         f"train: {len(data.subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr
     )

@@ -1,5 +1,7 @@
 """What a training's configuration may say: refused here by field, before anything is compiled or read."""
 
+from jax.sharding import Mesh
+
 from ukbob_jax import anatomy
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
@@ -42,6 +44,19 @@ def numbers(config: Config) -> None:
     if config.data.crop[0] % config.mesh.space:
         raise ConfigError(
             f"config.data.crop: {config.data.crop[0]} voxels along x do not divide over mesh.space {config.mesh.space}."
+        )
+
+
+def devices(config: Config, mesh: Mesh) -> None:
+    """Refuse what the devices of the run cannot do.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if config.model.get("attention") == "fused" and mesh.size > 1 and mesh.devices.flat[0].platform == "gpu":
+        raise ConfigError(
+            f"config.model.attention: 'fused' is for one GPU, the mesh has {mesh.size}: each would work on the whole batch. "
+            "Take 'plain', or mesh.data=1."
         )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from ukbob_jax.models.kernels import winograd
+from ukbob_jax.models.kernels.product import wide_product
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 Parts = tuple[jax.Array, ...]  # `b x y z i` each, channels side by side
@@ -67,21 +68,18 @@ def conv3d(
     return _plain(x, kernel, strides=strides, padding=pads)
 
 
-def pointwise(parts: Sequence[jax.Array], kernel: jax.Array, accumulate: Any = None) -> jax.Array:
+def pointwise(parts: Sequence[jax.Array], kernel: jax.Array, dtype: Any) -> jax.Array:
     """A convolution of one voxel: a matrix product.
 
     Args:
         parts: `b x y z i` each, channels side by side.
         kernel: `i o`, of the same type.
-        accumulate: type of the result; None: that of the inputs.
+        dtype: of the result; at least as wide.
     Returns:
         `b x y z o`.
     """
     kernels = jnp.split(kernel, np.cumsum([x.shape[-1] for x in parts])[:-1])
-    products = [
-        jnp.einsum("bxyzi,io->bxyzo", x, k, preferred_element_type=accumulate) for x, k in zip(parts, kernels)
-    ]
-    return functools.reduce(jnp.add, products)
+    return functools.reduce(jnp.add, [wide_product(x, k, dtype) for x, k in zip(parts, kernels)])
 
 
 def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:

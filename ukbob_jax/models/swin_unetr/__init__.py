@@ -34,5 +34,5 @@ ARCHITECTURE = Architecture(
     },
     features="hidden",
     torch=TORCH,
-    free=(*architecture.FREE, "pad", "dropout_path_rate", "drop_rate", "attn_drop_rate"),
+    free=(*architecture.FREE, "pad", "dropout_path_rate", "drop_rate", "attn_drop_rate", "attention"),
 )

@@ -53,6 +53,7 @@ class WindowAttention(nn.Module):
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     dtype: Any = jnp.float32
+    kind: str = "plain"  # of `kernels/attention.py`
 
     @nn.compact
     def __call__(self, x: jax.Array, regions: np.ndarray | None, train: bool) -> jax.Array:
@@ -65,7 +66,7 @@ class WindowAttention(nn.Module):
         dropout = None
         if train and self.attn_drop_rate:
             dropout = functools.partial(Dropout(self.attn_drop_rate), train=True)
-        x = attend(q, k, v, self._bias(t), regions, dropout).reshape(b, n, t, c)
+        x = attend(q, k, v, self._bias(t), regions, dropout, self.kind).reshape(b, n, t, c)
         x = nn.Dense(c, name="proj", **dense)(x)
         return Dropout(self.drop_rate)(x, train)
 
@@ -112,6 +113,7 @@ class SwinBlock(nn.Module):
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     dtype: Any = jnp.float32
+    attention: str = "plain"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -136,6 +138,7 @@ class SwinBlock(nn.Module):
             self.drop_rate,
             self.attn_drop_rate,
             self.dtype,
+            self.attention,
             name="attention",
         )
         x = attention(
@@ -172,7 +175,7 @@ class Encoder(nn.Module):
     heads: Sequence[int]
     block: dict[
         str, Any
-    ]  # fields of every `SwinBlock`: window, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate
+    ]  # fields of every `SwinBlock`: window, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, attention
     offsets: tuple[Size, ...]  # of the patch merging
     drop_path_rate: float = 0.0  # of the last block; the first has 0
     patch_norm: bool = False

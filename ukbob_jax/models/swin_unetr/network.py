@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError
 from ukbob_jax.models.blocks import KEEP_MAPS, NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
+from ukbob_jax.models.kernels.attention import KINDS
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.encoder import MERGINGS, Encoder
 from ukbob_jax.models.swin_unetr.windows import Size
@@ -51,6 +52,9 @@ class SwinUNETR(nn.Module):
         norm_affine: scale and bias in "batch", "group" and "layer".
         deep_supervision: decoder steps before the last that get a head of their own (0 to 4), from half the size on;
             only training sees their logits, and MONAI's layout has no place for their weights.
+        attention: on NVIDIA's GPUs, "plain" in steps of XLA's own kernels, or "fused" in kernels of our own that never
+            write a score and move a thirteenth of the bytes; these compile for an H100 but have never run on a GPU, and
+            XLA does not split them over several. Same parameters; no difference elsewhere.
     """
 
     in_channels: int
@@ -75,6 +79,7 @@ class SwinUNETR(nn.Module):
     norm_groups: int = 4
     norm_affine: bool = True
     deep_supervision: int = 0
+    attention: str = "plain"
 
     def __post_init__(self) -> None:
         """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
@@ -99,6 +104,7 @@ class SwinUNETR(nn.Module):
             "qkv_bias": self.qkv_bias,
             "drop_rate": self.drop_rate,
             "attn_drop_rate": self.attn_drop_rate,
+            "attention": self.attention,
         }
         self.swin = Encoder(
             features=f,
@@ -198,6 +204,8 @@ class SwinUNETR(nn.Module):
             wrong = f"norm_groups {self.norm_groups} must divide feature_size {self.feature_size}"
         elif self.downsample not in MERGINGS:
             wrong = f"downsample {self.downsample!r} must be one of {', '.join(MERGINGS)}"
+        elif self.attention not in KINDS:
+            wrong = f"attention {self.attention!r} must be one of {', '.join(KINDS)}"
         elif not 0 <= self.deep_supervision <= 4:
             wrong = f"deep_supervision {self.deep_supervision} must be 0 to 4 decoder steps"
         if wrong:

@@ -1,0 +1,179 @@
+"""What the tools that compile the training step for devices nobody has to own share: the step, and how to read programs."""
+
+import argparse
+import collections
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ukbob_jax.models.kernels.attention import KINDS
+from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
+from ukbob_jax.training import losses, optimizer, sharding
+from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives.supervised import supervised
+from ukbob_jax.training.step import Augment, train_step
+
+# As in configs/common.py: contrasts, norm and optimizer of the paper's training.
+CHANNELS = 4
+NORM = "instance_affine"
+OPTIMIZER = {
+    "learning_rate": 1e-4,
+    "warmup_steps": 500,
+    "schedule": "cosine",
+    "final_fraction": 0.0,
+    "weight_decay": 1e-5,
+    "clip_norm": 1.0,
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "layer_decay": 1.0,
+    "frozen": "",
+    "trainable": "",
+    "steps": 100_000,
+}
+
+BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}  # of types whose name does not end in their width
+ENTRY = "ENTRY"  # in place of the name of the computation that is run
+# Instructions that move nothing. Neither do starts: their bytes are counted where they are done.
+STILL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all")
+
+
+class Instruction(NamedTuple):
+    """One line of an optimized program."""
+
+    where: str  # the computation it belongs to
+    name: str
+    type: str
+    op: str
+    operands: list[str]
+    rest: str  # of the line, from the operands on
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser of the options that say which step is compiled; further ones may be added."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--feature_size", type=int, default=48)
+    parser.add_argument("--classes", type=int, default=73)
+    parser.add_argument("--crop", type=int, default=96, help="edge, voxels")
+    parser.add_argument("--dtype", default="bfloat16", help="of the network's arithmetic")
+    parser.add_argument("--remat", action="store_true", help="recompute each block in the backward pass")
+    parser.add_argument(
+        "--attention", choices=KINDS, default="plain", help="of the network, on NVIDIA's GPUs"
+    )
+    parser.add_argument(
+        "--xla", action="append", default=[], metavar="NAME=VALUE", help="option of the compiler"
+    )
+    parser.add_argument("--out", help="JSON file of the same numbers")
+    return parser
+
+
+def lower(
+    args: argparse.Namespace, mesh: jax.sharding.Mesh, batch_size: int, augment: Augment | None
+) -> tuple[Any, Any]:
+    """(the step lowered for the mesh, shapes of its state); `args` of `arguments`."""
+    model = SwinUNETR(
+        CHANNELS, args.classes, feature_size=args.feature_size, norm=NORM, dtype=jnp.dtype(args.dtype),
+        remat=args.remat,
+        attention=args.attention,
+    )  # fmt: skip
+    tx = optimizer.build(**OPTIMIZER)
+    variables = states.variables_of(model, (1, *(MULTIPLE,) * 3, CHANNELS))
+    init = functools.partial(states.init, variables=variables, optimizer=tx)
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(init, key)
+    size = (batch_size, *(args.crop,) * 3)
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (*size, CHANNELS), jnp.float32, sharding=sharding.batch_sharding(mesh, "image")
+        ),
+        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch_sharding(mesh, "label")),
+    }
+    step = functools.partial(
+        train_step,
+        objective=supervised(model, losses.dice_ce),
+        optimizer=tx,
+        augment=augment,
+    )
+    compiled = sharding.compile_step(step, sharding.state_sharding(state, mesh), mesh)
+    return compiled.lower(state, batch, key), state
+
+
+def convolutions(stablehlo: str) -> collections.Counter:
+    """How many convolutions of each number of spatial axes a lowered program has."""
+    layouts = re.findall(r"stablehlo\.convolution\(.*?dim_numbers = \[([^\]]*)\]", stablehlo)
+    return collections.Counter(layout.count(",") - 1 for layout in layouts)
+
+
+def matmul_flops(stablehlo: str) -> float:
+    """FLOPs of all products and convolutions of a lowered program, before it is split over devices.
+
+    Products with the zeros of a padding are not counted. Convolutions must have stride 1 and no dilation.
+    """
+    types = r"\(tensor<([^>]*)>, tensor<([^>]*)>\) -> tensor<([^>]*)>"
+    total = 0.0
+    for line in stablehlo.splitlines():
+        if "stablehlo.dot_general" in line:
+            left, _, out = (_dims(t) for t in re.search(types, line).groups())
+            axes = re.search(r"contracting_dims = \[([\d, ]*)\]", line)[1]
+            total += (
+                2 * math.prod(out) * math.prod(left[int(axis)] for axis in axes.split(",") if axis.strip())
+            )
+        elif "stablehlo.convolution" in line:
+            total += _convolution_flops(line, *(_dims(t) for t in re.search(types, line).groups()))
+    return total
+
+
+def _convolution_flops(line: str, image: list[int], kernel: list[int], out: list[int]) -> float:
+    layout = re.search(r"dim_numbers = \[(.*?)\]x\[(.*?)\]->\[(.*?)\]", line)
+    of_image, of_kernel, of_out = (group.split(", ") for group in layout.groups())
+    pads = re.search(r"pad = \[(\[.*?\])\]", line)
+    pads = (
+        [[int(n) for n in pair.split(",")] for pair in re.findall(r"\[([^\[\]]*)\]", pads[1])] if pads else []
+    )
+    flops = 2.0 * out[of_out.index("b")] * out[of_out.index("f")] * kernel[of_kernel.index("i")]
+    for axis in range(len(of_out) - 2):
+        length, window, count = (
+            sizes[names.index(str(axis))]
+            for sizes, names in ((image, of_image), (kernel, of_kernel), (out, of_out))
+        )
+        low = pads[axis][0] if pads else 0
+        flops *= sum(max(0, min(length, o - low + window) - max(0, o - low)) for o in range(count))
+    return flops
+
+
+def _dims(tensor: str) -> list[int]:
+    """`4x8xf32` to [4, 8]."""
+    return [int(size) for size in tensor.split("x")[:-1]]
+
+
+def instructions(hlo: str) -> Iterator[Instruction]:
+    """Of an optimized program, computations in the order of the text: callees before their callers."""
+    where = ""
+    for line in hlo.splitlines():
+        if opening := re.match(r"(ENTRY )?%?([\w.-]+) .*\{$", line):
+            where = ENTRY if opening[1] else opening[2]
+        elif parts := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\((.*)", line):
+            operands = re.findall(r"%([\w.-]+)", parts[4].partition(")")[0])
+            yield Instruction(where, parts[1], parts[2], parts[3], operands, parts[4])
+
+
+def type_bytes(shape: str, main_memory: bool = False) -> int:
+    """Bytes of an HLO type such as `f32[3,4]{1,0}` or of a tuple of them; only of those in main memory, if so wished."""
+    total = 0
+    for kind, sizes, layout in re.findall(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?", shape):
+        if main_memory and re.search(r"S\([1-9]", layout):
+            continue
+        bits = BITS.get(kind) or int(re.search(r"\d+", kind)[0])
+        total += math.prod(int(size) for size in sizes.split(",") if size) * bits // 8
+    return total
+
+
+def gb(size: float) -> str:
+    return f"{size / 1e9:.3f} GB"
