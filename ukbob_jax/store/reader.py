@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import tensorstore as ts
 
 from ukbob_jax.errors import ConfigError, FileError, UkbobError, ValuesError
 from ukbob_jax.store import rows, samples, schema, values
+from ukbob_jax.store.digest import digest
 from ukbob_jax.store.row import Subject
 
 OPEN_ARRAYS = 4096  # array handles kept open, about 20 kB each
@@ -288,10 +288,10 @@ def damage(root: ts.KvStore, subject: str) -> str:
         return "done.json: missing"
     folder = root / schema.subject_folder(subject)
     for name, files in done.digests.items():
-        for key, digest in files.items():
-            found = folder.read(f"{done.folders[name]}/{key}").result()
-            if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
-                return f"{name}: {key} is {'missing' if found.state == 'missing' else 'damaged'}"
+        for key, written in files.items():
+            found = digest(folder, f"{done.folders[name]}/{key}")
+            if found != written:
+                return f"{name}: {key} is {'missing' if found is None else 'damaged'}"
     return ""
 
 
