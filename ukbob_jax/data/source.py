@@ -67,10 +67,12 @@ class ScanSource:
                 f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
             )
         self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
+        self.decoded_bytes = 0  # of all images, labels and samples of classes
         self.dtype = "int16"  # of a batch's voxels as stored: float32 where that of some subject is
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
+            self.decoded_bytes += store.rows[subject].decoded_bytes("" if labels is None else labels.set)
             if store.rows[subject].dtype != "int16":
                 self.dtype = store.rows[subject].dtype
 
