@@ -164,8 +164,8 @@ def opened(options: argparse.Namespace) -> dict:
     """What each of 256 processes does before its first crop; the share itself is a slice, whatever its number."""
     before, start = resident_mb(), time.perf_counter()
     store = Store.open(options.folder)
-    source = ScanSource(store, store.split("train"), "auto")
-    share = range(len(source))[137::256]
+    source = ScanSource(store, store.split("train"), Labels("auto"))
+    share = range(len(source))[min(137, len(source) - 1) :: 256]
     assert source[share[0]].subject
     seconds = time.perf_counter() - start
     return {
