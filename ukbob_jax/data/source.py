@@ -164,9 +164,10 @@ def centre_classes(
         lookup: uint8[256], stored id -> label of training.
     """
     classes: dict[int, list[int]] = {}
+    known = set(present if annotated is None else annotated)
     for stored in present:
         target = int(lookup[stored])
-        if target not in (0, IGNORE) and (annotated is None or stored in annotated):
+        if target not in (0, IGNORE) and stored in known:
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
 
