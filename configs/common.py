@@ -95,6 +95,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.damaged = "stop"  # a crop that cannot be read ends the run; "skip": warn, ignore its voxels
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
+    config.data.cache_gb = 1.0  # for scans kept decoded, per reading process; used only if all of them fit
 
     config.model = networks.swin_unetr()
     config.init = ""  # weights to start from: .pt, .safetensors or a checkpoints folder

@@ -45,7 +45,8 @@ UKB = (224, 168, 363)  # voxels, neck to knee
 COHORT = 51_761
 SEED, FOREGROUND = 0, 0.67  # of the crops
 LABELS = Labels("manual", num_classes=11)
-WARM_UP = 6  # batches
+WARM_UP = 24  # batches; more than are held ready, and with three volumes enough to meet nearly every chunk
+FROM_DISK, IN_MEMORY = "MONAI, PersistentDataset", "MONAI, CacheDataset"
 SPACING_MM, TARGET_MM = (2.0, 2.0, 3.0), (1.5, 1.5, 2.0)  # of the files to ingest, and asked for
 
 
@@ -74,23 +75,33 @@ def loader(options: argparse.Namespace) -> dict:
     kinds = {
         "bare TensorStore reads": lambda: bare(store, options),
         "packed": lambda: ours(store, options, packed=True),
+        "packed, kept decoded": lambda: ours(store, options, packed=True, cache_gb=1e3),
         "packed, unpacked on this CPU": lambda: unpacked(ours(store, options, packed=True)),
         "float32": lambda: ours(store, options, packed=False),
     }
     if has_monai():
-        kinds["MONAI"] = lambda: monai(options)
+        kinds[FROM_DISK] = lambda: monai(options)
+        kinds[IN_MEMORY] = lambda: monai(options, in_memory=True)
     found = collections.defaultdict(list)
     for _ in range(options.rounds):
         for name, stream in kinds.items():
-            number = options.batches if name != "MONAI" else max(4, options.batches // 5)
-            found[name].append(rate(stream(), number))
+            peer = name in (FROM_DISK, IN_MEMORY)
+            number = max(4, options.batches // 5) if peer else options.batches
+            found[name].append(rate(stream(), number, options.subjects if peer else WARM_UP))
     result = {
         name: {key: middle(round[key] for round in rounds) for key in rounds[0]}
         for name, rounds in found.items()
     }
-    compared = result["packed"]
-    for peer in {"bare TensorStore reads", "MONAI"} & set(result):
-        result[f"packed / {peer}"] = {key: round(compared[key] / result[peer][key], 2) for key in compared}
+    for compared, peer in (
+        ("packed", "bare TensorStore reads"),
+        ("packed", FROM_DISK),
+        ("packed, kept decoded", FROM_DISK),
+        ("packed, kept decoded", IN_MEMORY),
+    ):
+        if peer in result:
+            result[f"{compared} / {peer}"] = {
+                key: round(result[compared][key] / result[peer][key], 2) for key in result[peer]
+            }
     return result
 
 
@@ -153,8 +164,8 @@ def opened(options: argparse.Namespace) -> dict:
     """What each of 256 processes does before its first crop; the share itself is a slice, whatever its number."""
     before, start = resident_mb(), time.perf_counter()
     store = Store.open(options.folder)
-    source = ScanSource(store, store.split("train"), "auto")
-    share = range(len(source))[137::256]
+    source = ScanSource(store, store.split("train"), Labels("auto"))
+    share = range(len(source))[min(137, len(source) - 1) :: 256]
     assert source[share[0]].subject
     seconds = time.perf_counter() - start
     return {
@@ -212,9 +223,9 @@ def filled(options: argparse.Namespace) -> Store:
     return Store.open(path)
 
 
-def rate(stream: Iterator, number: int) -> dict[str, float]:
+def rate(stream: Iterator, number: int, warm_up: int) -> dict[str, float]:
     """Crops per second of a stream of 4 crops at a time, when what it holds ready at the start is used up."""
-    for _ in itertools.islice(stream, WARM_UP):
+    for _ in itertools.islice(stream, warm_up):
         pass
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in itertools.islice(stream, number):
@@ -261,7 +272,7 @@ def places_of_ours(store: Store, options: argparse.Namespace) -> list[tuple[str,
     return [(place.sample.subject, place.start) for [place] in (placed[i] for i in range(number))]
 
 
-def ours(store: Store, options: argparse.Namespace, packed: bool) -> Iterator[dict]:
+def ours(store: Store, options: argparse.Namespace, packed: bool, cache_gb: float = 0.0) -> Iterator[dict]:
     return batches(
         store,
         store.subjects,
@@ -269,7 +280,7 @@ def ours(store: Store, options: argparse.Namespace, packed: bool) -> Iterator[di
         labels=LABELS,
         batch_size=4,
         seed=SEED,
-        reading=Reading(threads=options.threads, packed=packed),
+        reading=Reading(threads=options.threads, packed=packed, cache_gb=cache_gb),
     )
 
 
@@ -291,8 +302,8 @@ def has_monai() -> bool:
     return True
 
 
-def monai(options: argparse.Namespace) -> Iterator:
-    """Four crops a volume from a warm disk cache, in this process: what its Swin-UNETR tutorials do."""
+def monai(options: argparse.Namespace, in_memory: bool = False) -> Iterator:
+    """Four crops a volume from a warm disk cache, or from memory, in this process: what its Swin-UNETR tutorials do."""
     from monai import data, transforms
 
     folder = pathlib.Path(options.folder) / "peer"
@@ -314,7 +325,10 @@ def monai(options: argparse.Namespace) -> Iterator:
         transforms.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         transforms.RandCropByPosNegLabeld(keys, "label", options.crop, pos=2, neg=1, num_samples=4),
     ]
-    dataset = data.PersistentDataset(files, transforms.Compose(chain), cache_dir=folder / "cache")
+    if in_memory:
+        dataset = data.CacheDataset(files, transforms.Compose(chain), progress=False)
+    else:
+        dataset = data.PersistentDataset(files, transforms.Compose(chain), cache_dir=folder / "cache")
 
     def stream() -> Iterator[dict]:
         for number in itertools.count():

@@ -47,7 +47,7 @@ TRAIN = ("s0", "s1", "s2", "s3", "s4")
 # Keywords of `stream` -> which options of `batches` they belong to.
 OF_CROPS = ("foreground", "views", "max_shift")
 OF_LABELS = ("lookup", "flagged", "action", "num_classes")
-OF_READING = ("threads", "workers", "packed", "damaged", "process", "processes")
+OF_READING = ("threads", "workers", "packed", "cache_gb", "damaged", "process", "processes")
 
 
 def stream(store: Store, label: str | None = "auto", subjects=TRAIN, crop=(8, 8, 8), **changes):

@@ -268,3 +268,32 @@ def test_processes_share_whole_samples(store):
     parts = [take(store, 3, views=2, process=process, processes=2) for process in range(2)]
     joined = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*parts)]
     assert equal(joined, whole)
+
+
+def test_batches_are_the_same_with_scans_kept_decoded(store):
+    assert equal(take(store, 6, cache_gb=0, packed=True), take(store, 6, cache_gb=1, packed=True))
+
+
+def test_a_set_that_fits_is_decoded_once(store, tmp_path):
+    """Once every chunk was met the files may go: none is opened again."""
+    shutil.copytree(store.path, tmp_path / "store")
+    source = stream(Store.open(tmp_path / "store"), crop=SHAPE, foreground=0, threads=1)
+    for _ in range(2 * len(TRAIN)):
+        next(source)
+    for shard in (tmp_path / "store/subjects").glob("*/*/*/c"):
+        shutil.rmtree(shard)
+    assert len([next(source) for _ in range(8)]) == 8
+    source.close()
+
+
+def test_a_set_that_does_not_fit_is_read_anew(store, tmp_path):
+    shutil.copytree(store.path, tmp_path / "store")
+    copy = Store.open(tmp_path / "store")
+    size = sum(copy.rows[subject].decoded_bytes("auto") for subject in TRAIN)
+    source = stream(copy, crop=SHAPE, foreground=0, threads=1, cache_gb=size / 1e9)  # without room to spare
+    next(source)
+    for shard in (tmp_path / "store/subjects").glob("*/*/*/c"):
+        shutil.rmtree(shard)
+    with pytest.raises(FileError, match="subject s"):
+        [next(source) for _ in range(8)]
+    source.close()

@@ -52,3 +52,23 @@ def test_epochs_are_permutations_that_the_seed_decides(store):
     found = [[epochs[5 * epoch + i].number for i in range(5)] for epoch in range(3)]
     assert all(sorted(order) == list(range(5)) for order in found)
     assert found == [shuffled(5, 7, epoch).tolist() for epoch in range(3)] and found[0] != found[1]
+
+
+def test_work_for_a_subject_grows_with_its_classes_and_not_with_their_square():
+    compared = []
+
+    class Id(int):
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    counts = []
+    for number in (60, 240):
+        compared.clear()
+        ids = [Id(i) for i in range(1, 1 + number)]
+        found = centre_classes(ids, [Id(i) for i in ids], np.arange(256, dtype=np.uint8))
+        assert list(found) == ids
+        counts.append(len(compared))
+    assert counts[1] <= 4.5 * counts[0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.store.conftest import AFFINE, SHAPE, volume
 from ukbob_jax.errors import ConfigError, ValuesError
+from ukbob_jax.store import schema
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -79,3 +80,16 @@ def test_unknown_subject_split_and_label_set_are_named(store):
         store.split("val")
     with pytest.raises(ConfigError, match="no label set 'x'; it has auto, manual"):
         store.samples("sub-0", "x")
+
+
+def test_another_process_has_as_much_memory_for_decoded_chunks(store):
+    other = pickle.loads(pickle.dumps(store.caching(12345)))
+    assert other.cache_bytes == 12345 and other.subjects == store.subjects
+
+
+def test_decoded_bytes_are_those_of_the_arrays(store):
+    row = store.rows["sub-0"]
+    image, label = store.read("sub-0", "image"), store.read("sub-0", "label/auto")
+    samples = len(row.present["auto"]) * schema.SAMPLES * 3 * 2
+    assert row.decoded_bytes() == image.nbytes and row.dtype == image.dtype.name
+    assert row.decoded_bytes("auto") == image.nbytes + label.nbytes + samples

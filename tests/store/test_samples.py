@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.store.conftest import AFFINE, SHAPE, volume
-from ukbob_jax.store import schema
+from ukbob_jax.store import samples, schema
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.samples import draw, valid
 from ukbob_jax.store.writer import StoreWriter
@@ -54,3 +54,14 @@ def test_samples_are_spread_over_the_class():
 def test_a_map_of_background_has_no_samples():
     present, drawn = draw(np.zeros((3, 4, 5), np.uint8))
     assert present == [] and drawn.shape == (0, schema.SAMPLES, 3)
+
+
+def test_voxels_do_not_depend_on_how_many_are_sorted_at_a_time(monkeypatch):
+    """Stores written before blocks were sorted have these voxels too: one block is one sort of the whole."""
+    label = np.random.default_rng(1).integers(0, 5, (20, 30, 40)).astype(np.uint8)
+    label[:, :10] = 0  # blocks without some class
+    present, whole = draw(label)
+    monkeypatch.setattr(samples, "BLOCK", 1000)
+    blocks = draw(label)
+    assert blocks[0] == present
+    np.testing.assert_array_equal(blocks[1], whole)

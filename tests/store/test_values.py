@@ -64,10 +64,32 @@ def test_a_thousandth_of_the_interquartile_range_decides(hot, dtype):
     image = relaxation_map(hot)
     found = values.encode(image[..., None], "s1")
     slope = hot / 32767
-    error, spread = values.loss(image, np.rint(image / slope).astype(np.int16), slope, 0.0)
+    spread = values.tissue_spread(image)
+    error = values.loss(image, np.rint(image / slope).astype(np.int16), slope, 0.0, spread)
     nonzero = image[image != 0].astype(np.float64)
     assert spread == pytest.approx(np.subtract(*np.percentile(nonzero, (75, 25))), rel=1e-6)
     assert found.stored.dtype == dtype and (error > 1e-3 * spread) == (dtype == np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (1000, 1e-2), (-3e5, 7e4)])
+def test_no_voxel_errs_by_more_than_what_spares_the_measurement(mean, deviation, dtype):
+    image = np.random.default_rng(0).normal(mean, deviation, (30, 40, 50)).astype(dtype)
+    ends = float(image.min()), float(image.max())
+    slope, intercept = max(map(abs, ends)) / 32767, 0.0
+    stored = np.rint((image - intercept) / slope).clip(-32768, 32767).astype(np.int16)
+    most = values.most_lost(slope, ends)
+    assert 0.9 * most < values.loss(image, stored, slope, intercept, spread=1.0) <= most
+
+
+def test_an_error_that_may_be_too_large_is_measured(monkeypatch):
+    measured = []
+    loss = values.loss
+    monkeypatch.setattr(values, "loss", lambda *given: measured.append(given) or loss(*given))
+    values.encode(np.random.default_rng(0).normal(9, 1, (9, 9, 9, 1)).astype(np.float32), "s1")
+    assert not measured  # half a step of a 32767th of 13 is far below a thousandth of the spread
+    values.encode(relaxation_map(400)[..., None], "s1")
+    assert len(measured) == 1
 
 
 def test_a_map_of_one_fraction_stays_int16():

@@ -23,7 +23,15 @@ BOUND_BEFORE = (
     *("augment", "optimizer", "train"),
 )
 FREE_BEFORE = (
-    *("data.store", "data.threads", "data.workers", "data.val_split", "data.val_label", "model.remat"),
+    *(
+        "data.store",
+        "data.threads",
+        "data.workers",
+        "data.cache_gb",
+        "data.val_split",
+        "data.val_label",
+        "model.remat",
+    ),
     *("data.damaged", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"),
     *("train.stop_after_nonfinite", "train.keep", "train.best"),
 )

@@ -72,6 +72,8 @@ class Reading:
         threads: that read batches; as many batches are held ready.
         workers: reader processes beside, for machines whose one process cannot keep up; 0: none.
         packed: leave the voxels as stored, for `unpack.unpack` to finish on the device: a third of the work here.
+        cache_gb: memory in each reading process for scans kept decoded, GB. A set of scans that fits is decompressed
+            once; one that does not is read anew for every crop, as few of its chunks would be met again.
         damaged: "stop", or "skip": warn of subjects with crops that cannot be read, and ignore every voxel of those
             (0 throughout where there are no labels).
         process: which consecutive part of every batch to read, of
@@ -81,6 +83,7 @@ class Reading:
     threads: int = 16
     workers: int = 0
     packed: bool = False
+    cache_gb: float = 1.0
     damaged: str = "stop"
     process: int = 0
     processes: int = 1
@@ -88,6 +91,8 @@ class Reading:
     def __post_init__(self) -> None:
         if self.damaged not in ("stop", "skip"):
             raise ConfigError(f"damaged={self.damaged!r}: expected stop or skip.")
+        if not self.cache_gb >= 0:
+            raise ConfigError(f"cache_gb={self.cache_gb}: expected a number from 0, in GB.")
         if not 0 <= self.process < self.processes:
             raise ConfigError(f"process {self.process} is not one of {self.processes} processes.")
 

@@ -15,6 +15,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity
 
+CACHE_OVERHEAD = 1.1  # of TensorStore's cache: padding of the last chunks, and what describes each
 Batch = dict[str, np.ndarray]
 
 
@@ -65,6 +66,7 @@ def batches(
         raise ConfigError(f"seed {seed}, start_step {start_step}: expected whole numbers from 0.")
     intensity.check_method(normalize)
     source = ScanSource(store, subjects, labels, contrasts)
+    store = _kept(store, source.decoded_bytes, reading)
     label_set = None if labels is None else labels.set
     dataset = (
         grain.MapDataset.source(Epochs(source, seed))
@@ -76,6 +78,12 @@ def batches(
     dataset = dataset if reading.packed else dataset.map(unpack)
     first = start_step * reading.processes + reading.process
     return _stream(dataset[first :: reading.processes], reading.threads, reading.workers)
+
+
+def _kept(store: Store, decoded_bytes: int, reading: Reading) -> Store:
+    """Return a store that keeps scans decoded, if all of them fit into each reader's memory; else the store as it is."""
+    allowed = int(reading.cache_gb * 1e9)
+    return store.caching(allowed) if decoded_bytes * CACHE_OVERHEAD <= allowed else store
 
 
 def ignore_sigterm(index: int, count: int) -> None:

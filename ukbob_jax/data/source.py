@@ -67,10 +67,12 @@ class ScanSource:
                 f"{store.path}: no subjects to train on: {what}. Choose another split or flagged=ignore."
             )
         self.contrasts = tuple(contrasts or store.rows[store.subjects[0]].contrasts)
+        self.decoded_bytes = 0  # of all images, labels and samples of classes
         self.dtype = "int16"  # of a batch's voxels as stored: float32 where that of some subject is
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
+            self.decoded_bytes += store.rows[subject].decoded_bytes("" if labels is None else labels.set)
             if store.rows[subject].dtype != "int16":
                 self.dtype = store.rows[subject].dtype
 
@@ -162,9 +164,10 @@ def centre_classes(
         lookup: uint8[256], stored id -> label of training.
     """
     classes: dict[int, list[int]] = {}
+    known = set(present if annotated is None else annotated)
     for stored in present:
         target = int(lookup[stored])
-        if target not in (0, IGNORE) and (annotated is None or stored in annotated):
+        if target not in (0, IGNORE) and stored in known:
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
 

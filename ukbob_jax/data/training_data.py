@@ -191,6 +191,7 @@ class TrainingData:
             reading=Reading(
                 threads=data.threads,
                 workers=data.workers,
+                cache_gb=data.cache_gb,
                 packed=True,
                 damaged=data.damaged,
                 process=jax.process_index(),

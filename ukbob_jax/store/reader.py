@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import tensorstore as ts
 
 from ukbob_jax.errors import ConfigError, FileError, UkbobError, ValuesError
 from ukbob_jax.store import rows, samples, schema, values
+from ukbob_jax.store.digest import digest
 from ukbob_jax.store.row import Subject
 
 OPEN_ARRAYS = 4096  # array handles kept open, about 20 kB each
@@ -50,12 +50,16 @@ class Rows(Mapping[str, Subject]):
 class Store:
     """A store opened for reading; made by `Store.open`. Safe to share between threads and to send to processes."""
 
-    def __init__(self, path: str, found: Rows, splits: dict[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, path: str, found: Rows, splits: dict[str, tuple[str, ...]], cache_bytes: int = 0
+    ) -> None:
         self.path = path
+        self.cache_bytes = cache_bytes
         self.rows = found
         self.subjects = tuple(found)
         self._splits = splits
         self._root = schema.open_root(path)
+        self._context = ts.Context({"cache_pool": {"total_bytes_limit": cache_bytes}})
         self._array = functools.lru_cache(maxsize=OPEN_ARRAYS)(self._open_array)
 
     @classmethod
@@ -79,7 +83,14 @@ class Store:
         return cls(path, Rows(by_subject), {name: tuple(found) for name, found in splits.items()})
 
     def __reduce__(self) -> tuple:
-        return Store.open, (self.path,)
+        return _reopen, (self.path, self.cache_bytes)
+
+    def caching(self, cache_bytes: int) -> "Store":
+        """Return the same store with its own memory for decoded chunks: those met last, up to so many bytes.
+
+        What a store holds of a subject never changes in place, so a chunk that is kept is not looked up again.
+        """
+        return Store(self.path, self.rows, self._splits, cache_bytes)
 
     def split(self, name: str) -> tuple[str, ...]:
         """Return the subjects of one split, in the manifest's order.
@@ -230,7 +241,8 @@ class Store:
         elif name.startswith("samples/"):
             shape = (len(row.present[name.removeprefix("samples/")]), schema.SAMPLES, 3)
         folder = self._root / (schema.subject_folder(subject) + row.folders[name])
-        return ts.open(schema.array_spec(folder, name, shape, row.dtype), open=True).result()
+        spec = schema.array_spec(folder, name, shape, row.dtype)
+        return ts.open(spec, open=True, context=self._context, recheck_cached_data=False).result()
 
     def _decoded(self, subject: str, name: str, stored: np.ndarray) -> np.ndarray:
         if name != "image":
@@ -243,6 +255,11 @@ class Store:
 
     def _remedy(self, subject: str) -> str:
         return f"Drop it (--config.job=verify --config.repair=True) and run the ingest job again to make {subject} anew."
+
+
+def _reopen(path: str, cache_bytes: int) -> Store:
+    """Open a store in another process."""
+    return Store.open(path).caching(cache_bytes)
 
 
 def verify(path: str | os.PathLike) -> dict[str, str]:
@@ -288,10 +305,10 @@ def damage(root: ts.KvStore, subject: str) -> str:
         return "done.json: missing"
     folder = root / schema.subject_folder(subject)
     for name, files in done.digests.items():
-        for key, digest in files.items():
-            found = folder.read(f"{done.folders[name]}/{key}").result()
-            if found.state == "missing" or hashlib.sha256(found.value).hexdigest() != digest:
-                return f"{name}: {key} is {'missing' if found.state == 'missing' else 'damaged'}"
+        for key, written in files.items():
+            found = digest(folder, f"{done.folders[name]}/{key}")
+            if found != written:
+                return f"{name}: {key} is {'missing' if found is None else 'damaged'}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,14 @@ class Subject:
             targets = lookup[missing]
             known[targets[(targets > 0) & (targets < k)]] = False
         return known
+
+    def decoded_bytes(self, label_set: str = "") -> int:
+        """Return the size of the image and, if named, of a label set with its samples, once decompressed."""
+        voxels = math.prod(self.shape)
+        image = voxels * len(self.channels) * np.dtype(self.dtype).itemsize
+        if not label_set:
+            return image
+        return image + voxels + len(self.present.get(label_set, ())) * schema.SAMPLES * 3 * 2
 
     def identity(self, *arrays: str) -> dict[str, Any]:
         """Return what changes when one of `arrays` ("image", "label/manual") or a fact of the subject does.

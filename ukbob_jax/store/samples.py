@@ -5,6 +5,8 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.store.schema import SAMPLES
 
+BLOCK = 2**16  # voxels that are sorted at a time; a place in them is a uint16
+
 
 def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:
     """Draw up to `SAMPLES` voxels of each class in `label`, without repetition; the same label gives the same voxels.
@@ -14,21 +16,37 @@ def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:
     Returns:
         Class ids present, ascending (k of them), and their voxels `k n 3`, int16, -1 beyond a class's last voxel.
     """
-    flat = label.ravel()
-    foreground = np.flatnonzero((flat != 0) & (flat != IGNORE))
-    classes = flat[foreground]
-    order = foreground[np.argsort(classes, kind="stable")]  # uint8: a radix sort, linear
-    counts = np.bincount(classes, minlength=256)
-    starts = np.cumsum(counts) - counts
-    present = np.flatnonzero(counts)
+    order, counts = _sorted_blocks(label.ravel())
+    earlier = np.cumsum(counts, axis=0) - counts  # voxels of the class in the blocks before
+    starts = np.cumsum(counts, axis=1) - counts  # where the class begins in the block's order
+    totals = counts.sum(axis=0)
+    present = [organ for organ in np.flatnonzero(totals).tolist() if organ not in (0, IGNORE)]
     voxels = np.full((len(present), SAMPLES, 3), -1, np.int16)
     rng = np.random.default_rng(0)
     for row, organ in enumerate(present):  # at most 254 classes, each a draw of 512
-        number = min(SAMPLES, counts[organ])
-        chosen = rng.choice(counts[organ], number, replace=False, shuffle=False)
-        flat_index = order[starts[organ] + np.sort(chosen)]
+        number = min(SAMPLES, totals[organ])
+        chosen = np.sort(rng.choice(totals[organ], number, replace=False, shuffle=False))
+        block = np.searchsorted(earlier[:, organ], chosen, side="right") - 1
+        place = starts[block, organ] + chosen - earlier[block, organ]
+        flat_index = block * BLOCK + order[block * BLOCK + place]
         voxels[row, :number] = np.stack(np.unravel_index(flat_index, label.shape), axis=-1)
-    return present.tolist(), voxels
+    return present, voxels
+
+
+def _sorted_blocks(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort the voxels of every block by class, in the processor's cache.
+
+    Returns:
+        Voxels of each block by class and then by place, as places in their block, uint16; and how many voxels each
+        block has of each class, `blocks 256`.
+    """
+    order = np.empty(flat.size, np.uint16)
+    counts = np.empty((-(-flat.size // BLOCK), 256), np.int64)
+    for number in range(len(counts)):
+        part = slice(number * BLOCK, (number + 1) * BLOCK)
+        order[part] = np.argsort(flat[part], kind="stable")  # uint8: a radix sort, linear
+        counts[number] = np.bincount(flat[part], minlength=256)
+    return order, counts
 
 
 def valid(voxels: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Unpack
@@ -12,6 +11,7 @@ import tensorstore as ts
 
 from ukbob_jax.errors import FileError, UkbobError
 from ukbob_jax.store import checks, rows, samples, schema
+from ukbob_jax.store.digest import digest
 from ukbob_jax.store.prepare import About, prepare
 from ukbob_jax.store.row import Subject
 
@@ -187,7 +187,7 @@ def digests(folder: ts.KvStore) -> dict[str, str]:
     """Compute the SHA-256 of every file of an array, by its name below `folder`."""
     folder = folder / "/"
     keys = sorted(key.decode() for key in folder.list().result())
-    return {key: hashlib.sha256(folder[key]).hexdigest() for key in keys}
+    return {key: digest(folder, key) or "" for key in keys}
 
 
 @contextlib.contextmanager

@@ -30,7 +30,10 @@ FREE = (
     ),  # verdicts count by that fingerprint too
     *("inference", "etta", "tent", "bn", "evaluate", "predict", "organs"),  # what is done with the network
     "epochs",  # becomes train.steps and optimizer.warmup_steps
-    *(f"data.{name}" for name in ("store", "threads", "workers", "val_split", "val_label", "damaged")),
+    *(
+        f"data.{name}"
+        for name in ("store", "threads", "workers", "cache_gb", "val_split", "val_label", "damaged")
+    ),
     "model.remat",
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
     *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),
