@@ -8,6 +8,7 @@
 added: time of the sliding window around a network that takes none, and the network's own time on as many windows.
 sliding: whole predictions beside the network's own time. memory: what processes hold at most, one process each.
 etta: against its floor of forward and backward passes. metrics: of all structures of a phantom.
+cold: `ukbob segment` from the start of the process to the first window, its program in the cache; fresh processes.
 
 Prints one JSON line per measurement. Programs are compiled before the clock starts.
 """
@@ -15,9 +16,11 @@ Prints one JSON line per measurement. Programs are compiled before the clock sta
 import argparse
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax import phantom, weights
+from ukbob_jax import anatomy, phantom, weights
 from ukbob_jax.evaluation import metrics
 from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.adaptation.etta import etta
@@ -35,7 +38,13 @@ from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import slabs, sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
 from ukbob_jax.inference.windows.window import Window
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.training import optimizer
+from ukbob_jax.training import state as states
+from ukbob_jax.training.checkpoints import Checkpoints
+from ukbob_jax.volumes.nifti import write_volume
+from ukbob_jax.volumes.volume import Volume
 
 CLASSES = 73
 Run = Callable[[], Any]
@@ -235,6 +244,43 @@ def bench_etta(args: argparse.Namespace) -> None:
     tell("etta, programs compiled", args, first_scan=first, second_scan=len(compiled) - first)
 
 
+def bench_cold(args: argparse.Namespace) -> None:
+    """Seconds and CPU seconds from the start of `ukbob segment` to its first window, and those of each part."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        save_run(folder / "run", args)
+        shape = tuple(args.shape)
+        water = phantom.subject(0, shape)[0][..., 0].astype(np.int16)
+        write_volume(folder / "scan.nii.gz", Volume(water, phantom.affine(shape)))
+        command = [str(folder / "scan.nii.gz"), str(folder / "labels.nii.gz"), "--model", str(folder / "run")]
+        command += ["--batch", str(args.batch), "--overlap", str(args.overlap), "--accept-unusual"]
+        rounds = [first_window(command, folder / "cache") for _ in range(args.repeat + 1)][1:]
+    parts = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    tell("cold, first window", args, width=args.width, rounds=len(rounds), **parts)
+
+
+def first_window(command: list[str], cache: pathlib.Path) -> dict[str, float]:
+    """What `tools.first_window` says of a new process; the first with a `cache` fills it."""
+    start = [sys.executable, "-m", "tools.first_window", str(time.time()), "--", *command]
+    environment = {**os.environ, "UKBOB_CACHE": str(cache)}
+    done = subprocess.run(start, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout)
+
+
+def save_run(workdir: pathlib.Path, args: argparse.Namespace) -> None:
+    """A workdir with a checkpoint of a network that has its first parameters."""
+    model = SwinUNETR(1, CLASSES, feature_size=args.width, dtype=jnp.dtype(args.dtype))
+    variables = states.variables_of(model, (1, 32, 32, 32, 1))
+    tx = optimizer.build(learning_rate=1e-3, steps=100, warmup_steps=1)
+    state = states.init(jax.random.key(0), variables=variables, optimizer=tx)
+    card = ModelCard.of(
+        model, labels=anatomy.NAMES, normalize="zscore", contrasts=("water",), window=tuple(args.roi)
+    )
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(state, {"card": card.to_json()})
+    checkpoints.close()
+
+
 def bench_metrics(args: argparse.Namespace) -> None:
     """Dice, HD95 and NSD of every structure of a phantom, against MONAI's classes."""
     spacing = phantom.spacing_mm(tuple(args.shape))
@@ -262,6 +308,7 @@ BENCHES = {
     "sliding": bench_sliding,
     "memory": bench_memory,
     "etta": bench_etta,
+    "cold": bench_cold,
     "metrics": bench_metrics,
 }
 
