@@ -10,7 +10,7 @@ sliding: whole predictions beside the network's own time. memory: what processes
 etta: against its floor of forward and backward passes. metrics: of all structures of a phantom.
 cold: `ukbob segment` from the start of the process to the first window, its program in the cache; fresh processes.
 
-Prints one JSON line per measurement. Programs are compiled before the clock starts.
+Prints one JSON line per measurement. Programs are compiled before the clock starts. CPU seconds hold beside other work.
 """
 
 import argparse
@@ -60,6 +60,17 @@ def clock(run: Run, repeat: int = 1) -> float:
     return statistics.median(times)
 
 
+def cpu_clock(run: Run, repeat: int = 1) -> tuple[float, float]:
+    """Seconds and CPU seconds of a run, each the median of some; other work on the machine changes the latter little."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter(), time.process_time()
+        jax.block_until_ready(run())
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, cpu = zip(*times)
+    return statistics.median(wall), statistics.median(cpu)
+
+
 def tell(what: str, args: argparse.Namespace, **numbers: Any) -> None:
     """One line of JSON."""
     common = {"device": jax.devices()[0].device_kind, "shape": args.shape, "roi": args.roi[0]}
@@ -107,25 +118,28 @@ def calls(args: argparse.Namespace) -> int:
     return len(grids.batches(grids.windows(args.shape, args.roi, args.overlap).starts, args.batch)[0])
 
 
-def own_time(args: argparse.Namespace) -> tuple[float, Any, Any]:
-    """Seconds of the network alone on all windows, extrapolated from some calls; its function and variables."""
+def own_time(args: argparse.Namespace) -> tuple[tuple[float, float], Any, Any]:
+    """Seconds and CPU seconds of the network alone on all windows, extrapolated; its function and variables."""
     model, params = network(args)
     apply, variables = sliding.ModuleApply(model), {"params": params}
     windows = jnp.asarray(np.random.default_rng(1).normal(size=(args.batch, *args.roi, 1)), jnp.float32)
     program = jax.jit(apply).lower(variables, windows).compile()
     program(variables, windows)
-    return calls(args) * clock(lambda: program(variables, windows), args.repeat), apply, variables
+    wall, cpu = cpu_clock(lambda: program(variables, windows), args.repeat)
+    return (calls(args) * wall, calls(args) * cpu), apply, variables
 
 
 def bench_added(args: argparse.Namespace) -> None:
     """What a sliding window adds to a network, measured around one that takes no time."""
     volume, scales = scan(args), jnp.arange(CLASSES, dtype=jnp.float32)
-    own = own_time(args)[0]
+    own, own_cpu = own_time(args)[0]
     for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
         run = compile_(constant, scales, volume, args)
         run()
-        added = clock(run, 2)
-        tell(f"ours, {what}", args, width=args.width, added_s=added, network_s=own, overhead=added / own)
+        added, cpu = cpu_clock(run, 2)
+        seconds = {"added_s": added, "network_s": own, "added_cpu_s": cpu, "network_cpu_s": own_cpu}
+        ratios = {"overhead": added / own, "overhead_cpu": cpu / own_cpu}
+        tell(f"ours, {what}", args, width=args.width, **seconds, **ratios)
     if args.monai:
         import peer_inference as peer
 
@@ -138,7 +152,7 @@ def bench_added(args: argparse.Namespace) -> None:
 
 def bench_sliding(args: argparse.Namespace) -> None:
     """Share of a whole prediction that is not the network's own time on its windows."""
-    own, apply, variables = own_time(args)
+    (own, _), apply, variables = own_time(args)
     volume, ours = scan(args), {}
     for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
         ours[what] = clock(compile_(apply, variables, volume, args))
@@ -222,9 +236,9 @@ def bench_etta(args: argparse.Namespace) -> None:
     gradient = jax.jit(jax.value_and_grad(loss)).lower(*inputs).compile()
     gradient(*inputs)
     count = len(grids.windows(args.shape, args.roi, 0.0).starts)
-    step = count * clock(lambda: gradient(*inputs), args.repeat)
+    step, step_cpu = (count * s for s in cpu_clock(lambda: gradient(*inputs), args.repeat))
     predict = compiled_labels(apply, {"params": params}, volume, args)
-    prediction = clock(predict)
+    prediction, prediction_cpu = cpu_clock(predict)
 
     def adapt(volume: np.ndarray) -> float:
         return etta(model, params, volume, roi=args.roi, steps=3).entropy_after
@@ -237,9 +251,12 @@ def bench_etta(args: argparse.Namespace) -> None:
     )
     adapt(volume)
     first = len(compiled)
-    took = clock(lambda: adapt(volume[:-3, :-2, :-1]))  # another shape of the bucket
+    took, cpu = cpu_clock(lambda: adapt(volume[:-3, :-2, :-1]))  # another shape of the bucket
     floor, total = 3 * step + prediction, took + prediction
+    of_floor_cpu = (cpu + prediction_cpu) / (3 * step_cpu + prediction_cpu)
     numbers = {"step_floor_s": step, "prediction_s": prediction, "adaptation_s": took}
+    numbers |= {"step_floor_cpu_s": step_cpu, "prediction_cpu_s": prediction_cpu, "adaptation_cpu_s": cpu}
+    numbers |= {"of_floor_cpu": of_floor_cpu}
     tell("etta, 3 steps", args, width=args.width, windows=count, **numbers, of_floor=total / floor)
     tell("etta, programs compiled", args, first_scan=first, second_scan=len(compiled) - first)
 
