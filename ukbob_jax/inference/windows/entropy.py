@@ -64,6 +64,7 @@ def background(logits: jax.Array, activation: str = "softmax", exclude: Sequence
     return jnp.exp(jnp.sum(jax.nn.log_sigmoid(-logits), axis=-1))
 
 
+@jax.jit
 def winner(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The class with the largest logit, of equals the first, and that logit: `... k` -> two of `...`.
 
@@ -80,11 +81,12 @@ def _at_once(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _one_by_one(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    largest = logits[..., 0]
+    largest = lax.index_in_dim(logits, 0, -1, keepdims=False)
     label = jnp.zeros(largest.shape, _kind(logits))
     for c in range(1, logits.shape[-1]):
-        label = jnp.where(logits[..., c] > largest, jnp.asarray(c, label.dtype), label)
-        largest = jnp.maximum(largest, logits[..., c])
+        logit = lax.index_in_dim(logits, c, -1, keepdims=False)
+        label = lax.select(logit > largest, lax.full_like(label, c), label)
+        largest = lax.max(largest, logit)
     return label, largest
 
 
