@@ -29,13 +29,24 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    """Of a width that no other test has, so that its programs are new."""
-    model = tiny_network.Tiny(1, len(LABELS), width=3)
+def make(width: int) -> Segmenter:
+    """A segmenter of a width that no other test has, so that its programs are new."""
+    model = tiny_network.Tiny(1, len(LABELS), width=width)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))["params"]
     card = ModelCard.of(model, labels=LABELS, normalize="window:0:1", contrasts=("water",), window=(8, 8, 8))
     return Segmenter(model, params, card)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return make(3)
+
+
+def test_a_network_is_traced_once_for_memory_and_program(monkeypatch):
+    segmenter, traces, pool = make(5), [], tiny_network.nn.avg_pool
+    monkeypatch.setattr(tiny_network.nn, "avg_pool", lambda *args: traces.append(1) or pool(*args))
+    segmenter.predict(Volume(np.random.default_rng(0).random((10, 9, 14), np.float32), np.eye(4)))
+    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(
