@@ -56,6 +56,36 @@ def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path):
         devices.use_compile_cache()
 
 
+def test_the_first_program_is_announced_and_later_ones_are_not(monkeypatch, tmp_path, kept, capsys):
+    monkeypatch.setenv("UKBOB_CACHE", str(tmp_path))
+    monkeypatch.setenv("UKBOB_CACHE_GB", "0.5")
+    devices.use_compile_cache()
+    assert capsys.readouterr().err == f"compiled programs are kept in {tmp_path}, at most 0.5 GB\n"
+    (tmp_path / "jit_step-cache").write_bytes(b"program")
+    devices.use_compile_cache()
+    assert capsys.readouterr().err == ""
+
+
+def test_programs_not_used_for_longest_go_where_the_cache_is_full(tmp_path):
+    for age, name in enumerate(("new", "used", "old", "oldest")):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (2000.0 - age, 1000.0))
+    os.utime(tmp_path / "used-cache", (3000.0, 0.0))  # written first, read last
+    (tmp_path / "notes.txt").write_bytes(bytes(1000))  # not ours
+    devices.trim_cache(tmp_path, 400)
+    assert len(list(tmp_path.glob("*-cache"))) == 4
+    devices.trim_cache(tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "used-cache", "notes.txt"}
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "much", "inf", "nan"])
+def test_a_limit_that_is_no_size_is_told(monkeypatch, value):
+    monkeypatch.setenv("UKBOB_CACHE_GB", value)
+    with pytest.raises(ConfigError, match=f"UKBOB_CACHE_GB={value}: expected a positive number of GB"):
+        devices.use_compile_cache()
+
+
 def test_a_platform_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setenv("UKBOB_CACHE", "off")
     devices.start(ml_collections.ConfigDict({"platform": "cpu"}), ALONE)

@@ -8,16 +8,19 @@
 added: time of the sliding window around a network that takes none, and the network's own time on as many windows.
 sliding: whole predictions beside the network's own time. memory: what processes hold at most, one process each.
 etta: against its floor of forward and backward passes. metrics: of all structures of a phantom.
+cold: `ukbob segment` from the start of the process to the first window, its program in the cache; fresh processes.
 
-Prints one JSON line per measurement. Programs are compiled before the clock starts.
+Prints one JSON line per measurement. Programs are compiled before the clock starts. CPU seconds hold beside other work.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax import phantom, weights
+from ukbob_jax import anatomy, phantom, weights
 from ukbob_jax.evaluation import metrics
 from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.adaptation.etta import etta
@@ -35,7 +38,13 @@ from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import slabs, sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
 from ukbob_jax.inference.windows.window import Window
+from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.training import optimizer
+from ukbob_jax.training import state as states
+from ukbob_jax.training.checkpoints import Checkpoints
+from ukbob_jax.volumes.nifti import write_volume
+from ukbob_jax.volumes.volume import Volume
 
 CLASSES = 73
 Run = Callable[[], Any]
@@ -49,6 +58,17 @@ def clock(run: Run, repeat: int = 1) -> float:
         jax.block_until_ready(run())
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def cpu_clock(run: Run, repeat: int = 1) -> tuple[float, float]:
+    """Seconds and CPU seconds of a run, each the median of some; other work on the machine changes the latter little."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter(), time.process_time()
+        jax.block_until_ready(run())
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, cpu = zip(*times)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 def tell(what: str, args: argparse.Namespace, **numbers: Any) -> None:
@@ -98,25 +118,28 @@ def calls(args: argparse.Namespace) -> int:
     return len(grids.batches(grids.windows(args.shape, args.roi, args.overlap).starts, args.batch)[0])
 
 
-def own_time(args: argparse.Namespace) -> tuple[float, Any, Any]:
-    """Seconds of the network alone on all windows, extrapolated from some calls; its function and variables."""
+def own_time(args: argparse.Namespace) -> tuple[tuple[float, float], Any, Any]:
+    """Seconds and CPU seconds of the network alone on all windows, extrapolated; its function and variables."""
     model, params = network(args)
     apply, variables = sliding.ModuleApply(model), {"params": params}
     windows = jnp.asarray(np.random.default_rng(1).normal(size=(args.batch, *args.roi, 1)), jnp.float32)
     program = jax.jit(apply).lower(variables, windows).compile()
     program(variables, windows)
-    return calls(args) * clock(lambda: program(variables, windows), args.repeat), apply, variables
+    wall, cpu = cpu_clock(lambda: program(variables, windows), args.repeat)
+    return (calls(args) * wall, calls(args) * cpu), apply, variables
 
 
 def bench_added(args: argparse.Namespace) -> None:
     """What a sliding window adds to a network, measured around one that takes no time."""
     volume, scales = scan(args), jnp.arange(CLASSES, dtype=jnp.float32)
-    own = own_time(args)[0]
+    own, own_cpu = own_time(args)[0]
     for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
         run = compile_(constant, scales, volume, args)
         run()
-        added = clock(run, 2)
-        tell(f"ours, {what}", args, width=args.width, added_s=added, network_s=own, overhead=added / own)
+        added, cpu = cpu_clock(run, 2)
+        seconds = {"added_s": added, "network_s": own, "added_cpu_s": cpu, "network_cpu_s": own_cpu}
+        ratios = {"overhead": added / own, "overhead_cpu": cpu / own_cpu}
+        tell(f"ours, {what}", args, width=args.width, **seconds, **ratios)
     if args.monai:
         import peer_inference as peer
 
@@ -129,7 +152,7 @@ def bench_added(args: argparse.Namespace) -> None:
 
 def bench_sliding(args: argparse.Namespace) -> None:
     """Share of a whole prediction that is not the network's own time on its windows."""
-    own, apply, variables = own_time(args)
+    (own, _), apply, variables = own_time(args)
     volume, ours = scan(args), {}
     for what, compile_ in (("logits", compiled_logits), ("labels", compiled_labels)):
         ours[what] = clock(compile_(apply, variables, volume, args))
@@ -213,9 +236,9 @@ def bench_etta(args: argparse.Namespace) -> None:
     gradient = jax.jit(jax.value_and_grad(loss)).lower(*inputs).compile()
     gradient(*inputs)
     count = len(grids.windows(args.shape, args.roi, 0.0).starts)
-    step = count * clock(lambda: gradient(*inputs), args.repeat)
+    step, step_cpu = (count * s for s in cpu_clock(lambda: gradient(*inputs), args.repeat))
     predict = compiled_labels(apply, {"params": params}, volume, args)
-    prediction = clock(predict)
+    prediction, prediction_cpu = cpu_clock(predict)
 
     def adapt(volume: np.ndarray) -> float:
         return etta(model, params, volume, roi=args.roi, steps=3).entropy_after
@@ -228,11 +251,51 @@ def bench_etta(args: argparse.Namespace) -> None:
     )
     adapt(volume)
     first = len(compiled)
-    took = clock(lambda: adapt(volume[:-3, :-2, :-1]))  # another shape of the bucket
+    took, cpu = cpu_clock(lambda: adapt(volume[:-3, :-2, :-1]))  # another shape of the bucket
     floor, total = 3 * step + prediction, took + prediction
+    of_floor_cpu = (cpu + prediction_cpu) / (3 * step_cpu + prediction_cpu)
     numbers = {"step_floor_s": step, "prediction_s": prediction, "adaptation_s": took}
+    numbers |= {"step_floor_cpu_s": step_cpu, "prediction_cpu_s": prediction_cpu, "adaptation_cpu_s": cpu}
+    numbers |= {"of_floor_cpu": of_floor_cpu}
     tell("etta, 3 steps", args, width=args.width, windows=count, **numbers, of_floor=total / floor)
     tell("etta, programs compiled", args, first_scan=first, second_scan=len(compiled) - first)
+
+
+def bench_cold(args: argparse.Namespace) -> None:
+    """Seconds and CPU seconds from the start of `ukbob segment` to its first window, and those of each part."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        save_run(folder / "run", args)
+        shape = tuple(args.shape)
+        water = phantom.subject(0, shape)[0][..., 0].astype(np.int16)
+        write_volume(folder / "scan.nii.gz", Volume(water, phantom.affine(shape)))
+        command = [str(folder / "scan.nii.gz"), str(folder / "labels.nii.gz"), "--model", str(folder / "run")]
+        command += ["--batch", str(args.batch), "--overlap", str(args.overlap), "--accept-unusual"]
+        rounds = [first_window(command, folder / "cache") for _ in range(args.repeat + 1)][1:]
+    parts = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
+    tell("cold, first window", args, width=args.width, rounds=len(rounds), **parts)
+
+
+def first_window(command: list[str], cache: pathlib.Path) -> dict[str, float]:
+    """What `tools.first_window` says of a new process; the first with a `cache` fills it."""
+    start = [sys.executable, "-m", "tools.first_window", str(time.time()), "--", *command]
+    environment = {**os.environ, "UKBOB_CACHE": str(cache)}
+    done = subprocess.run(start, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout)
+
+
+def save_run(workdir: pathlib.Path, args: argparse.Namespace) -> None:
+    """A workdir with a checkpoint of a network that has its first parameters."""
+    model = SwinUNETR(1, CLASSES, feature_size=args.width, dtype=jnp.dtype(args.dtype))
+    variables = states.variables_of(model, (1, 32, 32, 32, 1))
+    tx = optimizer.build(learning_rate=1e-3, steps=100, warmup_steps=1)
+    state = states.init(jax.random.key(0), variables=variables, optimizer=tx)
+    card = ModelCard.of(
+        model, labels=anatomy.NAMES, normalize="zscore", contrasts=("water",), window=tuple(args.roi)
+    )
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(state, {"card": card.to_json()})
+    checkpoints.close()
 
 
 def bench_metrics(args: argparse.Namespace) -> None:
@@ -262,6 +325,7 @@ BENCHES = {
     "sliding": bench_sliding,
     "memory": bench_memory,
     "etta": bench_etta,
+    "cold": bench_cold,
     "metrics": bench_metrics,
 }
 

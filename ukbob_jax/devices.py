@@ -1,11 +1,14 @@
 """Before the first computation: platform, compile cache and, for several processes, the coordinator."""
 
 import argparse
+import contextlib
 import importlib.util
 import logging
+import math
 import os
 import pathlib
 import socket
+import sys
 import time
 from typing import Any
 
@@ -18,6 +21,7 @@ SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"  # XLA's flag, true
 CHANNELS_LAST = (
     "xla_gpu_force_conv_nhwc"  # XLA's flag, false as it comes; known to jaxlib 0.9 to 0.12 at least
 )
+CACHE_GB = 2.0  # compiled programs that are kept; a program of the paper's network takes some 10 MB
 PROBE_SECONDS = 10.0  # an unreachable coordinator is reported before JAX would abort the process (300 s)
 
 
@@ -82,12 +86,48 @@ def cache_folder() -> str:
     return "" if folder == "off" else folder
 
 
-def use_compile_cache() -> None:
-    """Keep compiled programs in `cache_folder()`.
+def cache_limit() -> int:
+    """Bytes of compiled programs that are kept: `UKBOB_CACHE_GB` in GB, by default `CACHE_GB`.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: it is not a positive number.
     """
+    text = os.environ.get("UKBOB_CACHE_GB", str(CACHE_GB))
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < math.inf:
+        raise ConfigError(f"UKBOB_CACHE_GB={text}: expected a positive number of GB, such as {CACHE_GB:g}.")
+    return int(limit)
+
+
+def trim_cache(folder: pathlib.Path, limit: int) -> None:
+    """Delete the programs not used for longest, until those that are left take at most `limit` bytes.
+
+    JAX has a limit of its own, which needs a further package and stumbles over programs kept before there was one.
+    """
+    found = []
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process has just deleted it
+            status = path.stat()
+            found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
+
+
+def use_compile_cache() -> None:
+    """Keep compiled programs in `cache_folder()`, at most `cache_limit()` of them, and say so before the first one.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the limit is not a positive number.
+    """
+    limit = cache_limit()
     folder = cache_folder()
     if not folder:
         return
@@ -101,6 +141,11 @@ def use_compile_cache() -> None:
             f"UKBOB_CACHE: the compile cache {folder} cannot be written ({error.strerror}). "
             "Set UKBOB_CACHE to a writable folder, or to off."
         ) from error
+    if not any(pathlib.Path(folder).glob("*-cache")):
+        print(
+            f"compiled programs are kept in {folder}, at most {limit / 1e9:g} GB", file=sys.stderr, flush=True
+        )
+    trim_cache(pathlib.Path(folder), limit)
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 

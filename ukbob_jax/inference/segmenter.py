@@ -19,7 +19,7 @@ from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
 from ukbob_jax.inference.options import PredictOptions
-from ukbob_jax.inference.reports import body_parts, summary, verdict
+from ukbob_jax.inference.reports import body_parts, summary
 from ukbob_jax.inference.windows import averaging, slabs
 from ukbob_jax.inference.windows.averaging import View
 from ukbob_jax.inference.windows.memory import MemoryEstimate
@@ -181,6 +181,8 @@ class Segmenter:
             labels, removed = self.remove_out_of_view(labels, options.attributes)
         report = summary.describe(labels, segmentation, self.card.used)
         if options.limits is not None:
+            from ukbob_jax.inference.reports import verdict  # the whole of SOLF
+
             summary.add(report, verdict.judge(labels, self.card.used, options.limits, options.attributes))
         report |= removed
         if unusual:

@@ -4,7 +4,6 @@ Positions are clamped to the input's voxel centres, so the border value repeats 
 """
 
 import numpy as np
-from scipy import ndimage
 
 NEAREST, LINEAR = 0, 1
 SLAB_VOXELS = 2**20  # output voxels whose positions are held at once on the general path
@@ -87,6 +86,8 @@ def by_matrix(array: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...], ord
     if axes is not None:
         positions = [matrix[a, b] * np.arange(shape[b]) + matrix[a, 3] for a, b in enumerate(axes)]
         return along_axes(array, positions, order).transpose(np.argsort(axes))
+    from scipy import ndimage  # not at the start of every command: most scans never need it
+
     source = array if order == NEAREST else array.astype(np.float32)
     out = np.empty(shape, source.dtype)
     step = max(1, SLAB_VOXELS // max(shape[1] * shape[2], 1))

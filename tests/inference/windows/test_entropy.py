@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ukbob_jax.inference.windows.entropy import background, class_counts, mask_classes, voxel_entropy
+from ukbob_jax.inference.windows.entropy import background, class_counts, mask_classes, voxel_entropy, winner
 
 
 @pytest.mark.reference
@@ -48,3 +48,14 @@ def test_masked_classes_get_no_probability_and_one_must_be_left():
     np.testing.assert_allclose(p, [[0.5, 0, 0.5, 0]])
     with pytest.raises(ValueError, match="exclude: 4 of 4 classes; leave at least one"):
         mask_classes(jnp.zeros((1, 4)), range(4))
+
+
+@pytest.mark.parametrize("classes, kind", [(1, np.uint8), (7, np.uint8), (256, np.uint8), (300, np.int32)])
+def test_the_winner_is_the_first_of_the_largest(classes, kind):
+    logits = np.random.default_rng(0).integers(-3, 3, (4, 5, classes)).astype(np.float32)  # many are equal
+    logits[0, 0] = -np.inf
+    logits[1, :, 0] = -np.inf
+    label, largest = jax.jit(winner)(logits)
+    assert label.dtype == kind
+    np.testing.assert_array_equal(label, logits.argmax(-1))
+    np.testing.assert_array_equal(largest, logits.max(-1))

@@ -98,8 +98,11 @@ class Average:
 
 
 def stack(members: Sequence[Any]) -> Any:
-    """The variables of several networks as one tree with a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    """The variables of several networks as one tree with a leading axis.
+
+    Put together on the host: on the device every shape of a parameter would be a program to compile.
+    """
+    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(jax.device_get(leaves))), *members)
 
 
 def mirror_table(names: Mapping[int, str], count: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:

@@ -1,15 +1,16 @@
 """Which program a scan needs, and whether it fits in memory; decided before anything is compiled."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.inference.windows import grid as grids
-from ukbob_jax.inference.windows import memory
+from ukbob_jax.inference.windows import memory, sliding
 from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.window import Window
 
@@ -114,15 +115,15 @@ class Planner:
         key = (roi, channels, batch, adapts)
         if key not in self._peaks:
             params, state = self.variables
-
-            def forward(params: Any, x: jax.Array) -> jax.Array:
-                return cast(jax.Array, self.model.apply({"params": params, **state}, x))
-
+            apply = sliding.ModuleApply(self.model)
+            forward = functools.partial(sliding.traced, apply)
+            variables = {"params": params, **state}
+            classes = sliding.num_outputs(apply, variables, batch, roi, channels, jnp.float32)
             x = jax.ShapeDtypeStruct((batch, *roi, channels), jnp.float32)
-            out = jax.eval_shape(forward, params, x)
-            most = memory.peak(forward, params, x)
+            most = memory.peak(forward, variables, x)
             if adapts:
                 one = jax.ShapeDtypeStruct((1, *roi, channels), jnp.float32)
-                most = max(most, memory.peak(jax.grad(lambda p, x: forward(p, x).sum()), params, one))
-            self._peaks[key] = out.shape[-1], most
+                gradient = jax.grad(lambda p, x: apply({"params": p, **state}, x).sum())
+                most = max(most, memory.peak(gradient, params, one))
+            self._peaks[key] = classes, most
         return self._peaks[key]

@@ -20,16 +20,18 @@ from jax import lax
 
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import sliding
-from ukbob_jax.inference.windows.entropy import LOWEST, mask_classes, voxel_entropy
+from ukbob_jax.inference.windows.entropy import LOWEST, mask_classes, voxel_entropy, winner
 from ukbob_jax.inference.windows.window import Window
+
+Array = np.ndarray | jax.Array
 
 
 class Segmentation(NamedTuple):
     """What a network says about each voxel of a scan."""
 
-    labels: jax.Array  # x y z, uint8, the class with the largest blended logit; of equals, the first
-    entropy: jax.Array  # x y z, float32, nats, of the softmax of the blended logits
-    confidence: jax.Array  # x y z, float32, its largest probability; of regions, the least certain one's
+    labels: Array  # x y z, uint8, the class with the largest blended logit; of equals, the first
+    entropy: Array  # x y z, float32, nats, of the softmax of the blended logits
+    confidence: Array  # x y z, float32, its largest probability; of regions, the least certain one's
 
 
 def segment(
@@ -41,7 +43,7 @@ def segment(
     exclude: Sequence[int] = (),
     region_labels: Sequence[int] = (),
 ) -> Segmentation:
-    """Labels, entropy and confidence from the blended logits of overlapping windows.
+    """Labels, entropy and confidence from the blended logits of overlapping windows, as numpy arrays.
 
     Labels equal the argmax of `sliding.sliding_window_params`: both add windows in the same order.
 
@@ -72,15 +74,16 @@ def segment(
         tuple(region_labels),
     )
     inside = tuple(slice(b, b + s) for b, s in zip(grid.before, grid.shape))
-    return Segmentation(*(part[inside] for part in whole))
+    # cut out on the host, where a new shape compiles nothing
+    return Segmentation(*(part[inside] for part in jax.device_get(whole)))
 
 
 def reduce_logits(logits: jax.Array, exclude: tuple[int, ...] = ()) -> Segmentation:
     """Label, entropy and confidence of each voxel: `... k` float32 -> three of `...`."""
     logits = mask_classes(logits, exclude)
-    label = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+    label, largest = winner(logits)
     # with z = logits - max: H = log sum e^z - (sum z e^z) / sum e^z, and the largest p is 1 / sum e^z
-    z = jnp.maximum(logits - jnp.max(logits, axis=-1, keepdims=True), LOWEST)
+    z = jnp.maximum(logits - largest[..., None], LOWEST)
     e, ones = jnp.exp(z), jnp.ones(logits.shape[-1], logits.dtype)
     # sums as products with ones: XLA vectorises those on CPU, and not a sum over the last axis
     total, product = (jnp.matmul(part, ones, precision=lax.Precision.HIGHEST) for part in (e, z * e))
@@ -147,7 +150,7 @@ def _segment(
         return (done, sums, out), None
 
     def add_batch(state: tuple, xs: tuple) -> tuple[tuple, None]:
-        logits = apply(variables, sliding.cut(volume, xs[0], roi)).astype(jnp.float32)
+        logits = sliding.traced(apply, variables, sliding.cut(volume, xs[0], roi)).astype(jnp.float32)
         return lax.scan(add_window, state, (*xs, logits))[0], None
 
     part = tuple(depth if a == axis else shape[a] for a in range(3))

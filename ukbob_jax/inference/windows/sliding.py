@@ -138,11 +138,24 @@ class _Closed:
         return self.predict(x)
 
 
+@functools.partial(jax.jit, static_argnames="apply")
+def traced(apply: Apply, variables: Any, x: jax.Array) -> jax.Array:
+    """`apply(variables, x)`, traced once for all that asks: its shape, its memory, and every program it is part of.
+
+    Args:
+        apply: equal ones share a trace, such as `ModuleApply`s of equal modules.
+        variables: of the network.
+        x: windows, `b x y z c`.
+    """
+    return apply(variables, x)
+
+
 def num_outputs(
     apply: Apply, variables: Any, batch: int, roi: Sequence[int], channels: int, dtype: Any
 ) -> int:
     """Channels of the prediction; a ConfigError if its voxels are not the window's."""
-    out = jax.eval_shape(apply, variables, jax.ShapeDtypeStruct((batch, *roi, channels), dtype))
+    windows = jax.ShapeDtypeStruct((batch, *roi, channels), dtype)
+    out = jax.eval_shape(functools.partial(traced, apply), variables, windows)
     _check_output(out.shape, (batch, *roi, channels))
     return out.shape[4]
 
@@ -169,7 +182,7 @@ def _logits(apply: Apply, variables: Any, volume: jax.Array, window: Window) -> 
         return tuple(add_at(total, part, (*start, 0)) for total, part in zip(sums, (logits * w, w))), None
 
     def add_batch(sums: tuple, xs: tuple) -> tuple[tuple, None]:
-        logits = apply(variables, cut(padded, xs[0], grid.roi)).astype(jnp.float32)
+        logits = traced(apply, variables, cut(padded, xs[0], grid.roi)).astype(jnp.float32)
         return lax.scan(add_window, sums, (*xs, logits))[0], None
 
     zeros = (jnp.zeros((*grid.padded, k), jnp.float32), jnp.zeros((*grid.padded, 1), jnp.float32))
