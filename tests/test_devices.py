@@ -155,25 +155,38 @@ def test_a_batch_script_without_srun_and_no_cluster_are_told(monkeypatch):
         devices.join("auto", 1, 0)
 
 
-def test_memory_is_spared_where_activations_are_recomputed(monkeypatch):
+CPU_FLAGS = f"--{devices.SCHEDULER}=false --{devices.LIBRARY}=-individual_convolution"
+
+
+def test_programs_for_a_cpu_are_tuned_from_the_start(monkeypatch):
     monkeypatch.setenv("UKBOB_CACHE", "off")
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
-    for remat in (False, True):
-        devices.start(ml_collections.ConfigDict({"model": {"remat": remat}}), ALONE)
-        assert (devices.SCHEDULER in os.environ["XLA_FLAGS"]) == remat
+    monkeypatch.setattr(devices, "has_cuda_plugin", lambda: False)
+    devices.start(ml_collections.ConfigDict(), ALONE)
+    assert os.environ["XLA_FLAGS"] == CPU_FLAGS
 
 
-def test_memory_is_spared_unless_the_user_has_chosen(monkeypatch):
+def test_this_jax_knows_the_flags_for_a_cpu():
+    if jax.__version_info__[:2] != (0, 10):
+        pytest.skip("the flags are those of jax 0.10")
+    environment = {**os.environ, "XLA_FLAGS": CPU_FLAGS, "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, "-c", "import jax; print(jax.jit(lambda x: x + 1)(1))"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"
+
+
+def test_what_the_user_chose_for_a_cpu_stays(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
-    devices.spare_memory()
-    devices.spare_memory()
-    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=x --{devices.SCHEDULER}=false"
-    monkeypatch.setenv("XLA_FLAGS", f"--{devices.SCHEDULER}=true")
-    devices.spare_memory()
-    assert os.environ["XLA_FLAGS"] == f"--{devices.SCHEDULER}=true"
+    devices.tune_cpu()
+    devices.tune_cpu()
+    assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=x {CPU_FLAGS}"
+    chosen = f"--{devices.SCHEDULER}=true --{devices.LIBRARY}=dot"
+    monkeypatch.setenv("XLA_FLAGS", chosen)
+    devices.tune_cpu()
+    assert os.environ["XLA_FLAGS"] == chosen
     monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setattr(jax, "__version_info__", (0, 12, 0))
-    devices.spare_memory()
+    devices.tune_cpu()
     assert "XLA_FLAGS" not in os.environ

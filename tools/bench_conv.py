@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax import devices
 from ukbob_jax.models.kernels.conv import conv3d
 
 Shape = tuple[int, int, int, int, int, int]  # b x y z i o
@@ -40,6 +41,7 @@ UNETR: tuple[Shape, ...] = tuple(
 
 
 def main() -> None:
+    devices.tune_cpu()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", choices=("demo", "unetr"), default="demo")
     parser.add_argument("--repeats", type=int, default=5)

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax import anatomy, phantom, weights
+from ukbob_jax import anatomy, devices, phantom, weights
 from ukbob_jax.evaluation import metrics
 from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.adaptation.etta import etta
@@ -331,6 +331,7 @@ BENCHES = {
 
 
 def main() -> None:
+    devices.tune_cpu()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

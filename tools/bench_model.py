@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ukbob_jax import devices
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training.losses import dice_ce
 
@@ -56,6 +57,7 @@ class Program(NamedTuple):
 
 
 def main() -> None:
+    devices.tune_cpu()
     options = arguments()
     print(f"{machine()}; seconds are minima over {options.repeats} rounds, medians in the JSON")
     print(

@@ -10,13 +10,13 @@ import pathlib
 import socket
 import sys
 import time
-from typing import Any
 
 import jax
 import ml_collections
 
 from ukbob_jax.errors import ConfigError
 
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # XLA's flag: what it leaves to YNNPACK
 SCHEDULER = "xla_cpu_enable_concurrency_optimized_scheduler"  # XLA's flag, true as it comes
 CHANNELS_LAST = (
     "xla_gpu_force_conv_nhwc"  # XLA's flag, false as it comes; known to jaxlib 0.9 to 0.12 at least
@@ -34,9 +34,7 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
     logging.getLogger("jax").setLevel(logging.ERROR)
     use_compile_cache()
     convolve_channels_last()
-    model: Any = config.get("model", {})
-    if model.get("remat", False):
-        spare_memory()
+    tune_cpu()
     if options.coordinator:
         join(options.coordinator, options.processes, options.process)
     platform = config.get("platform", "any")
@@ -48,14 +46,18 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         )
 
 
-def spare_memory() -> None:
-    """Have XLA order CPU programs for little memory, so that recomputation saves any; read at the first computation.
+def tune_cpu() -> None:
+    """Choose how XLA compiles for a CPU; read at the first computation.
 
-    Its other scheduler, made for concurrency, is faster and computes twice without saving anything. From jax 0.12 on
-    there is nothing to choose. A choice in `XLA_FLAGS` stays.
+    Programs are ordered for little memory: the scheduler made for concurrency keeps what recomputation wants to give up.
+    From jax 0.12 on there is nothing to choose. Convolutions of planes are not handed to a library that runs them on one
+    core. Versions of JAX that were not tried keep their own choice: an unknown flag ends the process. A choice in
+    `XLA_FLAGS` stays.
     """
     if jax.__version_info__ < (0, 12):
         _set_flag(SCHEDULER, "false")
+    if jax.__version_info__[:2] == (0, 10):
+        _set_flag(LIBRARY, "-individual_convolution")
 
 
 def convolve_channels_last() -> None:

@@ -185,3 +185,27 @@ def test_what_does_not_fit_is_named():
         conv.conv3d(x, kernel, padding="reflect")
     with pytest.raises(ValueError, match="2 x 2 x 2 kernel"):
         conv.conv_transpose2(x, kernel)
+
+
+@pytest.mark.parametrize("channels", [(2, 3), (24, 24)])
+def test_several_arrays_are_one_with_their_channels_side_by_side(channels, monkeypatch):
+    """Plain and in Winograd's form, values and all gradients."""
+    monkeypatch.setattr(conv, "_SMALL", 0)
+    rng = np.random.default_rng(0)
+    parts = tuple(jnp.asarray(rng.normal(size=(1, 6, 5, 4, c)), jnp.float32) for c in channels)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 3, sum(channels), 24)), jnp.float32)
+    dy = jnp.asarray(rng.normal(size=(1, 6, 5, 4, 24)), jnp.float32)
+
+    def all_of(function):
+        y, pullback = jax.vjp(function, parts, kernel)
+        dparts, dkernel = pullback(dy)
+        return y, *dparts, dkernel
+
+    found = all_of(conv.conv3d)
+    expected = all_of(
+        lambda parts, kernel: conv._plain(
+            jnp.concatenate(parts, -1), kernel, strides=(1, 1, 1), padding=((1, 1),) * 3
+        )
+    )
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(jnp.abs(theirs).max()))

@@ -36,7 +36,9 @@ def plain_with_gradients(q, k, v, bias, regions, dout):
     return out, logsumexp, pullback((dout, jnp.zeros_like(logsumexp)))
 
 
-@pytest.mark.parametrize("shape, masked", [(SHAPES[0], True), (SHAPES[1], False)])
+@pytest.mark.parametrize(
+    "shape, masked", [pytest.param(SHAPES[0], True, marks=pytest.mark.slow), (SHAPES[1], False)]
+)
 def test_kernels_equal_the_plain_form_with_all_gradients(shape, masked):
     *inputs, regions = arrays(*shape, masked=masked)
     dout = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
@@ -48,6 +50,7 @@ def test_kernels_equal_the_plain_form_with_all_gradients(shape, masked):
         np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_kernels_in_bfloat16_are_near_the_exact_values():
     *inputs, regions = arrays(1, 3, 20, 2, 16, dtype=jnp.bfloat16)
     inputs[3] = inputs[3].astype(jnp.float32)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ukbob_jax.models.kernels import product
 from ukbob_jax.models.kernels.product import wide_product
 
 
@@ -27,3 +28,13 @@ def test_gradients_multiply_in_the_narrow_type():
         line for line in jax.jit(gradients).lower(x, kernel).as_text().splitlines() if "dot_general" in line
     ]
     assert products and not any("f32>," in line.rpartition(":")[2].partition("->")[0] for line in products)
+
+
+@pytest.mark.parametrize("rows", [24, 29])  # whole blocks, and some rows left over
+def test_a_gradient_in_blocks_of_rows_is_the_whole_sum(rows, monkeypatch):
+    monkeypatch.setattr(product, "ROWS", 8)
+    monkeypatch.setattr(product, "MANY", 16)
+    rng = np.random.default_rng(0)
+    x, kernel, dout = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((rows, 5), (5, 3), (rows, 3)))
+    found = jax.vjp(lambda k: wide_product(x, k, jnp.float32), kernel)[1](dout)[0]
+    np.testing.assert_allclose(found, x.T @ dout, atol=1e-5)

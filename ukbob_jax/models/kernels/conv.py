@@ -51,11 +51,13 @@ def conv3d(
         ValueError: ranks, channels or types do not fit, or the padding has another name.
     """
     parts = (x,) if isinstance(x, jax.Array) else tuple(x)
-    x = parts[0] if len(parts) == 1 else jax.eval_shape(_join, parts)
-    _check(x, kernel, padding, groups)
+    whole: Any = jax.eval_shape(_join, parts)
+    _check(whole, kernel, padding, groups)
     window, strides = kernel.shape[:3], tuple(strides)
     zeros = (
-        lax.padtype_to_pads(x.shape[1:4], window, strides, padding) if isinstance(padding, str) else padding
+        lax.padtype_to_pads(whole.shape[1:4], window, strides, padding)
+        if isinstance(padding, str)
+        else padding
     )
     pads = tuple((int(a), int(b)) for a, b in zeros)
     if strides == (1, 1, 1) and window != (1, 1, 1) and groups == 1:

@@ -7,6 +7,7 @@ Axes: `b` batch, `x y z` voxels, `c` channels.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,11 +65,11 @@ def _apply(
     return shift_and_activate(normal, scale, bias, residual, slope).astype(x.dtype)
 
 
-def _forward(axes: Axes, slope: float, *inputs: jax.Array | None) -> tuple[jax.Array, tuple]:
+def _forward(axes: Axes, slope: float, *inputs: Any) -> tuple[Any, tuple]:
     y = _apply(axes, slope, *inputs)
-    *inputs, residual = inputs
+    *others, residual = inputs
     # Without a residual the sign follows from x; with one it is that of the result, which its reader keeps anyway.
-    return y, (*inputs, None if residual is None or slope == 1 else y, residual is not None)
+    return y, (*others, None if residual is None or slope == 1 else y, residual is not None)
 
 
 def _backward(axes: Axes, slope: float, kept: tuple, dy: jax.Array) -> tuple[jax.Array | None, ...]:
@@ -80,19 +81,18 @@ def _backward(axes: Axes, slope: float, kept: tuple, dy: jax.Array) -> tuple[jax
         dy = jnp.where((_affine(normal, scale, bias) if y is None else y) >= 0, dy, slope * dy)
     dresidual = dy.astype(x.dtype) if had_residual else None
     over = tuple(range(x.ndim - 1))
-    if scale is None or set(axes) != set(over[1:]):
-        dscale = dbias = None
+    dscale = dbias = None
+    if scale is not None and set(axes) == set(over[1:]):
+        # The sums that the input's gradient needs are those of scale and bias, scan by scan.
+        along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
+        dscale, dbias = along.sum(over).astype(scale.dtype), total.sum(over).astype(scale.dtype)
+        dx = rstd * _channels(scale, dy) * (dy - (total + normal * along) / count)
+    else:
         if scale is not None:
-            dscale, dbias = (dy * normal).sum(over), dy.sum(over)
+            dscale, dbias = (dy * normal).sum(over).astype(scale.dtype), dy.sum(over).astype(scale.dtype)
             dy = dy * _channels(scale, dy)
         along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
         dx = rstd * (dy - (total + normal * along) / count)
-    else:  # the sums that the input's gradient needs are those of scale and bias, scan by scan
-        along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
-        dscale, dbias = along.sum(over), total.sum(over)
-        dx = rstd * _channels(scale, dy) * (dy - (total + normal * along) / count)
-    if scale is not None and dscale is not None:
-        dscale, dbias = dscale.astype(scale.dtype), dbias.astype(scale.dtype)
     return dx.astype(x.dtype), None, None, dscale, dbias, dresidual
 
 
