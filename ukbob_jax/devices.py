@@ -107,7 +107,7 @@ def cache_limit() -> int:
 def trim_cache(folder: pathlib.Path, limit: int) -> None:
     """Delete the programs not used for longest, until those that are left take at most `limit` bytes.
 
-    JAX has a limit of its own, which needs a further package and stumbles over programs kept before there was one.
+    JAX has a limit of its own, which needs a further package.
     """
     found = []
     for path in folder.glob("*-cache"):
