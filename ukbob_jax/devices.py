@@ -32,9 +32,7 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
         ConfigError: the platform is not there, the cache cannot be written, the coordinator does not answer.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)
-    use_compile_cache()
-    convolve_channels_last()
-    tune_cpu()
+    prepare()
     if options.coordinator:
         join(options.coordinator, options.processes, options.process)
     platform = config.get("platform", "any")
@@ -44,6 +42,17 @@ def start(config: ml_collections.ConfigDict, options: argparse.Namespace) -> Non
             f"config.platform is {platform!r} but JAX sees only {', '.join(sorted(found))}. "
             "Install ukbob-jax[cuda] or [tpu] and check the driver, or leave --config.platform=any."
         )
+
+
+def prepare() -> None:
+    """What every program does before its first computation.
+
+    Raises:
+        ConfigError: the cache's folder cannot be written, or its limit is not a positive number.
+    """
+    use_compile_cache()
+    convolve_channels_last()
+    tune_cpu()
 
 
 def tune_cpu() -> None:
@@ -56,7 +65,7 @@ def tune_cpu() -> None:
     """
     if jax.__version_info__ < (0, 12):
         _set_flag(SCHEDULER, "false")
-    if jax.__version_info__[:2] == (0, 10):
+    if jax.__version_info__ == (0, 10, 2):
         _set_flag(LIBRARY, "-individual_convolution")
 
 

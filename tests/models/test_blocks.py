@@ -133,3 +133,17 @@ def test_even_kernels_and_uneven_groups_are_refused(x, options):
         ValueError, match=r"Conv: a kernel of .* must be odd, and . groups must divide 8 channels"
     ):
         Conv(6, **options).init(jax.random.key(0), x)
+
+
+@pytest.mark.parametrize("kind", ["instance_affine", "batch", "group", "layer"])
+def test_norms_in_bfloat16_round_once(kind):
+    """Statistics, scale and bias are applied in float32; only the result is rounded."""
+    x = jnp.asarray(np.random.default_rng(0).normal(3.0, 2.0, (2, 4, 5, 6, 8)), jnp.bfloat16)
+    values = {"scale": jnp.linspace(0.3, 1.7, 8), "bias": jnp.linspace(-1.0, 1.0, 8)}
+
+    def apply(dtype):
+        norm = Norm(kind, dtype=dtype)
+        state = {k: v for k, v in norm.init(jax.random.key(0), x).items() if k != "params"}
+        return norm.apply({"params": values, **state}, x, train=True, mutable=["batch_stats"])[0]
+
+    np.testing.assert_array_equal(apply(jnp.bfloat16), apply(jnp.float32).astype(jnp.bfloat16))

@@ -5,6 +5,7 @@ import pytest
 
 from tests.store.conftest import AFFINE, SHAPE, volume
 from ukbob_jax.errors import FileError, GeometryError, MismatchError, ValuesError
+from ukbob_jax.store import schema, writer
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -110,3 +111,13 @@ def test_has_compares_the_source(store):
     assert (
         writer.has("sub-0", "sum0") and not writer.has("sub-0", "other") and not writer.has("sub-7", "sum0")
     )
+
+
+def test_a_file_that_vanishes_while_it_is_hashed_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "array").mkdir()
+    (tmp_path / "array" / "0").write_bytes(b"chunk")
+    folder = schema.open_root(str(tmp_path)) / "array"
+    assert writer.digests(folder).keys() == {"0"}
+    monkeypatch.setattr(writer, "digest", lambda folder, key: None)
+    with pytest.raises(FileError, match="0: gone while it was being written"):
+        writer.digests(folder)

@@ -119,9 +119,7 @@ def run(options: argparse.Namespace) -> None:
     from ukbob_jax.inference.windows import averaging
     from ukbob_jax.quality.limits import Limits
 
-    devices.use_compile_cache()
-    devices.tune_cpu()
-    devices.convolve_channels_last()
+    devices.prepare()
     segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
     settings = PredictOptions(
         overlap=options.overlap,

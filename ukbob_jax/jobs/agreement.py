@@ -66,8 +66,8 @@ def compared(
     if path.exists() and (known := files.read_json(path))["key"] == key:
         return known["rows"]
     auto, manual = (store.read(subject, f"label/{s}") for s in sets)
-    known = set(organs if row.annotated is None else row.annotated)
-    annotated = [organ for organ in organs if organ in known]
+    labelled = set(organs if row.annotated is None else row.annotated)
+    annotated = [organ for organ in organs if organ in labelled]
     scores = agreement.score(auto, manual, row.spacing_mm, annotated, settings.tolerance_mm)
     rows = [{"subject": subject, **score} for score in scores]
     files.write_json(path, {"key": key, "rows": rows})

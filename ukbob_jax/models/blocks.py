@@ -16,7 +16,14 @@ from jax.ad_checkpoint import checkpoint_name
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2, pointwise
-from ukbob_jax.models.kernels.norm import EPSILON, STATISTICS, normalize, shift_and_activate
+from ukbob_jax.models.kernels.dtypes import at_least_float32
+from ukbob_jax.models.kernels.norm import (
+    EPSILON,
+    STATISTICS,
+    broadcast_channels,
+    normalize,
+    shift_and_activate,
+)
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 SLOPE = 0.01  # of the leaky ReLU
@@ -53,16 +60,6 @@ class Dropout(nn.Module):
         return jnp.where(keep.reshape(shape), x / max(1 - self.rate, EPSILON), 0).astype(x.dtype)
 
 
-def at_least_float32(dtype: Any) -> Any:
-    """The type for statistics, softmax and logits: float32, or float64 where the arithmetic is float64."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def broadcast_channels(values: jax.Array, ndim: int) -> jax.Array:
-    """A vector over channels, shaped to meet an array with `ndim` axes, channels last."""
-    return values.reshape((1,) * (ndim - 1) + (-1,))
-
-
 class Norm(nn.Module):
     """One of the normalisations of convolutional features, or LayerNorm on tokens.
 
@@ -97,6 +94,7 @@ class Norm(nn.Module):
         if self.kind == "batch" and not train:
             y = self._running(y)
         elif self.kind == "group":
+            y = y.astype(at_least_float32(y.dtype))  # until scale and bias are applied
             grouped = y.reshape(*y.shape[:-1], self.groups, channels // self.groups)
             y = normalize(grouped, (*space, x.ndim)).reshape(x.shape)
         else:

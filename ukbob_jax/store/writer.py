@@ -187,7 +187,10 @@ def digests(folder: ts.KvStore) -> dict[str, str]:
     """Compute the SHA-256 of every file of an array, by its name below `folder`."""
     folder = folder / "/"
     keys = sorted(key.decode() for key in folder.list().result())
-    return {key: digest(folder, key) or "" for key in keys}
+    found = {key: digest(folder, key) for key in keys}
+    if gone := [key for key, value in found.items() if value is None]:
+        raise FileError(f"{folder.path}{gone[0]}: gone while it was being written; run the ingest job again.")
+    return {key: value for key, value in found.items() if value is not None}
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from ukbob_jax.models.kernels import winograd
+from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.product import wide_product
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
@@ -215,7 +216,7 @@ def _convolve_cpu(
 ) -> list[jax.Array]:
     """The convolution, its channels in results of so many each."""
     dtype, window = parts[0].dtype, kernel.shape[:3]
-    parts, kernel = tuple(map(_at_least_float32, parts)), _at_least_float32(kernel)
+    parts, kernel = tuple(map(_widen, parts)), _widen(kernel)
     if _use_winograd(kernel.shape) and not _is_small(parts[0]):
         return [y.astype(dtype) for y in winograd.convolve(parts, kernel, padding, outputs)]
     x = _join(parts)
@@ -252,7 +253,7 @@ def _weight_gradient_cpu(parts: Parts, dy: jax.Array, window: tuple[int, ...], p
     and shifts along x the other side, so that neither is copied more than a slice's worth at a time.
     """
     dtype, inputs, outputs = dy.dtype, sum(x.shape[-1] for x in parts), dy.shape[-1]
-    parts, dy = tuple(map(_at_least_float32, parts)), _at_least_float32(dy)
+    parts, dy = tuple(map(_widen, parts)), _widen(dy)
     if _use_winograd((*window, inputs, outputs)) and not _is_small(parts[0]):
         return winograd.weight_gradient(parts, dy, padding).astype(dtype)
     x, depth = _join(parts), window[2]
@@ -285,8 +286,8 @@ def _weight_gradient_cpu(parts: Parts, dy: jax.Array, window: tuple[int, ...], p
     return jnp.asarray(sum(total[:, :, t : t + depth, :, t] for t in range(run))).astype(dtype)
 
 
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _widen(x: jax.Array) -> jax.Array:
+    return x.astype(at_least_float32(x.dtype))
 
 
 def _is_small(x: jax.Array) -> bool:

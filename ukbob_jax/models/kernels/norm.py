@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from ukbob_jax.models.kernels.dtypes import at_least_float32
+
 EPSILON = 1e-5  # of every normalisation, as PyTorch's
 STATISTICS = "statistics"  # name of mean and 1 / standard deviation, for policies of `jax.checkpoint`
 
@@ -39,7 +41,7 @@ def normalize(
     Returns:
         As `x`.
     """
-    mean, rstd = _statistics(x.astype(_wide(x)), axes)
+    mean, rstd = _statistics(x.astype(at_least_float32(x.dtype)), axes)
     return _apply(axes, slope, x, lax.stop_gradient(mean), lax.stop_gradient(rstd), scale, bias, residual)
 
 
@@ -86,11 +88,15 @@ def _backward(axes: Axes, slope: float, kept: tuple, dy: jax.Array) -> tuple[jax
         # The sums that the input's gradient needs are those of scale and bias, scan by scan.
         along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
         dscale, dbias = along.sum(over).astype(scale.dtype), total.sum(over).astype(scale.dtype)
-        dx = rstd * _channels(scale, dy) * (dy - (total + normal * along) / count)
+        dx = (
+            rstd
+            * broadcast_channels(scale.astype(dy.dtype), dy.ndim)
+            * (dy - (total + normal * along) / count)
+        )
     else:
         if scale is not None:
             dscale, dbias = (dy * normal).sum(over).astype(scale.dtype), dy.sum(over).astype(scale.dtype)
-            dy = dy * _channels(scale, dy)
+            dy = dy * broadcast_channels(scale.astype(dy.dtype), dy.ndim)
         along, total = (dy * normal).sum(axes, keepdims=True), dy.sum(axes, keepdims=True)
         dx = rstd * (dy - (total + normal * along) / count)
     return dx.astype(x.dtype), None, None, dscale, dbias, dresidual
@@ -116,13 +122,10 @@ def shift_and_activate(
 def _affine(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
     if scale is None or bias is None:
         return x
-    return x * _channels(scale, x) + _channels(bias, x)
+    scale, bias = (broadcast_channels(values.astype(x.dtype), x.ndim) for values in (scale, bias))
+    return x * scale + bias
 
 
-def _channels(values: jax.Array, x: jax.Array) -> jax.Array:
-    """A vector over channels, shaped to meet `x`."""
-    return values.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+def broadcast_channels(values: jax.Array, ndim: int) -> jax.Array:
+    """A vector over channels, shaped to meet an array with `ndim` axes, channels last."""
+    return values.reshape((1,) * (ndim - 1) + (-1,))

@@ -25,6 +25,7 @@ Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 TAPS, TILE = 3, 4
 TERMS = TAPS + TILE - 1
 CACHED = 1_500_000  # numbers that one step of the kernel's gradient holds
+MAX_RUN = 4  # tiles of such a step along y; sums of more would mostly be products with 0
 
 # y = OUTPUTS ((KERNEL g) * (INPUTS d)) for six inputs d, three taps g and four outputs y.
 INPUTS = np.array(
@@ -89,7 +90,9 @@ def weight_gradient(parts: Sequence[jax.Array], dy: jax.Array, padding: Padding)
     batch, length, rows, depth, outputs = dy.shape
     tiles = -(-length // TILE), -(-rows // TILE)
     wide = TAPS * max(x.shape[-1] for x in parts) + outputs
-    run = min(tiles[1], 4, max(1, CACHED // (TERMS**2 * batch * depth * wide)))  # tiles along y at a time
+    run = min(
+        tiles[1], MAX_RUN, max(1, CACHED // (TERMS**2 * batch * depth * wide))
+    )  # tiles along y at a time
     steps = TILE * np.arange(tiles[0]), TILE * run * np.arange(-(-tiles[1] // run))
     parts = [_at_least(_at_least(x, 1, TERMS), 2, TILE * run + TAPS - 1) for x in parts]
     dy = _at_least(_at_least(dy, 1, TILE), 2, TILE * run)

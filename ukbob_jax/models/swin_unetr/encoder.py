@@ -18,10 +18,10 @@ from ukbob_jax.models.blocks import (
     Norm,
     PatchEmbed,
     ResidualBlock,
-    at_least_float32,
     kernel_init,
 )
 from ukbob_jax.models.kernels.attention import attend
+from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import normalize
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.windows import Size

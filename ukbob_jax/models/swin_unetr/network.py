@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError
-from ukbob_jax.models.blocks import KEEP_MAPS, NORMS, Conv, ResidualBlock, UpBlock, at_least_float32
+from ukbob_jax.models.blocks import KEEP_MAPS, NORMS, Conv, ResidualBlock, UpBlock
 from ukbob_jax.models.kernels.attention import KINDS
+from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.swin_unetr import windows
 from ukbob_jax.models.swin_unetr.encoder import MERGINGS, Encoder
 from ukbob_jax.models.swin_unetr.windows import Size
