@@ -15,7 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update(
     "jax_compilation_cache_dir",
-    os.environ.get("UKBOB_TEST_CACHE", os.path.join(tempfile.gettempdir(), "ukbob_jax_test_xla")),
+    # One folder per worker of pytest-xdist: JAX's writes are not atomic.
+    os.environ.get("UKBOB_TEST_CACHE", os.path.join(tempfile.gettempdir(), "ukbob_jax_test_xla"))
+    + os.environ.get("PYTEST_XDIST_WORKER", ""),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

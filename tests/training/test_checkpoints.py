@@ -63,14 +63,6 @@ def steps_in(folder):
     return sorted(int(path.name.split("_")[1]) for path in pathlib.Path(folder).glob("step_*"))
 
 
-def flip_a_bit(folder):
-    """In the largest file of a checkpoint's arrays, where the values are."""
-    path = max((p for p in folder.rglob("d/*") if p.is_file()), key=lambda p: p.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
-
-
 def test_what_is_restored_is_what_was_saved(tmp_path, state):
     save(tmp_path, state, [7])
     found, meta = restore(tmp_path, state)
@@ -157,7 +149,7 @@ def test_without_any_score_the_best_is_the_latest(tmp_path, state):
 
 def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_taken(tmp_path, state, capfd):
     save(tmp_path, state, [10, 20])
-    flip_a_bit(tmp_path / "step_00000020")
+    toy.flip_a_bit(tmp_path / "step_00000020")
     checkpoints = Checkpoints(tmp_path)
     found, meta = checkpoints.restore(shapes(state), accept)
     assert meta["step"] == found.step == 10
@@ -171,7 +163,7 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_taken(tmp_path, stat
 
 def test_a_reader_refuses_a_damaged_checkpoint(tmp_path, state):
     save(tmp_path, state, [20])
-    flip_a_bit(tmp_path / "step_00000020" / "model")
+    toy.flip_a_bit(tmp_path / "step_00000020" / "model")
     with pytest.raises(FileError, match="step 20 is damaged"):
         restore_params(tmp_path)
 
@@ -205,7 +197,7 @@ def test_a_score_that_cannot_be_read_is_none(tmp_path, state, content, capfd):
 
 def test_nothing_sound_left_is_refused_rather_than_started_again(tmp_path, state):
     save(tmp_path, state, [20])
-    flip_a_bit(tmp_path / "step_00000020")
+    toy.flip_a_bit(tmp_path / "step_00000020")
     with pytest.raises(FileError, match="all 1 checkpoints are damaged"):
         restore(tmp_path, state)
     with pytest.raises(ConfigError, match=r"not empty \(damaged_step_00000020\)"):

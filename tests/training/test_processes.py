@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.training import toy
 from ukbob_jax.training.checkpoints import restore_params
 
 pytestmark = pytest.mark.slow
@@ -115,11 +116,7 @@ def test_a_signal_to_one_stops_both_at_one_saved_step(tmp_path):
 
 def test_a_damaged_checkpoint_is_set_aside_by_all(alone, tmp_path):
     finish(start(tmp_path, 2))
-    data = [path for path in (tmp_path / "checkpoints" / "step_00000008").rglob("d/*") if path.is_file()]
-    path = max(data, key=lambda path: path.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
-    path.write_bytes(content)
+    toy.flip_a_bit(tmp_path / "checkpoints" / "step_00000008")
     messages = finish(start(tmp_path, 2))
     assert "step 8 is damaged" in messages[0] and "resumed at step 4" in messages[0]
     close(tmp_path, alone)

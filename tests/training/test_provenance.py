@@ -30,7 +30,7 @@ FREE_BEFORE = (
         "data.cache_gb",
         "data.val_split",
         "data.val_label",
-        "model.remat",
+        *("model.remat", "model.attention"),
     ),
     *("data.damaged", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"),
     *("train.stop_after_nonfinite", "train.keep", "train.best"),

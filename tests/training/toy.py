@@ -1,6 +1,7 @@
 """A model, batches and a step small enough to train in milliseconds, shared by the tests of this room."""
 
 import functools
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -112,3 +113,11 @@ def fit(
         subjects=[f"s{n}" for n in range(100)],
     )
     return loop.fit(run, init=init, step=step, batches=stream, evaluate=evaluate)
+
+
+def flip_a_bit(folder: pathlib.Path) -> None:
+    """In every file of a checkpoint's arrays: which of them are read depends on how the writer's threads ran."""
+    for path in folder.rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 16
+        path.write_bytes(data)

@@ -34,7 +34,7 @@ FREE = (
         f"data.{name}"
         for name in ("store", "threads", "workers", "cache_gb", "val_split", "val_label", "damaged")
     ),
-    "model.remat",
+    *("model.remat", "model.attention"),  # how the same function is computed
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
     *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),
 )
