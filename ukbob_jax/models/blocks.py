@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
+from ukbob_jax.models.kernels.attention import ATTENDED
 from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2, pointwise
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import (
@@ -28,8 +29,9 @@ from ukbob_jax.models.kernels.norm import (
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
 SLOPE = 0.01  # of the leaky ReLU
 MAPS = "maps"  # name of what convolutions give, for policies of `jax.checkpoint`
-# What residual blocks keep for the backward pass; normalised and activated maps are cheap to compute again.
-KEEP_MAPS = jax.checkpoint_policies.save_only_these_names(MAPS, STATISTICS)
+# What blocks keep for the backward pass. The rest costs little to compute again: normalised and activated maps, and all of
+# a Swin block but its attention, whose layers are small beside the convolutions.
+KEEP_MAPS = jax.checkpoint_policies.save_only_these_names(MAPS, STATISTICS, ATTENDED)
 BATCH_MOMENTUM = 0.1  # weight of the new statistics, PyTorch's convention
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 # Added to the score of tokens in different regions. Not -inf: public weights were trained with this value.
 MASKED = -100.0
@@ -28,6 +29,7 @@ SCORES_PER_CHUNK = 120_000
 # Scores of one step on a GPU: 24 MB in float32, half of an H100's second level cache.
 SCORES_PER_TILE = 6_000_000
 KINDS = ("plain", "fused")  # of attention
+ATTENDED = "attended"  # name of the result and the logsumexp, for policies of `jax.checkpoint`
 
 Dropout = Callable[[jax.Array], jax.Array]
 
@@ -69,6 +71,7 @@ def attend(
             cuda=functools.partial(_forward_fused if kind == "fused" else _forward_tiled, regions=regions),
             default=functools.partial(_plain, regions=regions),
         )
+        out, logsumexp = checkpoint_name((out, logsumexp), ATTENDED)
         return out, (*inputs, out, logsumexp)
 
     def run_backward(residuals: tuple[jax.Array, ...], dout: jax.Array) -> tuple[jax.Array, ...]:

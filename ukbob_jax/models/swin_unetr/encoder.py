@@ -188,8 +188,8 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> list[jax.Array]:
         """Five maps of halving size: the embedding and the output of each stage, normalised if `normalize`."""
         # static_argnums counts self: `train` is the second argument after it
-        block_type = nn.remat(SwinBlock, static_argnums=(2,)) if self.remat else SwinBlock
         policy = None if self.remat else KEEP_MAPS
+        block_type = nn.remat(SwinBlock, static_argnums=(2,), policy=policy)
         conv_type = nn.remat(ResidualBlock, static_argnums=(2,), policy=policy)
         rates = np.linspace(0, self.drop_path_rate, sum(self.depths))
         shift = tuple(w // 2 for w in self.block["window"])
