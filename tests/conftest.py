@@ -10,8 +10,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 import pytest
 
+from ukbob_jax import devices
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+devices.tune_cpu()  # as programs do
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update(
     "jax_compilation_cache_dir",

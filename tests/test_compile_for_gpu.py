@@ -137,7 +137,7 @@ def test_says_that_the_compiler_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(not devices.has_cuda_plugin(), reason="JAX's plugin for CUDA is not installed")
-@pytest.mark.parametrize("attention, moved", [("plain", 83e9), ("fused", 46e9)])
+@pytest.mark.parametrize("attention, moved", [("plain", 87e9), ("fused", 49e9)])
 def test_the_step_stays_within_its_bounds(attention: str, moved: float, tmp_path: pathlib.Path) -> None:
     """96 cubed, width 48, 73 classes, batch 2, bfloat16; docs/benchmarks.md has the numbers."""
     out = tmp_path / "out.json"
@@ -148,4 +148,4 @@ def test_the_step_stays_within_its_bounds(attention: str, moved: float, tmp_path
     assert found["relayouts"]["kernels"] == 0 and found["float32_products"] == []
     assert found["other_convolutions"] == 0
     assert all("f32" not in name for name in found["cudnn_convolutions"])
-    assert sum(found["memory"].values()) < 5.7e9 and found["bytes"] < moved
+    assert sum(found["memory"].values()) < 3.9e9 and found["bytes"] < moved
