@@ -14,18 +14,27 @@ from ukbob_jax import devices
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+# Of the tests and of the programs that they start. One per worker of pytest-xdist: JAX's writes are not atomic.
+CACHE = pathlib.Path(
+    os.environ.get("UKBOB_TEST_CACHE", os.path.join(tempfile.gettempdir(), "ukbob_jax_test_xla"))
+    + os.environ.get("PYTEST_XDIST_WORKER", "")
+)
+CACHE.mkdir(parents=True, exist_ok=True)
+(CACHE / "none-cache").touch()  # an empty cache is told on stderr, where tests count lines
+os.environ["UKBOB_CACHE"] = str(CACHE)
+
 devices.tune_cpu()  # as programs do
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update(
-    "jax_compilation_cache_dir",
-    # One folder per worker of pytest-xdist: JAX's writes are not atomic.
-    os.environ.get("UKBOB_TEST_CACHE", os.path.join(tempfile.gettempdir(), "ukbob_jax_test_xla"))
-    + os.environ.get("PYTEST_XDIST_WORKER", ""),
-)
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-if devices.cache_folder():  # programs that tests start say so where their cache is empty; here it never is
-    (pathlib.Path(devices.cache_folder()) / "placeholder-cache").parent.mkdir(parents=True, exist_ok=True)
-    (pathlib.Path(devices.cache_folder()) / "placeholder-cache").touch()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Programs that run for a moment but are compiled for a minute: without optimization it is half of that."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -142,19 +142,15 @@ def run(reads: set[str], workdir: pathlib.Path, recipe: str, *words: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def reads(tmp_path_factory) -> set[str]:
+def reads(tmp_path_factory, quick_compilation) -> set[str]:
     """The fields that are read while every job runs once or more."""
     reads: set[str] = set()
     root = tmp_path_factory.mktemp("fields")
     store, quality = f"store={root}/store", root / "store" / "quality" / "auto"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UKBOB_CACHE", "off")
-        jax.config.update("jax_disable_most_optimizations", True)
-        try:
-            for step in (cohort, files, training, networks):
-                step(reads, root, store, quality, patch)
-        finally:
-            jax.config.update("jax_disable_most_optimizations", False)
+        for step in (cohort, files, training, networks):
+            step(reads, root, store, quality, patch)
     return reads
 
 

@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 from ukbob_jax import files, jobs, settings
 from ukbob_jax.training.checkpoints import restore_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NETWORK = tiny_network.__name__
 ORGANS = ("liver", "spleen")
 OVERRIDES = {
@@ -58,14 +60,6 @@ def recipe(workdir: pathlib.Path, **changes: object):
 
 def run(job: str, workdir: pathlib.Path, **changes: object) -> None:
     jobs.find(job).run(recipe(workdir, **changes), str(workdir))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs here run for a moment; without optimization they are compiled in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from ukbob_jax.volumes.volume import Volume
 
 pytest.importorskip("pydicom")
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROI = (32, 32, 32)
 
 

@@ -9,6 +9,8 @@ from tests.conftest import ROOT
 from ukbob_jax import jobs, settings
 from ukbob_jax.jobs import demo
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = {
     "source.shape": (32, 32, 64),
     "source.count": 14,
@@ -38,7 +40,7 @@ def recipe(workdir: pathlib.Path):
     return settings.resolve(settings.with_fields(config, SMALL), workdir)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("demo")
     demo.run(recipe(workdir), str(workdir))

@@ -19,6 +19,8 @@ from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.nifti import read_volume
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):

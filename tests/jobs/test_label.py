@@ -24,6 +24,8 @@ from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
 SHAPE, AFFINE = (7, 6, 8), np.diag([2.0, 2.0, 3.0, 1.0])
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SCRIPT = """
 import sys, nibabel, numpy
 image = nibabel.load(sys.argv[1])

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import nibabel
 import numpy as np
 import pytest
@@ -13,20 +12,14 @@ from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate, ingest, predict, train
 from ukbob_jax.store.reader import Store
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TINY = {
     "workers": 1, "data.crop": (32, 32, 32), "data.batch_size": 2, "data.threads": 2, "mesh.data": 1,
     "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "epochs.total": 0, "train.steps": 2,
     "optimizer.warmup_steps": 1, "train.eval_every": 2, "train.log_every": 1, "augment": ("intensity",),
     "inference.overlap": 0.0,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs here run for a moment but are compiled for a minute; without optimization it is half of that."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def write(path, array, spacing):

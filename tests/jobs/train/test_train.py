@@ -20,12 +20,7 @@ SHAPE = (32, 24, 64)
 ORGANS = ("liver", "muscle")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Programs here run for a moment but are compiled for a minute; without optimization it is half of that."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
