@@ -123,25 +123,36 @@ def measure(case: Case, repeats: int) -> list[dict]:
 
 def our_programs(case: Case) -> dict[str, Program]:
     """Our forward pass and train step, compiled ahead of time."""
-    model = SwinUNETR(case.channels, case.classes, feature_size=case.width, dtype=jnp.dtype(case.dtype))
+    forward, step, optimizer = our_functions(case)
     image, label = batch(case)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    shapes = jax.eval_shape(model(case).init, jax.random.key(0), image)["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.02, a.dtype), shapes)
+    # The step writes the next parameters and moments where the last ones lay, as PyTorch does.
+    programs = (
+        compiled(forward, (params, image)),
+        compiled(step, (params, optimizer.init(params), image, label), donated=2),
+    )
+    return dict(zip(KINDS, programs))
+
+
+def model(case: Case) -> SwinUNETR:
+    return SwinUNETR(case.channels, case.classes, feature_size=case.width, dtype=jnp.dtype(case.dtype))
+
+
+def our_functions(case: Case) -> tuple[Callable, Callable, optax.GradientTransformation]:
+    """Forward pass (params, image), train step (params, state, image, label), and the step's optimizer."""
     optimizer = optax.adamw(LEARNING_RATE)
 
     def forward(params: Any, image: jax.Array) -> jax.Array:
-        return model.apply({"params": params}, image)
+        return model(case).apply({"params": params}, image)
 
     def step(params: Any, state: Any, image: jax.Array, label: jax.Array) -> tuple:
         loss, gradient = jax.value_and_grad(lambda p: dice_ce(forward(p, image), label))(params)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    forward_program = compiled(forward, (params, image))
-    # The step writes the next parameters and moments where the last ones lay, as PyTorch does.
-    step_program = compiled(step, (params, optimizer.init(params), image, label), donated=2)
-    return dict(zip(KINDS, (forward_program, step_program)))
+    return forward, step, optimizer
 
 
 def compiled(function: Callable, inputs: tuple, donated: int = 0) -> Program:

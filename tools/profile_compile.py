@@ -14,11 +14,9 @@ import time
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from tools import bench_model
 from ukbob_jax import devices
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
-from ukbob_jax.training.losses import dice_ce
 
 # Events of XLA's trace -> what they are, in the order of the table.
 STAGES = {
@@ -41,29 +39,21 @@ def main() -> None:
     options = parser.parse_args()
     devices.tune_cpu()
     start = time.perf_counter()
-    lowered = lower(options.size, options.width, options.classes)
+    lowered = lower(bench_model.Case((options.size,) * 3, options.width, options.classes, 1, 1, "float32"))
     print(f"trace and lowering {time.perf_counter() - start:.1f} s")
     seconds, counts = profile(lowered)
     for event, stage in STAGES.items():
         print(f"{seconds[event]:7.1f} s {counts[event]:6d}  {stage}")
 
 
-def lower(size: int, width: int, classes: int) -> jax.stages.Lowered:
-    """The training step of `tools/bench_model.py`."""
-    model, optimizer = SwinUNETR(1, classes, feature_size=width), optax.adamw(1e-4)
-    image = jax.ShapeDtypeStruct((1, size, size, size, 1), jnp.float32)
-    label = jax.ShapeDtypeStruct(image.shape[:-1], jnp.uint8)
-    params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-
-    def step(params, state, image, label):
-        loss, gradient = jax.value_and_grad(
-            lambda p: dice_ce(model.apply({"params": p}, image, train=True), label)
-        )(params)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, loss
-
+def lower(case: bench_model.Case) -> jax.stages.Lowered:
+    """The training step of `tools/bench_model.py`, nothing computed."""
+    _, step, optimizer = bench_model.our_functions(case)
+    image = jax.ShapeDtypeStruct((case.batch, *case.size, case.channels), jnp.float32)
+    label = jax.ShapeDtypeStruct((case.batch, *case.size), jnp.uint8)
+    params = jax.eval_shape(bench_model.model(case).init, jax.random.key(0), image)["params"]
     state = jax.eval_shape(optimizer.init, params)
-    return jax.jit(step, donate_argnums=(0, 1)).trace(params, state, image, label).lower()
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, state, image, label)
 
 
 def profile(lowered: jax.stages.Lowered) -> tuple[collections.Counter, collections.Counter]:

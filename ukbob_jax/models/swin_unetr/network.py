@@ -55,7 +55,7 @@ class SwinUNETR(nn.Module):
         deep_supervision: decoder steps before the last that get a head of their own (0 to 4), from half the size on;
             only training sees their logits, and MONAI's layout has no place for their weights.
         attention: on NVIDIA's GPUs, "plain" in steps of XLA's own kernels, or "fused" in kernels of our own that never
-            write a score and move a thirteenth of the bytes; these compile for an H100 but have never run on a GPU, and
+            write a score and move a fifteenth of the bytes; these compile for an H100 but have never run on a GPU, and
             XLA does not split them over several. Same parameters; no difference elsewhere.
     """
 
