@@ -5,6 +5,8 @@ import pytest
 from tests.training import toy
 from ukbob_jax.training import sharding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def mesh():

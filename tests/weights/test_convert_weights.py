@@ -10,6 +10,8 @@ from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def convert(*arguments):
     return convert_weights.main([str(argument) for argument in arguments])

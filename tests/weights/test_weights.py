@@ -9,6 +9,8 @@ from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.weights import tensors
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.reference
 def test_a_whole_monai_checkpoint_comes_back_bitwise(reference):

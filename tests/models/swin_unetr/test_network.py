@@ -22,7 +22,8 @@ def shapes(model, size=(32, 32, 32)):
 def tiny():
     """Variables of TINY, two images, and the compiled network."""
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 32, 1)).astype(np.float32)
-    return TINY.init(jax.random.key(0), x), x, jax.jit(TINY.apply)
+    quick = {"xla_backend_optimization_level": 0}  # compiling takes longer than running
+    return TINY.init(jax.random.key(0), x), x, jax.jit(TINY.apply, compiler_options=quick)
 
 
 @pytest.mark.reference
