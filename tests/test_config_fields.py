@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from configs import swin_bob
+from tests import tiny_network
 from tests.conftest import ROOT
 from tests.inference.networks import CARD, Bands, scan
 from ukbob_jax import devices, jobs, settings
@@ -37,10 +38,9 @@ RECIPES = {
 }
 PHANTOMS = "swin_bob:demo", "workers=1", "source.shape=(32,24,48)", "source.count=14", "source.splits.val=2"
 TINY = (
-    "data.crop=(32,32,32)", "data.batch_size=2", "data.threads=2", "model.feature_size=12", "model.depths=(1,1,1,1)",
-    "model.window_size=(2,2,2)", "mesh.data=1", "augment=('intensity',)", "inference.overlap=0.0", "epochs.total=0",
-    "train.steps=1", "train.log_every=1", "train.eval_every=1", "train.checkpoint_every=1", "optimizer.warmup_steps=0",
-    "organs=('liver',)",
+    "data.crop=(32,32,32)", "data.batch_size=2", "data.threads=2", "mesh.data=1", "augment=('intensity',)",
+    "inference.overlap=0.0", "epochs.total=0", "train.steps=1", "train.log_every=1", "train.eval_every=1",
+    "train.checkpoint_every=1", "optimizer.warmup_steps=0", "organs=('liver',)",
 )  # fmt: skip
 
 
@@ -195,8 +195,9 @@ class Reached(Exception):
 
 
 def training(reads, root, store, quality, patch) -> None:
-    """A step of a real, small Swin-UNETR; then what other recipes of trainings read before their first step."""
-    run(reads, root / "d", "swin_bob", store, "data.val_label=auto", *TINY)
+    """A step of a tiny network; then what other recipes and Swin-UNETR read before their first step."""
+    tiny = f"model.name={tiny_network.__name__}"
+    run(reads, root / "d", "swin_bob", store, "data.val_label=auto", tiny, *TINY)
 
     def stop(*_, **__):
         raise Reached
@@ -204,7 +205,9 @@ def training(reads, root, store, quality, patch) -> None:
     patch.setattr(train, "train_step", stop)
     more = "folds=3", "loss.name=dice_ce", "balance=0.5", f"init={root}/d/checkpoints", "init_new=('head',)"
     with pytest.raises(Reached):
-        run(reads, root / "e", "swin_bob", store, *TINY, *more, "epochs.total=1", "epochs.crops=1")
+        run(reads, root / "e", "swin_bob", store, tiny, *TINY, *more, "epochs.total=1", "epochs.crops=1")
+    with pytest.raises(Reached):
+        run(reads, root / "f", "swin_bob", store, *TINY)
     with pytest.raises(UkbobError, match="has 14 classes"):
         run(
             reads,
