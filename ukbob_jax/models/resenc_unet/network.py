@@ -12,6 +12,7 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import unet_fields
 from ukbob_jax.models.architecture import Size
+from ukbob_jax.models.blocks import per_axis
 from ukbob_jax.models.plans_unet import PlansUNet
 from ukbob_jax.models.unet import ConvNorm, ConvStage
 from ukbob_jax.models.unet_fields import PerStage
@@ -42,9 +43,10 @@ class ResidualBlock(nn.Module):
         return ConvNorm(**self.conv, still=True, name="conv2")(y, train, residual)
 
     def _shortcut(self, x: jax.Array, one: dict[str, Any], train: bool) -> jax.Array:
-        channels, pooled = x.shape[-1], self.strides != 1 and set(self.strides) != {1}
+        channels, strides = x.shape[-1], per_axis(self.strides, x.ndim - 2)
+        pooled = set(strides) != {1}
         if pooled:
-            x = average(x, self.strides)
+            x = average(x, strides)
         if channels == self.conv["features"]:
             return x
         # Named after its place in PyTorch's list of pooling and projection.
