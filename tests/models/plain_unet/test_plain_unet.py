@@ -96,5 +96,5 @@ def test_what_does_not_fit_is_named():
     state_dict["decoder.encoder.stages.0.0.convs.0.conv.weight"] = np.ones((4, 2, 3, 3), np.float32)
     with pytest.raises(MismatchError, match=r"decoder.encoder.*differs from encoder.stages.0.0.convs.0.conv"):
         weights.from_torch(state_dict, FLAT)
-    with pytest.raises(MismatchError, match="not the weights of a U-Net of nnU-Net: no 'encoder.stages"):
+    with pytest.raises(MismatchError, match="not the weights of a U-Net of nnU-Net: no 'encoder"):
         architecture.of(FLAT).torch.infer({"something.weight": np.ones(3)})

@@ -97,7 +97,7 @@ class ResEncUNet(PlansUNet):
             raise ConfigError(f"ResEncUNet: block {self.block!r} must be one of {', '.join(BLOCKS)}.")
         if self.block == "BasicBlockD":
             object.__setattr__(self, "bottleneck_channels", None)  # nothing reads them
-        elif self.bottleneck_channels is None:
+        elif self.bottleneck_channels in (None, (), []):
             raise ConfigError("ResEncUNet: block 'BottleneckD' needs bottleneck_channels.")
         else:
             self.settle("bottleneck_channels", unet_fields.each, self.n_stages)
