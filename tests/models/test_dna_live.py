@@ -29,7 +29,8 @@ CASES = {
         "norm_op_kwargs": {"eps": 1e-5, "affine": True}, **LEAKY,
     }),
     "batch norm, ReLU, kernels of one voxel": ("PlainConvUNet", (4, 6, 6), {
-        "n_stages": 3, "features_per_stage": [4, 5, 6], "conv_op": "Conv3d", "kernel_sizes": [[1, 1, 1], [1, 3, 1], [3, 5, 1]],
+        "n_stages": 3, "features_per_stage": [4, 5, 6], "conv_op": "Conv3d",
+        "kernel_sizes": [[1, 1, 1], [1, 3, 1], [3, 5, 1]],
         "strides": [[1, 1, 1], [1, 3, 1], [2, 1, 3]], "n_conv_per_stage": [2, 1, 2], "n_conv_per_stage_decoder": [1, 2],
         "conv_bias": True, "norm_op": "BatchNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "ReLU",
     }),
@@ -41,7 +42,8 @@ CASES = {
     "bottlenecks, a stem of its own": ("ResidualEncoderUNet", (8, 8, 4), {
         "n_stages": 4, "features_per_stage": [8, 8, 12, 12], "conv_op": "Conv3d", "kernel_sizes": [3, 3, [1, 3, 3], 3],
         "strides": [1, 2, [2, 2, 1], 1], "n_blocks_per_stage": [2, 1, 2, 1], "n_conv_per_stage_decoder": [1, 2, 1],
-        "conv_bias": True, **INSTANCE, **LEAKY, "block": "BottleneckD", "bottleneck_channels": [3, 4, 5, 6], "stem_channels": 6,
+        "conv_bias": True, **INSTANCE, **LEAKY, "block": "BottleneckD",
+        "bottleneck_channels": [3, 4, 5, 6], "stem_channels": 6,
     }),
     "slices, batch norm, ReLU, no bias": ("ResidualEncoderUNet", (16, 12), {
         "n_stages": 3, "features_per_stage": [4, 8, 8], "conv_op": "Conv2d", "kernel_sizes": [[3, 3], [3, 1], [3, 3]],
