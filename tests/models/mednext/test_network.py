@@ -132,18 +132,19 @@ def test_the_originals_other_fields_are_read_or_refused():
         and make(deep_supervision=False).deep_supervision == 0
     )
     assert make(kernel_size=None, enc_kernel_size=3, dec_kernel_size=5).kernel_sizes == (3, 5)
-    for fields, message in {
-        (("checkpoint_style", "inside"),): "checkpoint_style 'inside' must be None or 'outside_block'",
-        (("kernel_size", 4),): "odd numbers of voxels",
-        (("exp_r", (2, 3)),): "one number or 9",
-        (("block_counts", (1,) * 5),): "must be 9 numbers",
-        (("dim", "1d"),): "one of 2d, 3d",
-        (("norm_type", "batch"),): "one of group, layer",
-        (("deep_supervision", 5),): "0 to 4",
-        (("strides", 2),): "unknown field 'strides'",
-    }.items():
+    for name, value, message in (
+        ("checkpoint_style", "inside", "checkpoint_style 'inside' must be None or 'outside_block'"),
+        ("kernel_size", 4, "odd numbers of voxels"),
+        ("exp_r", (2, 3), "one number or 9"),
+        ("block_counts", (1,) * 5, "must be 9 numbers"),
+        ("dim", "1d", "one of 2d, 3d"),
+        ("norm_type", "batch", "one of group, layer"),
+        ("deep_supervision", 5, "0 to 4"),
+        ("strides", 2, "unknown field 'strides'"),
+    ):
         with pytest.raises(ValueError, match=f"^MedNeXt: .*{message}"):
-            jax.eval_shape(make(**dict(fields)).init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
+            model = make(**{name: value})
+            jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
     with pytest.raises(ValueError, match=r"input is \(1, 16, 16, 1\), expected \(b, x, y, z, 1\)"):
         jax.eval_shape(SMALL.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
 
