@@ -47,6 +47,9 @@ class Original:
         return np.moveaxis(self.formula(shape, self.seed), 1, -1)
 
     def formula(self, shape, seed):
+        """Slices are volumes of one voxel along the last axis."""
+        if len(shape) == 4:
+            return self.formulas.formula_input((*shape, 1), seed)[..., 0]
         return self.formulas.formula_input(shape, seed)
 
     @functools.cached_property
@@ -101,11 +104,11 @@ def check_names(original):
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
-def check_logits(original):
-    """In float32 within 4e-5, and 1e-5 on average; PyTorch's own are up to 5e-6 off its float64."""
+def check_logits(original, most=4e-5):
+    """In float32 within `most`, and 1e-5 on average; PyTorch's own are up to 5e-6, of deep ones 2e-5, off its float64."""
     for i, ours in enumerate(original.results):
         off = np.abs(ours - original.expected[f"out{i}"])
-        assert off.max() <= 4e-5 and off.mean() <= 1e-5, (i, off.max(), off.mean())
+        assert off.max() <= most and off.mean() <= 1e-5, (i, off.max(), off.mean())
 
 
 def check_gradients(original):
