@@ -9,7 +9,7 @@ from tests.models import originals, unets
 from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
-from ukbob_jax.models.resenc_unet.network import average
+from ukbob_jax.models.residual import average
 
 TAGS = ("resenc4", pytest.param("resenc6", marks=pytest.mark.slow))
 FIELDS = {
