@@ -113,7 +113,7 @@ def _label_plane(
         first, second = plane[rows.low], plane[rows.high]
         plane = first + (second - first) * rows.weight[:, None]
         first, second = plane[:, columns.low], plane[:, columns.high]
-        return first + (second - first) * columns.weight
+        return first + (second - first) * columns.weight[None]
 
     def step(number: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         label, largest = state

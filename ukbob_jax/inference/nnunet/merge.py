@@ -44,7 +44,7 @@ def planes(
         members: the variables of each fold's network.
         array: c z y x.
         tiles: of the array's shape.
-        mirror_axes: axes of the tile, 0 for z, whose flips are averaged, all combinations of them.
+        mirror_axes: of the network's input, 0 for the first after b, whose flips are averaged, all combinations of them.
         batch: tiles in a call of the network.
         progress: show how far it is.
     """
@@ -55,7 +55,7 @@ def planes(
     size = tiles.patch[1:] if flat else tiles.patch
     k = _classes(apply, members[0], batch, size, padded.shape[3])
     flags = np.array(list(itertools.product((False, True), repeat=len(mirror_axes))), bool)
-    axes = tuple(axis + 1 - int(flat) for axis in mirror_axes)
+    axes = tuple(axis + 1 for axis in mirror_axes)
     weight, scale = jnp.asarray(gaussian(tiles.patch)), np.float32(1 / (len(flags) * len(members)))
     depth, first = tiles.patch[0], 0
     sums = _empty(depth, tiles, k)
@@ -126,5 +126,6 @@ def _add_tile(
 def _finish(sums: Sums, at: jax.Array) -> tuple[jax.Array, Sums]:
     """The logits k y x of one plane of the ring, and the sums without it. Where no tile is, they are 0."""
     logits, weights = (lax.dynamic_index_in_dim(s, at, keepdims=False) for s in sums)
-    plane = jnp.where(weights > 0, jnp.moveaxis(logits, -1, 0) / jnp.maximum(weights, 1e-30), 0)
+    weights = weights[None]
+    plane = jnp.where(weights > 0, jnp.moveaxis(logits, -1, 0) / jnp.where(weights > 0, weights, 1), 0)
     return plane, Sums(*(lax.dynamic_update_index_in_dim(s, jnp.zeros_like(s[0]), at, 0) for s in sums))

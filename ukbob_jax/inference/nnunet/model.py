@@ -37,7 +37,7 @@ class NnunetModel:
         network: Flax module, `b z y x c` -> logits `b z y x k`; of slices `b y x c` -> `b y x k`.
         members: variables of each fold's network.
         checkpoints: the files they are from.
-        mirror_axes: of the tile, which mirroring averages over; of the first fold's checkpoint.
+        mirror_axes: of the network's input, which mirroring averages over; of the first fold's checkpoint.
         step_size: from one tile to the next at most, as a fraction of the tile.
         batch: tiles in a call of the network.
         announce: called with the estimate of memory for every new bucket.
