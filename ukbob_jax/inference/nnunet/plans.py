@@ -123,7 +123,7 @@ class NnunetPlans:
 def is_folder(path: str | os.PathLike) -> bool:
     """Whether `path` is meant as an nnU-Net model folder: it has plans.json, or its name has three parts."""
     folder = pathlib.Path(path)
-    return folder.is_dir() and ((folder / PLANS).is_file() or len(folder.resolve().name.split("__")) == 3)
+    return (folder / PLANS).is_file() or len(folder.resolve().name.split("__")) == 3
 
 
 def read(folder: str | os.PathLike, trainer: str = "", configuration: str = "") -> NnunetPlans:
