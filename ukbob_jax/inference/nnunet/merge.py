@@ -59,7 +59,11 @@ def planes(
     weight, scale = jnp.asarray(gaussian(tiles.patch)), np.float32(1 / (len(flags) * len(members)))
     depth, first = tiles.patch[0], 0
     sums = _empty(depth, tiles, k)
-    for places, real in track(list(zip(starts, counts)), "tiles") if progress else zip(starts, counts):
+    for places, real in (
+        track(list(zip(starts, counts)), "segment", unit="batch of tiles")
+        if progress
+        else zip(starts, counts)
+    ):
         x = np.stack([padded[tuple(slice(a, a + p) for a, p in zip(at, tiles.patch))] for at in places])
         x = jnp.asarray(x[:, 0] if flat else x)
         total = jnp.zeros((batch, *size, k), jnp.float32)
