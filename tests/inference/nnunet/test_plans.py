@@ -7,6 +7,7 @@ import pytest
 
 from ukbob_jax.errors import FileError
 from ukbob_jax.inference.nnunet import networks, plans
+from ukbob_jax.networks import build
 
 ARCHITECTURE = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -125,6 +126,8 @@ def test_regions_and_ignored_labels_decide_the_heads(tmp_path):
 def test_trainers_build_their_networks(tmp_path, trainer, name, field, value):
     network = plans.read(write(tmp_path, name=f"{trainer}__nnUNetPlans__3d_fullres")).network
     assert network.name == name and network.fields[field] == value
+    module = build(network.name, 1, 2, **network.fields)
+    assert (module.in_channels, module.out_channels) == (1, 2)
 
 
 def test_a_scalar_argument_counts_for_all_stages():

@@ -119,11 +119,17 @@ def _add_view(
 def _add_tile(
     sums: Sums, logits: jax.Array, weight: jax.Array, scale: jax.Array, number: jax.Array, at: jax.Array
 ) -> Sums:
-    """The sums with one tile of a batch, `b z y x k`, times `scale`, at its corner `at`."""
-    tile = lax.dynamic_index_in_dim(logits, number, keepdims=False) * (weight * scale)[..., None]
-    parts = (jnp.roll(part, at[0], 0) for part in (tile, weight))
-    corners = ((0, at[1], at[2], 0), (0, at[1], at[2]))
-    return Sums(*(sliding.add_at(s, part, corner) for s, part, corner in zip(sums, parts, corners)))
+    """The sums with one tile of a batch, `b z y x k`, times `scale`, at its corner `at`; plane by plane, in place."""
+    depth = weight.shape[0]
+
+    def add_plane(z: jax.Array, sums: Sums) -> Sums:
+        w = lax.dynamic_index_in_dim(weight, z)
+        corner = (number, z, *(0,) * (logits.ndim - 2))
+        tile = lax.dynamic_slice(logits, corner, (1, 1, *logits.shape[2:]))[0] * (w * scale)[..., None]
+        place = ((at[0] + z) % depth, at[1], at[2])
+        return Sums(sliding.add_at(sums.logits, tile, (*place, 0)), sliding.add_at(sums.weights, w, place))
+
+    return lax.fori_loop(0, depth, add_plane, sums)
 
 
 @functools.partial(jax.jit, donate_argnames="sums")
