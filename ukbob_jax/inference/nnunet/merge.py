@@ -72,12 +72,12 @@ def planes(
         for number in np.flatnonzero(real):
             at = places[number]
             while first < at[0]:
-                plane, sums = _finish(sums, first % depth)
+                plane, sums = _read(sums, first % depth), _clear(sums, first % depth)
                 yield from _inside(tiles, first, plane)
                 first += 1
             sums = _add_tile(sums, total[:, None] if flat else total, weight, scale, number, at)
     while first < tiles.padded[0]:
-        plane, sums = _finish(sums, first % depth)
+        plane, sums = _read(sums, first % depth), _clear(sums, first % depth)
         yield from _inside(tiles, first, plane)
         first += 1
 
@@ -132,10 +132,15 @@ def _add_tile(
     return lax.fori_loop(0, depth, add_plane, sums)
 
 
-@functools.partial(jax.jit, donate_argnames="sums")
-def _finish(sums: Sums, at: jax.Array) -> tuple[jax.Array, Sums]:
-    """The logits k y x of one plane of the ring, and the sums without it. Where no tile is, they are 0."""
+@jax.jit
+def _read(sums: Sums, at: jax.Array) -> jax.Array:
+    """The logits k y x of one plane of the ring; where no tile is, they are 0."""
     logits, weights = (lax.dynamic_index_in_dim(s, at, keepdims=False) for s in sums)
     weights = weights[None]
-    plane = jnp.where(weights > 0, jnp.moveaxis(logits, -1, 0) / jnp.where(weights > 0, weights, 1), 0)
-    return plane, Sums(*(lax.dynamic_update_index_in_dim(s, jnp.zeros_like(s[0]), at, 0) for s in sums))
+    return jnp.where(weights > 0, jnp.moveaxis(logits, -1, 0) / jnp.where(weights > 0, weights, 1), 0)
+
+
+@functools.partial(jax.jit, donate_argnames="sums")
+def _clear(sums: Sums, at: jax.Array) -> Sums:
+    """The sums without a plane; a program of its own, since reading and writing in one would copy the ring."""
+    return Sums(*(lax.dynamic_update_index_in_dim(s, jnp.zeros_like(s[0]), at, 0) for s in sums))

@@ -117,7 +117,9 @@ def _together(volumes: Sequence[Volume]) -> np.ndarray:
 def _spacing(stored: Volume, turned: Volume, reader: str) -> list[float]:
     """Of axes z y x, mm: what the reader takes from the header, which differs from the affine's in the last digits."""
     if stored.header is None:
-        return [float(s) for s in turned.spacing_mm[::-1]]
+        return [
+            float(f"{s:.10g}") for s in turned.spacing_mm[::-1]
+        ]  # an affine's columns give 0.8000000000000002
     unit = _UNIT_MM.get(stored.header.unit, 1.0) if reader.startswith("SimpleITK") else 1.0
     own = [abs(float(np.float32(s))) * unit for s in stored.header.pixdim[1:]]
     if turned is not stored:
