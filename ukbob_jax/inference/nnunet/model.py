@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from ukbob_jax import networks
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.nnunet import checkpoint, export, merge, plans, preprocess, tiles
 from ukbob_jax.inference.nnunet.checkpoint import Checkpoint
@@ -22,6 +21,7 @@ from ukbob_jax.inference.nnunet.tiles import Tiles
 from ukbob_jax.inference.windows import memory, sliding
 from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.slabs import Segmentation
+from ukbob_jax.models import architecture
 from ukbob_jax.volumes.volume import Volume
 
 _BATCHES = {2: 8, 3: 1}  # tiles in a call of the network, by its dimensions, where nothing else is asked for
@@ -194,8 +194,9 @@ def load(
             f"{folder}: a cascade, whose input are also the labels of {said.previous_stage}; cascades are not supported. "
             "Take 3d_fullres or 3d_lowres of the same data set."
         )
-    fields = {**said.network.fields, **({"dtype": dtype} if dtype else {})}
-    network = networks.build(said.network.name, said.in_channels, said.out_channels, **fields)
+    sizes = {"in_channels": said.in_channels, "out_channels": said.out_channels}
+    fields = {**sizes, **said.network.fields, **({"dtype": dtype} if dtype else {})}
+    network = architecture.find(said.network.name).build(fields)
     return NnunetModel(
         plans=said,
         network=network,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ukbob_jax import advice
 from ukbob_jax.errors import FileError
 
 
@@ -105,9 +106,9 @@ def of_trainer(trainer: str, configuration: Mapping[str, Any], where: str) -> Ne
         kernel = int(match[2])
         fields = {"n_channels": 32, "exp_r": ratio, "kernel_size": kernel, "block_counts": blocks}
         return Network("mednext", {**fields, "do_res": True, "do_res_up_down": True})
+    follows = advice.fix(" If it follows the plans, say so with {}.", "trainer", "nnUNetTrainer")
     raise FileError(
-        f"{where}: trainer {trainer!r} is not known, and only its code says which network it builds. If it follows the "
-        'plans, say so with trainer="nnUNetTrainer".'
+        f"{where}: trainer {trainer!r} is not known, and only its code says which network it builds.{follows}"
     )
 
 
