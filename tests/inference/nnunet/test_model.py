@@ -9,6 +9,7 @@ import ukbob_jax as bob
 from tests.inference.nnunet import test_plans, tiny
 from ukbob_jax import cli
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
+from ukbob_jax.inference.nnunet import resample
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 
 pytest.importorskip("torch")
@@ -54,6 +55,26 @@ def test_a_network_of_slices_runs(tmp_path, scan):
     assert model.batch == 8 and logits.shape == (2, *array.shape[1:])
     labels, _ = model.segment(array, properties)
     assert labels.shape == (20, 18, 12)
+
+
+def test_a_cascade_sees_the_labels_of_the_stage_before(tmp_path, scan):
+    names = [f"nnUNetTrainer__nnUNetPlans__{stage}" for stage in ("3d_cascade_fullres", "3d_lowres")]
+    made = tiny.folder(tmp_path, names[0], change=tiny.cascade)
+    with pytest.raises(FileError, match="put that model's folder, nnUNetTrainer__nnUNetPlans__3d_lowres"):
+        bob.nnunet.load(made)
+    first = bob.nnunet.load(tiny.folder(tmp_path, names[1], folds=("0",), change=tiny.cascade))
+    model = bob.nnunet.load(made)
+    array, properties = model.preprocess(scan)
+    image, _ = first.preprocess(scan)
+    np.testing.assert_array_equal(array[:1], image)
+    seen = first.predict(scan).array.T.transpose(1, 0, 2)
+    seen = seen[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
+    thick = resample.axes(
+        model.plans.resampling_labels, seen.shape, image.shape[1:], [1.0, 2.0, 1.0], [3.0, 1.0, 1.0], ""
+    )
+    np.testing.assert_array_equal(array[1], resample.image(seen[None].astype(np.float32), thick)[0] >= 0.5)
+    assert array.shape[0] == model.plans.in_channels == 2
+    assert model.predict(scan).shape == (20, 18, 12)
 
 
 def test_segmenter_takes_the_folder_and_saves_a_report(made, scan, tmp_path):

@@ -69,3 +69,11 @@ def flat(found):
 def narrow(found):
     """Few features, so that compiling is quick."""
     found["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 8]
+
+
+def cascade(found):
+    """Two stages on one grid."""
+    narrow(found)
+    configurations = found["configurations"]
+    configurations["3d_lowres"] = {"inherits_from": "3d_fullres", "next_stage": "3d_cascade_fullres"}
+    configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}

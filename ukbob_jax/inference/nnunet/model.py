@@ -41,6 +41,7 @@ class NnunetModel:
         step_size: from one tile to the next at most, as a fraction of the tile.
         batch: tiles in a call of the network.
         announce: called with the estimate of memory for every new bucket.
+        previous: model of a cascade's previous stage, whose labels this one sees; None: no cascade.
         estimates: of the buckets met so far.
     """
 
@@ -52,18 +53,29 @@ class NnunetModel:
     step_size: float = tiles.STEP
     batch: int = 1
     announce: Announce | None = None
+    previous: "NnunetModel | None" = None
     estimates: dict[Any, MemoryEstimate] = dataclasses.field(default_factory=dict)
 
     def preprocess(
-        self, paths: ScanInput | Sequence[ScanInput], nan: Literal["refuse", "zero"] = "refuse"
+        self,
+        paths: ScanInput | Sequence[ScanInput],
+        nan: Literal["refuse", "zero"] = "refuse",
+        mirror: bool = True,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The array c z y x, float32, that the network sees of a scan, and its properties; see `preprocess.run`.
+
+        Of a cascade the previous stage labels the scan first, with `mirror` as in `predict`.
 
         Raises:
             MismatchError: another number of channels, or channels on different grids.
             FileError, GeometryError, ValuesError: a file cannot be used.
         """
-        return preprocess.run(paths, self.plans, nan)
+        array, properties = preprocess.run(paths, self.plans, nan)
+        if self.previous is None:
+            return array, properties
+        earlier = self.previous.preprocess(paths, nan, mirror)
+        labels, _ = self.previous.segment(*earlier, mirror=mirror)
+        return preprocess.add_labels(array, properties, labels, self.plans), properties
 
     def logits(self, array: np.ndarray, mirror: bool = True) -> np.ndarray:
         """Logits k z y x, float32, merged over tiles and folds: classes x volume, which `predict` never holds.
@@ -89,7 +101,7 @@ class NnunetModel:
             MismatchError, FileError, GeometryError, ValuesError: as `preprocess`.
             ConfigError: the scan needs more memory than there is.
         """
-        return self.segment(*self.preprocess(paths), mirror=mirror)[0]
+        return self.segment(*self.preprocess(paths, mirror=mirror), mirror=mirror)[0]
 
     def segment(
         self, array: np.ndarray, properties: dict[str, Any], mirror: bool = True, certainty: bool = False
@@ -168,7 +180,7 @@ def load(
     """The networks of an nnU-Net v2 model folder; neither PyTorch nor nnU-Net is needed, and no code in it is run.
 
     Args:
-        folder: `.../Dataset123_Name/TRAINER__PLANS__CONFIGURATION`.
+        folder: `.../Dataset123_Name/TRAINER__PLANS__CONFIGURATION`; of a cascade the previous stage's lies beside it.
         folds: as for `checkpoint.find`: "all", or numbers such as "0,1"; their logits are averaged.
         step_size: from one tile to the next at most, as a fraction of the tile.
         batch: tiles in a call of the network; 0: 1, and 8 for a network of slices.
@@ -189,11 +201,6 @@ def load(
     for one in found:
         _check_trainer(one, said, trainer)
         checkpoint.check(one, said)
-    if said.previous_stage:
-        raise FileError(
-            f"{folder}: a cascade, whose input are also the labels of {said.previous_stage}; cascades are not supported. "
-            "Take 3d_fullres or 3d_lowres of the same data set."
-        )
     sizes = {"in_channels": said.in_channels, "out_channels": said.out_channels}
     fields = {**sizes, **said.network.fields, **({"dtype": dtype} if dtype else {})}
     network = architecture.find(said.network.name).build(fields)
@@ -206,7 +213,28 @@ def load(
         step_size=step_size,
         batch=batch or _BATCHES[len(said.patch_size)],
         announce=announce,
+        previous=_previous(said, folds, step_size, batch, dtype, trainer, announce),
     )
+
+
+def _previous(said: NnunetPlans, *options: Any) -> NnunetModel | None:
+    """The model whose labels a cascade takes as input, in the folder beside."""
+    if not said.previous_stage:
+        return None
+    *first, _ = said.folder.resolve().name.split("__")
+    beside = said.folder.resolve().with_name("__".join([*first, said.previous_stage]))
+    if len(first) != 2 or not beside.is_dir():
+        raise FileError(
+            f"{said.folder}: a cascade, whose input are also the labels of {said.previous_stage}; put that model's folder, "
+            f"{beside.name}, beside it."
+        )
+    folds, step_size, batch, dtype, trainer, announce = options
+    earlier = load(
+        beside, folds, step_size=step_size, batch=batch, dtype=dtype, trainer=trainer, announce=announce
+    )
+    if earlier.plans.labels != said.labels:
+        raise MismatchError(f"{beside}: its labels are not those of {said.folder}.")
+    return earlier
 
 
 def _check_trainer(found: Checkpoint, said: NnunetPlans, trainer: str) -> None:

@@ -62,7 +62,7 @@ class NnunetSegmenter:
         """
         options = changed(options or PredictOptions(), changes, "predict")
         _check(options)
-        array, properties = self.planner.preprocess(scan, options.nan)
+        array, properties = self.planner.preprocess(scan, options.nan, self.mirror)
         labels, certain = self.planner.segment(array, properties, self.mirror, certainty=True)
         assert certain is not None
         plans = self.planner.plans
@@ -83,7 +83,8 @@ class NnunetSegmenter:
         """Sixteen hexadecimal digits that change with whatever decides a prediction, as `Segmenter.digest`."""
         planner = self.planner
         facts = [planner.plans.plans, planner.plans.dataset, planner.plans.configuration, planner.step_size]
-        arrays = [digests(member) for member in planner.members]
+        stages = (planner, planner.previous) if planner.previous else (planner,)
+        arrays = [digests(member) for stage in stages for member in stage.members]
         return files.fingerprint([arrays, repr(planner.network), facts, planner.mirror_axes, self.mirror])
 
 
