@@ -175,6 +175,15 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, change, words):
     assert "\n" not in str(caught.value)
 
 
+def test_folders_are_told_apart(tmp_path):
+    ours = tmp_path / "my__training__run"
+    (ours / "checkpoints").mkdir(parents=True)
+    folds = tmp_path / "model"
+    (folds / "fold_0").mkdir(parents=True)
+    assert not plans.is_folder(ours) and not plans.is_folder(tmp_path)
+    assert plans.is_folder(folds) and plans.is_folder(tmp_path / "a__b__c")
+
+
 def test_folders_that_are_none_are_refused(tmp_path):
     with pytest.raises(FileError, match="no such folder"):
         plans.read(tmp_path / "away")

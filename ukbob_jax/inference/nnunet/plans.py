@@ -123,6 +123,8 @@ class NnunetPlans:
 def is_folder(path: str | os.PathLike) -> bool:
     """Whether `path` is meant as an nnU-Net model folder: it has plans.json or folds, or its name has three parts."""
     folder = pathlib.Path(path)
+    if (folder / "checkpoints").is_dir():  # a workdir of ours, whatever its name
+        return False
     named = len(folder.resolve().name.split("__")) == 3
     return named or (folder / PLANS).is_file() or any(folder.glob("fold_*"))
 
