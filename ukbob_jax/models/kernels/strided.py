@@ -1,16 +1,16 @@
-"""3D convolutions with strides, for CPUs, as 2D convolutions and matrix products on some planes at a time.
+"""3D convolutions with strides, for CPUs, as matrix products and 2D convolutions of some rows at a time.
 
-Forward, the planes that a window sees become channels, and what is left is a 2D convolution with strides, which XLA hands
-to a well blocked kernel. The gradient by the input falls into phases: voxels `stride` apart along an axis see the same taps
-of the kernel, so that each phase is a convolution with stride 1 of the gradient, and no zero is put between its voxels. The
-gradient by the kernel is a matrix product of what every window sees, written out for as many windows as the cache holds.
+A convolution and its gradient by the kernel are products of what every window sees, written out for as many windows as the
+cache holds, with the kernel or the gradient. The gradient by the input falls into phases: voxels `stride` apart along an
+axis meet the same taps of the kernel, so that each phase is a convolution with stride 1 of the gradient, and no zero is put
+between its voxels.
 
 Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is `kx ky kz i o`.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from jax import lax
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 
-ROWS = 4096  # voxels of the result, from which a 2D convolution has enough to do
-CACHED = 1_500_000  # numbers that one step of the kernel's gradient holds
+ROWS = 4096  # voxels of a phase, from which a 2D convolution has enough to do
+CACHED = 1_500_000  # numbers that one matrix product reads and writes
 
 
 class Phase(NamedTuple):
@@ -43,24 +43,21 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
     Returns:
         `b x y z o`, as many voxels as windows fit.
     """
-    batch, _, *_, inputs = x.shape
-    depth, *window, _, outputs = kernel.shape
-    length, *size = result_size(x.shape[1:4], kernel.shape[:3], strides, padding)
-    x = _fit(x, 1, padding[0][0], strides[0] * (length - 1) + depth)
-    kernel = jnp.moveaxis(kernel, 0, 2).reshape(*window, depth * inputs, outputs)
-    run = min(length, -(-ROWS // (batch * size[0] * size[1])))  # planes at a time
-    reach = strides[0] * (run - 1) + 1
+    batch, window, outputs = x.shape[0], kernel.shape[:3], kernel.shape[-1]
+    size = result_size(x.shape[1:4], window, strides, padding)
+    x = _fit_to_windows(x, size, window, strides, padding)
+    run, steps = _blocks(batch, size, kernel.size // outputs + outputs)
+    kernel = kernel.reshape(-1, outputs)
 
-    def planes(n: jax.Array, y: jax.Array) -> jax.Array:
-        start = jnp.minimum(n * run, length - run)  # the last ones overlap those before
-        seen = lax.dynamic_slice_in_dim(x, strides[0] * start, reach + depth - 1, 1)
-        taps = [lax.slice_in_dim(seen, p, p + reach, strides[0], 1) for p in range(depth)]
-        seen = jnp.concatenate(taps, -1)  # b run y z (kx i)
-        done = _of_planes(seen, kernel, strides[1:], padding[1:])
-        return lax.dynamic_update_slice_in_dim(y, done, start, 1)
+    def block(n: jax.Array, y: jax.Array) -> jax.Array:
+        # The last blocks overlap those before.
+        first = [jnp.minimum(m * r, s - r) for m, r, s in zip(divmod(n, steps[1]), run, size)]
+        found = _seen(x, first, run, window, strides) @ kernel
+        found = found.reshape(batch, *run, *y.shape[3:])
+        return lax.dynamic_update_slice(y, found, (0, *first, 0, 0))
 
-    y = lax.empty((batch, length, *size, outputs), x.dtype)
-    return lax.fori_loop(0, -(-length // run), planes, y)
+    y = lax.empty((batch, *size, outputs), x.dtype)
+    return lax.fori_loop(0, steps[0] * steps[1], block, y)
 
 
 def data_gradient(
@@ -114,26 +111,20 @@ def weight_gradient(
 ) -> jax.Array:
     """The gradient of `convolve` by its kernel, `kx ky kz i o`, from that by its result, `b x y z o`."""
     batch, *size, outputs = dy.shape
-    inputs = x.shape[-1]
-    wide = window[0] * window[1] * window[2] * inputs
-    room = max(1, CACHED // (batch * size[2] * (wide + outputs)))  # rows of windows
-    run = (max(1, min(size[0], room // size[1])), min(size[1], room))  # along x and y at a time
-    steps = [-(-n // r) for n, r in zip(size, run)]
-    for axis, (n, r) in enumerate(zip(steps, run), 1):
-        dy = _fit(dy, axis, 0, n * r)
-    for axis, (n, k, s, (low, _)) in enumerate(zip(dy.shape[1:4], window, strides, padding), 1):
-        x = _fit(x, axis, low, s * (n - 1) + k)
-    block = [s * (r - 1) + k for r, k, s in zip(run, window, strides)]
+    wide = window[0] * window[1] * window[2] * x.shape[-1]
+    run, steps = _blocks(batch, size, wide + outputs)
+    size = [run[0] * steps[0], run[1] * steps[1], size[2]]
+    dy = _fit(_fit(dy, 1, 0, size[0]), 2, 0, size[1])
+    x = _fit_to_windows(x, size, window, strides, padding)
 
     def add(n: jax.Array, total: jax.Array) -> jax.Array:
-        first = n // steps[1] * run[0], n % steps[1] * run[1]
+        first = [m * r for m, r in zip(divmod(n, steps[1]), run)]
         near = lax.dynamic_slice(dy, (0, *first, 0, 0), (batch, *run, *dy.shape[3:]))
-        seen = (0, first[0] * strides[0], first[1] * strides[1], 0, 0)
-        seen = lax.dynamic_slice(x, seen, (batch, *block, *x.shape[3:]))
-        return total + neighbourhoods(seen, window, strides).reshape(-1, wide).T @ near.reshape(-1, outputs)
+        # This way round XLA turns the smaller factor.
+        return total + near.reshape(-1, outputs).T @ _seen(x, first, run, window, strides)
 
-    total = lax.fori_loop(0, steps[0] * steps[1], add, jnp.zeros((wide, outputs), x.dtype))
-    return total.reshape(*window, inputs, outputs)
+    total = lax.fori_loop(0, steps[0] * steps[1], add, jnp.zeros((outputs, wide), x.dtype))
+    return total.T.reshape(*window, x.shape[-1], outputs)
 
 
 def result_size(
@@ -143,13 +134,51 @@ def result_size(
     return [(n + sum(pad) - k) // s + 1 for n, k, s, pad in zip(size, window, strides, padding)]
 
 
-def neighbourhoods(x: jax.Array, window: Sequence[int], strides: Sequence[int]) -> jax.Array:
-    """All that each window sees, as channels: `b x y z i` to `b x y z (kx ky kz i)`."""
-    for axis in (3, 2, 1):  # z first: its channels vary fastest
-        k, s = window[axis - 1], strides[axis - 1]
-        length = (x.shape[axis] - k) // s * s + 1
-        x = jnp.concatenate([lax.slice_in_dim(x, p, p + length, s, axis) for p in range(k)], -1)
+def _blocks(batch: int, size: Sequence[int], numbers: int) -> tuple[list[int], list[int]]:
+    """Windows along x and y at a time, whole rows of them, and how many times, where each window takes so many numbers."""
+    rows = max(1, CACHED // (batch * size[2] * numbers))
+    run = [max(1, min(size[0], rows // size[1])), min(size[1], rows)]
+    return run, [-(-n // r) for n, r in zip(size, run)]
+
+
+def _fit_to_windows(
+    x: jax.Array, size: Sequence[int], window: Sequence[int], strides: Sequence[int], padding: Padding
+) -> jax.Array:
+    """`x` padded with zeros, or cut, to what so many windows along each axis see."""
+    for axis, (n, k, s, (low, _)) in enumerate(zip(size, window, strides, padding), 1):
+        x = _fit(x, axis, low, s * (n - 1) + k)
     return x
+
+
+def _seen(
+    x: jax.Array, first: Sequence[Any], run: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> jax.Array:
+    """All that the windows of some rows see: `b x y z i` to `(b x y z) (kx ky kz i)`.
+
+    Args:
+        x: as far as windows reach, no farther.
+        first: window along x and along y.
+        run: windows along x and along y.
+        window, strides: of the convolution.
+    """
+    corner = (0, first[0] * strides[0], first[1] * strides[1], 0, 0)
+    reach = [s * (r - 1) + k for r, k, s in zip(run, window, strides)]
+    x = _along_z(lax.dynamic_slice(x, corner, (x.shape[0], *reach, *x.shape[3:])), window[2], strides[2])
+    taps = [
+        x[:, p : p + reach[0] - window[0] + 1 : strides[0], q : q + reach[1] - window[1] + 1 : strides[1]]
+        for p, q in itertools.product(range(window[0]), range(window[1]))
+    ]
+    return jnp.concatenate(taps, -1).reshape(-1, len(taps) * x.shape[-1])
+
+
+def _along_z(x: jax.Array, window: int, stride: int) -> jax.Array:
+    """What each window along z sees: `b x y z i` to `b x y n (kz i)`, in runs as long as they lie in memory."""
+    *lead, length, inputs = x.shape
+    count, blocks = (length - window) // stride + 1, -(-window // stride)
+    x = _fit(x, 3, 0, (count + blocks - 1) * stride).reshape(*lead, -1, stride * inputs)
+    pieces = [x[:, :, :, t : t + count] for t in range(blocks)]
+    pieces[-1] = pieces[-1][..., : (window - (blocks - 1) * stride) * inputs]
+    return jnp.concatenate(pieces, -1)
 
 
 def _of_planes(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding) -> jax.Array:
