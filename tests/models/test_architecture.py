@@ -13,6 +13,8 @@ from tests.tiny_network import Tiny
 from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
+from ukbob_jax.models.mednext.network import MedNeXt
+from ukbob_jax.models.primus.network import Primus
 from ukbob_jax.models.swin_unetr import ARCHITECTURE as SWIN
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer
@@ -23,6 +25,24 @@ SIZE = (4, 6, 8)
 NETWORKS = {
     "swin_unetr": SwinUNETR(
         2, 3, feature_size=4, num_heads=(1, 2, 2, 4), depths=(1,) * 4, deep_supervision=2
+    ),
+    "mednext": MedNeXt(
+        2, 3, n_channels=4, block_counts=(1,) * 9, grn=True, kernel_size=3, do_res_up_down=True
+    ),
+    "primus": Primus(  # with positions it takes one size only
+        2,
+        3,
+        12,
+        (4, 4, 4),
+        (4, 4, 4),
+        3,
+        1,
+        2,
+        2,
+        False,
+        False,
+        depth_per_level=(1, 1),
+        ch_per_level=(2, 4, 4),
     ),
     NAME: Tiny(2, 3, width=5, deep_supervision=1),
 }
@@ -53,6 +73,7 @@ def test_what_a_network_says_holds(name):
     assert all(parts.values()) and parts["head"].isdisjoint(parts["encoder"])
     x = jax.ShapeDtypeStruct((1, *(2 * n for n in said.multiple(model)), 2), jnp.float32)
     logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=True), shapes, x)
+    logits = logits if isinstance(logits, list) else [logits]
     for strides, maps in zip(said.strides(model), logits, strict=True):
         assert maps.shape == (1, *(n // s for n, s in zip(x.shape[1:4], strides)), 3)
     assert jax.eval_shape(lambda v, x: model.apply(v, x), shapes, x).shape == (*x.shape[:4], 3)
@@ -68,7 +89,9 @@ def pattern_of(pattern):
     "name", ["", "unet", "blocks", "kernels", "os", "../os", "no.such.module", "os.path"]
 )
 def test_unknown_networks_are_refused_with_those_there_are(name):
-    with pytest.raises(ConfigError, match=r"unknown: there are swin_unetr, or the module path of your own"):
+    with pytest.raises(
+        ConfigError, match=r"unknown: there are .*swin_unetr.*, or the module path of your own"
+    ):
         architecture.find(name)
 
 

@@ -1,0 +1,35 @@
+"""Primus: what `models/architecture.py` asks of a network."""
+
+from ukbob_jax.models import architecture
+from ukbob_jax.models.architecture import Architecture
+from ukbob_jax.models.primus.network import Primus, build
+from ukbob_jax.models.primus.torch_names import TORCH
+
+RATES = ("drop_path_rate", "proj_drop_rate", "attn_drop_rate")
+
+
+def _multiple(model: Primus) -> tuple[int, ...]:
+    return tuple(model.input_shape if model.placed else model.patch_embed_size)
+
+
+ARCHITECTURE = Architecture(
+    name="primus",
+    build=build,
+    fields=architecture.module_fields,
+    multiple=_multiple,
+    strides=lambda model: ((1, 1, 1),),
+    stages=(  # depths are the same for every network, and numbers of blocks are not: all blocks are one stage
+        (r"^(down_projection/|register_tokens$|eva/pos_embed$)", 0),
+        (r"^eva/", 1),
+        (r"^up_projection/", 2),
+    ),
+    parts={
+        "stem": r"^down_projection/(proj|stem/blocks_0/(conv1|skip_0)/conv)/kernel$",
+        "encoder": r"^(down_projection/|eva/|register_tokens$)",
+        "decoder": r"^up_projection/decode_\d+/(conv|norm)/",
+        "head": r"^up_projection/decode_\d+/(kernel|bias)$",
+    },
+    features="hidden",
+    torch=TORCH,
+    free=(*architecture.FREE, *RATES),
+)
