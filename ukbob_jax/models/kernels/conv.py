@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax.models.kernels import strided, winograd
+from ukbob_jax.models.kernels import strided, transposed, winograd
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.product import wide_product
 
@@ -95,7 +95,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x: `b x y z i` or `b x y i`, any float type.
         kernel: `kx ky kz i o` or `kx ky i o`, of the same type.
     Returns:
-        `b X x Y y Z z o` or `b X x Y y o`: every axis times the kernel's.
+        `b X x Y y Z z o` or `b X x Y y o`: every axis times the kernel's. On a CPU, types narrower than float32 are
+        summed in float32.
     Raises:
         ValueError: ranks, channels or types do not fit.
     """
@@ -107,6 +108,37 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise ValueError(f"x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other's type")
     if x.ndim == 4:
         return conv_transpose(x[:, None], kernel[None])[:, 0]
+    return _transposed(x, kernel)
+
+
+@jax.custom_vjp
+def _transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x, kernel, cpu=_transposed_cpu, default=_transposed_plain)
+
+
+def _transposed_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return _transposed(x, kernel), (x, kernel)
+
+
+def _transposed_backward(residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dx, dkernel = transposed.gradients(*map(_widen, (x, kernel, dy)))
+        return dx.astype(x.dtype), dkernel.astype(x.dtype)
+
+    def plain(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(_transposed_plain, x, kernel)[1](dy)
+
+    return lax.platform_dependent(*residuals, dy, cpu=cpu, default=plain)
+
+
+_transposed.defvjp(_transposed_forward, _transposed_backward)
+
+
+def _transposed_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return transposed.enlarge(_widen(x), _widen(kernel)).astype(x.dtype)
+
+
+def _transposed_plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, *size, inputs = x.shape
     *window, _, outputs = kernel.shape
     kernel = jnp.swapaxes(kernel, 2, 3).reshape(*window[:2], inputs, window[2] * outputs)  # p q i (r o)
