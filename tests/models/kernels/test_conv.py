@@ -62,6 +62,17 @@ def assert_same_as_lax(x, kernel, strides, padding, tolerance=2e-5):
         ((7, 5, 9), (2, 2, 2), (2, 2, 2), "VALID", 2, 12),
         ((7, 5, 9), (2, 2, 2), (2, 2, 2), "SAME", 2, 12),
         ((7, 6, 5), (3, 3, 3), (2, 2, 2), "SAME", 3, 4),
+        ((8, 6, 4), (3, 3, 3), (2, 2, 2), ((1, 1),) * 3, 3, 4),
+        ((7, 8, 9), (1, 3, 3), (1, 2, 2), ((0, 0), (1, 1), (1, 1)), 3, 4),
+        ((7, 8, 9), (3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)), 3, 4),
+        ((9, 8, 7), (7, 5, 4), (3, 2, 1), ((3, 3), (2, 1), (0, 2)), 2, 3),
+        ((6, 5, 7), (1, 1, 1), (2, 3, 1), "VALID", 2, 3),  # a stride beyond the kernel
+        ((9, 5, 7), (1, 2, 1), (3, 3, 2), ((0, 1), (1, 0), (1, 1)), 2, 3),
+        ((4, 6, 7), (1, 3, 3), (1, 1, 1), "SAME", 24, 25),  # planes in Winograd's form
+        ((4, 6, 7), (1, 3, 1), (1, 1, 1), "SAME", 24, 25),
+        ((6, 7, 4), (3, 3, 1), (1, 1, 1), "SAME", 24, 25),
+        ((6, 4, 7), (3, 1, 3), (1, 1, 1), "SAME", 24, 25),
+        ((6, 4, 7), (3, 5, 1), (1, 1, 1), ((0, 2), (1, 2), (0, 0)), 24, 25),
         ((7, 6, 5), (2, 3, 4), (1, 1, 1), "SAME", 3, 4),
         ((7, 6, 5), (3, 1, 2), (1, 1, 1), "VALID", 3, 4),
     ],
@@ -82,6 +93,18 @@ def test_any_shape_equals_lax(size, window, inputs, outputs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "_SMALL", 0)
         assert_same_as_lax(*arrays(size, window, inputs, outputs, batch=1), (1, 1, 1), "SAME")
+
+
+@hypothesis.settings(max_examples=5, deadline=None, derandomize=True)
+@hypothesis.given(
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    window=st.tuples(*[st.sampled_from((1, 2, 3, 5, 7))] * 3),
+    strides=st.tuples(*[st.integers(1, 3)] * 3),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+def test_any_stride_equals_lax(size, window, strides, channels):
+    padding = tuple((k // 2, k // 2) for k in window)
+    assert_same_as_lax(*arrays(size, window, *channels), strides, padding)
 
 
 @pytest.mark.parametrize("inputs, outputs", [(3, 5), (24, 25)])

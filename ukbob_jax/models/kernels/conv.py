@@ -2,7 +2,8 @@
 
 XLA's own 3D convolution is the right one on GPU and TPU. On a CPU it is slow, and its weight gradient is slower by
 another order of magnitude, so there the same sums are rearranged into 2D convolutions and matrix products that XLA
-hands to well blocked kernels, with many channels also into fewer products (`winograd.py`). Which form a program uses
+hands to well blocked kernels, with many channels also into fewer products (`winograd.py`), with strides in steps of some
+planes (`strided.py`). Which form a program uses
 is decided when it is lowered, by the platform it is lowered for: a step compiled on a CPU host for a TPU contains the
 TPU's form.
 
@@ -11,18 +12,19 @@ Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is 
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax.models.kernels import winograd
+from ukbob_jax.models.kernels import strided, transposed, winograd
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.product import wide_product
 
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
+Strides = tuple[int, ...]  # voxels x y z
 Parts = tuple[jax.Array, ...]  # `b x y z i` each, channels side by side
 
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
@@ -54,21 +56,18 @@ def conv3d(
     parts = (x,) if isinstance(x, jax.Array) else tuple(x)
     whole: Any = jax.eval_shape(_join, parts)
     _check(whole, kernel, padding, groups)
-    window, strides = kernel.shape[:3], tuple(strides)
+    window, strides = kernel.shape[:3], tuple(int(s) for s in strides)
     zeros = (
         lax.padtype_to_pads(whole.shape[1:4], window, strides, padding)
         if isinstance(padding, str)
         else padding
     )
     pads = tuple((int(a), int(b)) for a, b in zeros)
-    if strides == (1, 1, 1) and window != (1, 1, 1) and groups == 1:
-        return _dense(parts, kernel, pads)
-    x = _join(parts)
     if groups > 1:
-        return _plain(x, kernel, strides=strides, padding=pads, groups=groups)
+        return _plain(_join(parts), kernel, strides=strides, padding=pads, groups=groups)
     if window == strides and not any(map(any, pads)):
-        return _patches(x, kernel)
-    return _plain(x, kernel, strides=strides, padding=pads)
+        return _patches(_join(parts), kernel)
+    return _dense(parts, kernel, strides, pads)
 
 
 def pointwise(parts: Sequence[jax.Array], kernel: jax.Array, dtype: Any) -> jax.Array:
@@ -96,7 +95,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x: `b x y z i` or `b x y i`, any float type.
         kernel: `kx ky kz i o` or `kx ky i o`, of the same type.
     Returns:
-        `b X x Y y Z z o` or `b X x Y y o`: every axis times the kernel's.
+        `b X x Y y Z z o` or `b X x Y y o`: every axis times the kernel's. On a CPU, types narrower than float32 are
+        summed in float32.
     Raises:
         ValueError: ranks, channels or types do not fit.
     """
@@ -108,6 +108,37 @@ def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise ValueError(f"x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other's type")
     if x.ndim == 4:
         return conv_transpose(x[:, None], kernel[None])[:, 0]
+    return _transposed(x, kernel)
+
+
+@jax.custom_vjp
+def _transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(x, kernel, cpu=_transposed_cpu, default=_transposed_plain)
+
+
+def _transposed_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+    return _transposed(x, kernel), (x, kernel)
+
+
+def _transposed_backward(residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        dx, dkernel = transposed.gradients(*map(_widen, (x, kernel, dy)))
+        return dx.astype(x.dtype), dkernel.astype(x.dtype)
+
+    def plain(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vjp(_transposed_plain, x, kernel)[1](dy)
+
+    return lax.platform_dependent(*residuals, dy, cpu=cpu, default=plain)
+
+
+_transposed.defvjp(_transposed_forward, _transposed_backward)
+
+
+def _transposed_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return transposed.enlarge(_widen(x), _widen(kernel)).astype(x.dtype)
+
+
+def _transposed_plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch, *size, inputs = x.shape
     *window, _, outputs = kernel.shape
     kernel = jnp.swapaxes(kernel, 2, 3).reshape(*window[:2], inputs, window[2] * outputs)  # p q i (r o)
@@ -159,29 +190,33 @@ def _plain_2d(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dense(parts: Parts, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """A convolution with stride 1."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense(parts: Parts, kernel: jax.Array, strides: Strides, padding: Padding) -> jax.Array:
+    """A convolution whose every output sees all channels."""
     return lax.platform_dependent(
         parts,
         kernel,
-        cpu=functools.partial(_forward_cpu, padding=padding),
-        default=functools.partial(_forward_plain, padding=padding),
+        cpu=functools.partial(_forward_cpu, strides=strides, padding=padding),
+        default=functools.partial(_forward_plain, strides=strides, padding=padding),
     )
 
 
-def _dense_forward(parts: Parts, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, tuple]:
-    return _dense(parts, kernel, padding), (parts, kernel)
+def _dense_forward(
+    parts: Parts, kernel: jax.Array, strides: Strides, padding: Padding
+) -> tuple[jax.Array, tuple]:
+    return _dense(parts, kernel, strides, padding), (parts, kernel)
 
 
-def _dense_backward(padding: Padding, residuals: tuple, dy: jax.Array) -> tuple[Parts, jax.Array]:
+def _dense_backward(
+    strides: Strides, padding: Padding, residuals: tuple, dy: jax.Array
+) -> tuple[Parts, jax.Array]:
     parts, kernel = residuals
     return lax.platform_dependent(
         parts,
         kernel,
         dy,
-        cpu=functools.partial(_backward_cpu, padding=padding),
-        default=functools.partial(_backward_plain, padding=padding),
+        cpu=functools.partial(_backward_cpu, strides=strides, padding=padding),
+        default=functools.partial(_backward_plain, strides=strides, padding=padding),
     )
 
 
@@ -192,19 +227,22 @@ def _join(parts: Parts) -> jax.Array:
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
 
 
-def _forward_plain(parts: Parts, kernel: jax.Array, *, padding: Padding) -> jax.Array:
-    return _plain(_join(parts), kernel, strides=(1, 1, 1), padding=padding)
+def _forward_plain(parts: Parts, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
+    return _plain(_join(parts), kernel, strides=strides, padding=padding)
 
 
 def _backward_plain(
-    parts: Parts, kernel: jax.Array, dy: jax.Array, *, padding: Padding
+    parts: Parts, kernel: jax.Array, dy: jax.Array, *, strides: Strides, padding: Padding
 ) -> tuple[Parts, jax.Array]:
-    return jax.vjp(functools.partial(_forward_plain, padding=padding), parts, kernel)[1](dy)
+    forward = functools.partial(_forward_plain, strides=strides, padding=padding)
+    return jax.vjp(forward, parts, kernel)[1](dy)
 
 
 def _backward_cpu(
-    parts: Parts, kernel: jax.Array, dy: jax.Array, *, padding: Padding
+    parts: Parts, kernel: jax.Array, dy: jax.Array, *, strides: Strides, padding: Padding
 ) -> tuple[Parts, jax.Array]:
+    if strides != (1, 1, 1):
+        return _strided_backward_cpu(parts, kernel, dy, strides, padding)
     # The data gradient is a convolution of dy with the kernel mirrored in space, inputs and outputs exchanged.
     mirrored = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
     reach = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, padding))
@@ -213,7 +251,20 @@ def _backward_cpu(
     return tuple(dx), _weight_gradient_cpu(parts, dy, kernel.shape[:3], padding)
 
 
-def _forward_cpu(parts: Parts, kernel: jax.Array, *, padding: Padding) -> jax.Array:
+def _strided_backward_cpu(
+    parts: Parts, kernel: jax.Array, dy: jax.Array, strides: Strides, padding: Padding
+) -> tuple[Parts, jax.Array]:
+    x, dy = _widen(_join(parts)), _widen(dy)
+    dkernel = strided.weight_gradient(x, dy, kernel.shape[:3], strides, padding)
+    dx = strided.data_gradient(dy, _widen(kernel), strides, padding, x.shape[1:4]).astype(parts[0].dtype)
+    cuts = np.cumsum([part.shape[-1] for part in parts])[:-1]
+    return tuple(jnp.split(dx, cuts, -1)), dkernel.astype(kernel.dtype)
+
+
+def _forward_cpu(parts: Parts, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
+    if strides != (1, 1, 1):
+        y = strided.convolve(_widen(_join(parts)), _widen(kernel), strides, padding)
+        return y.astype(kernel.dtype)
     return _convolve_cpu(parts, kernel, padding, [kernel.shape[-1]])[0]
 
 
@@ -223,8 +274,12 @@ def _convolve_cpu(
     """The convolution, its channels in results of so many each."""
     dtype, window = parts[0].dtype, kernel.shape[:3]
     parts, kernel = tuple(map(_widen, parts)), _widen(kernel)
-    if _use_winograd(kernel.shape) and not _is_small(parts[0]):
-        return [y.astype(dtype) for y in winograd.convolve(parts, kernel, padding, outputs)]
+    if not _is_small(parts[0]):
+        if _use_winograd(kernel.shape, taps=1):
+            return [y.astype(dtype) for y in winograd.convolve(parts, kernel, padding, outputs)]
+        if (planes := _planes(parts, kernel.shape, padding)) and _use_winograd(planes.kernel, taps=1):
+            found = winograd.convolve(planes.parts, kernel.reshape(planes.kernel), planes.padding, outputs)
+            return [_unfold(y, parts[0].shape).astype(dtype) for y in found]
     x = _join(parts)
     if _is_small(x):
         y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
@@ -260,8 +315,13 @@ def _weight_gradient_cpu(parts: Parts, dy: jax.Array, window: tuple[int, ...], p
     """
     dtype, inputs, outputs = dy.dtype, sum(x.shape[-1] for x in parts), dy.shape[-1]
     parts, dy = tuple(map(_widen, parts)), _widen(dy)
-    if _use_winograd((*window, inputs, outputs)) and not _is_small(parts[0]):
-        return winograd.weight_gradient(parts, dy, padding).astype(dtype)
+    shape = (*window, inputs, outputs)
+    if not _is_small(parts[0]):
+        if _use_winograd(shape, taps=2):
+            return winograd.weight_gradient(parts, dy, padding).astype(dtype)
+        if (planes := _planes(parts, shape, padding)) and _use_winograd(planes.kernel, taps=2):
+            found = winograd.weight_gradient(planes.parts, _fold(dy), planes.padding)
+            return found.reshape(shape).astype(dtype)
     x, depth = _join(parts), window[2]
     if _is_small(x):
         seen = _neighbourhoods(x, window, padding)
@@ -301,9 +361,34 @@ def _is_small(x: jax.Array) -> bool:
     return x.size <= _SMALL * x.shape[-1]
 
 
-def _use_winograd(kernel: tuple[int, ...]) -> bool:
-    """A kernel of 3 x 3 x 3 voxels with many channels on either side."""
-    return kernel[:3] == (winograd.TAPS,) * 3 and min(kernel[3:]) >= _MANY
+def _use_winograd(kernel: tuple[int, ...], taps: int) -> bool:
+    """A kernel with three voxels along each of the first `taps` axes and many channels on either side."""
+    return kernel[:taps] == (winograd.TAPS,) * taps and min(kernel[3:]) >= _MANY
+
+
+class _Planes(NamedTuple):
+    """A convolution of planes y z, its axes now y, z and one of length 1; x is part of the batch."""
+
+    parts: Parts
+    kernel: tuple[int, ...]  # its shape
+    padding: Padding
+
+
+def _planes(parts: Parts, kernel: tuple[int, ...], padding: Padding) -> _Planes | None:
+    """The same convolution seen as one of planes, if its kernel has one voxel along x."""
+    if kernel[0] != 1 or any(padding[0]):
+        return None
+    return _Planes(tuple(map(_fold, parts)), (*kernel[1:3], 1, *kernel[3:]), (*padding[1:], (0, 0)))
+
+
+def _fold(x: jax.Array) -> jax.Array:
+    """`b x y z c` to `(b x) y z 1 c`."""
+    return x.reshape(-1, *x.shape[2:4], 1, x.shape[4])
+
+
+def _unfold(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`(b x) y z 1 c` to `b x y z c`, b and x as in `shape`."""
+    return x.reshape(*shape[:2], *x.shape[1:3], x.shape[4])
 
 
 def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:

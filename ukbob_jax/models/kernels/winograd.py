@@ -8,7 +8,7 @@ float32 several times that of the plain sum, more with two axes than with one.
 Four planes of the output are made at a time, which bounds the memory for what is in between.
 
 Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out; `n` tiles of four planes, `t` and `u` the six terms of
-a tile along x and along y. A kernel is `3 3 3 i o`.
+a tile along x and along y. A kernel is `3 ky kz i o`; its gradient is there for `3 3 kz i o`.
 """
 
 import functools
@@ -49,14 +49,14 @@ def convolve(
 
     Args:
         parts: `b x y z i` each, float32 or float64; their channels lie side by side in the kernel.
-        kernel: `3 3 3 i o`.
+        kernel: `3 ky kz i o`.
         padding: zeros before and after each axis.
         outputs: how many channels each result has; empty: one result with all.
     Returns:
         `b x y z o` each, as many voxels as windows fit.
     """
     outputs = outputs or (kernel.shape[-1],)
-    length, *size = (n + sum(pad) - TAPS + 1 for n, pad in zip(parts[0].shape[1:4], padding))
+    length, *size = (n + sum(pad) - k + 1 for n, pad, k in zip(parts[0].shape[1:4], padding, kernel.shape))
     room = max(length, TILE)  # planes; the last tile overlaps the one before it where they do not fill it
     starts = np.minimum(np.arange(0, length, TILE), room - TILE)
     parts = [_at_least(x, 1, TERMS) for x in parts]
@@ -82,14 +82,15 @@ def convolve(
 
 
 def weight_gradient(parts: Sequence[jax.Array], dy: jax.Array, padding: Padding) -> jax.Array:
-    """The gradient of `convolve` by its kernel, `3 3 3 i o`, from that by its result, `dy` (b x y z o).
+    """The gradient of `convolve` by its kernel, `3 3 kz i o`, from that by its result, `dy` (b x y z o).
 
-    Tiles along x and y, so that 36 products of four planes remain, each over some tiles along y and all z, of three
+    Tiles along x and y, so that 36 products of four planes remain, each over some tiles along y and all z, of kz
     neighbours along z with the gradient. A step's arrays stay in the cache.
     """
     batch, length, rows, depth, outputs = dy.shape
     tiles = -(-length // TILE), -(-rows // TILE)
-    wide = TAPS * max(x.shape[-1] for x in parts) + outputs
+    taps = parts[0].shape[3] + sum(padding[2]) - depth + 1  # kz
+    wide = taps * max(x.shape[-1] for x in parts) + outputs
     run = min(
         tiles[1], MAX_RUN, max(1, CACHED // (TERMS**2 * batch * depth * wide))
     )  # tiles along y at a time
@@ -112,7 +113,7 @@ def weight_gradient(parts: Sequence[jax.Array], dy: jax.Array, padding: Padding)
         added = []
         for total, planes in zip(totals, seen):
             part = jnp.pad(_along(seen_y, m, planes, 2), ((0, 0),) * 3 + (padding[2], (0, 0)))
-            part = jnp.concatenate([part[..., r : r + depth, :] for r in range(TAPS)], -1)
+            part = jnp.concatenate([part[..., r : r + depth, :] for r in range(taps)], -1)
             added.append(total + jnp.einsum("tki,tko->tio", products(part), gradient))
         return added
 
@@ -121,9 +122,9 @@ def weight_gradient(parts: Sequence[jax.Array], dy: jax.Array, padding: Padding)
         x = x.reshape(batch, TERMS, TERMS, run, depth, x.shape[-1])
         return jnp.moveaxis(x, 0, 2).reshape(TERMS**2, -1, x.shape[-1])
 
-    totals = [jnp.zeros((TERMS**2, TAPS * x.shape[-1], outputs), x.dtype) for x in parts]
+    totals = [jnp.zeros((TERMS**2, taps * x.shape[-1], outputs), x.dtype) for x in parts]
     totals = lax.fori_loop(0, tiles[0], add_planes, totals)
-    total = jnp.concatenate([t.reshape(TERMS, TERMS, TAPS, -1, outputs) for t in totals], 3)  # t u kz i o
+    total = jnp.concatenate([t.reshape(TERMS, TERMS, taps, -1, outputs) for t in totals], 3)  # t u kz i o
     weights = jnp.asarray(KERNEL, total.dtype)
     return jnp.einsum("tp,uq,tuzio->pqzio", weights, weights, total, precision="highest")
 
