@@ -93,8 +93,8 @@ def load_recipe(path: str) -> ml_collections.ConfigDict:
 def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_collections.ConfigDict:
     """`config`, with the section of the network that `--config.model.name=NAME` asks for if the recipe has another.
 
-    What the two sections share, such as channels, classes and precision, keeps the recipe's values. A module path is
-    imported here, so that checkpoints which name it can be read.
+    What the two sections share and mean alike, such as channels, classes and precision, keeps the recipe's values. A module
+    path is imported here, so that checkpoints which name it can be read.
 
     Raises:
         ConfigError: there is no such network.
@@ -110,7 +110,10 @@ def with_network(config: ml_collections.ConfigDict, argv: list[str]) -> ml_colle
         return config
     section = network_section(found)
     shared = {field: model[field] for field in found.free if field in model}
-    section.update({field: value for field, value in shared.items() if field in section})
+    # A number of supervised steps says nothing to a network that has a switch for all: it keeps its own.
+    section.update(
+        {field: value for field, value in shared.items() if type(section.get(field)) is type(value)}
+    )
     with config.unlocked():
         del config.model
         config.model = section

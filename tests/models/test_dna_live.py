@@ -89,7 +89,7 @@ def test_logits_and_gradients_are_the_originals(case):
 
     (_, found), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, state)
     for ours, original in zip(found, logits, strict=True):
-        scale = max(1, float(original.abs().max()))
+        scale = max(1, float(original.detach().abs().max()))
         np.testing.assert_allclose(np.moveaxis(ours, -1, 1), original.detach().numpy(), atol=2e-5 * scale)
     ours = weights.to_torch(gradient, model)
     largest = max(float(p.grad.norm()) for p in network.parameters())
