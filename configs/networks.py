@@ -23,6 +23,52 @@ def swin_unetr() -> ml_collections.ConfigDict:
     return model
 
 
+def plain_unet() -> ml_collections.ConfigDict:
+    """nnU-Net's default network, as its planner makes it for a crop of 96 or 128 voxels."""
+    model = _plans("plain_unet")
+    model.n_conv_per_stage = (2,) * 6
+    model.n_conv_per_stage_decoder = (2,) * 5  # coarsest first
+    return model
+
+
+def resenc_unet() -> ml_collections.ConfigDict:
+    """The network of nnU-Net's ResEnc M, L and XL plans, which differ in patch and batch size."""
+    model = _plans("resenc_unet")
+    model.n_blocks_per_stage = (1, 3, 4, 6, 6, 6)
+    model.n_conv_per_stage_decoder = (1,) * 5  # coarsest first
+    model.block = "BasicBlockD"  # or "BottleneckD", which needs bottleneck_channels
+    model.bottleneck_channels = ()  # per stage
+    return model
+
+
+def _plans(name: str) -> ml_collections.ConfigDict:
+    """What the networks of nnU-Net's plans share."""
+    model = _common(name)
+    model.n_stages = 6
+    model.features_per_stage = (32, 64, 128, 256, 320, 320)
+    model.kernel_sizes = ((3, 3, 3),) * 6  # voxels, x y z, odd
+    model.strides = ((1, 1, 1), *((2, 2, 2),) * 5)
+    model.conv_bias = True
+    model.norm = "instance_affine"
+    model.slope = 0.01  # of the leaky ReLU
+    model.deep_supervision = True  # a loss at every step of the decoder, as nnU-Net trains
+    model.remat = False
+    return model
+
+
+def stunet() -> ml_collections.ConfigDict:
+    """STU-Net; S, B, L and H have 14, 58, 440 and 1456 million parameters."""
+    model = _common("stunet")
+    model.size = "B"
+    model.dims = ()  # channels per stage; empty: those of the size
+    model.depth = ()  # blocks per stage; empty: those of the size
+    model.pool_op_kernel_sizes = ((2, 2, 2),) * 5  # strides of the stages after the first, x y z
+    model.conv_kernel_sizes = ((3, 3, 3),) * 6
+    model.deep_supervision = True  # as the authors trained
+    model.remat = False
+    return model
+
+
 def mednext() -> ml_collections.ConfigDict:
     """MedNeXt S; B, M and L differ in `exp_r` and `block_counts` (docs/networks.md)."""
     model = _common("mednext")

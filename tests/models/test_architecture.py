@@ -14,7 +14,10 @@ from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.mednext.network import MedNeXt
+from ukbob_jax.models.plain_unet.network import PlainUNet
 from ukbob_jax.models.primus.network import Primus
+from ukbob_jax.models.resenc_unet.network import ResEncUNet
+from ukbob_jax.models.stunet.network import STUNet
 from ukbob_jax.models.swin_unetr import ARCHITECTURE as SWIN
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer
@@ -22,6 +25,12 @@ from ukbob_jax.weights import tensors
 
 NAME = "tests.tiny_network"
 SIZE = (4, 6, 8)
+STAGES = {
+    "n_stages": 3,
+    "features_per_stage": (4, 6, 6),
+    "strides": (1, (2, 1, 2), 2),
+    "n_conv_per_stage_decoder": 1,
+}
 NETWORKS = {
     "swin_unetr": SwinUNETR(
         2, 3, feature_size=4, num_heads=(1, 2, 2, 4), depths=(1,) * 4, deep_supervision=2
@@ -44,6 +53,9 @@ NETWORKS = {
         depth_per_level=(1, 1),
         ch_per_level=(2, 4, 4),
     ),
+    "plain_unet": PlainUNet(2, 3, **STAGES, n_conv_per_stage=1, deep_supervision=True),
+    "resenc_unet": ResEncUNet(2, 3, **STAGES, n_blocks_per_stage=1, deep_supervision=True),
+    "stunet": STUNet(2, 3, depth=1, dims=(4, 6, 6), pool_op_kernel_sizes=2, deep_supervision=True),
     NAME: Tiny(2, 3, width=5, deep_supervision=1),
 }
 

@@ -96,5 +96,20 @@ def test_what_does_not_fit_is_named():
     state_dict["decoder.encoder.stages.0.0.convs.0.conv.weight"] = np.ones((4, 2, 3, 3), np.float32)
     with pytest.raises(MismatchError, match=r"decoder.encoder.*differs from encoder.stages.0.0.convs.0.conv"):
         weights.from_torch(state_dict, FLAT)
-    with pytest.raises(MismatchError, match="not the weights of a U-Net of nnU-Net: no 'encoder.stages"):
+    with pytest.raises(MismatchError, match="not the weights of a U-Net of nnU-Net: no 'encoder"):
         architecture.of(FLAT).torch.infer({"something.weight": np.ones(3)})
+
+
+def test_a_file_of_a_trainer_is_read_under_any_of_its_names(tmp_path):
+    """Wrapped by a trainer, and with each tensor once, under a further name."""
+    torch = pytest.importorskip("torch")
+    named = weights.to_torch(unets.variables(FLAT)["params"], FLAT)
+    copies = architecture.of(FLAT).torch.copies(FLAT)
+    firsts = set(copies.values())
+    once = {name: named[name] for name in named if name not in firsts and name not in copies}
+    once |= {further: named[further] for first, further in {copies[f]: f for f in sorted(copies)}.items()}
+    assert len(once) == len(jax.tree.leaves(unets.variables(FLAT)["params"]))
+    tensors = {f"module.{name}": torch.tensor(array) for name, array in once.items()}
+    torch.save({"network_weights": tensors}, tmp_path / "checkpoint.pth")
+    loaded = weights.load(tmp_path / "checkpoint.pth", FLAT)
+    jax.tree.map(np.testing.assert_array_equal, dict(loaded), dict(unets.variables(FLAT)["params"]))

@@ -41,16 +41,19 @@ def test_gradients_are_the_originals(reference, tag):
     originals.check_gradients(unets.original(reference, tag))
 
 
-def test_other_sizes_are_padded_and_cropped():
-    unets.check_padding(SMALL)
-
-
 @pytest.mark.slow
 def test_training_narrow_types_and_remat():
     unets.check_forms(SMALL)
 
 
-@pytest.mark.parametrize("size, millions", [("S", 14.5), ("B", 58.1), ("L", 440), ("H", 1456)])
+@pytest.mark.parametrize(
+    "size, millions",
+    [
+        ("S", 14.5),
+        ("B", 58.1),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("L", 440), ("H", 1456))),
+    ],
+)
 def test_sizes_have_the_papers_parameters(size, millions):
     model = bob.networks.build("stunet", 1, 1, size=size)
     shapes = jax.tree.leaves(tensors.variables(model)["params"])

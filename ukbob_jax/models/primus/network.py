@@ -176,7 +176,7 @@ class Primus(nn.Module):
 
     def _encode(self, x: jax.Array, train: bool) -> list[jax.Array]:
         self._check_input(x)
-        *finer, tokens = self.down_projection(x)
+        *finer, tokens = self.down_projection(jnp.asarray(x))
         b, *size, d = tokens.shape
         flat = tokens.reshape(b, -1, d)  # x slowest
         if self.num_register_tokens:
@@ -242,7 +242,9 @@ def build(fields: Mapping[str, Any]) -> Primus:
                 f"Primus: field {name!r} of the original is not built here, only {ABSENT[name]!r}; got {value!r}."
             )
     kind = fields.pop("kind", None)
-    if kind is not None and VERSIONS.get(kind) != fields.setdefault("version", VERSIONS.get(kind)):
+    if kind is not None and (
+        kind not in VERSIONS or fields.setdefault("version", VERSIONS[kind]) != VERSIONS[kind]
+    ):
         raise ConfigError(f"Primus: kind {kind!r} must be one of {', '.join(VERSIONS)}, as version says.")
     third = fields.setdefault("version", 3 if any(name in fields for name in ONLY_THIRD) else 1) == 3
     return architecture.build_module(Primus, {**(THIRD if third else {}), **fields})

@@ -4,123 +4,40 @@ Axes: `b` batch, `x y z` voxels or tokens, `c` channels, `d` channels of a token
 `dtype` is that of the arithmetic; statistics are float32 at least.
 """
 
-import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.models.architecture import Size
-from ukbob_jax.models.blocks import KEEP_MAPS, MAPS, SLOPE, Norm
+from ukbob_jax.models.blocks import KEEP_MAPS, Conv, Norm, Upsample
 from ukbob_jax.models.kernels.conv import conv3d
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import broadcast_channels
+from ukbob_jax.models.residual import ResidualStage
+from ukbob_jax.models.unet import he_normal, he_normal_transposed
 
 DECODER_EPSILON = 1e-6  # of the decoder's LayerNorm; all others have PyTorch's 1e-5
 SKIP_SCALE = 1e-5  # that the projections of the finer maps start with
 ONE, TWO, THREE = (1, 1, 1), (2, 2, 2), (3, 3, 3)
 
 
-class Conv(nn.Module):
-    """A convolution drawn as nnU-Net draws them: He's normal distribution for a leaky ReLU, bias 0."""
+class PatchConv(nn.Module):
+    """Each patch becomes one vector, a linear function of its voxels: a convolution whose stride is its kernel."""
 
     features: int
     size: Size  # voxels
-    strides: Size = ONE
-    padded: bool = True  # zeros around, size // 2 of them
-    bias: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b x y z o."""
-        inputs = x.shape[-1]
-        draw = _he(inputs * math.prod(self.size))
-        kernel = self.param("kernel", draw, (*self.size, inputs, self.features), jnp.float32)
-        pads = tuple((n // 2, n // 2) if self.padded else (0, 0) for n in self.size)
-        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, pads)
-        return _with_bias(self, y) if self.bias else y
-
-
-class ConvTranspose(nn.Module):
-    """Each voxel becomes a block of `size` voxels, a linear function of its channels; drawn as `Conv`."""
-
-    features: int
-    size: Size
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b x y z o, sizes times `size`."""
-        draw = _he(self.features * math.prod(self.size))
-        kernel = self.param("kernel", draw, (*self.size, x.shape[-1], self.features), jnp.float32)
-        return _with_bias(self, _spread(x.astype(self.dtype), kernel.astype(self.dtype)))
-
-
-class ConvNorm(nn.Module):
-    """A convolution and an affine instance norm, then `residual` added, then a leaky ReLU of this slope (1: none)."""
-
-    features: int
-    size: Size
-    strides: Size = ONE
-    bias: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, residual: jax.Array | None = None, slope: float = 1.0) -> jax.Array:
-        """b x y z i to b x y z o."""
-        y = Conv(self.features, self.size, self.strides, bias=self.bias, dtype=self.dtype, name="conv")(x)
-        norm = Norm("instance_affine", dtype=self.dtype, name="norm")
-        if slope == 0:  # the norm's own gradient takes the sign of its result, which a ReLU hides
-            return nn.relu(norm(checkpoint_name(y, MAPS), residual=residual))
-        return norm(checkpoint_name(y, MAPS), residual=residual, slope=slope)
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions with instance norms, and a shortcut of means and a projection (ResNet-D, He et al. 2019)."""
-
-    features: int
-    strides: Size = ONE
-    slope: float = SLOPE  # of the leaky ReLU; 0: a ReLU
-    bias: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b x y z o."""
-        conv = functools.partial(ConvNorm, self.features, dtype=self.dtype)
-        shortcut, halved = x, self.strides != ONE
-        if halved:
-            shortcut = _means(shortcut, self.strides)
-        if x.shape[-1] != self.features:
-            shortcut = conv(ONE, name=f"skip_{int(halved)}")(shortcut)
-        y = conv(THREE, self.strides, self.bias, name="conv1")(x, slope=self.slope)
-        return conv(THREE, bias=self.bias, name="conv2")(y, residual=shortcut, slope=self.slope)
-
-
-class Stage(nn.Module):
-    """Residual blocks, the first of which may halve the size."""
-
-    features: int
-    depth: int = 1
-    strides: Size = ONE
-    slope: float = SLOPE
-    bias: bool = False
-    remat: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b x y z o."""
-        block = nn.remat(ResidualBlock, policy=None if self.remat else KEEP_MAPS)
-        shared: dict[str, Any] = {"slope": self.slope, "bias": self.bias, "dtype": self.dtype}
-        for i in range(self.depth):
-            x = block(self.features, ONE if i else self.strides, **shared, name=f"blocks_{i}")(x)
-        return x
+        """b x y z i to b x y z o, fewer voxels by `size`."""
+        kernel = self.param("kernel", he_normal, (*self.size, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), self.size, "VALID")
+        return y + broadcast_channels(bias.astype(y.dtype), y.ndim)
 
 
 class PatchEmbed(nn.Module):
@@ -133,7 +50,7 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         """b x y z c to [b x y z d]."""
-        return [Conv(self.features, self.size, self.size, False, dtype=self.dtype, name="proj")(x)]
+        return [PatchConv(self.features, self.size, self.dtype, name="proj")(x)]
 
 
 class ResidualEmbed(nn.Module):
@@ -150,12 +67,17 @@ class ResidualEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         """b x y z c to the maps of stem and stages, the last one replaced by the tokens, b x y z d."""
-        stage = functools.partial(Stage, slope=self.slope, remat=self.remat, dtype=self.dtype)
-        maps = [stage(self.channels[0], bias=True, name="stem")(x)]
-        for i, (width, depth) in enumerate(zip(self.channels[1:], self.depths)):
-            maps.append(stage(width, depth, TWO, name=f"stages_{i}")(maps[-1]))
+        kind = nn.remat(ResidualStage, static_argnums=(2,), policy=None if self.remat else KEEP_MAPS)
+
+        def stage(i: int, depth: int, strides: Size, **fields: Any) -> Callable[..., jax.Array]:
+            conv = {"features": self.channels[i], "size": THREE, "slope": self.slope, "dtype": self.dtype}
+            return kind(depth, strides, {**conv, "bias": i == 0}, **fields)
+
+        maps = [stage(0, 1, ONE, name="stem")(x, False)]
+        for i, depth in enumerate(self.depths):
+            maps.append(stage(i + 1, depth, TWO, name=f"stages_{i}")(maps[-1], False))
         *finer, x = maps
-        tokens = Conv(self.features, ONE, dtype=self.dtype, name="final_proj")(x)
+        tokens = Conv(self.features, 1, bias=True, dtype=self.dtype, draw=he_normal, name="final_proj")(x)
         for i, fine in enumerate(finer if self.skips else ()):
             tokens = tokens + self._patches(fine, i, len(finer) - i)
         return [*finer, tokens]
@@ -165,7 +87,7 @@ class ResidualEmbed(nn.Module):
         scale = self.param(
             f"scale_proj_to_tokens_{number}", nn.initializers.constant(SKIP_SCALE), (), jnp.float32
         )
-        conv = Conv(self.features, size, size, False, dtype=self.dtype, name=f"proj_to_tokens_{number}")
+        conv = PatchConv(self.features, size, self.dtype, name=f"proj_to_tokens_{number}")
         return scale.astype(self.dtype) * conv(fine)
 
 
@@ -184,9 +106,7 @@ class PatchDecode(nn.Module):
         for i, (width, size) in enumerate(zip(widths, steps)):
             x = Doubling(width, size, self.dtype, name=f"decode_{i}")(x)
         wide = at_least_float32(self.dtype)
-        return ConvTranspose(self.classes, steps[-1], self.dtype, name=f"decode_{len(widths)}")(x).astype(
-            wide
-        )
+        return _upsample(self.classes, steps[-1], self.dtype, f"decode_{len(widths)}")(x).astype(wide)
 
 
 class Doubling(nn.Module):
@@ -199,7 +119,7 @@ class Doubling(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """b x y z i to b x y z o, sizes times `size`."""
-        x = ConvTranspose(self.features, self.size, self.dtype, name="conv")(x)
+        x = _upsample(self.features, self.size, self.dtype, "conv")(x)
         x = Norm("layer", epsilon=DECODER_EPSILON, dtype=self.dtype, name="norm")(x)
         return nn.gelu(x, approximate=False)
 
@@ -220,30 +140,5 @@ def _widths(tokens: int, classes: int, steps: int) -> list[int]:
     return [max(8, round((tokens / ratio**step + 1e-6) / 8) * 8) for step in range(1, steps)]
 
 
-def _means(x: jax.Array, strides: Size) -> jax.Array:
-    """The mean of each block of `strides` voxels."""
-    pairs = [n for size, step in zip(x.shape[1:4], strides) for n in (size // step, step)]
-    blocks = x.astype(at_least_float32(x.dtype)).reshape(x.shape[0], *pairs, x.shape[-1])
-    return blocks.mean((2, 4, 6)).astype(x.dtype)
-
-
-def _spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`y[b, X x + p, Y y + q, Z z + r, o] = sum_i x[b, x, y, z, i] kernel[p, q, r, i, o]`, the kernel X Y Z voxels large."""
-    blocks = jnp.einsum("bxyzi,pqrio->bxpyqzro", x, kernel)
-    sizes = (n * k for n, k in zip(x.shape[1:4], kernel.shape))
-    return blocks.reshape(x.shape[0], *sizes, kernel.shape[-1])
-
-
-def _he(fan: int) -> Callable[..., jax.Array]:
-    """Draws for layers before a leaky ReLU (He et al. 2015), `fan` numbers per sum; flat, as `kernel_init`."""
-
-    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-        std = math.sqrt(2 / (1 + SLOPE**2) / fan)
-        return (std * jax.random.normal(key, (math.prod(shape),), dtype)).reshape(shape)
-
-    return draw
-
-
-def _with_bias(module: nn.Module, y: jax.Array) -> jax.Array:
-    bias = module.param("bias", nn.initializers.zeros, y.shape[-1:], jnp.float32)
-    return y + broadcast_channels(bias.astype(y.dtype), y.ndim)
+def _upsample(features: int, size: Size, dtype: Any, name: str) -> Upsample:
+    return Upsample(features, size, True, dtype, he_normal_transposed, name=name)

@@ -13,6 +13,7 @@ from ukbob_jax.models.primus.network import SECOND_CHANNELS, Primus
 _RULES = (
     (r"\.decode_(\d+)\.conv\.", r".decode.\1.0."),
     (r"\.decode_(\d+)\.norm\.", r".decode.\1.1."),
+    (r"\.block_(\d+)\.", r".blocks.\1."),
     (r"\.(decode|blocks|stages|skip|proj_to_tokens|scale_proj_to_tokens)_(\d+)(?=\.|$)", r".\1.\2"),
 )
 # A convolution and its norm stand in a state_dict again, as members of a sequence of modules.

@@ -11,63 +11,12 @@ from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import unet_fields
-from ukbob_jax.models.architecture import Size
-from ukbob_jax.models.blocks import per_axis
 from ukbob_jax.models.plans_unet import PlansUNet
-from ukbob_jax.models.unet import ConvNorm, ConvStage
+from ukbob_jax.models.residual import ResidualStage
+from ukbob_jax.models.unet import ConvStage
 from ukbob_jax.models.unet_fields import PerStage
 
 BLOCKS = ("BasicBlockD", "BottleneckD")
-
-
-class ResidualBlock(nn.Module):
-    """Convolutions with a shortcut around them, as ResNet-D has it (He et al. 2019): averaged, and projected if need be."""
-
-    strides: int | Size
-    conv: dict[str, Any]  # fields of `ConvNorm`
-    bottleneck: int = (
-        0  # channels between two convolutions of one voxel; 0: two convolutions of the kernel's size
-    )
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """b x y z i to b x y z o, fewer voxels by the strides."""
-        one = {**self.conv, "size": (1,) * (x.ndim - 2)}
-        residual = self._shortcut(x, one, train)
-        if self.bottleneck:
-            narrow = {"features": self.bottleneck}
-            y = ConvNorm(**{**one, **narrow}, name="conv1")(x, train)
-            y = ConvNorm(**{**self.conv, **narrow}, strides=self.strides, name="conv2")(y, train)
-            return ConvNorm(**one, still=True, name="conv3")(y, train, residual)
-        y = ConvNorm(**self.conv, strides=self.strides, name="conv1")(x, train)
-        return ConvNorm(**self.conv, still=True, name="conv2")(y, train, residual)
-
-    def _shortcut(self, x: jax.Array, one: dict[str, Any], train: bool) -> jax.Array:
-        channels, strides = x.shape[-1], per_axis(self.strides, x.ndim - 2)
-        pooled = set(strides) != {1}
-        if pooled:
-            x = average(x, strides)
-        if channels == self.conv["features"]:
-            return x
-        # Named after its place in PyTorch's list of pooling and projection.
-        return ConvNorm(**{**one, "bias": False, "slope": 1.0}, name=f"skip_{int(pooled)}")(x, train)
-
-
-class ResidualStage(nn.Module):
-    """Residual blocks one after the other, the first with the strides of the stage."""
-
-    count: int
-    strides: Size
-    conv: dict[str, Any]  # fields of `ConvNorm`
-    bottleneck: int = 0
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """b x y z i to b x y z o, fewer voxels by the strides."""
-        for i in range(self.count):
-            strides = self.strides if i == 0 else 1
-            x = ResidualBlock(strides, self.conv, self.bottleneck, name=f"block_{i}")(x, train)
-        return x
 
 
 class ResEncUNet(PlansUNet):
@@ -97,7 +46,7 @@ class ResEncUNet(PlansUNet):
             raise ConfigError(f"ResEncUNet: block {self.block!r} must be one of {', '.join(BLOCKS)}.")
         if self.block == "BasicBlockD":
             object.__setattr__(self, "bottleneck_channels", None)  # nothing reads them
-        elif self.bottleneck_channels is None:
+        elif self.bottleneck_channels in (None, (), []):
             raise ConfigError("ResEncUNet: block 'BottleneckD' needs bottleneck_channels.")
         else:
             self.settle("bottleneck_channels", unet_fields.each, self.n_stages)
@@ -119,16 +68,9 @@ class ResEncUNet(PlansUNet):
         widths: Any = self.bottleneck_channels or (0,) * self.n_stages
         rows = zip(self.n_blocks_per_stage, self.strides, widths)
         return [
-            stage(count, strides, self.conv_fields(i), width)
+            stage(count, strides, self.conv_fields(i), width, still=True)
             for i, (count, strides, width) in enumerate(rows)
         ]
 
     def _encode(self, x: jax.Array, train: bool) -> list[jax.Array]:
         return super()._encode(self.stem(x, train), train)
-
-
-def average(x: jax.Array, strides: Size) -> jax.Array:
-    """The mean of each block of `strides` voxels: b X x Y y Z z c to b x y z c."""
-    batch, *size, channels = x.shape
-    pairs = [length for n, s in zip(size, strides) for length in (n // s, s)]
-    return x.reshape(batch, *pairs, channels).mean(tuple(range(2, 2 * len(size) + 1, 2)))

@@ -114,29 +114,21 @@ class STUNet(UNet):
 
     def __post_init__(self) -> None:
         """One value per stage, as tuples: a model must be hashable, since compiled programs are kept per model."""
-        if (self.depth == () or self.dims == ()) and self.size not in SIZES:
+        given = {field: value for field in Scale._fields if (value := getattr(self, field)) not in ((), [])}
+        if self.size not in SIZES and len(given) < len(Scale._fields):
             raise ConfigError(f"STUNet: size {self.size!r} must be one of {', '.join(SIZES)}.")
-        dims = SIZES[self.size].dims if self.dims in ((), []) else self.dims
-        depth = SIZES[self.size].depth if self.depth in ((), []) else self.depth
-        stages = len(dims) if isinstance(dims, list | tuple) else 0
+        scale = SIZES.get(self.size, SIZES["B"])._replace(**given)
+        stages = len(scale.dims) if isinstance(scale.dims, list | tuple) else 0
         unet_fields.check_stages("STUNet", stages, "dims")
+        scale = Scale(*(unet_fields.each(f"STUNet: {f}", getattr(scale, f), stages) for f in Scale._fields))
         rank = unet_fields.rank_of(self.conv_kernel_sizes, self.pool_op_kernel_sizes)
-        kernels = unet_fields.each_size("STUNet: conv_kernel_sizes", self.conv_kernel_sizes, stages, rank)
-        pools = self.pool_op_kernel_sizes
-        scale = Scale(
-            unet_fields.each("STUNet: dims", dims, stages), unet_fields.each("STUNet: depth", depth, stages)
-        )
-        unet_fields.check("STUNet", rank, kernels)
-        for field, value in (
-            ("dims", scale.dims),
-            ("depth", scale.depth),
-            ("conv_kernel_sizes", kernels),
-            (
-                "pool_op_kernel_sizes",
-                unet_fields.each_size("STUNet: pool_op_kernel_sizes", pools, stages - 1, rank),
-            ),
-            ("size", next((name for name, known in SIZES.items() if known == scale), "")),
-        ):
+        sizes = {
+            field: unet_fields.each_size(f"STUNet: {field}", getattr(self, field), count, rank)
+            for field, count in (("conv_kernel_sizes", stages), ("pool_op_kernel_sizes", stages - 1))
+        }
+        unet_fields.check("STUNet", rank, sizes["conv_kernel_sizes"])
+        name = next((name for name, known in SIZES.items() if known == scale), "")
+        for field, value in {**scale._asdict(), **sizes, "size": name}.items():
             object.__setattr__(self, field, value)
         super().__post_init__()
 
