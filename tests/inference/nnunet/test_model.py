@@ -57,6 +57,15 @@ def test_a_network_of_slices_runs(tmp_path, scan):
     assert labels.shape == (20, 18, 12)
 
 
+def test_batch_norms_take_their_running_statistics(tmp_path, scan):
+    name = "nnUNetTrainerBN__nnUNetPlans__3d_fullres"
+    model = bob.nnunet.load(tiny.folder(tmp_path, name, change=tiny.narrow))
+    assert "batch_stats" in model.members[0]
+    array, _ = model.preprocess(scan)
+    twice = model.logits(np.concatenate([array, array], axis=1)[:, : array.shape[1]], mirror=False)
+    np.testing.assert_allclose(twice, model.logits(array, mirror=False), atol=1e-5)
+
+
 def test_a_cascade_sees_the_labels_of_the_stage_before(tmp_path, scan):
     names = [f"nnUNetTrainer__nnUNetPlans__{stage}" for stage in ("3d_cascade_fullres", "3d_lowres")]
     made = tiny.folder(tmp_path, names[0], change=tiny.cascade)

@@ -23,8 +23,8 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
     said = plans.read(made)
     model = networks.build(said.network.name, said.in_channels, said.out_channels, **said.network.fields)
     for fold in folds:
-        params = drawn(tensors.variables(model)["params"], 7 if fold == "all" else int(fold))
-        state = weights.to_torch(params, model)
+        values = drawn(tensors.variables(model), 7 if fold == "all" else int(fold))
+        state = weights.to_torch(values.pop("params"), model, values)
         arrays = collections.OrderedDict((k, torch.from_numpy(np.array(v))) for k, v in state.items())
         content = {
             "network_weights": arrays,
@@ -41,12 +41,12 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
 
 
 def drawn(shapes, seed):
-    """Parameters without compiling an initialisation."""
+    """Variables without compiling an initialisation."""
     rng = np.random.default_rng(seed)
 
     def leaf(path, shape):
         if path[-1].key != "kernel":
-            return np.full(shape.shape, path[-1].key == "scale", np.float32)
+            return np.full(shape.shape, path[-1].key in ("scale", "var"), shape.dtype)
         return rng.normal(0, 0.3, shape.shape).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)

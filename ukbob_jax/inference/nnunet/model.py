@@ -207,7 +207,7 @@ def load(
     return NnunetModel(
         plans=said,
         network=network,
-        members=tuple({"params": checkpoint.params(one, network)} for one in found),
+        members=tuple(checkpoint.variables(one, network) for one in found),
         checkpoints=tuple(one.path for one in found),
         mirror_axes=found[0].mirror_axes,
         step_size=step_size,
