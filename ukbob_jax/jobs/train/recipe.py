@@ -16,11 +16,16 @@ SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(loop.Schedule
 # is False or 0 changes nothing, and here it does.
 LATER_FIELDS: dict[str, Any] = {
     "data.names": "",
+    "data.sampling": "balanced",
+    "optimizer.name": "adamw",
     "optimizer.schedule": "cosine",
     "optimizer.final_fraction": 0.0,
     "optimizer.b1": 0.9,
     "optimizer.b2": 0.999,
     "optimizer.eps": 1e-8,
+    "optimizer.power": 0.9,
+    "optimizer.hold_steps": 1,
+    "optimizer.momentum": 0.99,
     "loss.include_background": True,
     "loss.squared": False,
     "loss.jaccard": False,
@@ -29,6 +34,7 @@ LATER_FIELDS: dict[str, Any] = {
     "loss.smooth_dr": 1e-5,
     "loss.lambda_dice": 1.0,
     "loss.lambda_ce": 1.0,
+    "loss.lowest": True,
 }
 
 
