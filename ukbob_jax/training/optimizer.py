@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ukbob_jax.errors import ConfigError
@@ -183,9 +184,8 @@ def _schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
         after = optax.constant_schedule(peak)
     # (n + 1) / warmup: the first step already learns, and the last of the warm-up is at the peak.
     joined = optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
-    return (
-        joined if options.hold_steps == 1 else lambda n: joined(n // options.hold_steps * options.hold_steps)
-    )
+    hold = options.hold_steps
+    return joined if hold == 1 else lambda n: joined(jnp.asarray(n) // hold * hold)
 
 
 def _scale_by_depth(layer_decay: float, stages: Sequence[tuple[str, int]]) -> optax.GradientTransformation:

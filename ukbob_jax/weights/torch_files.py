@@ -300,7 +300,7 @@ class _Writer:
         """Return the opcodes that put `value` on the stack."""
         if isinstance(value, np.generic):
             value = value.item()
-        for kinds, write in (
+        writers: tuple[tuple[type, Callable[[Any], bytes]], ...] = (
             (type(None), lambda _: b"N"),
             (bool, lambda v: b"\x88" if v else b"\x89"),
             (int, self.integer),
@@ -310,8 +310,9 @@ class _Writer:
             (tuple, lambda v: b"(" + self._all(v) + b"t"),
             (list, lambda v: b"](" + self._all(v) + b"e"),
             (Mapping, lambda v: b"}(" + self._all(part for item in v.items() for part in item) + b"u"),
-        ):
-            if isinstance(value, kinds):
+        )
+        for kind, write in writers:
+            if isinstance(value, kind):
                 return write(value)
         raise ValueError(f"{type(value).__name__} is not written to PyTorch files: {value!r}")
 
