@@ -299,7 +299,7 @@ class _Writer:
     def value(self, value: Any) -> bytes:
         """Return the opcodes that put `value` on the stack."""
         if isinstance(value, np.generic):
-            value = value.item()
+            return self.value(value.item())
         writers: tuple[tuple[type, Callable[[Any], bytes]], ...] = (
             (type(None), lambda _: b"N"),
             (bool, lambda v: b"\x88" if v else b"\x89"),
