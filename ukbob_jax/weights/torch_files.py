@@ -1,7 +1,7 @@
 """PyTorch's `.pt` and `.pth` files, read and written without PyTorch.
 
 Both formats `torch.save` has had: the zip archive since 1.6 and the chain of pickles before. Reading runs no code
-(`pickles.py`), and a tensor's bytes are touched only when asked for.
+(`pickles.py`), and a tensor's bytes are read only when asked for.
 """
 
 import collections
@@ -88,8 +88,7 @@ def load(path: pathlib.Path) -> TorchFile:
             named and never run.
     """
     try:
-        data = path.read_bytes()
-        return _load_zip(data) if zipfile.is_zipfile(io.BytesIO(data)) else _load_legacy(data)
+        return _load_zip(path) if zipfile.is_zipfile(path) else _load_legacy(path.read_bytes())
     except pickles.Refused as refused:
         raise FileError(
             f"{path}: holds {refused}, which is not read: only tensors and plain containers are, and no code is run. "
@@ -203,19 +202,25 @@ def _array(tensor: TorchTensor, data: bytes | memoryview) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
-def _load_zip(data: bytes) -> TorchFile:
-    archive = zipfile.ZipFile(io.BytesIO(data))
-    names = archive.namelist()
-    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl")]
-    if len(roots) != 1 or any("/code/" in name for name in names):
-        raise ValueError("TorchScript, or a zip file of another kind")
-    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-        raise ValueError("compressed records, which PyTorch never writes")
-    root = roots[0]
-    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-        raise ValueError("big-endian numbers")
-    value = pickles.load(io.BytesIO(archive.read(f"{root}data.pkl")), NAMES, _storage)
-    return TorchFile(value, lambda tensor: _array(tensor, archive.read(f"{root}data/{tensor.storage.key}")))
+def _load_zip(path: pathlib.Path) -> TorchFile:
+    """An archive, of which only the records that are asked for are read: half of a trainer's file is its optimiser."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        roots = [name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl")]
+        if len(roots) != 1 or any("/code/" in name for name in names):
+            raise ValueError("TorchScript, or a zip file of another kind")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("compressed records, which PyTorch never writes")
+        root = roots[0]
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise ValueError("big-endian numbers")
+        value = pickles.load(io.BytesIO(archive.read(f"{root}data.pkl")), NAMES, _storage)
+
+    def read(tensor: TorchTensor) -> np.ndarray:
+        with zipfile.ZipFile(path) as archive:  # not kept open: a file on disk may be replaced or removed
+            return _array(tensor, archive.read(f"{root}data/{tensor.storage.key}"))
+
+    return TorchFile(value, read)
 
 
 def _load_legacy(data: bytes) -> TorchFile:
