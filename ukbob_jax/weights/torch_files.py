@@ -305,7 +305,14 @@ class _Writer:
         """Return the opcodes that put `value` on the stack."""
         if isinstance(value, np.generic):
             return self.value(value.item())
-        writers: tuple[tuple[type, Callable[[Any], bytes]], ...] = (
+        for kind, write in self._writers():
+            if isinstance(value, kind):
+                return write(value)
+        raise ValueError(f"{type(value).__name__} is not written to PyTorch files: {value!r}")
+
+    def _writers(self) -> tuple[tuple[type, Callable[[Any], bytes]], ...]:
+        """Kinds of values, the first that fits, and what writes them."""
+        return (
             (type(None), lambda _: b"N"),
             (bool, lambda v: b"\x88" if v else b"\x89"),
             (int, self.integer),
@@ -316,10 +323,6 @@ class _Writer:
             (list, lambda v: b"](" + self._all(v) + b"e"),
             (Mapping, lambda v: b"}(" + self._all(part for item in v.items() for part in item) + b"u"),
         )
-        for kind, write in writers:
-            if isinstance(value, kind):
-                return write(value)
-        raise ValueError(f"{type(value).__name__} is not written to PyTorch files: {value!r}")
 
     def _all(self, values: Iterable[Any]) -> bytes:
         return b"".join(map(self.value, values))
