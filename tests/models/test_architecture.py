@@ -47,7 +47,8 @@ def test_what_a_network_says_holds(name):
     assert again == model and hash(again) is not None  # compiled programs are kept per model
     shapes = tensors.variables(model)
     paths = [optimizer.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes["params"])]
-    assert {optimizer.depth(path, said.stages) for path in paths} == {depth for _, depth in said.stages}
+    stages = said.stages_of(model)
+    assert {optimizer.depth(path, stages) for path in paths} == {depth for _, depth in stages}
     parts = {part: set(filter(pattern_of(pattern), paths)) for part, pattern in said.parts.items()}
     assert all(parts.values()) and parts["head"].isdisjoint(parts["encoder"])
     x = jax.ShapeDtypeStruct((1, *(2 * n for n in said.multiple(model)), 2), jnp.float32)

@@ -22,6 +22,7 @@ from ukbob_jax.errors import ConfigError
 Path = tuple[str, ...]  # of a parameter in our tree
 Size = tuple[int, ...]  # voxels or strides along x y z; two numbers for a network of slices
 Fields = Mapping[str, Any]
+Stages = tuple[tuple[str, int], ...]
 
 PACKAGE = "ukbob_jax.models"
 CONSTANT = "ARCHITECTURE"
@@ -90,6 +91,7 @@ class Architecture(NamedTuple):
         multiple: module -> voxels x y z whose multiples need no padding; a volume of so many initialises it.
         strides: module -> voxels of the input per voxel of each of the logits it gives when training, finest first.
         stages: (pattern, depth) from 0 at the input on, for layer-wise learning rates; the first that is found wins.
+            Or a function of the module, where its fields say how many there are.
         parts: "stem" (what sees the input channels), "encoder", "decoder", "head" (what gives the classes) -> pattern.
         features: name of the method that gives the encoder's maps, finest first:
             `model.apply(variables, x, method=features)`. Empty: none.
@@ -103,12 +105,16 @@ class Architecture(NamedTuple):
     fields: Callable[[Any], dict[str, Any]]
     multiple: Callable[[Any], Size]
     strides: Callable[[Any], tuple[Size, ...]]
-    stages: tuple[tuple[str, int], ...] = ()
+    stages: Stages | Callable[[Any], Stages] = ()
     parts: Mapping[str, str] = {}
     features: str = ""
     torch: TorchNames | None = None
     without_dropout: Callable[[Any], Any] = without_rates
     free: tuple[str, ...] = FREE
+
+    def stages_of(self, model: Any) -> Stages:
+        """`stages` of `model`."""
+        return self.stages(model) if callable(self.stages) else self.stages
 
     def input_shape(self, model: Any) -> tuple[int, ...]:
         """The smallest batch, b x y z c, that initialises `model`."""

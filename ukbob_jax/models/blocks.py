@@ -5,7 +5,7 @@ float32 at least.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.attention import ATTENDED
-from ukbob_jax.models.kernels.conv import conv3d, conv_transpose2, pointwise
+from ukbob_jax.models.kernels.conv import conv3d, conv_transpose, pointwise
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import (
     EPSILON,
@@ -42,6 +42,11 @@ def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) 
     """
     bound = math.prod(shape[:-1]) ** -0.5
     return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+
+def per_axis(value: int | Size, rank: int) -> Size:
+    """One number for each of `rank` axes."""
+    return (value,) * rank if isinstance(value, int) else tuple(value)
 
 
 class Dropout(nn.Module):
@@ -74,6 +79,7 @@ class Norm(nn.Module):
     groups: int = 4
     affine: bool = True
     dtype: Any = jnp.float32
+    scale_init: Callable[..., jax.Array] = nn.initializers.ones
 
     @nn.compact
     def __call__(
@@ -91,7 +97,7 @@ class Norm(nn.Module):
         y = x.astype(jnp.promote_types(x.dtype, self.dtype))
         scale = bias = None
         if self.affine and self.kind != "instance":
-            scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+            scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
             bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         if self.kind == "batch" and not train:
             y = self._running(y)
@@ -136,39 +142,53 @@ class Norm(nn.Module):
 class Conv(nn.Module):
     """Convolution with an odd kernel and zeros around, so that stride 1 keeps the size, as PyTorch's with padding k // 2.
 
-    A kernel of one voxel is a matrix product. With stride s an axis of n voxels becomes one of (n - 1) // s + 1.
+    A kernel of one voxel is a matrix product. With stride s an axis of n voxels becomes one of (n - 1) // s + 1. Slices,
+    b x y c, have kernels and strides of two numbers.
     """
 
     features: int
     size: int | Size = 3  # voxels, x y z or the same for all
-    strides: Size = (1, 1, 1)
+    strides: int | Size = 1
     groups: int = 1  # runs of channels, each seen by its own run of features
     bias: bool = False
     dtype: Any = jnp.float32
     accumulate: Any = None  # type of the result of a kernel of one voxel, where it is not `dtype`
+    draw: Callable[..., jax.Array] = kernel_init  # of the kernel, fresh
 
     @nn.compact
     def __call__(self, x: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
         """b x y z i to b x y z o; of several arrays the channels lie side by side."""
         parts = x if isinstance(x, tuple) else (x,)
-        inputs = sum(part.shape[-1] for part in parts)
-        size = (self.size,) * 3 if isinstance(self.size, int) else tuple(self.size)
+        inputs, rank = sum(part.shape[-1] for part in parts), parts[0].ndim - 2
+        size, strides = per_axis(self.size, rank), per_axis(self.strides, rank)
         if not all(k % 2 for k in size) or inputs % self.groups or self.features % self.groups:
             raise ConfigError(
                 f"Conv: a kernel of {size} voxels must be odd, and {self.groups} groups must divide {inputs} "
                 f"channels and {self.features} features."
             )
         shape = (*size, inputs // self.groups, self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", self.draw, shape, jnp.float32).astype(self.dtype)
         parts = tuple(part.astype(self.dtype) for part in parts)
-        if size == self.strides == (1, 1, 1) and self.groups == 1:
-            x = pointwise(parts, kernel[0, 0, 0], self.accumulate or self.dtype)
+        if set(size) == {1} and self.groups == 1:
+            seen = (slice(None), *(slice(None, None, s) for s in strides))
+            parts = parts if set(strides) == {1} else tuple(part[seen] for part in parts)
+            x = pointwise(parts, kernel.reshape(shape[-2:]), self.accumulate or self.dtype)
         else:
-            x = conv3d(parts, kernel, self.strides, tuple((k // 2, k // 2) for k in size), self.groups)
+            x = self._convolve(parts, kernel, size, strides)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-            x = x + broadcast_channels(bias.astype(x.dtype), 5)
+            x = x + broadcast_channels(bias.astype(x.dtype), x.ndim)
         return x
+
+    def _convolve(
+        self, parts: tuple[jax.Array, ...], kernel: jax.Array, size: Size, strides: Size
+    ) -> jax.Array:
+        """A slice is a volume of one voxel along z."""
+        pads = tuple((k // 2, k // 2) for k in size)
+        if len(size) == 3:
+            return conv3d(parts, kernel, strides, pads, self.groups)
+        parts = tuple(part[:, :, :, None] for part in parts)
+        return conv3d(parts, kernel[:, :, None], (*strides, 1), (*pads, (0, 0)), self.groups)[:, :, :, 0]
 
 
 class PatchEmbed(nn.Module):
@@ -190,16 +210,24 @@ class PatchEmbed(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Each voxel becomes a cube of 2 x 2 x 2: a transposed convolution of size and stride 2, as a matrix product."""
+    """Each voxel becomes a block of `size` voxels: a transposed convolution of that size and stride, a matrix product."""
 
     features: int
+    size: int | Size = 2  # voxels, x y z or the same for all
+    bias: bool = False
     dtype: Any = jnp.float32
+    draw: Callable[..., jax.Array] = kernel_init  # of the kernel, fresh
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """b x y z i to b 2x 2y 2z o."""
-        kernel = self.param("kernel", kernel_init, (2, 2, 2, x.shape[-1], self.features), jnp.float32)
-        return conv_transpose2(x.astype(self.dtype), kernel.astype(self.dtype))
+        """b x y z i to b 2x 2y 2z o; slices, b x y i, to b 2x 2y o."""
+        shape = (*per_axis(self.size, x.ndim - 2), x.shape[-1], self.features)
+        kernel = self.param("kernel", self.draw, shape, jnp.float32)
+        x = conv_transpose(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            x = x + broadcast_channels(bias.astype(x.dtype), x.ndim)
+        return x
 
 
 class ResidualBlock(nn.Module):
@@ -236,5 +264,7 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool = False) -> jax.Array:
         """`x` b x y z i and `skip` b 2x 2y 2z o to b 2x 2y 2z o."""
-        x = checkpoint_name(Upsample(self.features, self.dtype, name="upsample")(x), MAPS)  # b 2x 2y 2z o
+        x = checkpoint_name(
+            Upsample(self.features, dtype=self.dtype, name="upsample")(x), MAPS
+        )  # b 2x 2y 2z o
         return ResidualBlock(self.features, self.norm, self.dtype, name="conv_block")((x, skip), train)

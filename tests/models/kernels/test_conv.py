@@ -159,20 +159,26 @@ def test_memory_stays_near_the_size_of_the_tensors():
         assert used < 8 * x.nbytes  # 27 of them would be a copy of every neighbourhood
 
 
-def test_transposed_convolution_equals_its_definition_and_torch():
-    x, kernel = arrays((2, 3, 4), (2, 2, 2), 5, 3)
-    y, dx, dkernel = values_and_gradients(jax.jit(conv.conv_transpose2), x, kernel)
-    expected = np.einsum("bxyzi,pqrio->bxpyqzro", x, kernel).reshape(2, 4, 6, 8, 3)
+@pytest.mark.parametrize("window", [(2, 2, 2), (1, 2, 2), (1, 3, 2), (2, 2), (1, 3)])
+def test_transposed_convolution_equals_its_definition_and_torch(window):
+    rank = len(window)
+    rng, size = np.random.default_rng(0), (2, 3, 4)[:rank]
+    x = jnp.asarray(rng.normal(size=(2, *size, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*window, 5, 3)), jnp.float32)
+    y, dx, dkernel = values_and_gradients(jax.jit(conv.conv_transpose), x, kernel)
+    blocks = {2: "bxyi,pqio->bxpyqo", 3: "bxyzi,pqrio->bxpyqzro"}[rank]
+    expected = np.einsum(blocks, x, kernel).reshape(2, *(n * k for n, k in zip(size, window)), 3)
     np.testing.assert_allclose(y, expected, atol=1e-5)
     torch = pytest.importorskip("torch")
-    weight = torch.from_numpy(np.transpose(np.asarray(kernel), (3, 4, 0, 1, 2)).copy()).requires_grad_()
+    function = getattr(torch.nn.functional, f"conv_transpose{rank}d")
+    weight = torch.from_numpy(np.moveaxis(np.asarray(kernel), (-2, -1), (0, 1)).copy()).requires_grad_()
     volume = torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy()).requires_grad_()
-    out = torch.nn.functional.conv_transpose3d(volume, weight, stride=2)
+    out = function(volume, weight, stride=window)
     np.testing.assert_allclose(y, np.moveaxis(out.detach().numpy(), 1, -1), atol=1e-5)
     dy = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
     out.backward(torch.from_numpy(np.moveaxis(dy, -1, 1).copy()))
     np.testing.assert_allclose(dx, np.moveaxis(volume.grad.numpy(), 1, -1), atol=1e-5)
-    np.testing.assert_allclose(dkernel, np.transpose(weight.grad.numpy(), (2, 3, 4, 0, 1)), atol=1e-4)
+    np.testing.assert_allclose(dkernel, np.moveaxis(weight.grad.numpy(), (0, 1), (-2, -1)), atol=1e-4)
 
 
 def test_what_does_not_fit_is_named():
@@ -183,8 +189,10 @@ def test_what_does_not_fit_is_named():
         conv.conv3d(x.astype(jnp.bfloat16), kernel)
     with pytest.raises(ValueError, match="'reflect'"):
         conv.conv3d(x, kernel, padding="reflect")
-    with pytest.raises(ValueError, match="2 x 2 x 2 kernel"):
-        conv.conv_transpose2(x, kernel)
+    with pytest.raises(ValueError, match="both without z, got"):
+        conv.conv_transpose(x, kernel[0])
+    with pytest.raises(ValueError, match="x is bfloat16 and kernel is float32"):
+        conv.conv_transpose(x.astype(jnp.bfloat16), kernel)
 
 
 @pytest.mark.parametrize("channels", [(2, 3), (24, 24)])

@@ -85,34 +85,40 @@ def pointwise(parts: Sequence[jax.Array], kernel: jax.Array, dtype: Any) -> jax.
     return functools.reduce(jnp.add, [wide_product(x, k, dtype) for x, k in zip(parts, kernels)])
 
 
-def conv_transpose2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Double the size of a volume: each voxel becomes a 2 x 2 x 2 block, a linear function of its channels.
+def conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Enlarge a map by a transposed convolution whose stride is its kernel: each voxel becomes a block of the kernel's size.
 
-    `y[b, 2x+p, 2y+q, 2z+r, o] = sum_i x[b, x, y, z, i] kernel[p, q, r, i, o]`, which is torch's `ConvTranspose3d`
-    with kernel and stride 2, its weight `i o p q r` transposed to `p q r i o`, not flipped.
+    `y[b, X x + p, Y y + q, Z z + r, o] = sum_i x[b, x, y, z, i] kernel[p, q, r, i, o]` with X Y Z the kernel's size,
+    which is torch's `ConvTranspose3d` with stride = kernel, its weight `i o p q r` transposed to `p q r i o`, not
+    flipped. Slices leave out z.
 
     Args:
-        x: `b x y z i`, any float type.
-        kernel: `2 2 2 i o`, of the same type.
+        x: `b x y z i` or `b x y i`, any float type.
+        kernel: `kx ky kz i o` or `kx ky i o`, of the same type.
     Returns:
-        `b 2x 2y 2z o`.
+        `b X x Y y Z z o` or `b X x Y y o`: every axis times the kernel's.
     Raises:
-        ValueError: ranks, channels, types or the kernel's size do not fit.
+        ValueError: ranks, channels or types do not fit.
     """
-    _check(x, kernel, "VALID")
-    if kernel.shape[:3] != (2, 2, 2):
-        raise ValueError(f"conv_transpose2 wants a 2 x 2 x 2 kernel, got one of shape {kernel.shape}")
+    if x.ndim not in (4, 5) or kernel.ndim != x.ndim or x.shape[-1] != kernel.shape[-2]:
+        raise ValueError(
+            f"x must be b x y z i and kernel kx ky kz i o, or both without z, got {x.shape} and {kernel.shape}"
+        )
+    if x.dtype != kernel.dtype:
+        raise ValueError(f"x is {x.dtype} and kernel is {kernel.dtype}: cast one to the other's type")
+    if x.ndim == 4:
+        return conv_transpose(x[:, None], kernel[None])[:, 0]
     batch, *size, inputs = x.shape
-    outputs = kernel.shape[-1]
-    kernel = jnp.swapaxes(kernel, 2, 3).reshape(2, 2, inputs, 2 * outputs)  # p q i (r o)
+    *window, _, outputs = kernel.shape
+    kernel = jnp.swapaxes(kernel, 2, 3).reshape(*window[:2], inputs, window[2] * outputs)  # p q i (r o)
 
     def rows(p: int, q: int) -> jax.Array:
-        """`b x y 2z o`: every other row of the result, as it lies in memory."""
-        return (x.reshape(-1, inputs) @ kernel[p, q]).reshape(batch, *size[:2], 2 * size[2], outputs)
+        """`b x y Zz o`: the rows of the result at (p, q) of their blocks, as they lie in memory."""
+        return (x.reshape(-1, inputs) @ kernel[p, q]).reshape(batch, *size[:2], window[2] * size[2], outputs)
 
     # Whole rows move: several times cheaper than moving voxels one by one, in the gradient above all.
-    y = jnp.stack([jnp.stack([rows(p, q) for q in range(2)], 3) for p in range(2)], 2)  # b x p y q 2z o
-    return y.reshape(batch, *(2 * n for n in size), outputs)
+    y = jnp.stack([jnp.stack([rows(p, q) for q in range(window[1])], 3) for p in range(window[0])], 2)
+    return y.reshape(batch, *(n * k for n, k in zip(size, window)), outputs)  # from b x p y q Zz o
 
 
 def _check(x: jax.Array, kernel: jax.Array, padding: str | Padding, groups: int = 1) -> None:
