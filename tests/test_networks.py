@@ -15,7 +15,9 @@ NAME = "tests.tiny_network"
 def test_networks_are_built_by_name():
     assert bob.networks.build(NAME, 1, 7, width=3) == Tiny(1, 7, 3)
     assert bob.networks.build("swin_unetr", 1, 7, depths=[1, 1, 1, 1]) == SwinUNETR(1, 7, depths=(1, 1, 1, 1))
-    assert {"plain_unet", "swin_unetr"} <= set(networks.names())
+    assert set(networks.names()) == {
+        *("mednext", "plain_unet", "primus", "resenc_unet", "stunet", "swin_unetr")
+    }
     with pytest.raises(ConfigError, match=r"Tiny: unknown field 'depths'; its fields: in_channels, .*width"):
         networks.build(NAME, 1, 7, depths=(1,))
     with pytest.raises(ConfigError, match="Tiny: field 'in_channels' is missing"):

@@ -12,6 +12,7 @@ _MODULES = {
     "losses": "ukbob_jax.training.losses",
     "metrics": "ukbob_jax.evaluation.metrics",
     "networks": "ukbob_jax.networks",
+    "nnunet": "ukbob_jax.inference.nnunet",
     "phantom": "ukbob_jax.phantom",
     "quality": "ukbob_jax.quality",
     "weights": "ukbob_jax.weights",

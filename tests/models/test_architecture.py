@@ -13,6 +13,11 @@ from tests.tiny_network import Tiny
 from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
+from ukbob_jax.models.mednext.network import MedNeXt
+from ukbob_jax.models.plain_unet.network import PlainUNet
+from ukbob_jax.models.primus.network import Primus
+from ukbob_jax.models.resenc_unet.network import ResEncUNet
+from ukbob_jax.models.stunet.network import STUNet
 from ukbob_jax.models.swin_unetr import ARCHITECTURE as SWIN
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer
@@ -20,10 +25,37 @@ from ukbob_jax.weights import tensors
 
 NAME = "tests.tiny_network"
 SIZE = (4, 6, 8)
+STAGES = {
+    "n_stages": 3,
+    "features_per_stage": (4, 6, 6),
+    "strides": (1, (2, 1, 2), 2),
+    "n_conv_per_stage_decoder": 1,
+}
 NETWORKS = {
     "swin_unetr": SwinUNETR(
         2, 3, feature_size=4, num_heads=(1, 2, 2, 4), depths=(1,) * 4, deep_supervision=2
     ),
+    "mednext": MedNeXt(
+        2, 3, n_channels=4, block_counts=(1,) * 9, grn=True, kernel_size=3, do_res_up_down=True
+    ),
+    "primus": Primus(  # with positions it takes one size only
+        2,
+        3,
+        12,
+        (4, 4, 4),
+        (4, 4, 4),
+        3,
+        1,
+        2,
+        2,
+        False,
+        False,
+        depth_per_level=(1, 1),
+        ch_per_level=(2, 4, 4),
+    ),
+    "plain_unet": PlainUNet(2, 3, **STAGES, n_conv_per_stage=1, deep_supervision=True),
+    "resenc_unet": ResEncUNet(2, 3, **STAGES, n_blocks_per_stage=1, deep_supervision=True),
+    "stunet": STUNet(2, 3, depth=1, dims=(4, 6, 6), pool_op_kernel_sizes=2, deep_supervision=True),
     NAME: Tiny(2, 3, width=5, deep_supervision=1),
 }
 
@@ -53,6 +85,7 @@ def test_what_a_network_says_holds(name):
     assert all(parts.values()) and parts["head"].isdisjoint(parts["encoder"])
     x = jax.ShapeDtypeStruct((1, *(2 * n for n in said.multiple(model)), 2), jnp.float32)
     logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=True), shapes, x)
+    logits = logits if isinstance(logits, list) else [logits]
     for strides, maps in zip(said.strides(model), logits, strict=True):
         assert maps.shape == (1, *(n // s for n, s in zip(x.shape[1:4], strides)), 3)
     assert jax.eval_shape(lambda v, x: model.apply(v, x), shapes, x).shape == (*x.shape[:4], 3)
@@ -68,7 +101,9 @@ def pattern_of(pattern):
     "name", ["", "unet", "blocks", "kernels", "os", "../os", "no.such.module", "os.path"]
 )
 def test_unknown_networks_are_refused_with_those_there_are(name):
-    with pytest.raises(ConfigError, match=r"unknown: there are swin_unetr, or the module path of your own"):
+    with pytest.raises(
+        ConfigError, match=r"unknown: there are .*swin_unetr.*, or the module path of your own"
+    ):
         architecture.find(name)
 
 

@@ -76,7 +76,7 @@ def test_layers_that_plans_may_name(changes, norm, slope):
         ({"nonlin": "torch.nn.GELU"}, "PlainUNet: nonlin 'torch.nn.GELU"),
         ({"dropout_op": "torch.nn.Dropout3d"}, "PlainUNet: dropout_op 'torch.nn.Dropout3d' is not"),
         ({"nonlin_first": True}, "PlainUNet: nonlin_first True is not"),
-        ({"n_stages": 1}, "PlainUNet: n_stages 1 must be a whole number from 2 on"),
+        ({"n_stages": 1}, "PlainUNet: n_stages 1 must be a whole number of stages from 2 on"),
         ({"n_stages": 4}, "PlainUNet: kernel_sizes has 3 entries, expected 4"),
         ({"features_per_stage": [4, 6]}, "PlainUNet: features_per_stage has 2 entries, expected 3"),
         ({"n_conv_per_stage_decoder": [1, 1, 1]}, "n_conv_per_stage_decoder has 3 entries, expected 2"),

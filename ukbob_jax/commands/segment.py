@@ -4,14 +4,17 @@
     ukbob segment fat.nii.gz water.nii.gz labels.nii.gz --model runs/mine      one file per contrast
     ukbob segment SCANS LABELS --model runs/mine --adapt                       every NIfTI of a folder
     ukbob segment DICOM labels.nii.gz --model runs/mine                        a folder with one DICOM series
+    ukbob segment SCANS LABELS --model Dataset123_X/nnUNetTrainer__nnUNetPlans__3d_fullres       a model of nnU-Net v2
 
 Labels come in the space of the scan, with their names in the header and a JSON beside them: volume, entropy,
 confidence, fragments and contact with the border of each structure. A folder also gets summary.json and summary.csv.
-Several --model are averaged. Memory is estimated first; what cannot fit is refused.
+Several --model are averaged. Memory is estimated first; what cannot fit is refused. Of nnU-Net nothing is needed but the
+model folder (docs/nnunet.md); in a folder of scans NAME_0000.nii.gz, NAME_0001.nii.gz are then the channels of one.
 """
 
 import argparse
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -19,6 +22,11 @@ from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.adaptation.method_names import METHODS
 from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.volumes import case
+
+THEIRS = ("folds", "step_size", "no_mirror", "trainer")  # options that only models of nnU-Net take
+OURS = (  # and those that only networks trained here take
+    "which", "method", "steps", "learning_rate", "overlap", "mirror", "limits", "sex", "height_mm", "gate", "series"
+)  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +45,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORKDIR",
-        help="folder of a training run; several are averaged",
+        help="folder of a training run; several are averaged. Or TRAINER__PLANS__CONFIGURATION of nnU-Net v2",
+    )
+    theirs = parser.add_argument_group("models of nnU-Net")
+    theirs.add_argument("--folds", metavar="0,1", help="folds that are averaged (default all)")
+    theirs.add_argument(
+        "--step-size", type=float, help="from one tile to the next, as a fraction of the tile (default 0.5)"
+    )
+    theirs.add_argument(
+        "--no-mirror", action="store_true", help="do not average over mirrored tiles (nnU-Net does)"
+    )
+    theirs.add_argument(
+        "--trainer", metavar="NAME", help="take this trainer's network, where the checkpoint's is not known"
     )
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint to use")
     method = parser.add_mutually_exclusive_group()
@@ -59,8 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch",
         type=int,
-        default=Window.batch,
-        help="windows in a call of the network (default %(default)s)",
+        help=f"windows in a call of the network (default {Window.batch}; 1 for a model of nnU-Net, 8 for one of slices)",
     )
     parser.add_argument(
         "--mirror", action="store_true", help="average with the mirror image, left and right exchanged"
@@ -113,17 +131,22 @@ def run(options: argparse.Namespace) -> None:
     method = method_options(options)
 
     from ukbob_jax import devices
-    from ukbob_jax.inference import predict_scans
+    from ukbob_jax.inference.nnunet.plans import is_folder
     from ukbob_jax.inference.options import PredictOptions
     from ukbob_jax.inference.segmenter import Segmenter
     from ukbob_jax.inference.windows import averaging
     from ukbob_jax.quality.limits import Limits
 
     devices.prepare()
+    if any(map(is_folder, options.model)):
+        segment_nnunet(options, scans, output)
+        return
+    if wrong := given(options, THEIRS):
+        raise ConfigError(f"{wrong[0]} goes with a model folder of nnU-Net, and {options.model[0]} is none.")
     segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
     settings = PredictOptions(
         overlap=options.overlap,
-        batch=options.batch,
+        batch=Window.batch if options.batch is None else options.batch,
         views=averaging.MIRRORED if options.mirror else averaging.PLAIN,
         method=method,
         gate=options.gate,
@@ -133,12 +156,74 @@ def run(options: argparse.Namespace) -> None:
         limits=Limits.load(options.limits) if options.limits else None,
         attributes={"sex": options.sex, "height_mm": options.height_mm},
     )
+    write(segmenter, scans, output, options.existing, settings)
+
+
+def segment_nnunet(options: argparse.Namespace, scans: dict, output: pathlib.Path) -> None:
+    """The same with a model folder of nnU-Net.
+
+    Raises:
+        UkbobError: see `inference.predict_scans.label`.
+    """
+    from ukbob_jax.inference.nnunet import checkpoint, tiles
+    from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
+    from ukbob_jax.inference.options import PredictOptions
+
+    if len(options.model) > 1:
+        raise ConfigError(
+            "several --model: model folders of nnU-Net are not averaged; give one, with its folds."
+        )
+    if wrong := given(options, OURS):
+        raise ConfigError(
+            f"{wrong[0]} goes with networks trained here, and {options.model[0]} is one of nnU-Net."
+        )
+    segmenter = NnunetSegmenter.load(
+        options.model[0],
+        mirror=not options.no_mirror,
+        folds=options.folds or checkpoint.ALL,
+        step_size=tiles.STEP if options.step_size is None else options.step_size,
+        batch=0 if options.batch is None else options.batch,
+        dtype=options.dtype,
+        trainer=options.trainer or "",
+        announce=announce,
+    )
+    write(segmenter, channels(scans), output, options.existing, PredictOptions(nan=options.nan))
+
+
+def write(segmenter: Any, scans: dict, output: pathlib.Path, existing: str, settings: Any) -> None:
+    """Labels of one scan to a file, or of all into a folder."""
+    from ukbob_jax.inference import predict_scans
+
     if len(scans) == 1 and is_file(output):
         (scan,) = scans.values()
-        if predict_scans.should_write(output, options.existing, scan):
+        if predict_scans.should_write(output, existing, scan):
             segmenter.predict(scan, settings).save(output)
         return
-    predict_scans.label(segmenter, scans, output, options.existing, settings)
+    predict_scans.label(segmenter, scans, output, existing, settings)
+
+
+def channels(scans: dict) -> dict:
+    """Scans whose files NAME_0000, NAME_0001, ... are the channels of one, as nnU-Net names them."""
+    found: dict = {}
+    for name, scan in scans.items():
+        match = re.fullmatch(r"(.+)_\d{4}", name)
+        if match and not isinstance(scan, tuple):
+            found.setdefault(match[1], []).append((name, scan))
+        else:
+            found[name] = scan
+    return {
+        name: tuple(scan for _, scan in sorted(parts)) if isinstance(parts, list) else parts
+        for name, parts in found.items()
+    }
+
+
+def given(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Those of the options that differ from their default, as they are spelt."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return [
+        f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != parser.get_default(name)
+    ]
 
 
 def method_options(options: argparse.Namespace) -> dict[str, Any]:

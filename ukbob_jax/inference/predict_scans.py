@@ -9,6 +9,7 @@ from typing import Any
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
 from ukbob_jax.failures import FILE, Failures
+from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import table
 from ukbob_jax.inference.segmenter import ScanInput, Segmenter
@@ -18,7 +19,7 @@ EXISTING = ("refuse", "skip", "overwrite")
 
 
 def label(
-    segmenter: Segmenter,
+    segmenter: Segmenter | NnunetSegmenter,
     scans: Mapping[str, ScanInput | tuple[ScanInput, ...]],
     output: pathlib.Path,
     existing: str,
@@ -27,7 +28,7 @@ def label(
     """Write NAME.nii.gz and NAME.json into `output` for every scan, then `summary.json` and `summary.csv`.
 
     Args:
-        segmenter: the network.
+        segmenter: the network, or those of an nnU-Net model folder.
         scans: name -> file, DICOM folder, or one file per contrast.
         output: folder.
         existing: what to do where a label map exists: "refuse", "skip" the scan or "overwrite".

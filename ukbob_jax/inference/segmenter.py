@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from flax import linen as nn
@@ -18,6 +18,7 @@ from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
+from ukbob_jax.inference.nnunet.plans import is_folder as is_nnunet
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import body_parts, summary
 from ukbob_jax.inference.windows import averaging, slabs
@@ -34,6 +35,9 @@ from ukbob_jax.volumes import array_checks, intensity, plausibility
 from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 
 # What averaged networks must share.
 SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
@@ -115,11 +119,12 @@ class Segmenter:
         *,
         dtype: str = "",
         announce: Callable[[MemoryEstimate], None] | None = None,
-    ) -> "Segmenter":
-        """The network of a training run, or the mean of several runs' networks.
+    ) -> "Segmenter | NnunetSegmenter":
+        """The network of a training run, or the mean of several runs' networks, or those of an nnU-Net model folder.
 
         Args:
-            workdir: of the run, or a list of them; holds `checkpoints`.
+            workdir: of the run, or a list of them; holds `checkpoints`. Or `.../TRAINER__PLANS__CONFIGURATION` of
+                nnU-Net v2, with all its folds and with mirroring; `nnunet.load` has more settings.
             which: "best" by validation score, or "latest".
             dtype: of the network's arithmetic, "float32" or "bfloat16"; empty: as in training.
             announce: as in `Segmenter`.
@@ -129,6 +134,16 @@ class Segmenter:
             MismatchError: the networks differ in architecture, labels or input.
         """
         folders = [workdir] if isinstance(workdir, str | os.PathLike) else list(workdir)
+        if theirs := [folder for folder in folders if is_nnunet(folder)]:
+            from ukbob_jax.inference.nnunet.segmenter import (
+                NnunetSegmenter,
+            )  # which takes `Prediction` from here
+
+            if len(folders) > 1:
+                raise ConfigError(
+                    f"{theirs[0]}: a model folder of nnU-Net cannot be averaged with other networks."
+                )
+            return NnunetSegmenter.load(theirs[0], dtype=dtype, announce=announce)
         first, *others = (_restore(folder, which, dtype) for folder in folders)
         return cls(*first, others=[cls(*other) for other in others], announce=announce)
 

@@ -79,6 +79,7 @@ class Norm(nn.Module):
     groups: int = 4
     affine: bool = True
     dtype: Any = jnp.float32
+    epsilon: float = EPSILON  # added to the variance
     scale_init: Callable[..., jax.Array] = nn.initializers.ones
 
     @nn.compact
@@ -104,19 +105,19 @@ class Norm(nn.Module):
         elif self.kind == "group":
             y = y.astype(at_least_float32(y.dtype))  # until scale and bias are applied
             grouped = y.reshape(*y.shape[:-1], self.groups, channels // self.groups)
-            y = normalize(grouped, (*space, x.ndim)).reshape(x.shape)
+            y = normalize(grouped, (*space, x.ndim), epsilon=self.epsilon).reshape(x.shape)
         else:
             if self.kind == "batch":
                 self._update(y.astype(at_least_float32(y.dtype)))
             axes = {"batch": (0, *space), "layer": (x.ndim - 1,)}.get(self.kind, space)
-            return normalize(y, axes, scale, bias, residual, slope).astype(self.dtype)
+            return normalize(y, axes, scale, bias, residual, slope, self.epsilon).astype(self.dtype)
         return shift_and_activate(y, scale, bias, residual, slope).astype(self.dtype)
 
     def _running(self, x: jax.Array) -> jax.Array:
         """`x` less the running mean, divided by the running standard deviation."""
         mean, var, _ = self._statistics(x.shape[-1])
         x = x.astype(at_least_float32(x.dtype)) - broadcast_channels(mean.value, x.ndim)
-        return x * broadcast_channels(jax.lax.rsqrt(var.value + EPSILON), x.ndim)
+        return x * broadcast_channels(jax.lax.rsqrt(var.value + self.epsilon), x.ndim)
 
     def _update(self, x: jax.Array) -> None:
         """Move the running statistics towards those of a batch."""

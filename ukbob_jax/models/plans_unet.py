@@ -58,10 +58,10 @@ class PlansUNet(UNet):
         unet_fields.check_stages(name, self.n_stages)
         rank = unet_fields.rank_of(self.kernel_sizes, self.strides)
         for field in ("kernel_sizes", "strides"):
-            self._settle(field, functools.partial(unet_fields.each_size, rank=rank), self.n_stages)
+            self.settle(field, functools.partial(unet_fields.each_size, rank=rank), self.n_stages)
         for field in ("features_per_stage", *self.counts()):
-            self._settle(field, unet_fields.each, self.n_stages)
-        self._settle("n_conv_per_stage_decoder", unet_fields.each, self.n_stages - 1)
+            self.settle(field, unet_fields.each, self.n_stages)
+        self.settle("n_conv_per_stage_decoder", unet_fields.each, self.n_stages - 1)
         unet_fields.check(name, rank, self.kernel_sizes, self.norm, self.slope)
         super().__post_init__()
 
@@ -71,7 +71,7 @@ class PlansUNet(UNet):
         raise NotImplementedError
 
     @nn.nowrap
-    def block(self, stage: int) -> dict[str, Any]:
+    def conv_fields(self, stage: int) -> dict[str, Any]:
         """Fields of the `ConvNorm`s of one stage."""
         return {
             "features": self.features_per_stage[stage],
@@ -87,7 +87,7 @@ class PlansUNet(UNet):
         below = range(self.n_stages - 1, 0, -1)  # stages that the steps come from
         step = self.saving(ConvStep, 2)
         return [
-            step(count, self.strides[stage], self.block(stage - 1))
+            step(count, self.strides[stage], self.conv_fields(stage - 1))
             for stage, count in zip(below, self.n_conv_per_stage_decoder)
         ]
 
@@ -96,7 +96,8 @@ class PlansUNet(UNet):
         return self.strides
 
     @nn.nowrap
-    def _settle(self, field: str, each: Callable[..., Any], count: int) -> None:
+    def settle(self, field: str, each: Callable[..., Any], count: int) -> None:
+        """Bring `field` to one value for each of `count` stages."""
         value = each(f"{type(self).__name__}: {field}", getattr(self, field), count)
         object.__setattr__(self, field, value)
 
@@ -140,33 +141,35 @@ def _leaves(norm: str, bias: bool) -> Iterator[tuple[str, str]]:
         yield f"norm.{leaf}", f"all_modules.1.{leaf}"
 
 
-def infer(tensors: Tensors, stages: int, first: str, each_first: str) -> dict[str, Any]:
+def infer(tensors: Tensors, stages: int, first: str, kernel: str, features: str) -> dict[str, Any]:
     """Fields of a `PlansUNet` that the tensors of a state_dict determine; `slope` is not among them.
 
     Args:
         tensors: by the first of their names.
         stages: of the encoder.
         first: prefix of the first convolution of all, with its norm.
-        each_first: prefix of a convolution of each stage with the stage's kernel and features, `{}` for the stage.
+        kernel: prefix of a convolution with the stage's kernel, `{}` for the stage.
+        features: prefix of a convolution that gives the stage's features.
     Raises:
         MismatchError: a tensor is missing.
     """
     try:
-        kernels = [tensors[f"{each_first.format(s)}.conv.weight"].shape for s in range(stages)]  # o i x y z
+        kernels = [tensors[f"{kernel.format(s)}.conv.weight"].shape[2:] for s in range(stages)]
+        widths = [tensors[f"{features.format(s)}.conv.weight"].shape[0] for s in range(stages)]
         steps = range(stages - 1)
         ups = [tensors[f"decoder.transpconvs.{s}.weight"].shape[2:] for s in steps]  # coarsest first
         heads = [tensors[f"decoder.seg_layers.{s}.bias"].shape[0] for s in steps]
         channels = tensors[f"{first}.conv.weight"].shape[1]
     except KeyError as missing:
         raise MismatchError(f"not the weights of a U-Net of nnU-Net: no {missing}.") from None
-    rank = len(kernels[0]) - 2
+    rank = len(kernels[0]) if kernels else 3
     batch, affine = (f"{first}.norm.{leaf}" in tensors for leaf in ("running_mean", "weight"))
     return {
         "in_channels": channels,
-        "out_channels": heads[-1],
+        "out_channels": heads[-1] if heads else 0,
         "n_stages": stages,
-        "features_per_stage": tuple(shape[0] for shape in kernels),
-        "kernel_sizes": tuple(shape[2:] for shape in kernels),
+        "features_per_stage": tuple(widths),
+        "kernel_sizes": tuple(map(tuple, kernels)),
         "strides": ((1,) * rank, *reversed(ups)),
         "n_conv_per_stage_decoder": tuple(count(tensors, f"decoder.stages.{s}.convs.") for s in steps),
         "conv_bias": f"{first}.conv.bias" in tensors,

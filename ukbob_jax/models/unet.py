@@ -184,12 +184,7 @@ class UNet(nn.Module):
         Raises:
             GeometryError: another number of axes or channels. It is a ValueError.
         """
-        self._check_input(x)
-        size, whole = x.shape[1:-1], multiple(self)
-        pads = [(0, -n % m) for n, m in zip(size, whole)]
-        if any(after for _, after in pads):
-            x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        maps = self._encode(x, train)
+        maps = self.hidden(x, train=train)
         y, decoded = maps[-1], []
         for step, skip in zip(self.decoder, maps[-2::-1]):
             y = step(y, skip, train)
@@ -197,7 +192,7 @@ class UNet(nn.Module):
         every = deep or self.is_initializing() or (train and self.deep_supervision)
         pairs = list(zip(self.head, decoded))[::-1]  # finest first
         logits = [head(y) for head, y in (pairs if every else pairs[:1])]
-        seen = tuple(slice(-(-n // s)) for n, s in zip(size, self.stage_strides[0]))
+        seen = tuple(slice(-(-n // s)) for n, s in zip(x.shape[1:-1], self.stage_strides[0]))
         logits[0] = logits[0][(slice(None), *seen)]
         return logits if every else logits[0]
 
@@ -207,11 +202,14 @@ class UNet(nn.Module):
         return jax.jit(functools.partial(super().init, **options))(rngs, x)
 
     def hidden(self, x: jax.Array, *, train: bool = False) -> list[jax.Array]:
-        """The encoder's maps (b x y z c), finest first, the bottleneck last, without padding `x` to a multiple.
+        """The encoder's maps (b x y z c), finest first, the bottleneck last; `x` is padded as `__call__` does.
 
         `model.apply({"params": params}, x, method="hidden")`. Raises GeometryError as `__call__`.
         """
         self._check_input(x)
+        pads = [(0, -n % m) for n, m in zip(x.shape[1:-1], multiple(self))]
+        if any(after for _, after in pads):
+            x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         return self._encode(x, train)
 
     def _encode(self, x: jax.Array, train: bool) -> list[jax.Array]:

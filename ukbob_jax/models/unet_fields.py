@@ -59,17 +59,17 @@ def rank_of(*sizes: Any) -> int:
     return next((len(size) for size in values if not isinstance(size, int)), 3)
 
 
-def check_stages(name: str, stages: Any) -> None:
+def check_stages(name: str, stages: Any, field: str = "n_stages") -> None:
     """Refuse a U without a decoder.
 
     Raises:
         ConfigError: fewer than 2 stages, or no whole number.
     """
     if not isinstance(stages, int) or stages < 2:
-        raise ConfigError(f"{name}: n_stages {stages!r} must be a whole number from 2 on.")
+        raise ConfigError(f"{name}: {field} {stages!r} must be a whole number of stages from 2 on.")
 
 
-def check(name: str, rank: int, kernels: Sequence[Size], norm: str, slope: float) -> None:
+def check(name: str, rank: int, kernels: Sequence[Size], norm: str = NORMS[0], slope: float = SLOPE) -> None:
     """Refuse fields that no network of this family can have.
 
     Raises:
@@ -105,7 +105,7 @@ def from_plans(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("dropout_op") is not None:
         raise _refusal(name, "dropout_op", given["dropout_op"], "only None is supported")
     if "conv_op" in given:
-        rank = {"Conv2d": 2, "Conv3d": 3}.get(_last(given["conv_op"]))
+        rank = {"Conv2d": 2, "Conv3d": 3}.get(last_name(given["conv_op"]))
         if rank is None:
             raise _refusal(name, "conv_op", given["conv_op"], "supported: Conv2d, Conv3d")
         found |= _sized(name, found, rank)
@@ -130,7 +130,7 @@ def _sized(name: str, fields: Mapping[str, Any], rank: int) -> dict[str, Any]:
 
 
 def _norm(name: str, norm: Any, options: Mapping[str, Any]) -> str:
-    kind = _last(norm)
+    kind = last_name(norm)
     if norm is None:
         return "none"
     if kind not in ("InstanceNorm2d", "InstanceNorm3d", "BatchNorm2d", "BatchNorm3d"):
@@ -152,7 +152,7 @@ def _slope(name: str, nonlin: Any, options: Mapping[str, Any]) -> float:
     options = {key: value for key, value in options.items() if key != "inplace"}
     if nonlin is None:
         return 1.0
-    kind = _last(nonlin)
+    kind = last_name(nonlin)
     if kind == "LeakyReLU" and set(options) <= {"negative_slope"}:
         return float(options.get("negative_slope", SLOPE))
     if kind == "ReLU" and not options:
@@ -160,7 +160,7 @@ def _slope(name: str, nonlin: Any, options: Mapping[str, Any]) -> float:
     raise _refusal(name, "nonlin", f"{nonlin} {options}", "supported: LeakyReLU, ReLU")
 
 
-def _last(path: Any) -> str:
+def last_name(path: Any) -> str:
     """The name of a class from its path, such as `torch.nn.LeakyReLU`."""
     return str(getattr(path, "__name__", path)).rpartition(".")[2]
 

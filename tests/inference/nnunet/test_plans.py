@@ -7,6 +7,7 @@ import pytest
 
 from ukbob_jax.errors import FileError
 from ukbob_jax.inference.nnunet import networks, plans
+from ukbob_jax.networks import build
 
 ARCHITECTURE = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
@@ -115,6 +116,7 @@ def test_regions_and_ignored_labels_decide_the_heads(tmp_path):
         ("nnUNetTrainer_4000epochs_NoMirroring", "plain_unet", "n_stages", 2),
         ("nnUNetTrainer_DASegOrd0_NoMirroring", "plain_unet", "n_stages", 2),
         ("nnUNetTrainer_MOSAIC_1k_QuarterLR_NoMirroring", "plain_unet", "n_stages", 2),
+        ("nnUNetTrainerBN", "plain_unet", "norm", "batch"),
         ("STUNetTrainer_large_ft", "stunet", "dims", (64, 128, 256, 512, 1024, 1024)),
         ("STUNetTrainer", "stunet", "pool_op_kernel_sizes", ((1, 2, 2), *((1, 1, 1),) * 4)),
         ("nnUNet_Primus_M_Trainer", "primus", "input_shape", (4, 16, 16)),
@@ -125,6 +127,8 @@ def test_regions_and_ignored_labels_decide_the_heads(tmp_path):
 def test_trainers_build_their_networks(tmp_path, trainer, name, field, value):
     network = plans.read(write(tmp_path, name=f"{trainer}__nnUNetPlans__3d_fullres")).network
     assert network.name == name and network.fields[field] == value
+    module = build(network.name, 1, 2, **network.fields)
+    assert (module.in_channels, module.out_channels) == (1, 2)
 
 
 def test_a_scalar_argument_counts_for_all_stages():
@@ -154,10 +158,8 @@ def architecture(**values):
         (configuration(resampling_fn_data="mine"), "resampling_fn_data 'mine'"),
         (configuration(preprocessor_name="Mine"), "preprocessor_name 'Mine'"),
         (configuration(spacing=[1.0, 1.0]), "differ in length"),
-        (
-            architecture(norm_op="torch.nn.modules.batchnorm.BatchNorm3d"),
-            "norm_op 'torch.nn.modules.batchnorm",
-        ),
+        (architecture(norm_op="torch.nn.modules.normalization.GroupNorm"), "norm_op 'torch.nn.modules.norm"),
+        (architecture(norm_op_kwargs={"eps": 1e-3, "affine": True}), "norm_op_kwargs"),
         (architecture(nonlin="torch.nn.ReLU"), "nonlin 'torch.nn.ReLU'"),
         (architecture(nonlin_first=True), "nonlin_first True"),
         (architecture(strides=[[1, 1, 1]]), "2 stages"),
@@ -170,6 +172,15 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, change, words):
     with pytest.raises(FileError, match=words) as caught:
         plans.read(write(tmp_path, change))
     assert "\n" not in str(caught.value)
+
+
+def test_folders_are_told_apart(tmp_path):
+    ours = tmp_path / "my__training__run"
+    (ours / "checkpoints").mkdir(parents=True)
+    folds = tmp_path / "model"
+    (folds / "fold_0").mkdir(parents=True)
+    assert not plans.is_folder(ours) and not plans.is_folder(tmp_path)
+    assert plans.is_folder(folds) and plans.is_folder(tmp_path / "a__b__c")
 
 
 def test_folders_that_are_none_are_refused(tmp_path):

@@ -140,8 +140,8 @@ def check(checkpoint: Checkpoint, plans: NnunetPlans) -> None:
         )
 
 
-def params(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Any]:
-    """The parameters of `model`, float32.
+def variables(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Any]:
+    """All variables of `model`, float32: `params`, and the running statistics of batch norms.
 
     Raises:
         MismatchError: the weights are those of another network; names what differs.
@@ -153,7 +153,7 @@ def params(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Any]:
     if bad := [name for name, array in found.items() if not np.isfinite(array).all()]:
         raise ValuesError(f"{checkpoint.path}: {len(bad)} tensors hold NaN or infinity, such as {bad[0]}.")
     try:
-        return weights.from_torch(found, model)
+        return {"params": weights.from_torch(found, model), **weights.state_from_torch(found, model)}
     except MismatchError as error:
         raise MismatchError(
             f"{checkpoint.path}: its weights (trainer {checkpoint.trainer}) are not those of the network in the plans: "

@@ -67,4 +67,4 @@ def _interpolated(labels: np.ndarray, shape: tuple[int, ...], order: int) -> np.
 
 def _zoomed(values: np.ndarray, zoom: Sequence[float], order: int) -> np.ndarray:
     """As skimage's `resize(mode="edge", anti_aliasing=False)`: half-pixel centres, border voxels repeated."""
-    return ndimage.zoom(values, zoom, order=order, mode="nearest", grid_mode=True)
+    return np.asarray(ndimage.zoom(values, zoom, order=order, mode="nearest", grid_mode=True))

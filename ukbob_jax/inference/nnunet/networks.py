@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ukbob_jax import advice
 from ukbob_jax.errors import FileError
 
 
@@ -55,6 +56,7 @@ _TRAINING_ONLY = "|".join(
         *("Benchmark", "noDataLoading", "SkeletonRecall", "MOSAIC", "QuarterLR"),
     )
 )
+_BATCH_NORM = re.compile(r"nnUNetTrainerBN")  # follows the plans but for the norm
 _BY_PLANS = re.compile(rf"nnUNet_?Trainer(_?({_TRAINING_ONLY}))*")
 
 # The last words of a class; nnU-Net too looks for it by these where the module has moved.
@@ -65,6 +67,7 @@ _NO_FIELDS = ("dropout_op", "dropout_op_kwargs", "deep_supervision", "conv_op", 
               "nonlin", "nonlin_kwargs")  # fmt: skip
 _NORM = {"eps": 1e-5, "affine": True}
 _SLOPE = 0.01
+_INSTANCE, _BATCH = "instance_affine", "batch"  # our networks' words
 
 _STUNET = re.compile(r"STUNetTrainer(?:_(small|base|large|huge))?(?:_ft)?")
 _STUNET_SIZES = {
@@ -96,6 +99,9 @@ def of_trainer(trainer: str, configuration: Mapping[str, Any], where: str) -> Ne
     """
     if _BY_PLANS.fullmatch(trainer):
         return of_architecture(_architecture(configuration, where), where)
+    if _BATCH_NORM.fullmatch(trainer):
+        plain = of_architecture(_architecture(configuration, where), where)
+        return Network(plain.name, {**plain.fields, "norm": _BATCH})
     if match := _STUNET.fullmatch(trainer):
         return _stunet(match[1] or "base", configuration, where)
     if match := _PRIMUS.fullmatch(trainer):
@@ -105,9 +111,9 @@ def of_trainer(trainer: str, configuration: Mapping[str, Any], where: str) -> Ne
         kernel = int(match[2])
         fields = {"n_channels": 32, "exp_r": ratio, "kernel_size": kernel, "block_counts": blocks}
         return Network("mednext", {**fields, "do_res": True, "do_res_up_down": True})
+    follows = advice.fix(" If it follows the plans, say so with {}.", "trainer", "nnUNetTrainer")
     raise FileError(
-        f"{where}: trainer {trainer!r} is not known, and only its code says which network it builds. If it follows the "
-        'plans, say so with trainer="nnUNetTrainer".'
+        f"{where}: trainer {trainer!r} is not known, and only its code says which network it builds.{follows}"
     )
 
 
@@ -124,7 +130,7 @@ def of_architecture(architecture: Mapping[str, Any], where: str) -> Network:
         raise FileError(
             f"{where}: architecture {architecture!r} is none of ours; expected {' or '.join(_CLASSES)}."
         ) from None
-    rank = _check_ops(given, where)
+    rank, norm = _check_ops(given, where)
     wanted = (
         "n_stages",
         "features_per_stage",
@@ -146,7 +152,8 @@ def of_architecture(architecture: Mapping[str, Any], where: str) -> Network:
         fields["n_conv_per_stage_decoder"] = _each(given["n_conv_per_stage_decoder"], stages - 1)
     except (TypeError, ValueError) as error:
         raise FileError(f"{where}: arch_kwargs do not describe {stages} stages ({error}).") from None
-    return Network(name, {**fields, "conv_bias": bool(given.get("conv_bias", False))})
+    fields["conv_bias"] = bool(given.get("conv_bias", False))
+    return Network(name, {**fields, "norm": norm} if norm != _INSTANCE else fields)
 
 
 def _architecture(configuration: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -181,19 +188,20 @@ def _architecture(configuration: Mapping[str, Any], where: str) -> Mapping[str, 
     return {"network_class_name": kind, "arch_kwargs": arguments}
 
 
-def _check_ops(given: Mapping[str, Any], where: str) -> int:
-    """Refuse other layers than nnU-Net's default ones; returns the rank, 2 or 3."""
+def _check_ops(given: Mapping[str, Any], where: str) -> tuple[int, str]:
+    """Refuse other layers than nnU-Net's default ones and batch norm; returns the rank, 2 or 3, and the norm."""
     ops = {key: str(given.get(key)).rpartition(".")[2] for key in ("conv_op", "norm_op", "nonlin")}
     rank = {"Conv2d": 2, "Conv3d": 3}.get(ops["conv_op"])
-    norm = {"eps": 1e-5, "affine": False, **(given.get("norm_op_kwargs") or {})}
+    batch = ops["norm_op"] == f"BatchNorm{rank}d"
+    norm = {"eps": 1e-5, "affine": batch, "track_running_stats": batch, **(given.get("norm_op_kwargs") or {})}
     slope = (given.get("nonlin_kwargs") or {}).get("negative_slope", _SLOPE)
     for what, value, right in (
         ("conv_op", given.get("conv_op"), rank is not None),
-        ("norm_op", given.get("norm_op"), ops["norm_op"] == f"InstanceNorm{rank}d"),
+        ("norm_op", given.get("norm_op"), batch or ops["norm_op"] == f"InstanceNorm{rank}d"),
         (
             "norm_op_kwargs",
             norm,
-            {k: norm[k] for k in _NORM} == _NORM and not norm.get("track_running_stats"),
+            {k: norm[k] for k in _NORM} == _NORM and norm["track_running_stats"] == batch,
         ),
         ("nonlin", given.get("nonlin"), ops["nonlin"] == "LeakyReLU"),
         ("nonlin_kwargs", given.get("nonlin_kwargs"), slope == _SLOPE),
@@ -201,10 +209,10 @@ def _check_ops(given: Mapping[str, Any], where: str) -> int:
         if not right:
             raise FileError(
                 f"{where}: {what} {value!r} is not what our networks have: convolutions in 2 or 3 dimensions, affine "
-                "instance norm with eps 1e-5, leaky ReLU with slope 0.01."
+                "instance or batch norm with eps 1e-5, leaky ReLU with slope 0.01."
             )
     assert rank is not None
-    return rank
+    return rank, _BATCH if batch else _INSTANCE
 
 
 def _check_rest(rest: Mapping[str, Any], where: str) -> None:

@@ -121,9 +121,12 @@ class NnunetPlans:
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Whether `path` is meant as an nnU-Net model folder: it has plans.json, or its name has three parts."""
+    """Whether `path` is meant as an nnU-Net model folder: it has plans.json or folds, or its name has three parts."""
     folder = pathlib.Path(path)
-    return folder.is_dir() and ((folder / PLANS).is_file() or len(folder.resolve().name.split("__")) == 3)
+    if (folder / "checkpoints").is_dir():  # a workdir of ours, whatever its name
+        return False
+    named = len(folder.resolve().name.split("__")) == 3
+    return named or (folder / PLANS).is_file() or any(folder.glob("fold_*"))
 
 
 def read(folder: str | os.PathLike, trainer: str = "", configuration: str = "") -> NnunetPlans:

@@ -68,6 +68,32 @@ def run(
     return resample.image(array, how), properties
 
 
+def add_labels(
+    array: np.ndarray, properties: dict[str, Any], labels: Volume, plans: NnunetPlans
+) -> np.ndarray:
+    """The array with a mask for each foreground label of a cascade's previous stage, c z y x.
+
+    Args:
+        array: of `run`.
+        properties: of `run`.
+        labels: of the previous stage, on the image's grid.
+        plans: of this stage.
+    """
+    turned = labels.to_ras() if plans.reader.endswith("WithReorient") else labels
+    whole = turned.array.T.transpose(plans.transpose_forward)
+    whole = whole[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
+    current = [properties["spacing"][axis] for axis in plans.transpose_forward]
+    target = full_spacing(plans, current)
+    where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
+    how = resample.axes(plans.resampling_labels, whole.shape, array.shape[1:], current, target, where)
+    masks = np.zeros((plans.foreground, *array.shape[1:]), np.float32)
+    for number, label in enumerate(sorted(label for label in plans.labels if label)):
+        mask = resample.image((whole == label)[None].astype(np.float32), how)[0] >= 0.5
+        masks[:, mask] = 0  # later labels overwrite
+        masks[number, mask] = 1
+    return np.concatenate([array, masks])
+
+
 def full_spacing(plans: NnunetPlans, current: Sequence[float]) -> list[float]:
     """The plans' spacing with three numbers: a network of slices keeps the distance of slices."""
     return [current[0], *plans.spacing] if len(plans.spacing) == 2 else list(plans.spacing)
@@ -119,7 +145,9 @@ def _together(volumes: Sequence[Volume]) -> np.ndarray:
 def _spacing(stored: Volume, turned: Volume, reader: str) -> list[float]:
     """Of axes z y x, mm: what the reader takes from the header, which differs from the affine's in the last digits."""
     if stored.header is None:
-        return [float(s) for s in turned.spacing_mm[::-1]]
+        return [
+            float(f"{s:.10g}") for s in turned.spacing_mm[::-1]
+        ]  # an affine's columns give 0.8000000000000002
     unit = _UNIT_MM.get(stored.header.unit, 1.0) if reader.startswith("SimpleITK") else 1.0
     own = [abs(float(np.float32(s))) * unit for s in stored.header.pixdim[1:]]
     if turned is not stored:

@@ -37,7 +37,7 @@ def prepare(
     array, properties = preprocess.run([pathlib.Path(path) for path in images], plans)
     ids = _read(plans, label, properties["shape_before_cropping"])
     ids = ids[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
-    inside = ndimage.binary_fill_holes(properties["nonzero"])
+    inside = np.asarray(ndimage.binary_fill_holes(properties["nonzero"]), bool)
     ids = np.where((ids == 0) & ~inside, np.int16(OUTSIDE), ids)
     how, shape = plans.resampling_labels, array.shape[1:]
     if how.function.startswith("no_resampling"):

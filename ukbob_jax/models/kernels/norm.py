@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 
-EPSILON = 1e-5  # of every normalisation, as PyTorch's
+EPSILON = 1e-5  # of a normalisation that says nothing else, as in PyTorch
 STATISTICS = "statistics"  # name of mean and 1 / standard deviation, for policies of `jax.checkpoint`
 
 Axes = tuple[int, ...]
@@ -29,6 +29,7 @@ def normalize(
     bias: jax.Array | None = None,
     residual: jax.Array | None = None,
     slope: float = 1.0,
+    epsilon: float = EPSILON,
 ) -> jax.Array:
     """`leaky_relu((x - mean) / std * scale + bias + residual)`, mean and standard deviation (biased) over `axes`.
 
@@ -38,18 +39,19 @@ def normalize(
         scale, bias: of each channel, the last axis; both or neither.
         residual: of the shape and type of `x`.
         slope: of the leaky ReLU below 0, more than 0; 1 leaves it out.
+        epsilon: added to the variance.
     Returns:
         As `x`.
     """
-    mean, rstd = _statistics(x.astype(at_least_float32(x.dtype)), axes)
+    mean, rstd = _statistics(x.astype(at_least_float32(x.dtype)), axes, epsilon)
     return _apply(axes, slope, x, lax.stop_gradient(mean), lax.stop_gradient(rstd), scale, bias, residual)
 
 
-def _statistics(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
+def _statistics(x: jax.Array, axes: Axes, epsilon: float) -> tuple[jax.Array, jax.Array]:
     """Mean and 1 / standard deviation over `axes`, which stay with length 1."""
     mean = x.mean(axes, keepdims=True)
     variance = jnp.square(x - mean).mean(axes, keepdims=True)
-    return checkpoint_name(mean, STATISTICS), checkpoint_name(lax.rsqrt(variance + EPSILON), STATISTICS)
+    return checkpoint_name(mean, STATISTICS), checkpoint_name(lax.rsqrt(variance + epsilon), STATISTICS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

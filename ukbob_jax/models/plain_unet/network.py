@@ -29,6 +29,6 @@ class PlainUNet(PlansUNet):
     def encoder_stages(self) -> list[nn.Module]:  # noqa: D102 - as in UNet
         stage = self.saving(ConvStage, 1)
         return [
-            stage(count, strides, self.block(i))
+            stage(count, strides, self.conv_fields(i))
             for i, (count, strides) in enumerate(zip(self.n_conv_per_stage, self.strides))
         ]

@@ -30,7 +30,7 @@ def infer(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """
     stages = plans_unet.count(tensors, "encoder.stages.")
     first = "encoder.stages.0.0.convs.0"
-    found = plans_unet.infer(tensors, stages, first, "encoder.stages.{}.0.convs.0")
+    found = plans_unet.infer(tensors, stages, first, *("encoder.stages.{}.0.convs.0",) * 2)
     counts = tuple(plans_unet.count(tensors, f"encoder.stages.{s}.0.convs.") for s in range(stages))
     return {**found, "n_conv_per_stage": counts}
 
