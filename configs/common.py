@@ -88,6 +88,9 @@ def base() -> ml_collections.ConfigDict:
     config.data.crop = (96, 96, 96)  # voxels, x y z; paper
     config.data.batch_size = 8  # crops per step over all devices; paper
     config.data.foreground = 0.67  # share of crops centred on a foreground voxel, classes drawn equally; ours
+    config.data.sampling = (
+        "balanced"  # every crop with that chance; "nnunet": the last of each batch, see data/options.py
+    )
     config.data.normalize = "zscore"  # of the voxels that are not 0; an earlier released script
     config.data.contrasts = ()  # names to feed; empty: all in the store
     config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
@@ -112,18 +115,25 @@ def base() -> ml_collections.ConfigDict:
     config.loss.smooth_dr = 1e-5  # and denominator
     config.loss.lambda_dice = 1.0  # factor on Dice
     config.loss.lambda_ce = 1.0  # factor on cross entropy
+    config.loss.lowest = True  # deep supervision: the lowest resolution counts too; nnU-Net's does not
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
     config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
 
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw"  # or "sgd", with Nesterov momentum
     config.optimizer.learning_rate = 1e-4  # released script
     config.optimizer.warmup_steps = 500  # ours
-    config.optimizer.schedule = "cosine"  # after the warm-up; or "constant"
-    config.optimizer.final_fraction = 0.0  # of the rate, at the end of the cosine
+    config.optimizer.schedule = "cosine"  # after the warm-up; or "polynomial", "constant"
+    config.optimizer.final_fraction = 0.0  # of the rate, at the end of the schedule
+    config.optimizer.power = 0.9  # of the polynomial
+    config.optimizer.hold_steps = 1  # the rate changes only every so many steps
+    config.optimizer.momentum = 0.99  # of SGD
     config.optimizer.b1 = 0.9  # Adam's
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
-    config.optimizer.weight_decay = 1e-5  # released script
+    config.optimizer.weight_decay = (
+        1e-5  # released script; AdamW's is decoupled, SGD's is part of the gradient
+    )
     config.optimizer.clip_norm = 1.0  # ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
     config.optimizer.frozen = ""  # regular expression on parameter paths, "^swin/stage[12]": those stay

@@ -38,6 +38,25 @@ def test_folds_cover_everybody_once_and_hardly_differ_in_size(number):
     assert number == 11 or splits.folds(SUBJECTS, number, seed=1) != made
 
 
+def test_nnunets_folds_are_those_of_its_own_seed():
+    """Who is held out, of six cases in another order."""
+    made = splits.nnunet_folds([f"case_{n:02d}" for n in (5, 3, 1, 0, 2, 4)])
+    assert [[int(name[-2:]) for name in split["val"]] for split in made] == [[3, 5], [4], [0], [1], [2]]
+    for split in made:
+        assert sorted(split["train"] + split["val"]) == [f"case_{n:02d}" for n in range(6)]
+    with pytest.raises(ConfigError, match="4 subjects, but nnU-Net makes 5 folds"):
+        splits.nnunet_folds("abcd")
+
+
+@pytest.mark.parametrize("number", [5, 13, 100])
+def test_nnunets_folds_are_those_of_scikit_learn(number):
+    selection = pytest.importorskip("sklearn.model_selection")
+    names = [f"{n:03d}" for n in range(number)]
+    kfold = selection.KFold(n_splits=5, shuffle=True, random_state=12345)
+    expected = [{"train": [names[i] for i in a], "val": [names[i] for i in b]} for a, b in kfold.split(names)]
+    assert splits.nnunet_folds(names) == expected
+
+
 def test_a_fold_is_chosen_and_all_are_written(store, tmp_path):
     train, val = splits.choose(recipe(folds=3, fold=1), store, str(tmp_path))
     written = files.read_json(tmp_path / "splits.json")

@@ -266,7 +266,7 @@ def places_of_ours(store: Store, options: argparse.Namespace) -> list[tuple[str,
     placed = (
         grain.MapDataset.source(Epochs(ScanSource(store, store.subjects, LABELS), SEED))
         .seed(SEED)
-        .random_map(PlaceCrops(store, LABELS.set, Crops(tuple(options.crop), FOREGROUND)))
+        .random_map(PlaceCrops(store, LABELS.set, Crops(tuple(options.crop), FOREGROUND), 4))
     )
     number = 4 * (WARM_UP + options.batches + 2 * options.threads)
     return [(place.sample.subject, place.start) for [place] in (placed[i] for i in range(number))]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
@@ -15,6 +16,7 @@ from ukbob_jax.store.reader import Store
 
 Split = dict[str, list[str]]  # "train", "val" and, where a file names some, "test" -> subjects
 SIDES = {"train": "train", "val": "validate", "test": "test"}  # and what a person on them does
+NNUNET_FOLDS = 5
 WRITTEN = "splits.json"  # in the workdir, where folds were made
 
 
@@ -154,6 +156,28 @@ def folds(
             "val": [subject for subject in subjects if fold_of[unit_of[subject]] == fold],
         }
         for fold in sizes
+    ]
+
+
+def nnunet_folds(subjects: Sequence[str], number: int = NNUNET_FOLDS) -> list[Split]:
+    """Make the folds that nnU-Net makes of these names: those of scikit-learn's `KFold` with its seed, 12345.
+
+    Raises:
+        ConfigError: fewer subjects than folds.
+    """
+    names = sorted(subjects)
+    if len(names) < number:
+        raise ConfigError(
+            f"config.splits: {len(names)} subjects, but nnU-Net makes {number} folds; name a splits_final.json."
+        )
+    order = np.arange(len(names))
+    np.random.RandomState(12345).shuffle(order)
+    return [
+        {
+            "train": [name for place, name in enumerate(names) if place not in held_out],
+            "val": [name for place, name in enumerate(names) if place in held_out],
+        }
+        for held_out in map(set, np.array_split(order, number))
     ]
 
 

@@ -1,6 +1,7 @@
 """What every augmentation keeps, and what it does to an image one can compute by hand."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from ukbob_jax.errors import ConfigError
 
 SHAPE = (10, 10, 12)
 CHAIN = ("gamma", "intensity", "bias_field", "noise")
+POWERSET = tuple(axes for n in range(4) for axes in itertools.combinations(range(3), n))
 
 
 def batch(size: int = 3, seed: int = 0, channels: int = 2) -> dict[str, jax.Array]:
@@ -111,6 +113,61 @@ def test_gamma_keeps_order_and_ends():
                 [one[:, channel].min(), one[:, channel].max()],
                 atol=1e-5,
             )
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_bend_is_nnunets_gamma(inverted):
+    """Of each channel by a power of its own; mean and standard deviation stay."""
+    image = np.random.default_rng(0).gamma(2.0, 1.0, (*SHAPE, 2))
+    draws = jnp.zeros(augment.DRAWS).at[1:5].set(jnp.array([0.2, 0.9, 0.5, 0.5]))
+    found, _ = augment.bend(
+        None, draws, jnp.asarray(image, jnp.float32), None, probability=1.0, inverted=inverted
+    )
+    for channel, power in enumerate((0.85, 1.25)):  # half of the way from 0.7 to 1, and from 1 to 1.5
+        one = -image[..., channel] if inverted else image[..., channel]
+        bent = one.min() + np.ptp(one) * ((one - one.min()) / np.ptp(one)) ** power
+        bent = (bent - bent.mean()) / bent.std() * one.std() + one.mean()
+        np.testing.assert_allclose(found[..., channel], -bent if inverted else bent, atol=1e-4)
+
+
+def test_contrast_stretches_each_channel_about_its_mean_within_its_range():
+    image = np.random.default_rng(0).gamma(2.0, 1.0, (*SHAPE, 2))
+    draws = jnp.zeros(augment.DRAWS).at[1:5].set(jnp.array([0.2, 0.9, 0.5, 0.5]))
+    found, _ = augment.contrast(None, draws, jnp.asarray(image, jnp.float32), None, probability=1.0)
+    for channel, factor in enumerate((0.875, 1.125)):
+        one = image[..., channel]
+        expected = ((one - one.mean()) * factor + one.mean()).clip(one.min(), one.max())
+        np.testing.assert_allclose(found[..., channel], expected, atol=1e-5)
+
+
+def test_mirror_turns_every_axis_in_half_of_the_samples_and_keeps_the_ids():
+    given = batch(32)
+    found = always("mirror")(jax.random.key(0), given)
+    seen = set()
+    for row in range(32):
+        image, label = np.asarray(given["image"][row]), np.asarray(given["label"][row])
+        turned = [a for a in POWERSET if np.array_equal(found["image"][row], np.flip(image, a))]
+        assert len(turned) == 1
+        np.testing.assert_array_equal(found["label"][row], np.flip(label, turned[0]))
+        seen.add(turned[0])
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("name", augment.PRESETS)
+def test_a_preset_is_a_name_like_others(name):
+    given = batch(8)
+    found = jax.jit(augment.compose(name, "mirror"))(jax.random.key(0), given)
+    assert found["image"].shape == given["image"].shape and np.isfinite(found["image"]).all()
+    assert not np.array_equal(found["image"], given["image"])
+
+
+def test_thick_slices_turn_within_their_planes():
+    """About the first axis alone, so that every plane keeps its mean."""
+    image = np.broadcast_to(np.arange(10, dtype=np.float32)[:, None, None, None], (*SHAPE, 1))
+    turn = augment.PRESETS["nnunet_thick"][0]
+    found, _ = turn(None, jnp.full(augment.DRAWS, 0.1), jnp.asarray(image), None)
+    centre = np.asarray(found)[:, 3:7, 4:8, 0]
+    np.testing.assert_allclose(centre, np.broadcast_to(image[:, 3:7, 4:8, 0], centre.shape), atol=1e-4)
 
 
 def test_intensity_is_affine_per_channel_within_its_limits():

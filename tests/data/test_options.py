@@ -16,6 +16,12 @@ from ukbob_jax.errors import ConfigError
         (Crops, {"size": (8, 8, 8), "foreground": -0.1}, r"foreground -0.1: expected a fraction in \[0, 1\]"),
         (Crops, {"size": (8, 8, 8), "views": 0}, "views 0: expected 1 or more"),
         (Crops, {"size": (8, 8, 8), "max_shift": -1}, "max_shift -1: expected a number of voxels from 0"),
+        (Crops, {"size": (8, 8, 8), "sampling": "x"}, "sampling 'x': expected one of balanced, nnunet"),
+        (
+            Crops,
+            {"size": (8, 8, 8), "sampling": "nnunet", "views": 2},
+            "sampling 'nnunet': places one crop of each sample, not 2 views",
+        ),
         (
             Labels,
             {"set": "auto", "action": "erase"},

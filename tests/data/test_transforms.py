@@ -7,6 +7,7 @@ from tests.data.conftest import SHAPE, TRAIN, image_of, label_of
 from ukbob_jax.data.options import Crops, Labels
 from ukbob_jax.data.source import ScanSource
 from ukbob_jax.data.transforms import PlaceCrops, ReadBatch, rows_of
+from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import FileError
 
 CROP = (8, 30, 6)  # longer than the scan along y
@@ -18,7 +19,7 @@ def sample(store):
 
 
 def places(store, sample, number=50, **options):
-    step = PlaceCrops(store, "auto", Crops(CROP, **options))
+    step = PlaceCrops(store, "auto", Crops(CROP, **options), batch_size=4)
     return [step.random_map(sample, np.random.default_rng(seed)) for seed in range(number)]
 
 
@@ -40,6 +41,59 @@ def test_views_stay_inside_however_far_they_may_shift(store, sample):
         assert len(views) == 3
         for place in views:
             assert (place.start >= 0).all() and (place.start + place.size <= SHAPE).all()
+
+
+def nnunets(store, sample, index, number=60, crop=CROP):
+    step = PlaceCrops(store, "auto", Crops(crop, 0.33, sampling="nnunet"), batch_size=4)
+    found = [step.random_map(sample._replace(index=index), np.random.default_rng(n)) for n in range(number)]
+    return [place for [place] in found]
+
+
+def test_nnunet_centres_the_last_rows_of_a_batch(store, sample):
+    """Two voxels of organ 9 are all that is drawn in a third of the centred crops, and in no other."""
+    corners = np.argwhere(label_of(1) == 9) - np.array(CROP) // 2
+    for index in range(8):  # 4 * (1 - 0.33) rounds to 3
+        starts = [place.start - place.before for place in nnunets(store, sample, index)]
+        centred = [start for start in starts if any(start[0] == c[0] and start[2] == c[2] for c in corners)]
+        assert (len(centred) > 8) == (index % 4 == 3)
+
+
+def test_nnunet_lets_a_centred_crop_reach_beyond_the_upper_ends_alone(store, sample):
+    crop = (12, 30, 16)  # along y 10 voxels more than the scan
+    centred, anywhere = (nnunets(store, sample, index, crop=crop) for index in (3, 0))
+    for place in anywhere:
+        assert place.before.tolist() == [0, 5, 0] and place.size.tolist() == [12, 20, 16]
+    over = [place for place in centred if (place.start + crop > SHAPE)[[0, 2]].any()]
+    assert over and all(place.before[[0, 2]].tolist() == [0, 0] for place in centred)
+    for place in over:
+        np.testing.assert_array_equal(place.size[[0, 2]], np.minimum(crop, SHAPE - place.start)[[0, 2]])
+
+
+def test_nnunet_puts_the_odd_voxel_on_either_side(store, sample):
+    before = [place.before[1] for place in nnunets(store, sample, 0, crop=(8, 23, 8))]
+    assert set(before) == {1, 2}
+
+
+@pytest.mark.parametrize("sampling, outside", [("nnunet", 0), ("balanced", 255)])
+def test_beyond_the_scan_is_background_to_nnunet(store, sample, sampling, outside):
+    step = PlaceCrops(store, "auto", Crops((30, 30, 30), 1.0, sampling=sampling), batch_size=1)
+    places = step.random_map(sample, np.random.default_rng(0))
+    [place] = places
+    found = unpack(ReadBatch(store, "auto", (30, 30, 30), "window:0:1000").map(places))
+    before = (30 - place.size) // 2 if place.before is None else place.before
+    inside = tuple(slice(b, b + n) for b, n in zip(before, place.size))
+    beyond = np.ones((30,) * 3, bool)
+    beyond[inside] = False
+    scan = tuple(slice(low, low + n) for low, n in zip(place.start, place.size))
+    np.testing.assert_array_equal(found["label"][0][inside], label_of(1)[scan])
+    np.testing.assert_allclose(found["image"][0][inside], image_of(1)[scan] / 1000, rtol=1e-6)
+    assert (found["label"][0][beyond] == outside).all() and not found["image"][0][beyond].any()
+
+
+def test_crops_may_be_centred_on_regions(store):
+    regions = ((5, 7, 9), (9,), (1, 2))
+    of_regions = ScanSource(store, TRAIN, Labels("auto", regions=regions))[1]
+    assert of_regions.classes == {0: (5, 7, 9), 1: (9,)}
 
 
 def test_rows_are_the_views_of_one_sample_after_the_other():

@@ -33,11 +33,13 @@ def scaled(tmp_path_factory) -> tuple[Store, dict[str, np.ndarray]]:
     return Store.open(path), images
 
 
+@pytest.mark.parametrize("sampling", ["balanced", "nnunet"])
 @pytest.mark.parametrize("method", METHODS)
-def test_device_and_host_agree(store, method):
+def test_device_and_host_agree(store, method, sampling):
     lookup = np.arange(256, dtype=np.uint8)
     lookup[[7, 9]] = 3, 255
     options = {"normalize": method, "lookup": lookup, "num_classes": 10, "flagged": {"s1": {5}}}
+    options["sampling"] = sampling
     for packed, plain in zip(take(store, packed=True, **options), take(store, **options), strict=True):
         assert packed["stored"].dtype == np.int16
         found = jax.jit(unpack)({name: jnp.asarray(value) for name, value in packed.items()})

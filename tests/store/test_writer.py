@@ -20,6 +20,20 @@ def test_zarr_python_reads_the_arrays_with_axes_in_order(store):
     np.testing.assert_array_equal(zarr.open_array(f"{folder}/label/auto", mode="r")[:], label)
 
 
+def test_float32_is_stored_exactly_where_asked(tmp_path):
+    image = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
+    with StoreWriter(tmp_path) as writer:
+        writer.write("a", image, AFFINE, {}, source="", exact=True)
+        writer.write("b", image, AFFINE, {}, source="")
+        with pytest.raises(ValuesError, match="1 voxels are NaN"):
+            writer.write(
+                "c", np.where(image == image.max(), np.nan, image), AFFINE, {}, source="", exact=True
+            )
+    store = Store.open(tmp_path)
+    assert [store.rows[name].dtype for name in "ab"] == ["float32", "int16"]
+    np.testing.assert_array_equal(store.read("a", "image"), image)
+
+
 @pytest.mark.parametrize(
     "make, tolerance",
     [

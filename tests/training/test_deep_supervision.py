@@ -60,6 +60,21 @@ def test_the_loss_is_the_weighted_sum_over_sizes_by_hand(size):
     )
 
 
+def test_nnunet_leaves_out_the_lowest_resolution():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, (2, *SIZE)).astype(np.uint8)
+    logits = pyramid(rng, SIZE, 2)
+    weights_of = np.array([1, 1 / 2, 0])  # `nnUNetTrainer._build_loss`
+    each = [
+        losses.dice_ce(maps, labels[:, *(slice(s // 2, None, s) for s in stride)])
+        for maps, stride in zip(logits, STRIDES)
+    ]
+    found = losses.deep(losses.dice_ce, STRIDES[:3], lowest=False)(logits, labels)
+    np.testing.assert_allclose(found, weights_of @ np.array(each) / weights_of.sum(), rtol=1e-6)
+    only = losses.deep(losses.dice_ce, STRIDES[:1], lowest=False)
+    assert only(logits[:1], labels) == each[0]
+
+
 def test_coarse_labels_are_those_of_nearest_exact_interpolation():
     torch = pytest.importorskip("torch")
     labels = np.random.default_rng(0).integers(0, 256, (2, *SIZE)).astype(np.uint8)

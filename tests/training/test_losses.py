@@ -67,6 +67,57 @@ def test_value_and_gradient_equal_monai(reference, name):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6, err_msg=inputs)
 
 
+def nnunets(logits, target, kind, batch, ignored=False):
+    """nnU-Net's loss by torch, from its definition: cross entropy minus soft Dice, smooth 1e-5 (compound_losses.py).
+
+    Args:
+        logits: tensor `b k x y z`.
+        target: `b x y z` ids, for "bce" the regions `b k x y z`; 255 means ignored.
+        ignored: whether the data set has an ignore label.
+    """
+    torch = pytest.importorskip("torch")
+    if kind == "ce":
+        k, valid = logits.shape[1], (target != 255)[:, None].float()
+        whole = torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+        true = torch.nn.functional.one_hot(torch.where(target == 255, 0, target), k).movedim(-1, 1).float()
+        p, true = torch.softmax(logits, 1)[:, 1:], true[:, 1:]  # without background
+    else:
+        valid, true = (target[:, :1] != 255).float(), (target == 1).float()
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, true, reduction="none")
+        # With an ignore label the sum over regions and voxels is divided by the number of voxels alone.
+        whole = (each * valid).sum() / valid.sum() if ignored else each.mean()
+        p = torch.sigmoid(logits)
+    axes = (0, 2, 3, 4) if batch else (2, 3, 4)
+    both, predicted, present = ((a * valid).sum(axes) for a in (p * true, p, true))
+    return whole - ((2 * both + 1e-5) / (present + predicted + 1e-5)).mean()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("kind", ["ce", "bce"])
+def test_value_and_gradient_equal_nnunet(kind, batch, ignored):
+    """Ours is one more, as 1 - Dice is; its regions with an ignore label are lambda_ce = number of regions."""
+    torch = pytest.importorskip("torch")
+    z, labels = random_case(shape=(3, 4, 5, 6), classes=4)
+    labels[:, 0] = 255 if ignored else labels[:, 0]
+    labels[1][labels[1] == 2] = 0
+    regions = ((1, 2, 3), (2, 3), (3,), (1,))
+    if kind == "ce":
+        ours = functools.partial(losses.dice_ce, include_background=False, batch=batch)
+        target = torch.tensor(labels)
+    else:
+        ours = functools.partial(losses.dice_bce_regions, regions=regions, batch=batch)
+        ours = functools.partial(ours, lambda_ce=4.0 if ignored else 1.0)
+        masks = [np.where(labels == 255, 255, np.isin(labels, ids)) for ids in regions]
+        target = torch.tensor(np.stack(masks, axis=1))
+    value, gradient = jax.value_and_grad(ours)(z, labels)
+    logits = torch.tensor(np.moveaxis(z, -1, 1).copy(), requires_grad=True)
+    theirs = nnunets(logits, target, kind, batch, ignored)
+    theirs.backward()
+    np.testing.assert_allclose(value - 1, theirs.item(), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(np.moveaxis(gradient, -1, 1), logits.grad.numpy(), rtol=1e-4, atol=1e-7)
+
+
 def projection(gradient):
     """The reference's order-sensitive checksum of an array `b k x y z`."""
     flat = np.moveaxis(np.asarray(gradient, np.float64), -1, 1).ravel()

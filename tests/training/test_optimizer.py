@@ -38,6 +38,70 @@ def test_the_cosine_may_end_above_zero_and_the_rate_may_stay_constant():
     np.testing.assert_allclose(rates(schedule="constant", warmup_steps=5)[4:], 0.1, rtol=1e-6)
 
 
+def test_the_rate_of_nnunet_falls_by_a_power_once_an_epoch():
+    rate = rates(schedule="polynomial", hold_steps=25, power=0.9)
+    epochs = np.repeat(np.arange(4), 25)
+    np.testing.assert_allclose(rate, 0.1 * (1 - epochs / 4) ** 0.9, rtol=1e-5)
+    rate = rates(schedule="polynomial", final_fraction=0.2, power=2.0)
+    np.testing.assert_allclose(rate, 0.02 + 0.08 * (1 - np.arange(100) / 100) ** 2, rtol=1e-5)
+
+
+def steps_of_sgd(updates):
+    """The parameters after each update with gradients that differ from step to step, all of them decayed."""
+    tx = optimizer.build(
+        name="sgd",
+        learning_rate=0.01,
+        steps=updates,
+        schedule="polynomial",
+        weight_decay=3e-5,
+        clip_norm=12.0,
+    )
+    params, state, passed = PARAMS, tx.init(PARAMS), []
+    for step in range(updates):
+        updates_, state = tx.update(gradients(params, step), state, params)
+        params = jax.tree.map(jnp.add, params, updates_)
+        passed.append(params)
+    return passed
+
+
+def gradients(params, step):
+    """Gradients over clip_norm at odd steps, under it at even ones."""
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(step)
+    scale = 20.0 if step % 2 else 1.0
+    return jax.tree.unflatten(tree, [scale * rng.normal(size=p.shape).astype(np.float32) for p in leaves])
+
+
+def test_sgd_takes_the_steps_of_torch():
+    torch = pytest.importorskip("torch")
+    weights = [torch.nn.Parameter(torch.tensor(np.array(p))) for p in jax.tree.leaves(PARAMS)]
+    theirs = torch.optim.SGD(weights, 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True)
+    for step, ours in enumerate(steps_of_sgd(8)):
+        theirs.param_groups[0]["lr"] = 0.01 * (1 - step / 8) ** 0.9
+        for weight, gradient in zip(weights, jax.tree.leaves(gradients(PARAMS, step))):
+            weight.grad = torch.tensor(np.array(gradient))
+        torch.nn.utils.clip_grad_norm_(weights, 12)
+        theirs.step()
+        for weight, value in zip(weights, jax.tree.leaves(ours)):
+            np.testing.assert_allclose(weight.detach().numpy(), value, rtol=2e-6, atol=2e-7)
+
+
+def test_sgd_takes_the_steps_worked_out_by_hand():
+    """Of one number that decays by a lot: v = 0.5 v + g + w p; p -= rate (g + w p + 0.5 v)."""
+    tx = optimizer.build(
+        name="sgd", learning_rate=0.1, steps=9, schedule="constant", weight_decay=0.5, momentum=0.5
+    )
+    params = {"norm": {"bias": jnp.ones(1)}}
+    state, p, v = tx.init(params), 1.0, 0.0
+    for _ in range(3):
+        updates, state = tx.update({"norm": {"bias": jnp.ones(1)}}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        g = 1.0 + 0.5 * p
+        v = 0.5 * v + g
+        p -= 0.1 * (g + 0.5 * v)
+        np.testing.assert_allclose(params["norm"]["bias"], p, rtol=1e-6)
+
+
 def test_only_kernels_decay():
     expected = {
         "encoder": {"norm1": {"scale": False, "bias": False}},
@@ -78,6 +142,9 @@ def test_frozen_parameters_stay_and_cost_no_memory():
     "options, named",
     [
         ({"schedule": "linear"}, "optimizer.schedule: 'linear' is unknown"),
+        ({"name": "adam"}, "optimizer.name: 'adam' is unknown; choose one of adamw, sgd"),
+        ({"hold_steps": 0}, "optimizer.hold_steps: 0 is less than 1"),
+        ({"momentum": 1.0}, r"optimizer.momentum: 1.0 is not in \[0, 1\)"),
         ({"warmup_steps": 10}, r"optimizer.warmup_steps: 10 is not in 0..9"),
         ({"layer_decay": 0.0}, r"optimizer.layer_decay: 0.0 is not in \(0, 1\]"),
         ({"layer_decay": 1.5}, r"optimizer.layer_decay: 1.5 is not in \(0, 1\]"),

@@ -26,6 +26,11 @@ def test_statistics_are_those_of_the_voxels_that_are_not_zero():
         assert (stats.low[c], stats.high[c]) == pytest.approx(tuple(np.percentile(body, (0.5, 99.5))))
 
 
+def test_what_nnunet_has_normalised_stays():
+    image = np.random.default_rng(0).normal(0, 50, (4, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(intensity.normalize(image, intensity.statistics(image), "nnunet"), image)
+
+
 def test_automatic_method_tells_ct_from_mr_by_channel():
     stats = intensity.Statistics(
         mean=(-400.0, 300.0), std=(500.0, 100.0), low=(-1010.0, 4.0), high=(900.0, 800.0)

@@ -21,7 +21,7 @@ def state_dict(model=MODEL, seed=0):
 
 def write(path, tensors, **texts):
     """A file as others would leave it, without our description."""
-    torch_files.save(path, tensors, texts)
+    torch_files.save(path, {"state_dict": tensors, **texts})
     return path
 
 

@@ -85,7 +85,7 @@ def test_a_digest_is_of_names_types_shapes_and_numbers_in_any_order():
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "network_weights"])
 def test_weights_are_found_where_trainers_put_them(tmp_path, wrapper):
     path = tmp_path / "a.pt"
-    torch_files.save(path, TENSORS, {})  # under state_dict
+    torch_files.save(path, {"state_dict": TENSORS})  # under state_dict
     found = torch_files.load(path)
     value = found.value["state_dict"]
     assert (
@@ -95,7 +95,7 @@ def test_weights_are_found_where_trainers_put_them(tmp_path, wrapper):
 
 def test_of_unknown_dictionaries_the_one_with_the_networks_first_tensor_is_taken(tmp_path):
     path = tmp_path / "a.pt"
-    torch_files.save(path, TENSORS, {})
+    torch_files.save(path, {"state_dict": TENSORS})
     value, first = torch_files.load(path).value["state_dict"], re.compile(r"a\.weight")
     assert files._weights({"student": value, "optimizer": {"lr": 0.1}}, first) == value
     assert files._weights({"student": value, "teacher": value}, first) is None
@@ -108,10 +108,10 @@ def test_files_that_cannot_be_used_are_refused_by_name(tmp_path):
     files.write(tmp_path / "empty.safetensors", {}, {})
     with pytest.raises(FileError, match=r"empty\.safetensors: holds no tensors"):
         files.read(tmp_path / "empty.safetensors")
-    torch_files.save(tmp_path / "odd.pt", TENSORS, {files.DESCRIPTION: "[1]"})
+    torch_files.save(tmp_path / "odd.pt", {"state_dict": TENSORS, files.DESCRIPTION: "[1]"})
     with pytest.raises(FileError, match=r"odd\.pt: its description \(ukbob_jax\) is damaged"):
         files.read(tmp_path / "odd.pt")
-    torch_files.save(tmp_path / "other.pt", TENSORS, {files.DESCRIPTION: '{"sha256": "0"}'})
+    torch_files.save(tmp_path / "other.pt", {"state_dict": TENSORS, files.DESCRIPTION: '{"sha256": "0"}'})
     with pytest.raises(
         FileError, match=r"other\.pt: its numbers do not have the digest they were saved with"
     ):

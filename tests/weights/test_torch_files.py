@@ -35,7 +35,7 @@ def sample():
 @pytest.fixture
 def written(tmp_path):
     path = tmp_path / "w.pt"
-    torch_files.save(path, sample(), {"note": "text"})
+    torch_files.save(path, {"state_dict": sample(), "note": "text"})
     return path
 
 
@@ -46,6 +46,10 @@ def zipped(path, pickled, records=()):
         for name, data in records:
             archive.writestr(f"archive/{name}", data)
     return path
+
+
+def pickle_of(contents):
+    return b"\x80\x02" + torch_files._Writer().value(contents) + b"."
 
 
 @pytest.mark.reference
@@ -80,6 +84,54 @@ def test_torch_reads_what_we_write(written):
     assert loaded["note"] == "text"
     for name, array in sample().items():
         np.testing.assert_array_equal(loaded["state_dict"][name].numpy(), array)
+
+
+def nested():
+    """Everything that is written, one inside the other; two names of one tensor."""
+    first = np.arange(6, dtype=np.float32).reshape(2, 3)
+    plain = {
+        "none": None,
+        "no": False,
+        "big": [2**70, -(2**63), -1],
+        "real": (0.1, float("inf"), 1e-300),
+        3: "key",
+    }
+    return {
+        "weights": {"a": first, "b": first, "c": [first[:1].copy()]},
+        "plain": plain,
+        "empty": [{}, [], (), ""],
+    }
+
+
+def test_torch_reads_nested_values_and_names_of_one_tensor_share_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch_files.save(tmp_path / "n.pth", {**nested(), "text": "\ud800 ü", "scalar": np.float32(0.5)})
+    found = torch.load(tmp_path / "n.pth", weights_only=True)
+    assert found["plain"] == nested()["plain"] and found["empty"] == nested()["empty"]
+    assert (found["text"], found["scalar"]) == ("\ud800 ü", 0.5) and type(found["plain"]["no"]) is bool
+    a, b, c = found["weights"]["a"], found["weights"]["b"], found["weights"]["c"][0]
+    np.testing.assert_array_equal(a.numpy(), nested()["weights"]["a"])
+    assert a.data_ptr() == b.data_ptr() != c.data_ptr() and c.tolist() == [[0.0, 1.0, 2.0]]
+
+
+def test_nested_values_come_back_and_the_same_input_gives_the_same_bytes(tmp_path):
+    for name in "ab":
+        torch_files.save(tmp_path / name, nested())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    file = torch_files.load(tmp_path / "a")
+    assert file.value["plain"] == nested()["plain"] and file.value["empty"] == nested()["empty"]
+    one, two = file.value["weights"]["a"], file.value["weights"]["b"]
+    assert one == two
+    np.testing.assert_array_equal(file.read(one), nested()["weights"]["a"])
+
+
+@pytest.mark.parametrize(
+    "value, named", [({1, 2}, "set is not written"), (np.zeros(2, "U1"), "<U1 is no type")]
+)
+def test_what_torch_files_do_not_hold_is_refused(tmp_path, value, named):
+    with pytest.raises(ValueError, match=named):
+        torch_files.save(tmp_path / "n.pth", {"value": [value]})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options", [{}, {"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}])
@@ -123,7 +175,7 @@ def test_a_pickle_cannot_ask_for_more_memory_than_the_file_has(tmp_path):
         torch_files.load(zipped(path, length))
     for shape, strides in (((2**40,), (0,)), ((4,), (1,)), ((1,), (-1,))):
         tensors = {"w": np.zeros(3, np.float32)}
-        pickled = torch_files._pickle(tensors, {}, {np.dtype(np.float32): "FloatStorage"})
+        pickled = pickle_of({"state_dict": tensors})
         long = lambda n: b"\x8a\x08" + struct.pack("<q", n)  # noqa: E731
         whole = b"(" + long(3) + b"t(" + long(1) + b"t"
         assert whole in pickled
@@ -167,8 +219,8 @@ def damaged(data, rng):
 
 def fuzz_seeds(folder: pathlib.Path) -> dict[str, bytes]:
     path = folder / "seed.pt"
-    torch_files.save(path, sample(), {"note": "text"})
-    pickled = torch_files._pickle(sample(), {}, {np.dtype(v): k for k, v in torch_files.STORAGES.items()})
+    torch_files.save(path, {"state_dict": sample(), "note": "text"})
+    pickled = pickle_of({"state_dict": sample()})
     head = b"".join(
         pickle.dumps(v, protocol=2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     )

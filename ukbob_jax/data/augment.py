@@ -35,7 +35,7 @@ FOLD_FREE = 1 / 6  # of the knots' distance: with shifts below it no two voxels 
 
 
 def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
-    """Chain `steps`, names in `AUGMENTATIONS` or functions of one sample, as a function of a batch.
+    """Chain `steps`, names in `AUGMENTATIONS` or `PRESETS` or functions of one sample, as a function of a batch.
 
     A sample's change depends on the key and on its row, not on the other rows. Jit it, alone or within the step.
     Put noise last: XLA works its input out anew for every minimum and maximum that a later step takes.
@@ -43,10 +43,17 @@ def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
     Raises:
         ConfigError: an unknown name.
     """
+    chain: list[Augmentation] = []
     for step in steps:
-        if isinstance(step, str) and step not in AUGMENTATIONS:
-            raise ConfigError(f"augmentation {step!r} is not known; choose from {', '.join(AUGMENTATIONS)}.")
-    chain = [AUGMENTATIONS[step] if isinstance(step, str) else step for step in steps]
+        if not isinstance(step, str):
+            chain.append(step)
+        elif step in PRESETS:
+            chain += PRESETS[step]
+        elif step in AUGMENTATIONS:
+            chain.append(AUGMENTATIONS[step])
+        else:
+            known = ", ".join((*AUGMENTATIONS, *PRESETS))
+            raise ConfigError(f"augmentation {step!r} is not known; choose from {known}.")
 
     def one(key: jax.Array, row: jax.Array, image: jax.Array, label: Label) -> Sample:
         key = jax.random.fold_in(key, row)
@@ -67,11 +74,43 @@ def gamma(
     key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.3,
     low: float = 0.7, high: float = 1.5,
 ) -> Sample:  # fmt: skip
-    """Bend the intensities of all channels by one power, between each channel's minimum and maximum (nnU-Net)."""
+    """Bend the intensities of all channels by one power, between each channel's minimum and maximum (after nnU-Net)."""
     power = jnp.exp(_uniform(draws[1], np.log(low), np.log(high)))
     bottom, reach = _range(image)
     bent = bottom + reach * ((image - bottom) / jnp.where(reach > 0, reach, 1)) ** power
     return _apply_if(draws, probability, bent, image), label
+
+
+def bend(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.3,
+    low: float = 0.7, high: float = 1.5, inverted: bool = False,
+) -> Sample:  # fmt: skip
+    """Bend each channel by a power of its own and give it its mean and standard deviation back (nnU-Net's gamma).
+
+    Half of the powers lie below 1. `inverted` bends the negative of the image.
+    """
+    c = image.shape[-1]
+    numbers = draws[1 : 1 + 2 * c].reshape(2, 1, 1, 1, -1)
+    power = _about_one(numbers[0], numbers[1], low, high)
+    signed = -image if inverted else image
+    bottom, reach = _range(signed)
+    bent = bottom + reach * ((signed - bottom) / jnp.where(reach > 0, reach, 1)) ** power
+    (mean, std), (level, spread) = _moments(signed), _moments(bent)
+    bent = (bent - level) * (std / jnp.maximum(spread, 1e-7)) + mean
+    return _apply_if(draws, probability, -bent if inverted else bent, image), label
+
+
+def contrast(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.15,
+    low: float = 0.75, high: float = 1.25,
+) -> Sample:  # fmt: skip
+    """Stretch each channel about its mean by a factor of its own, within its minimum and maximum (nnU-Net)."""
+    c = image.shape[-1]
+    numbers = draws[1 : 1 + 2 * c].reshape(2, 1, 1, 1, -1)
+    factor = _about_one(numbers[0], numbers[1], low, high)
+    (mean, _), (bottom, reach) = _moments(image), _range(image)
+    stretched = jnp.clip((image - mean) * factor + mean, bottom, bottom + reach)
+    return _apply_if(draws, probability, stretched, image), label
 
 
 def intensity(
@@ -122,13 +161,14 @@ def contrast_dropout(
 
 
 def low_resolution(
-    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2
-) -> Sample:
-    """Average 1 to `MAX_THICKNESS` voxels along each axis into one slice and interpolate back.
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
+    thickest: int = MAX_THICKNESS,
+) -> Sample:  # fmt: skip
+    """Average 1 to `thickest` voxels, at most `MAX_THICKNESS`, along each axis into one slice and interpolate back.
 
     nnU-Net and SynthSeg (Billot et al. 2023) simulate thick slices so.
     """
-    thickness = jnp.floor(draws[1:4] * MAX_THICKNESS).astype(jnp.int32)
+    thickness = jnp.floor(draws[1:4] * thickest).astype(jnp.int32)
     x, y, z = (
         jnp.asarray(_coarsening(n))[thickness[axis]] for axis, n in enumerate(image.shape[:3])
     )  # n n each
@@ -149,15 +189,16 @@ def blur(
 
 def affine(
     key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 0.2,
-    degrees: float = 10.0, scale: float = 0.1, shift: float = 0.05,
+    degrees: float | Sequence[float] = 10.0, scale: float = 0.1, shift: float = 0.05,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Sample:  # fmt: skip
     """Rotate, scale and move a little about the centre (TorchIO): linear for the image, nearest for the label.
 
-    What comes from outside is 0 in the image and ignore in the label. Angles are true in mm; `shift` is a fraction of
-    the crop's length.
+    What comes from outside is 0 in the image and ignore in the label. Angles, up to `degrees` about all axes or about
+    each, are true in mm; `shift` is a fraction of the crop's length.
     """
-    turn = _rotation(jnp.deg2rad(_uniform(draws[1:4], -degrees, degrees)))
+    largest = np.broadcast_to(np.asarray(degrees, np.float32), 3)
+    turn = _rotation(jnp.deg2rad(largest * _uniform(draws[1:4], -1.0, 1.0)))
     zoom = _uniform(draws[4], 1 - scale, 1 + scale)
     shape = image.shape[:3]
     size = np.array(shape, np.float32)
@@ -222,6 +263,21 @@ def flip(
     return _apply_if(draws, probability, (image[::-1], swapped), (image, label))
 
 
+def mirror(
+    key: jax.Array, draws: jax.Array, image: jax.Array, label: Label, *, probability: float = 1.0
+) -> Sample:
+    """Mirror along each axis with chance 1/2, and leave the ids as they are (nnU-Net).
+
+    A left kidney is still called so on the right: whoever averages over mirror images afterwards needs such a network,
+    and one that is to tell the sides apart must not be trained so.
+    """
+    changed = image, label
+    for axis in range(3):
+        turned = jax.tree.map(lambda array, axis=axis: jnp.flip(array, axis), changed)
+        changed = _apply_if(draws[1 + axis :], 0.5, turned, changed)
+    return _apply_if(draws, probability, changed, (image, label)) if probability < 1 else changed
+
+
 INTENSITY: dict[str, Augmentation] = {
     "gamma": gamma,
     "intensity": intensity,
@@ -230,9 +286,37 @@ INTENSITY: dict[str, Augmentation] = {
     "contrast_dropout": contrast_dropout,
     "low_resolution": low_resolution,
     "blur": blur,
+    "bend": bend,
+    "contrast": contrast,
 }
-SPATIAL: dict[str, Augmentation] = {"affine": affine, "elastic": elastic, "rot90": rot90, "flip": flip}
+SPATIAL: dict[str, Augmentation] = {
+    "affine": affine,
+    "elastic": elastic,
+    "rot90": rot90,
+    "flip": flip,
+    "mirror": mirror,
+}
 AUGMENTATIONS: dict[str, Augmentation] = {**INTENSITY, **SPATIAL}
+
+# nnU-Net's order, probabilities and ranges, as near as the functions above come (docs/nnunet.md says where they differ).
+_NNUNET: tuple[Augmentation, ...] = (
+    functools.partial(affine, probability=0.2, degrees=0.0, scale=0.3, shift=0.0),
+    functools.partial(noise, probability=0.1, sigma=0.1),
+    functools.partial(blur, probability=0.2, low=0.5, high=1.0),
+    functools.partial(intensity, probability=0.15, scale=0.25, shift=0.0),
+    functools.partial(contrast, probability=0.15),
+    functools.partial(low_resolution, probability=0.25, thickest=2),
+    functools.partial(bend, probability=0.1, inverted=True),
+    functools.partial(bend, probability=0.3),
+)
+PRESETS: dict[str, tuple[Augmentation, ...]] = {
+    "nnunet": (functools.partial(affine, probability=0.2, degrees=30.0, scale=0.0, shift=0.0), *_NNUNET),
+    # of crops whose first axis is the short one of thick slices: they turn within their planes
+    "nnunet_thick": (
+        functools.partial(affine, probability=0.2, degrees=(180.0, 0.0, 0.0), scale=0.0, shift=0.0),
+        *_NNUNET,
+    ),
+}
 
 
 def _apply_if(draws: jax.Array, probability: float, changed: T, same: T) -> T:
@@ -243,6 +327,16 @@ def _apply_if(draws: jax.Array, probability: float, changed: T, same: T) -> T:
 def _uniform(draws: jax.Array, low: float, high: float) -> jax.Array:
     """Return numbers uniform in [low, high) from draws in [0, 1)."""
     return low + (high - low) * draws
+
+
+def _about_one(side: jax.Array, place: jax.Array, low: float, high: float) -> jax.Array:
+    """Return factors of which half are uniform in [low, 1) and half in [1, high), from draws in [0, 1)."""
+    return jnp.where(side < 0.5, _uniform(place, low, 1.0), _uniform(place, 1.0, high))
+
+
+def _moments(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and standard deviation of each channel, `1 1 1 c`."""
+    return image.mean(axis=(0, 1, 2), keepdims=True), image.std(axis=(0, 1, 2), keepdims=True)
 
 
 def _range(image: jax.Array) -> tuple[jax.Array, jax.Array]:

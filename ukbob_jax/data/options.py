@@ -1,7 +1,7 @@
 """How batches are made: which crops, what labels, read how. Fields, defaults and checks, written once."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ukbob_jax.errors import ConfigError
 Config = Any  # an ml_collections.ConfigDict, whose fields have no types
 Size = tuple[int, int, int]  # voxels, x y z
 ACTIONS = ("ignore", "drop", "background")
+SAMPLING = ("balanced", "nnunet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Crops:
     Attributes:
         size: voxels, x y z.
         foreground: fraction of crops centred on a voxel of a class, classes drawn equally.
+        sampling: "balanced": every crop is centred with the chance `foreground`, and moved to lie inside the scan.
+            "nnunet": the last rows of each batch are, from round(batch size (1 - foreground)) on, and a centred crop may
+            reach beyond the upper ends of the scan, where image and label are 0 (background).
         views: crops of each sample, as neighbouring rows of the batch.
         max_shift: voxels by which the start of the other views may differ from that of the first, along each axis; 0:
             the same crop several times. None: each view is drawn by itself.
@@ -29,8 +33,13 @@ class Crops:
     foreground: float = 0.67
     views: int = 1
     max_shift: int | None = None
+    sampling: str = "balanced"
 
     def __post_init__(self) -> None:
+        if self.sampling not in SAMPLING:
+            raise ConfigError(f"sampling {self.sampling!r}: expected one of {', '.join(SAMPLING)}.")
+        if self.sampling == "nnunet" and self.views > 1:
+            raise ConfigError(f"sampling 'nnunet': places one crop of each sample, not {self.views} views.")
         if len(self.size) != 3 or min(self.size) < 1:
             raise ConfigError(f"crop {tuple(self.size)}: expected three positive numbers of voxels.")
         if not 0 <= self.foreground <= 1:
@@ -51,6 +60,8 @@ class Labels:
         flagged: organs by subject whose labels are not to be trusted, as stored ids.
         action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
         num_classes: length of a batch's "annotated".
+        regions: the ids of training of each region; a region then stands for a class where crops are centred. Empty:
+            classes.
     """
 
     set: str
@@ -58,6 +69,7 @@ class Labels:
     flagged: Mapping[str, Collection[int]] = dataclasses.field(default_factory=dict)
     action: str = "ignore"
     num_classes: int = 73
+    regions: Sequence[Sequence[int]] = ()
 
     def __post_init__(self) -> None:
         if self.action not in ACTIONS:

@@ -71,7 +71,7 @@ def batches(
     dataset = (
         grain.MapDataset.source(Epochs(source, seed))
         .seed(seed)
-        .random_map(transforms.PlaceCrops(store, label_set, crops))
+        .random_map(transforms.PlaceCrops(store, label_set, crops, batch_size))
         .batch(batch_size // reading.processes, drop_remainder=True, batch_fn=transforms.rows_of)
         .map(transforms.ReadBatch(store, label_set, crops.size, normalize, reading.damaged, source.dtype))
     )

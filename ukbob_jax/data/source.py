@@ -1,7 +1,7 @@
 """A store as a Grain source: element i is what is known of subject i before any voxel is read."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ class SubjectSample(NamedTuple):
         lookup: uint8[256], stored label -> label of training (255: ignore); None: no labels.
         classes: label of training -> the stored ids that become it, for those a crop may be centred on.
         annotated: bool `k`, per label of training; None where every class was annotated.
+        index: of the sample in the endless stream.
     """
 
     subject: str
@@ -38,6 +39,7 @@ class SubjectSample(NamedTuple):
     lookup: np.ndarray | None
     classes: dict[int, tuple[int, ...]]
     annotated: np.ndarray | None
+    index: int = 0
 
 
 class ScanSource:
@@ -105,7 +107,8 @@ class ScanSource:
         lookup = self._lookup(self.labels)
         lookup[list(self._flagged.get(subject, ()))] = IGNORE if self.labels.action == "ignore" else 0
         row = self.store.rows[subject]
-        return lookup, centre_classes(row.present[self.labels.set], row.annotated, lookup)
+        classes = centre_classes(row.present[self.labels.set], row.annotated, lookup)
+        return lookup, of_regions(classes, self.labels.regions) if self.labels.regions else classes
 
     def _annotated(self, subject: str) -> np.ndarray | None:
         if self.labels is None or not self.partial:
@@ -142,7 +145,8 @@ class Epochs:
 
     def __getitem__(self, index: int) -> SubjectSample:
         epoch, place = divmod(int(index), len(self.source))
-        return self.source[int(shuffled(len(self.source), self.seed, epoch)[place])]
+        sample = self.source[int(shuffled(len(self.source), self.seed, epoch)[place])]
+        return sample._replace(index=int(index))
 
 
 @functools.lru_cache(maxsize=4)  # epochs that threads of one process read at a time
@@ -170,6 +174,22 @@ def centre_classes(
         if target not in (0, IGNORE) and stored in known:
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
+
+
+def of_regions(
+    classes: Mapping[int, Sequence[int]], regions: Sequence[Sequence[int]]
+) -> dict[int, tuple[int, ...]]:
+    """Return number of region -> the stored ids in it, for the regions of which a subject has any.
+
+    Args:
+        classes: id of training -> stored ids, as `centre_classes`.
+        regions: the ids of training of each.
+    """
+    found = {
+        number: tuple(stored for target in ids for stored in classes.get(target, ()))
+        for number, ids in enumerate(regions)
+    }
+    return {number: stored for number, stored in found.items() if stored}
 
 
 def _select_channels(values: Sequence[float] | None, channels: tuple[int, ...], default: float) -> np.ndarray:

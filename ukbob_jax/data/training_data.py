@@ -177,11 +177,12 @@ class TrainingData:
                 flagged=self.flagged,
                 action="ignore" if data.flagged == "off" else data.flagged,
                 num_classes=256 if self.regions else self.num_classes,
+                regions=self.regions.values if self.regions and data.sampling == "nnunet" else (),
             )
         return pipeline.batches(
             self.store,
             self.subjects,
-            crops=Crops(tuple(data.crop), data.foreground, **crops),
+            crops=Crops(tuple(data.crop), data.foreground, sampling=data.sampling, **crops),
             labels=labels,
             batch_size=data.batch_size,
             seed=config.seed,

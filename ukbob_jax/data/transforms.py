@@ -17,25 +17,39 @@ from ukbob_jax.volumes import intensity
 
 
 class Place(NamedTuple):
-    """Where a crop lies: `start` and `size` in voxels, x y z; `size` is less than the crop in small volumes."""
+    """Where a crop lies, in voxels, x y z.
+
+    Attributes:
+        sample: the scan.
+        start: first voxel of the scan that is in the crop.
+        size: voxels of the scan; less than the crop where that reaches beyond the scan.
+        before: voxels of the crop before them; None: what is beyond the scan lies evenly on both sides.
+    """
 
     sample: SubjectSample
     start: np.ndarray
     size: np.ndarray
+    before: np.ndarray | None = None
 
 
 class PlaceCrops(grain.transforms.RandomMap):
     """Choose where the crops of a sample lie: around a voxel of a class drawn at random, or anywhere.
 
     A class is drawn first and a voxel of it second, so that a small gland is met as often as the liver. The crop is
-    moved to lie inside the volume; along an axis shorter than the crop it takes all of it.
+    moved to lie inside the volume; along an axis shorter than the crop it takes all of it. `Crops.sampling` says what
+    nnU-Net does otherwise.
     """
 
-    def __init__(self, store: Store, label_set: str | None, crops: Crops) -> None:
+    def __init__(self, store: Store, label_set: str | None, crops: Crops, batch_size: int) -> None:
+        """Place crops; `batch_size` is the number of samples in a step, over all processes."""
         self.store, self.label_set, self.crops = store, label_set, crops
+        self.first_centred = round(batch_size * (1 - crops.foreground))  # of a batch, in nnU-Net's sampling
+        self.batch_size = batch_size
 
     def random_map(self, element: SubjectSample, rng: np.random.Generator) -> list[Place]:  # pyright: ignore
         """Draw the places of the `views` crops of `element`."""
+        if self.crops.sampling == "nnunet":
+            return [self._overhanging(element, rng)]
         first = self._place(element, rng)
         return [first, *(self._view(first, rng) for _ in range(self.crops.views - 1))]
 
@@ -43,12 +57,30 @@ class PlaceCrops(grain.transforms.RandomMap):
         size = np.minimum(self.crops.size, sample.shape)
         start = rng.integers(0, np.array(sample.shape) - size + 1)
         if self.label_set and sample.classes and rng.random() < self.crops.foreground:
-            stored_ids = sample.classes[sorted(sample.classes)[rng.integers(len(sample.classes))]]
-            stored_id = stored_ids[rng.integers(len(stored_ids))]
-            voxels = self.store.sample(sample.subject, self.label_set, stored_id)
-            centre = voxels[rng.integers(len(voxels))]
+            centre = self._centre(sample, self.label_set, rng)
             start = np.clip(centre - size // 2, 0, np.array(sample.shape) - size)
         return Place(sample, start, size)
+
+    def _centre(self, sample: SubjectSample, label_set: str, rng: np.random.Generator) -> np.ndarray:
+        """Draw a class of the scan, and a voxel of it."""
+        stored_ids = sample.classes[sorted(sample.classes)[rng.integers(len(sample.classes))]]
+        stored_id = stored_ids[rng.integers(len(stored_ids))]
+        voxels = self.store.sample(sample.subject, label_set, stored_id)
+        return voxels[rng.integers(len(voxels))]
+
+    def _overhanging(self, sample: SubjectSample, rng: np.random.Generator) -> Place:
+        """Place a crop as nnU-Net's `nnUNetDataLoader.get_bbox`: only the lower ends bound a centred one.
+
+        In a volume shorter than the crop by an odd number of voxels, the odd one is on either side.
+        """
+        crop, shape = np.array(self.crops.size), np.array(sample.shape)
+        missing = np.maximum(crop - shape, 0)
+        lowest, highest = -(missing - missing // 2), np.maximum(shape - crop, 0) - missing // 2
+        start = rng.integers(lowest, highest + 1)
+        if self.label_set and sample.classes and sample.index % self.batch_size >= self.first_centred:
+            start = np.maximum(lowest, self._centre(sample, self.label_set, rng) - crop // 2)
+        first = np.maximum(start, 0)
+        return Place(sample, first, np.minimum(start + crop, shape) - first, first - start)
 
     def _view(self, first: Place, rng: np.random.Generator) -> Place:
         """Draw another view of the sample whose first one is `first`."""
@@ -91,6 +123,9 @@ class ReadBatch(grain.transforms.Map):
         waits = [wait for row, place in enumerate(places) for wait in self._fetch(row, place, voxels, lost)]
         batch = {**voxels, **self._descriptions([place.sample for place in places])}
         batch["size"] = np.array([place.size for place in places], np.int32)
+        if places[0].before is not None:
+            batch["before"] = np.array([place.before for place in places], np.int32)
+            batch["outside"] = np.zeros(len(places), np.uint8)  # background
         for row, wait in waits:
             with self._tolerant(places[row].sample.subject, row, lost):
                 wait()
@@ -117,8 +152,8 @@ class ReadBatch(grain.transforms.Map):
         self, row: int, place: Place, voxels: dict[str, np.ndarray], lost: set[int]
     ) -> list[tuple[int, Callable[[], None]]]:
         """Begin to read one crop; return what to wait for."""
-        sample, start, size = place
-        before = (np.array(self.crop) - size) // 2
+        sample, start, size, before = place
+        before = (np.array(self.crop) - size) // 2 if before is None else before
         inside = (row, *(slice(low, low + n) for low, n in zip(before, size)))
         every = len(self.store.rows[sample.subject].contrasts)
         channels = () if sample.channels == tuple(range(every)) else sample.channels

@@ -9,7 +9,8 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 
 Arrays = dict[str, Any]  # of one kind: numpy, or JAX
-PACKED = ("stored", "label", "size", "offset", "scale", "range", "lookup")  # what `unpack` uses up
+# What `unpack` uses up.
+PACKED = ("stored", "label", "size", "before", "outside", "offset", "scale", "range", "lookup")
 BLOCK = 2**17  # values that the host works on at a time: they and what is made of them stay in its cache
 
 
@@ -21,20 +22,22 @@ def unpack(batch: Arrays) -> Arrays:
     labels, and images within 1e-6 (their divisions round alike; a compiler may fuse).
 
     Args:
-        batch: stored int16 or float32 `b c x y z`, size int32 `b 3` (voxels of each crop that are the scan's, in the
-            middle), offset and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are
-            labels, label uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training); other entries are kept.
+        batch: stored int16 or float32 `b c x y z`, size int32 `b 3` (voxels of each crop that are the scan's), offset
+            and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are labels, label
+            uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training). It may have before int32 `b 3` (voxels
+            before the scan's; otherwise those are in the middle) and outside uint8 `b` (label beyond the scan, otherwise
+            255: ignore). Other entries are kept.
     Returns:
-        image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore, as beyond the scan) where
-        there is one, and what else was there.
+        image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore) where there is one, and what
+        else was there.
     """
     rest = {name: array for name, array in batch.items() if name not in PACKED}
     packed = {name: batch[name] for name in PACKED if name in batch}
-    stored, size = packed["stored"], packed.pop("size")
+    stored, size, before = packed["stored"], packed.pop("size"), packed.pop("before", None)
     shape = stored.shape[2:]  # x y z
     if isinstance(stored, jax.Array):
-        return {**rest, **_finish(jnp, packed, *_inside(jnp, shape, size))}
-    in_x, in_y, in_z = _inside(np, shape, size)
+        return {**rest, **_finish(jnp, packed, *_inside(jnp, shape, size, before))}
+    in_x, in_y, in_z = _inside(np, shape, size, before)
     b, c, x, y, z = stored.shape
     done: Arrays = {"image": np.empty((b, x, y, z, c), np.float32)}
     if "label" in packed:
@@ -65,15 +68,20 @@ def _finish(xp: Any, packed: Arrays, in_x: Any, in_y: Any, in_z: Any) -> Arrays:
     if "label" in packed:
         rows = 256 * xp.arange(len(stored), dtype=xp.int32)[:, None, None, None]
         trained = xp.take(packed["lookup"].reshape(-1), packed["label"].astype(xp.int32) + rows)
-        done["label"] = xp.where(inside, trained, xp.uint8(IGNORE))
+        outside = packed["outside"][:, None, None, None] if "outside" in packed else xp.uint8(IGNORE)
+        done["label"] = xp.where(inside, trained, outside)
     return done
 
 
-def _inside(xp: Any, shape: tuple[int, int, int], size: Any) -> list[Any]:
-    """Return which voxels along each axis are in the middle `size` (`b 3`) of it: bool `b x`, `b y`, `b z`."""
+def _inside(xp: Any, shape: tuple[int, int, int], size: Any, before: Any = None) -> list[Any]:
+    """Return which voxels along each axis are the scan's: bool `b x`, `b y`, `b z`.
+
+    These are `size` (`b 3`) from `before` (`b 3`) on, by default those in the middle.
+    """
     masks = []
     for axis, length in enumerate(shape):
-        before = (length - size[:, axis, None]) // 2  # b 1
+        middle = (length - size[:, axis, None]) // 2  # b 1
+        first = middle if before is None else before[:, axis, None]
         place = xp.arange(length, dtype=xp.int32)[None]  # 1 n
-        masks.append((place >= before) & (place < before + size[:, axis, None]))
+        masks.append((place >= first) & (place < first + size[:, axis, None]))
     return masks

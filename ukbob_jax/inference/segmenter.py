@@ -260,6 +260,11 @@ class Segmenter:
         for source in sources:
             if isinstance(source, Volume):  # files are checked where they are read
                 array_checks.check_finite(_name(source), source.array)
+            elif self.card.normalize == intensity.PREPROCESSED:
+                raise MismatchError(
+                    f"{_name(source)}: this network takes scans that nnU-Net's preprocessing has made. Give the folder "
+                    "that its training wrote beside the checkpoints, nnunet/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION."
+                )
         contrasts = self.card.contrasts if len(sources) == 1 else ()
         stored = [s if isinstance(s, Volume) else _open(s, nan, series, contrasts) for s in sources]
         turned = [v.to_ras() for v in stored]

@@ -21,6 +21,7 @@ class About(TypedDict, total=False):
     attributes: technical facts, of `schema.ATTRIBUTES` only.
     quality: JSON-able findings about the scan or its labels.
     person: whose scan it is, where one person has several subjects.
+    exact: the image is float32, and stored so.
     description: what the data set says; its names of channels count where `contrasts` is empty.
     """
 
@@ -30,6 +31,7 @@ class About(TypedDict, total=False):
     attributes: Mapping[str, Any] | None
     quality: Mapping[str, Any] | None
     person: str
+    exact: bool
     description: Description
 
 
@@ -77,7 +79,11 @@ def prepare(
     labels = {
         name: checks.check_label(label, name, image.shape[:3], subject) for name, label in labels.items()
     }
-    stored, slope, intercept, remark = values.encode(image, subject, names)
+    if about.get("exact"):
+        values.check_finite(image, subject)
+        stored, slope, intercept, remark = values.Encoded(image.astype(np.float32), None, None)
+    else:
+        stored, slope, intercept, remark = values.encode(image, subject, names)
     new = Subject.new(subject, image.shape, checks.check_affine(affine, subject))
     row = dataclasses.replace(
         new,

@@ -228,7 +228,9 @@ def dice_bce_regions(
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
 
-def deep(loss: Callable[..., jax.Array], strides: Sequence[Sequence[int]]) -> Callable[..., jax.Array]:
+def deep(
+    loss: Callable[..., jax.Array], strides: Sequence[Sequence[int]], lowest: bool = True
+) -> Callable[..., jax.Array]:
     """`loss` at several resolutions, for the logits of deep supervision: sum(2**-i loss_i) / sum(2**-i).
 
     Weights halve from one of the logits to the next, as nnU-Net's do. At stride s along an axis a voxel of the logits
@@ -240,21 +242,23 @@ def deep(loss: Callable[..., jax.Array], strides: Sequence[Sequence[int]]) -> Ca
     Args:
         loss: (logits, labels, **options) -> scalar; labels `b x y z`.
         strides: of each of the logits, voxels x y z of the label map per voxel (`Architecture.strides`), finest first.
+        lowest: False leaves out the last, of the lowest resolution, as nnU-Net does; an only one stays.
     Returns:
         (logits, labels, **options) -> scalar, where logits are a list, `b x y z k` each.
     Raises:
         ValueError: (from what is returned) another number of logits than of strides.
     """
+    counted = len(strides) if lowest else max(1, len(strides) - 1)
 
     def summed(logits: Sequence[jax.Array], labels: jax.Array, **options: jax.Array) -> jax.Array:
         if len(logits) != len(strides):
             raise ValueError(f"there are {len(logits)} logits, but strides of {len(strides)}.")
         total = jnp.float32(0)
-        for level, (maps, stride) in enumerate(zip(logits, strides)):
+        for level, (maps, stride) in enumerate(zip(logits[:counted], strides)):
             few = labels[:, *(slice(s // 2, None, s) for s in stride)]
             size = few.shape[1:]  # beyond lies the network's padding
             total += loss(maps[:, *(slice(s) for s in size)], few, **options) / 2**level
-        return total / sum(2.0**-level for level in range(len(logits)))
+        return total / sum(2.0**-level for level in range(counted))
 
     return summed
 

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay and clipping, for all parameters or for a chosen part of them."""
+"""AdamW or SGD with warm-up, decay of the rate and clipping, for all parameters or for a chosen part of them."""
 
 import dataclasses
 import re
@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ukbob_jax.errors import ConfigError
 
 # Decay pulls towards zero, where a gain or an offset has no business: norms, biases, Swin's position biases.
 NO_DECAY = r"(^|/)(bias|scale|relative_bias)$"
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "polynomial")
+OPTIMIZERS = ("adamw", "sgd")
 
 
 class Optimizer(NamedTuple):
@@ -29,14 +31,22 @@ class OptimizerOptions:
 
     Attributes:
         learning_rate: the peak, reached after the warm-up.
+        name: "adamw", or "sgd" with Nesterov momentum (nnU-Net's: Isensee et al. 2021).
         warmup_steps: the rate rises linearly from 0 during these.
-        schedule: after the warm-up, "cosine" (down to final_fraction at the last step) or "constant".
-        final_fraction: of the peak, at the end of the cosine.
-        weight_decay: decoupled (Loshchilov and Hutter 2019), scaled by the learning rate; not on `NO_DECAY`.
+        schedule: after the warm-up, "cosine" or "polynomial", (1 - done) ** power, down to final_fraction at the last
+            step, or "constant".
+        final_fraction: of the peak, at the end of the schedule.
+        power: of the polynomial.
+        hold_steps: the rate changes only every so many steps, as that of trainers that set it once an epoch; 1: at
+            every step.
+        weight_decay: of AdamW, decoupled (Loshchilov and Hutter 2019), scaled by the learning rate; not on
+            `NO_DECAY`. Of SGD, coupled: times the parameter, added to the clipped gradient of every parameter, as
+            `torch.optim.SGD` does.
         clip_norm: largest global norm of the gradient of the trained parameters; None: as it comes.
         b1: decay of Adam's first moment.
         b2: decay of Adam's second moment.
         eps: added to the root of the second moment.
+        momentum: of SGD, the share of the last step's direction that stays.
         trainable: regular expression searched for in "/"-joined parameter paths; the others stay as they are and
             cost no optimizer memory. Empty: all are trained.
         frozen: the same the other way round: what it matches stays. "^swin/(patch_embed|stage[12])" freezes the first
@@ -46,27 +56,34 @@ class OptimizerOptions:
     """
 
     learning_rate: float
+    name: str = "adamw"
     warmup_steps: int = 0
     schedule: str = "cosine"
     final_fraction: float = 0.0
+    power: float = 0.9
+    hold_steps: int = 1
     weight_decay: float = 1e-5
     clip_norm: float | None = None
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    momentum: float = 0.99
     trainable: str = ""
     frozen: str = ""
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(
-                f"optimizer.schedule: {self.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}."
-            )
-        for name in ("warmup_steps", "learning_rate", "weight_decay", "final_fraction", "eps"):
+        for name, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"optimizer.{name}: {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}."
+                )
+        if self.hold_steps < 1:
+            raise ConfigError(f"optimizer.hold_steps: {self.hold_steps} is less than 1.")
+        for name in ("warmup_steps", "learning_rate", "weight_decay", "final_fraction", "eps", "power"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not a number from 0 on.")
-        for name in ("b1", "b2"):
+        for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not in [0, 1).")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -107,16 +124,8 @@ def build(*, steps: int, stages: Sequence[tuple[str, int]] = (), **fields: Any) 
             "to 1."
         )
     rate = _schedule(options, steps)
-    adamw = optax.adamw(
-        rate,
-        b1=options.b1,
-        b2=options.b2,
-        eps=options.eps,
-        weight_decay=options.weight_decay,
-        mask=decay_mask,
-    )
     parts = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
-    parts.append(adamw)
+    parts.append(_adamw(options, rate) if options.name == "adamw" else _sgd(options, rate))
     if options.layer_decay != 1:
         parts.append(_scale_by_depth(options.layer_decay, stages))
     transform = optax.chain(*parts)
@@ -144,15 +153,39 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def _adamw(options: OptimizerOptions, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+        rate,
+        b1=options.b1,
+        b2=options.b2,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        mask=decay_mask,
+    )
+
+
+def _sgd(options: OptimizerOptions, rate: optax.Schedule) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum and coupled decay: what `torch.optim.SGD(nesterov=True)` computes."""
+    return optax.chain(
+        optax.add_decayed_weights(options.weight_decay),
+        optax.trace(decay=options.momentum, nesterov=True),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
 def _schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     """Return number of updates made -> learning rate of the next."""
-    peak, warmup = options.learning_rate, options.warmup_steps
+    peak, warmup, last = options.learning_rate, options.warmup_steps, options.final_fraction
     if options.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=options.final_fraction)
+        after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=last)
+    elif options.schedule == "polynomial":
+        after = optax.polynomial_schedule(peak, last * peak, options.power, steps - warmup)
     else:
         after = optax.constant_schedule(peak)
     # (n + 1) / warmup: the first step already learns, and the last of the warm-up is at the peak.
-    return optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
+    joined = optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
+    hold = options.hold_steps
+    return joined if hold == 1 else lambda n: joined(jnp.asarray(n) // hold * hold)
 
 
 def _scale_by_depth(layer_decay: float, stages: Sequence[tuple[str, int]]) -> optax.GradientTransformation:

@@ -29,6 +29,7 @@ FREE = (
         "inspect",
     ),  # verdicts count by that fingerprint too
     *("inference", "etta", "tent", "bn", "evaluate", "predict", "organs"),  # what is done with the network
+    *("plans", "configuration"),  # of nnU-Net: become fields of data, model and loss
     "epochs",  # becomes train.steps and optimizer.warmup_steps
     *(
         f"data.{name}"

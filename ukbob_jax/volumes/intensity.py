@@ -7,6 +7,7 @@ import numpy as np
 
 from ukbob_jax.errors import ConfigError, ValuesError
 
+PREPROCESSED = "nnunet"  # method of scans that nnU-Net's preprocessing normalised
 LIMIT = 5.0  # standard deviations; keeps a bright vessel or a metal artefact from ruling the scale
 LOW, HIGH = 0.5, 99.5  # percentiles
 FAT = -50.0  # HU; fat alone brings a CT's lowest percentile below it, and MR is never negative
@@ -94,7 +95,8 @@ def normalize(image: Any, stats: Statistics, method: str) -> Any:
             "auto": per channel "zscore", but (image - 50) / 50 clipped to [-5, 5] where it holds HU, that is where its
             0.5 percentile lies below -50: CT has an absolute scale, and air would rule its mean. Where outliers rule
             mean and std, see `heavy_tailed`, those that the 0.5 and 99.5 percentiles of a normal distribution imply;
-            "window:LOW:HIGH": LOW to HIGH to 0..1, clipped, such as "window:-160:240" for CT in HU.
+            "window:LOW:HIGH": LOW to HIGH to 0..1, clipped, such as "window:-160:240" for CT in HU;
+            "nnunet": as they are, since nnU-Net's preprocessing normalised them.
     Returns:
         float32, the kind and shape of `image`.
     Raises:
@@ -135,9 +137,11 @@ def mapping(stats: Statistics, method: str) -> Mapping:
         return Mapping(np.where(ct, CENTRE, offset), np.where(ct, SPREAD, scale), -LIMIT, LIMIT)
     if method == "percentile":
         return Mapping(low, _scale(high - low, low), 0.0, 1.0)
+    if method == PREPROCESSED:
+        return Mapping(np.zeros_like(mean), np.ones_like(mean), -np.inf, np.inf)
     if not (ends := window(method)):
         raise ConfigError(
-            f'normalize={method!r} is not known; expected "auto", "zscore", "percentile" or '
+            f'normalize={method!r} is not known; expected "auto", "zscore", "percentile", "{PREPROCESSED}" or '
             '"window:LOW:HIGH" with LOW < HIGH.'
         )
     return Mapping(np.full_like(mean, ends[0]), np.full_like(mean, ends[1] - ends[0]), 0.0, 1.0)

@@ -74,7 +74,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], descriptio
     if path.suffix == SAFETENSORS_SUFFIX:
         files.write_bytes(path, safetensors.numpy.save(tensors, {DESCRIPTION: text}))
     elif path.suffix in TORCH_SUFFIXES:
-        torch_files.save(path, tensors, {DESCRIPTION: text})
+        torch_files.save(path, {"state_dict": tensors, DESCRIPTION: text})
     else:
         raise ConfigError(
             f"{path}: weights are written to {', '.join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))}."

@@ -6,6 +6,7 @@ size.
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NamedTuple
 
@@ -54,7 +55,9 @@ def load(file: IO[bytes], names: Mapping[Key, Named], persistent: Callable[[Any]
         Refused: the pickle names something else; the message says what.
         ValueError, IndexError, KeyError, TypeError and their like: it is damaged.
     """
-    return _Machine(names, persistent).run(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of odd escapes in a damaged text
+        return _Machine(names, persistent).run(file)
 
 
 class _Machine:

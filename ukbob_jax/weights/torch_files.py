@@ -10,7 +10,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
@@ -261,18 +261,24 @@ def _legacy_places(
     return places
 
 
-def save(path: pathlib.Path, tensors: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> None:
-    """Write `{"state_dict": tensors, **texts}` as `torch.save` would; `torch.load(weights_only=True)` reads it.
+def save(path: pathlib.Path, contents: Mapping[str, Any]) -> None:
+    """Write `contents` as `torch.save` would; `torch.load(weights_only=True)` reads it. The same input, the same bytes.
 
+    Args:
+        path: of the file.
+        contents: text, numbers, None, tensors (numpy arrays), and dictionaries, lists and tuples of such. An array that
+            occurs several times is written once, and its tensors share it, as those of `state_dict()` do.
     Raises:
+        ValueError: something else is in it, or an array of a type that PyTorch does not have.
         FileError: the file cannot be written.
     """
-    kinds = {np.dtype(dtype): name for name, dtype in STORAGES.items()}
+    writer = _Writer()
+    pickled = b"\x80\x02" + writer.value(contents) + b"."
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        _record(archive, "data.pkl", _pickle(tensors, texts, kinds))
+        _record(archive, "data.pkl", pickled)
         _record(archive, "byteorder", b"little")
-        for key, array in enumerate(tensors.values()):
+        for key, array in enumerate(writer.storages):
             _record(archive, f"data/{key}", np.ascontiguousarray(array).tobytes())
         _record(archive, "version", b"3\n")
     files.write_bytes(path, buffer.getvalue())
@@ -284,32 +290,63 @@ def _record(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     )  # a fixed date: same bytes again
 
 
-def _pickle(
-    tensors: Mapping[str, np.ndarray], texts: Mapping[str, str], kinds: Mapping[np.dtype, str]
-) -> bytes:
-    """Protocol 2, opcode by opcode: the pickler of the standard library cannot name classes that are not installed."""
+class _Writer:
+    """Protocol 2, opcode by opcode: the pickler of the standard library cannot name classes that are not installed.
 
-    def text(value: str) -> bytes:
-        data = value.encode()
+    Attributes:
+        storages: the arrays met so far; a tensor's storage is called by its place here.
+    """
+
+    def __init__(self) -> None:
+        self.storages: list[np.ndarray] = []
+        self._keys: dict[int, int] = {}  # id of an array -> its place
+
+    def value(self, value: Any) -> bytes:
+        """Return the opcodes that put `value` on the stack."""
+        if isinstance(value, np.generic):
+            return self.value(value.item())
+        for kind, write in self._writers():
+            if isinstance(value, kind):
+                return write(value)
+        raise ValueError(f"{type(value).__name__} is not written to PyTorch files: {value!r}")
+
+    def _writers(self) -> tuple[tuple[type, Callable[[Any], bytes]], ...]:
+        """Kinds of values, the first that fits, and what writes them."""
+        return (
+            (type(None), lambda _: b"N"),
+            (bool, lambda v: b"\x88" if v else b"\x89"),
+            (int, self.integer),
+            (float, lambda v: b"G" + struct.pack(">d", v)),
+            (str, self.text),
+            (np.ndarray, self.tensor),
+            (tuple, lambda v: b"(" + self._all(v) + b"t"),
+            (list, lambda v: b"](" + self._all(v) + b"e"),
+            (Mapping, lambda v: b"}(" + self._all(part for item in v.items() for part in item) + b"u"),
+        )
+
+    def _all(self, values: Iterable[Any]) -> bytes:
+        return b"".join(map(self.value, values))
+
+    def text(self, value: str) -> bytes:
+        data = value.encode("utf-8", "surrogatepass")
         return b"X" + struct.pack("<I", len(data)) + data
 
-    def number(value: int) -> bytes:
-        data = value.to_bytes(8, "little", signed=True)
-        return b"\x8a\x08" + data
+    def integer(self, value: int) -> bytes:
+        data = value.to_bytes(max(8, value.bit_length() // 8 + 1), "little", signed=True)
+        return b"\x8a" + bytes([len(data)]) + data
 
-    def integers(values: tuple[int, ...]) -> bytes:
-        return b"(" + b"".join(map(number, values)) + b"t"
-
-    def tensor(key: int, array: np.ndarray) -> bytes:
-        steps = [int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim)]
-        kind = f"ctorch\n{kinds[array.dtype]}\n".encode()
-        storage = b"(" + text("storage") + kind + text(str(key)) + text("cpu") + number(array.size) + b"tQ"
-        layout = number(0) + integers(array.shape) + integers(tuple(steps))
+    def tensor(self, array: np.ndarray) -> bytes:
+        kind = next((name for name, dtype in STORAGES.items() if np.dtype(dtype) == array.dtype), None)
+        if kind is None:
+            raise ValueError(
+                f"{array.dtype} is no type of PyTorch's tensors; there are {', '.join(STORAGES)}"
+            )
+        key = self._keys.setdefault(id(array), len(self.storages))
+        if key == len(self.storages):
+            self.storages.append(array)
+        steps = tuple(int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim))
+        storage = b"(" + self.text("storage") + f"ctorch\n{kind}\n".encode() + self.text(str(key))
+        storage += self.text("cpu") + self.integer(array.size) + b"tQ"
+        layout = self.integer(0) + self.value(array.shape) + self.value(steps)
         hooks = b"\x89ccollections\nOrderedDict\n)R"  # no gradient, no hooks
         return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + layout + hooks + b"tR"
-
-    weights = b"".join(
-        text(name) + tensor(key, array) + b"s" for key, (name, array) in enumerate(tensors.items())
-    )
-    rest = b"".join(text(name) + text(value) + b"s" for name, value in texts.items())
-    return b"\x80\x02}" + text("state_dict") + b"}" + weights + b"s" + rest + b"."

@@ -63,6 +63,12 @@ def test_logits_of_several_sizes_weigh_half_from_one_to_the_next():
     assert loss.label_loss(config, data(), strides[:1])(LOGITS, LABELS) == one(LOGITS, LABELS)
 
 
+def test_the_lowest_resolution_may_be_left_out():
+    config, strides = recipe(**{"loss.lowest": False}), ((1, 1, 1), (2, 2, 2))
+    found = loss.label_loss(config, data(), strides)([LOGITS, LOGITS[:, :1, :1, :1]], LABELS)
+    assert found == loss.class_loss(config, data())(LOGITS, LABELS)
+
+
 @pytest.mark.parametrize(
     "changes, regions, message",
     [

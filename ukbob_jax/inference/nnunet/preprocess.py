@@ -38,7 +38,8 @@ def run(
     Returns:
         Array c z y x, float32, and its properties: nnU-Net's own `spacing` (z y x of the file, mm),
         `shape_before_cropping`, `bbox_used_for_cropping`, `shape_after_cropping_and_before_resampling`; besides `grid`,
-        a Volume without voxels of its own on whose grid labels are written.
+        a Volume without voxels of its own on whose grid labels are written, and `nonzero`, bool z y x after cropping,
+        where any channel is not 0.
     Raises:
         MismatchError: another number of channels, or channels on different grids.
         ValuesError: voxels that the normalisation does not take.
@@ -55,6 +56,7 @@ def run(
     inside = tuple(slice(low, high) for low, high in box)
     array = array[(slice(None), *inside)]
     properties["bbox_used_for_cropping"] = [list(pair) for pair in box]
+    properties["nonzero"] = nonzero[inside]
     properties["shape_after_cropping_and_before_resampling"] = array.shape[1:]
     properties["grid"] = dataclasses.replace(first, array=np.broadcast_to(np.uint8(0), first.shape))
     array = _normalize(array, nonzero[inside], plans, ", ".join(names))

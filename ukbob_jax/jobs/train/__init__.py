@@ -31,6 +31,7 @@ def run(config: Config, workdir: str) -> None:
         FileError: no store, no SOLF verdicts, damaged data or weights, or a disk that is full.
         Preempted: asked to stop; the same command goes on.
     """
+    config = recipe.planned(config, workdir)
     checks.numbers(config)
     data = TrainingData.open(config, workdir)
     config = recipe.resolve(config, data)

@@ -24,13 +24,14 @@ def label_loss(
         ConfigError: an unknown loss or option, or one that does not fit the labels.
     """
     loss = class_loss(config, data)
-    return losses.deep(loss, strides) if len(strides) > 1 else loss
+    return losses.deep(loss, strides, config.loss.lowest) if len(strides) > 1 else loss
 
 
 def class_loss(config: Config, data: TrainingData) -> Callable[..., jax.Array]:
     """Return the loss that `config.loss` names, for one size; `config.balance` gives rare classes more weight."""
     options = dict(config.loss)
     name = options.pop("name")
+    options.pop("lowest")  # of deep supervision, see `label_loss`
     if name not in losses.LABEL_LOSSES:
         raise ConfigError(
             f"config.loss.name: {name!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."
