@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from nibabel import affines, eulerangles
+from nibabel import affines, quaternions
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.nnunet import tptbox
@@ -92,7 +92,9 @@ def test_weights_of_a_tile_have_a_constant_rim():
 
 
 def test_labels_return_to_turned_and_oblique_grids():
-    turn = affines.from_matvec(eulerangles.euler2mat(0.1, 0.2, 0.05) @ np.diag([2.0, 2.0, 4.0]), [5, 6, 7])
+    turn = affines.from_matvec(
+        quaternions.quat2mat([0.98, 0.1, 0.15, 0.05]) @ np.diag([2.0, 2.0, 4.0]), [5, 6, 7]
+    )
     image = Volume(np.zeros((9, 8, 7), np.int16), turn).reorient("PIR")
     labels = np.random.default_rng(0).integers(0, 5, image.shape).astype(np.uint8)
     own = Volume(labels, image.affine)

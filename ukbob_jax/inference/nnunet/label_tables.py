@@ -57,7 +57,7 @@ def check(folder: str | os.PathLike, expected: Mapping[int, str]) -> None:
         if found is None or wanted is None or not _same(found, wanted, i):
             raise MismatchError(
                 f"{where}: label {i} is {_said(found)}, but {_said(wanted)} in this preset's model. Give the folder "
-                "of that model, or leave out --preset to get the labels as the folder numbers them."
+                "of that model."
             )
 
 
