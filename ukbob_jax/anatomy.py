@@ -1,9 +1,9 @@
 """The 72-structure taxonomy of TotalVibeSegmentator, and its maps to other label sets.
 
-Ids are those of TotalVibeSegmentator's models 85 to 87 and 100: 0 background, 1 to 72 structures, 20 reserved and
-never used in MR (the ribs in CT: `vibesegmentator_ct`). Left and right do NOT come in one order: kidneys, adrenals,
-subclavian and carotid arteries list the right side first, every other pair the left side. Take ids from `IDS`, never
-count them.
+Ids are those of all its whole-body models, from 80 and 85 to 87 up to 99 (sagittal) and the current 100: 0
+background, 1 to 72 structures, 20 reserved: never used in MR, the ribs in CT (`vibesegmentator_ct`). Left and right do
+NOT come in one order: kidneys, adrenals, subclavian and carotid arteries list the right side first, every other pair
+the left side. Take ids from `IDS`, never count them.
 """
 
 from typing import NamedTuple

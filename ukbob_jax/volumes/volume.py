@@ -68,7 +68,22 @@ class Volume:
 
     def to_ras(self) -> "Volume":
         """The same voxels with axes nearest to right, anterior, superior; flips and transpositions only."""
-        change = orientations.io_orientation(self.affine)
+        return self.reorient("RAS")
+
+    def reorient(self, axes: Sequence[str]) -> "Volume":
+        """The same voxels with axes nearest to the three directions named; flips and transpositions only.
+
+        Args:
+            axes: where each axis is to point, such as "LPS" or ("L", "P", "S").
+        Raises:
+            ValuesError: not one letter of each pair R L, A P, S I.
+        """
+        if sorted("RLAPSI".find(axis) // 2 for axis in axes) != [0, 1, 2]:
+            raise ValuesError(
+                f"Orientation {axes!r}: expected one letter of each pair R L, A P, S I, as in RAS."
+            )
+        wanted = orientations.axcodes2ornt(tuple(axes))
+        change = orientations.ornt_transform(orientations.io_orientation(self.affine), wanted)
         array = orientations.apply_orientation(self.array, change)
         affine = self.affine @ orientations.inv_ornt_aff(change, self.shape)
         return dataclasses.replace(self, array=array, affine=affine)
