@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from configs import networks
 from tests.conftest import ROOT
 from tests.test_layers import FILES, dotted, imports
 from ukbob_jax import cli, settings
+from ukbob_jax.models import architecture
 
 WORD = re.compile(r"--[a-z][\w.{}-]*|\bconfig\.[a-z{][\w.{}]*")
 NOT_FIELDS = ("config.json", "--config.FIELD", "--config.name", "config.{}.{}")  # a file, and placeholders
@@ -57,8 +59,12 @@ def words(path: pathlib.Path) -> Iterator[tuple[int, str]]:
 
 
 def recipes() -> dict[str, set[str]]:
-    """The fields and sections of every recipe and variant."""
-    found = {}
+    """The fields and sections of every recipe and variant, and those of every network that a recipe may name."""
+    found = {
+        f"networks:{name}": {f"model.{field}" for field in getattr(networks, name)()}
+        for name in architecture.names()
+        if hasattr(networks, name)
+    }
     for path in sorted((ROOT / "configs").glob("*.py")):
         module = importlib.import_module(f"configs.{path.stem}")
         for variant in getattr(module, "VARIANTS", {}):
