@@ -105,6 +105,7 @@ def test_a_step_is_the_same_where_batch_parameters_and_crops_are_split(name):
         np.testing.assert_allclose(found["grad_norm"], wanted["grad_norm"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_step_through_the_seam_moves_the_loss():
     model = networks.build("primus", 2, toy.CLASSES, **{**FIELDS["primus"], "input_shape": (8, 8, 8)})
     crops = [toy.batch(0, size=2, shape=(8, 8, 8))] * 3

@@ -22,10 +22,14 @@ from ukbob_jax.training.step import Augment, train_step
 CHANNELS = 4
 NORM = "instance_affine"
 OPTIMIZER = {
+    "name": "adamw",
     "learning_rate": 1e-4,
     "warmup_steps": 500,
     "schedule": "cosine",
     "final_fraction": 0.0,
+    "power": 0.9,
+    "hold_steps": 1,
+    "momentum": 0.99,
     "weight_decay": 1e-5,
     "clip_norm": 1.0,
     "b1": 0.9,

@@ -288,6 +288,7 @@ def test_a_damaged_subject_ends_the_run_with_its_own_message(tmp_path):
     assert restore_params(tmp_path / "checkpoints", "latest")[2]["step"] == 4
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, capfd):
     command = [*kill_test.TOY, "150"]
     assert kill_test.start(command, tmp_path / "calm").wait() == 0
