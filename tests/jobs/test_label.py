@@ -106,6 +106,13 @@ def test_a_subject_that_fails_is_listed_and_tried_again(store, config, tmp_path)
     assert calls(tmp_path) == 4
 
 
+def test_a_model_folder_of_nnunet_is_no_teacher(store, config, tmp_path):
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match=r"^labeller\.workdir: .* is a model folder of nnU-Net"):
+        label.run(config(kind="teacher", workdir=str(folder)), str(tmp_path))
+
+
 def test_ids_are_mapped_from_the_labellers_set_and_strange_ones_refused(store, config, tmp_path):
     label.run(config(labels="btcv", label_id=6), str(tmp_path))  # BTCV's liver
     assert set(np.unique(Store.open(store.path).read("s0", "label/auto"))) == {0, anatomy.IDS["liver"]}

@@ -17,6 +17,7 @@ from ukbob_jax import anatomy, files, processes
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, InputError, UkbobError
 from ukbob_jax.failures import FILE, Failures
+from ukbob_jax.inference.nnunet.plans import is_folder as is_nnunet
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher
@@ -121,6 +122,11 @@ def by_teacher(config: Config) -> tuple[Labeller, dict[str, Any], tuple[str, ...
     """The network of a training run."""
     settings = config.labeller
     options = from_config(config, settings.method, "labeller.method")
+    if is_nnunet(settings.workdir):
+        raise ConfigError(
+            f"labeller.workdir: {settings.workdir} is a model folder of nnU-Net, which this job does not take yet. "
+            "Give the workdir of a training run, or label the files with the command ukbob segment."
+        )
     segmenter = Segmenter.load(settings.workdir, dtype=config.inference.dtype)
     teacher.to_taxonomy_ids(segmenter.card.labels)
     trained_on, chosen = tuple(segmenter.card.contrasts), tuple(settings.contrasts)

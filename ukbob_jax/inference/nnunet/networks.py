@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ukbob_jax import advice
 from ukbob_jax.errors import FileError
+from ukbob_jax.models.stunet.network import SIZES
 
 
 class Network(NamedTuple):
@@ -70,12 +71,6 @@ _SLOPE = 0.01
 _INSTANCE, _BATCH = "instance_affine", "batch"  # our networks' words
 
 _STUNET = re.compile(r"STUNetTrainer(?:_(small|base|large|huge))?(?:_ft)?")
-_STUNET_SIZES = {
-    "small": (16, 1),
-    "base": (32, 1),
-    "large": (64, 2),
-    "huge": (96, 3),
-}  # width, blocks per stage
 _PRIMUS = re.compile(r"nnUNet_Primus(?:_|V([23]))([SBML])_Trainer(?:_BS8(?:_2e4)?)?")
 _PRIMUS_SIZES = {"S": (396, 12, 6), "B": (792, 12, 12), "M": (864, 16, 12), "L": (1056, 24, 16)}
 _MEDNEXT = re.compile(r"nnUNetTrainer(?:V2)?_MedNeXt_([SBML])_kernel([35])(?:_lr_\d+e_\d+)?")
@@ -234,14 +229,9 @@ def _stunet(size: str, configuration: Mapping[str, Any], where: str) -> Network:
     """STU-Net of one size; of the plans it takes the first five strides, filled with ones."""
     plain = of_architecture(_architecture(configuration, where), where)
     strides = (*plain.fields["strides"][1:6], *((1, 1, 1),) * 5)[:5]
-    width, depth = _STUNET_SIZES[size]
-    fields = {
-        "depth": (depth,) * 6,
-        "dims": tuple(width * n for n in (1, 2, 4, 8, 16, 16)),
-        "pool_op_kernel_sizes": strides,
-        "conv_kernel_sizes": ((3, 3, 3),) * 6,
-    }
-    return Network("stunet", fields)
+    scale = SIZES[size[0].upper()]
+    fields = {"pool_op_kernel_sizes": strides, "conv_kernel_sizes": ((3, 3, 3),) * 6}
+    return Network("stunet", {**scale._asdict(), **fields})
 
 
 def _primus(version: int, size: str, configuration: Mapping[str, Any]) -> Network:

@@ -18,8 +18,8 @@ from ukbob_jax.options import changed
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes.volume import Volume
 
-# Options of a prediction that such a network takes; the others belong to networks of ours.
-_TAKEN = ("nan", "attributes", "accept_unusual", "batch")
+# `nan` counts; the two others let scans pass, or describe them for, checks that such networks have none of.
+_TAKEN = ("nan", "attributes", "accept_unusual")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +54,8 @@ class NnunetSegmenter:
 
         Args:
             scan: one file, DICOM folder or Volume per channel, in the order of dataset.json; or one 4-D for all.
-            options: only `nan` counts; other settings than the defaults are refused.
+            options: `nan` counts, `attributes` and `accept_unusual` have nothing to act on, and other settings than the
+                defaults are refused.
             **changes: fields that differ from `options`.
         Raises:
             ConfigError: a setting that networks of nnU-Net do not take, or more memory is needed than there is.
@@ -95,5 +96,5 @@ def _check(options: PredictOptions) -> None:
         if field.name not in _TAKEN and getattr(options, field.name) != getattr(default, field.name):
             raise ConfigError(
                 f"{field.name}: networks of nnU-Net do not take it; their tiles and mirroring are set when they are "
-                "loaded (step_size, mirror)."
+                "loaded (batch, step_size, mirror)."
             )
