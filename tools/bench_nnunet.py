@@ -4,12 +4,12 @@
     python -m tools.bench_nnunet networks --only plain --size 64 64 64
     python -m tools.bench_nnunet commands MODEL_FOLDER INPUTS    whole commands on one folder of scans
     python -m tools.bench_nnunet commands --full --only plain    a network of real size with weights by formula, one scan
-                                                                 and one patch of 128 cubed, not mirrored
+                                                                 and one patch of 128 cubed; --no-mirror
 
 nnunetv2 2.8 must be installed (pip install nnunetv2). PyTorch runs with oneDNN. A train step is Dice and cross entropy
 at every resolution of deep supervision, gradients, and SGD with Nesterov's momentum. Ratios are the peer's figure over
 ours: above 1 is faster, or smaller, than nnU-Net. CPU seconds are given too, since they depend less on what else the
-machine does. Memory of commands is that of the process and its children together, looked up many times a second.
+machine does. Memory of commands is that of the process and its children together, looked up four times a second.
 """
 
 import argparse
@@ -56,7 +56,16 @@ NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {  # ours, PyTorch's, fie
 }
 LEARNING_RATE, MOMENTUM, DECAY = 1e-2, 0.99, 3e-5  # nnUNetTrainer's
 SCAN = (128, 128, 128)  # voxels
-POLL_S = 0.05
+INTENSITIES = {
+    "max": 640,
+    "mean": 300,
+    "median": 300,
+    "min": 0,
+    "percentile_00_5": 8,
+    "percentile_99_5": 600,
+    "std": 160,
+}
+POLL_S = 0.25
 
 
 class Case(NamedTuple):
@@ -76,10 +85,10 @@ def main() -> None:
     elif options.full:
         with tempfile.TemporaryDirectory() as folder:
             rows = bench_commands(
-                *real_size(Path(folder), options.only[0], options.classes[0]), options.repeats
+                *real_size(Path(folder), options.only[0], options.classes[0]), options.repeats, options.mirror
             )
     else:
-        rows = bench_commands(options.model, options.inputs, options.repeats)
+        rows = bench_commands(options.model, options.inputs, options.repeats, options.mirror)
     if options.out:
         options.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
@@ -90,6 +99,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model", type=Path, nargs="?", help="nnU-Net's model folder")
     parser.add_argument("inputs", type=Path, nargs="?", help="folder of scans, CASE_0000.nii.gz")
     parser.add_argument("--full", action="store_true", help="a network of real size, formula weights")
+    parser.add_argument(
+        "--mirror", action=argparse.BooleanOptionalAction, default=True, help="commands: as by default"
+    )
     parser.add_argument("--only", nargs="+", choices=tuple(NETWORKS), default=tuple(NETWORKS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--size", type=int, nargs=3, default=(96, 96, 96), help="voxels of the patch")
@@ -248,7 +260,7 @@ def batch(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return image, rng.integers(0, case.classes, (case.batch, *case.size)).astype(np.uint8)
 
 
-def bench_commands(model: Path, inputs: Path, repeats: int, mirror: bool = True) -> list[dict]:
+def bench_commands(model: Path, inputs: Path, repeats: int, mirror: bool) -> list[dict]:
     """`ukbob segment` with no program kept and with programs kept, and nnU-Net's command, on one scan and on two.
 
     Args:
@@ -452,7 +464,7 @@ def _plans(network: str) -> dict:
         "configurations": {"3d_fullres": configuration},
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {"0": INTENSITIES},
     }
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.attention import ATTENDED
+from ukbob_jax.models.kernels.buffers import keep
 from ukbob_jax.models.kernels.conv import conv3d, conv_transpose, pointwise
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import (
@@ -244,7 +244,7 @@ class ResidualBlock(nn.Module):
         parts = tuple(part.astype(self.dtype) for part in (x if isinstance(x, tuple) else (x,)))
 
         def conv_norm(y: Any, index: int, size: int, **after: Any) -> jax.Array:
-            y = checkpoint_name(Conv(self.features, size, dtype=self.dtype, name=f"conv{index}")(y), MAPS)
+            y = keep(Conv(self.features, size, dtype=self.dtype, name=f"conv{index}")(y), MAPS)
             return Norm(**self.norm, dtype=self.dtype, name=f"norm{index}")(y, train, **after)
 
         if sum(part.shape[-1] for part in parts) == self.features:
@@ -265,7 +265,5 @@ class UpBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, train: bool = False) -> jax.Array:
         """`x` b x y z i and `skip` b 2x 2y 2z o to b 2x 2y 2z o."""
-        x = checkpoint_name(
-            Upsample(self.features, dtype=self.dtype, name="upsample")(x), MAPS
-        )  # b 2x 2y 2z o
+        x = keep(Upsample(self.features, dtype=self.dtype, name="upsample")(x), MAPS)  # b 2x 2y 2z o
         return ResidualBlock(self.features, self.norm, self.dtype, name="conv_block")((x, skip), train)

@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.errors import GeometryError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture, Size
 from ukbob_jax.models.blocks import KEEP_MAPS, MAPS, Conv, Norm, Upsample
+from ukbob_jax.models.kernels.buffers import keep
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.norm import shift_and_activate
 from ukbob_jax.models.unet_fields import SLOPE
@@ -66,7 +66,7 @@ class ConvNorm(nn.Module):
             draw=he_normal,
             name="conv",
         )
-        y = checkpoint_name(conv(x), MAPS)
+        y = keep(conv(x), MAPS)
         slope = self.slope or 1.0
         if self.norm == "none":
             y = shift_and_activate(y, None, None, residual, slope)
@@ -105,7 +105,7 @@ class ConvStep(nn.Module):
         """`x` b x y z i and `skip` b X x Y y Z z o to b X x Y y Z z o, where X Y Z are the strides."""
         features, bias, dtype = (self.block[name] for name in ("features", "bias", "dtype"))
         up = Upsample(features, self.strides, bias, dtype, he_normal_transposed, name="upsample")
-        y: Any = (checkpoint_name(up(x), MAPS), skip)
+        y: Any = (keep(up(x), MAPS), skip)
         for i in range(self.count):
             y = ConvNorm(**self.block, name=f"block_{i}")(y, train)
         return y

@@ -128,17 +128,16 @@ def _sums_in_steps(
 
 
 def _gradient_in_steps(*arrays: Any, squared: bool) -> jax.Array:
-    """As `_gradient`."""
-    *of_voxels, of_both, of_p, of_surprise = arrays
-    logits = of_voxels[0]
+    """As `_gradient`; each step writes over the logits that it has read, so that one array holds both."""
+    logits, *of_voxels, of_both, of_p, of_surprise = arrays
     size = _voxels_per_step(logits.shape)
 
-    def step(i: jax.Array, gradient: jax.Array) -> jax.Array:
-        cut = (_cut(x, i * size, size) for x in of_voxels)
+    def step(i: jax.Array, mixed: jax.Array) -> jax.Array:
+        cut = (_cut(x, i * size, size) for x in (mixed, *of_voxels))
         own = _gradient(*cut, of_both=of_both, of_p=of_p, of_surprise=of_surprise, squared=squared)
-        return lax.dynamic_update_slice_in_dim(gradient, own, i * size, axis=1)
+        return lax.dynamic_update_slice_in_dim(mixed, own, i * size, axis=1)
 
-    return lax.fori_loop(0, logits.shape[1] // size, step, jnp.zeros_like(logits))
+    return lax.fori_loop(0, logits.shape[1] // size, step, logits)
 
 
 def _cut(x: jax.Array, start: jax.Array, size: int) -> jax.Array:

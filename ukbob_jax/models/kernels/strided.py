@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ukbob_jax.models.kernels.buffers import unwritten
+
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 
 ROWS = 4096  # voxels of a phase, from which a 2D convolution has enough to do
@@ -56,7 +58,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
         found = found.reshape(batch, *run, *y.shape[3:])
         return lax.dynamic_update_slice(y, found, (0, *first, 0, 0))
 
-    y = lax.empty((batch, *size, outputs), x.dtype)
+    y = unwritten((batch, *size, outputs), kernel)
     return lax.fori_loop(0, steps[0] * steps[1], block, y)
 
 
@@ -101,7 +103,7 @@ def data_gradient(
         return lax.dynamic_update_slice_in_dim(dx, found, strides[0] * start, 1)
 
     whole = [n * s for n, s in zip(counts, strides)]
-    dx = lax.empty((batch, *whole, inputs), dy.dtype)
+    dx = unwritten((batch, *whole, inputs), kernel)
     dx = lax.fori_loop(0, -(-counts[0] // run), planes, dx)
     return dx[:, : size[0], : size[1], : size[2]]
 

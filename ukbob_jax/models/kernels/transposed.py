@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ukbob_jax.models.kernels.buffers import unwritten
+
 ROWS = 4096  # voxels, from which a matrix product has enough to do
 
 
@@ -27,7 +29,7 @@ def enlarge(x: jax.Array, kernel: jax.Array) -> jax.Array:
         rows = jnp.transpose(blocks, (0, 3, 1, 4, 2, 5)).reshape(batch, run * p, size[1] * q, row)
         return lax.dynamic_update_slice_in_dim(y, rows, first * p, 1)
 
-    y = lax.empty((batch, size[0] * p, size[1] * q, row), x.dtype)
+    y = unwritten((batch, size[0] * p, size[1] * q, row), matrix)
     y = lax.fori_loop(0, -(-size[0] // run), planes, y)
     return y.reshape(*y.shape[:3], size[2] * window[2], outputs)
 
@@ -52,7 +54,7 @@ def gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array
         seen = jnp.where(fresh[:, None, None, None], seen, 0).reshape(-1, inputs)
         return lax.dynamic_update_slice_in_dim(dx, part, first, 1), dmatrix + seen.T @ near
 
-    found = lax.empty(x.shape, x.dtype), jnp.zeros(matrix.shape, x.dtype)
+    found = unwritten(x.shape, matrix), jnp.zeros(matrix.shape, x.dtype)
     dx, dmatrix = lax.fori_loop(0, -(-size[0] // run), planes, found)
     dkernel = jnp.moveaxis(dmatrix.reshape(inputs, *window, outputs), 0, 3)
     return dx, dkernel

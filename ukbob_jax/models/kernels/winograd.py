@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ukbob_jax.models.kernels.buffers import unwritten
+
 Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 
 TAPS, TILE = 3, 4
@@ -77,7 +79,7 @@ def convolve(
             done.append(lax.dynamic_update_slice_in_dim(y, planes, jnp.asarray(starts)[n], 1))
         return done
 
-    results = [lax.empty((parts[0].shape[0], room, *size, o), kernel.dtype) for o in outputs]
+    results = [unwritten((parts[0].shape[0], room, *size, o), kernel) for o in outputs]
     return [y[:, :length] for y in lax.fori_loop(0, len(starts), tile, results)]
 
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.models.blocks import MAPS, Norm
+from ukbob_jax.models.kernels.buffers import keep
 from ukbob_jax.models.kernels.conv import pointwise
 from ukbob_jax.models.kernels.depthwise import depthwise, depthwise_transpose
 from ukbob_jax.models.kernels.dtypes import at_least_float32
@@ -96,8 +96,8 @@ class Block(nn.Module):
         """b v c to b v features."""
         conv = functools.partial(Pointwise, dtype=self.dtype)
         y = Depthwise(self.size, self.sampling, self.dtype, name="conv1")(x)
-        y = Norm(NORMS[self.norm], dtype=self.dtype, name="norm")(checkpoint_name(y, MAPS))
-        y = checkpoint_name(conv(self.expansion * x.shape[-1], name="conv2")(y), MAPS)
+        y = Norm(NORMS[self.norm], dtype=self.dtype, name="norm")(keep(y, MAPS))
+        y = keep(conv(self.expansion * x.shape[-1], name="conv2")(y), MAPS)
         y = nn.gelu(y, approximate=False)
         if self.grn:
             y = self._respond(y)

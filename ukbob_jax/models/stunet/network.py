@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import unet_fields
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.blocks import MAPS, Conv
+from ukbob_jax.models.kernels.buffers import keep
 from ukbob_jax.models.unet import ConvNorm, UNet, he_normal
 from ukbob_jax.models.unet_fields import PerStage
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
             conv = Conv(
                 self.features, 1, self.strides, bias=True, dtype=self.dtype, draw=he_normal, name="shortcut"
             )
-            residual = checkpoint_name(conv(x), MAPS)
+            residual = keep(conv(x), MAPS)
         y = ConvNorm(self.features, self.size, self.strides, dtype=self.dtype, name="conv1")(x, train)
         return ConvNorm(self.features, self.size, dtype=self.dtype, name="conv2")(y, train, residual)
 
@@ -84,7 +84,7 @@ class Step(nn.Module):
         features, dtype = self.block["features"], self.block["dtype"]
         # The original repeats first, then multiplies: the same numbers for more work.
         y = Conv(features, 1, bias=True, dtype=dtype, draw=he_normal, name="project")(x)
-        y = repeat(checkpoint_name(y, MAPS), self.strides)
+        y = repeat(keep(y, MAPS), self.strides)
         for i in range(self.count):
             y = Block(**self.block, project=i == 0, name=f"block_{i}")((y, skip) if i == 0 else y, train)
         return y
