@@ -10,14 +10,12 @@ import numpy as np
 from tests.inference.nnunet import test_plans
 from ukbob_jax import networks, weights
 from ukbob_jax.inference.nnunet import plans
-from ukbob_jax.weights import tensors
+from ukbob_jax.weights import tensors, torch_files
 
 
 def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), axes=(0, 1, 2), change=None,
-           dataset=None):  # fmt: skip
-    """A model folder whose checkpoints torch wrote; returns it."""
-    import torch
-
+           dataset=None, by_torch=True):  # fmt: skip
+    """A model folder whose checkpoints torch wrote, or we; returns it."""
     place.mkdir(parents=True, exist_ok=True)
     made = test_plans.write(place, change, dataset, name)
     said = plans.read(made)
@@ -25,7 +23,7 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
     for fold in folds:
         values = drawn(tensors.variables(model), 7 if fold == "all" else int(fold))
         state = weights.to_torch(values.pop("params"), model, values)
-        arrays = collections.OrderedDict((k, torch.from_numpy(np.array(v))) for k, v in state.items())
+        arrays = collections.OrderedDict((k, np.array(v)) for k, v in state.items())
         content = {
             "network_weights": arrays,
             "trainer_name": said.trainer,
@@ -36,8 +34,22 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
             },
         }
         (made / f"fold_{fold}").mkdir()
-        torch.save(content, made / f"fold_{fold}" / "checkpoint_final.pth")
+        (_saved_by_torch if by_torch else _saved)(content, made / f"fold_{fold}" / "checkpoint_final.pth")
     return made
+
+
+def _saved_by_torch(content, path):
+    import torch
+
+    content["network_weights"] = collections.OrderedDict(
+        (name, torch.from_numpy(array)) for name, array in content["network_weights"].items()
+    )
+    torch.save(content, path)
+
+
+def _saved(content, path):
+    content["network_weights"] = dict(content["network_weights"])
+    torch_files.save(path, content)
 
 
 def drawn(shapes, seed):

@@ -1,10 +1,11 @@
 """An nnU-Net v2 model folder as it predicts: `bob.nnunet.load(folder)`."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -26,6 +27,7 @@ from ukbob_jax.volumes.volume import Volume
 
 _BATCHES = {2: 8, 3: 1}  # tiles in a call of the network, by its dimensions, where nothing else is asked for
 Announce = Callable[[MemoryEstimate], None]
+RunTiles = Callable[["NnunetModel", np.ndarray, Tiles, bool], Iterator[jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class NnunetModel:
         batch: tiles in a call of the network.
         announce: called with the estimate of memory for every new bucket.
         previous: model of a cascade's previous stage, whose labels this one sees; None: no cascade.
+        run_tiles: (model, array c z y x, its tiles, mirror) -> merged logits, plane by plane, as `merge.planes` gives
+            them; None: tiles of this scan alone on the first device. `batching.TileBatcher` has another.
         estimates: of the buckets met so far.
     """
 
@@ -54,6 +58,7 @@ class NnunetModel:
     batch: int = 1
     announce: Announce | None = None
     previous: "NnunetModel | None" = None
+    run_tiles: RunTiles | None = None
     estimates: dict[Any, MemoryEstimate] = dataclasses.field(default_factory=dict)
 
     def preprocess(
@@ -77,6 +82,11 @@ class NnunetModel:
         labels, _ = self.previous.segment(*earlier, mirror=mirror)
         return preprocess.add_labels(array, properties, labels, self.plans), properties
 
+    def running(self, run_tiles: RunTiles | None) -> "NnunetModel":
+        """The same model with its tiles, and those of a cascade's earlier stage, run by `run_tiles`."""
+        previous = self.previous.running(run_tiles) if self.previous else None
+        return dataclasses.replace(self, run_tiles=run_tiles, previous=previous)
+
     def logits(self, array: np.ndarray, mirror: bool = True) -> np.ndarray:
         """Logits k z y x, float32, merged over tiles and folds: classes x volume, which `predict` never holds.
 
@@ -88,7 +98,8 @@ class NnunetModel:
         """
         laid = self._lay(array)
         inside = tuple(slice(b, b + s) for b, s in zip(laid.before[1:], laid.shape[1:]))
-        planes = [np.asarray(plane)[(slice(None), *inside)] for plane in self._planes(array, laid, mirror)]
+        with contextlib.closing(self._planes(array, laid, mirror)) as found:
+            planes = [np.asarray(plane)[(slice(None), *inside)] for plane in found]
         return np.stack(planes, axis=1)
 
     def predict(self, paths: ScanInput | Sequence[ScanInput], mirror: bool = True) -> Volume:
@@ -119,8 +130,8 @@ class NnunetModel:
         laid = self._lay(array)
         to = export.taps(self.plans, array.shape[1:], properties)
         self._check_memory(laid, array, math.prod(properties["shape_before_cropping"]))
-        planes = self._planes(array, laid, mirror)
-        labels, certain = export.label(planes, laid, to, self.plans, certainty)
+        with contextlib.closing(self._planes(array, laid, mirror)) as planes:
+            labels, certain = export.label(planes, laid, to, self.plans, certainty)
         return export.paste(labels, self.plans, properties), certain
 
     def _lay(self, array: np.ndarray) -> Tiles:
@@ -131,28 +142,42 @@ class NnunetModel:
             )
         return tiles.lay(array.shape[1:], self.plans.patch_size, self.step_size)
 
-    def _planes(self, array: np.ndarray, laid: Tiles, mirror: bool) -> Iterator[jax.Array]:
+    def _planes(self, array: np.ndarray, laid: Tiles, mirror: bool) -> Generator[jax.Array, None, None]:
+        if self.run_tiles is not None:
+            yield from self.run_tiles(self, array, laid, mirror)
+            return
         apply = sliding.ModuleApply(self.network)
         axes = self.mirror_axes if mirror else ()
-        return merge.planes(apply, self.members, array, laid, axes, self.batch, progress=len(laid.starts) > 1)
+        progress = "segment" if len(laid.starts) > 1 else ""
+        yield from merge.planes(apply, self.members, array, laid, axes, self.batch, progress)
 
     def _check_memory(self, laid: Tiles, array: np.ndarray, voxels: int) -> None:
         """Estimate the memory for a new bucket, refuse what does not fit, announce the rest."""
         key = (laid.bucket, self.batch)
         if key in self.estimates:
             return
-        estimate = self._estimate(laid, array, voxels, self.batch)
+        estimate = self.estimate(laid, array.shape, self.batch, 3 * voxels)
         smaller = (
-            {"a batch of 1 tile": lambda: self._estimate(laid, array, voxels, 1)} if self.batch > 1 else {}
+            {"a batch of 1 tile": lambda: self.estimate(laid, array.shape, 1, 3 * voxels)}
+            if self.batch > 1
+            else {}
         )
         memory.check(estimate, smaller)
         self.estimates[key] = estimate
         if self.announce is not None:
             self.announce(estimate)
 
-    def _estimate(self, laid: Tiles, array: np.ndarray, voxels: int, batch: int) -> MemoryEstimate:
+    def estimate(self, laid: Tiles, shape: Sequence[int], batch: int, beside: int = 0) -> MemoryEstimate:
+        """Memory while a scan is labelled.
+
+        Args:
+            laid: its tiles.
+            shape: of its array, c z y x.
+            batch: tiles in a call of the network.
+            beside: bytes that are held besides array and sums.
+        """
         size = laid.patch[1:] if laid.flat else laid.patch
-        x = jax.ShapeDtypeStruct((batch, *size, array.shape[0]), jnp.float32)
+        x = jax.ShapeDtypeStruct((batch, *size, shape[0]), jnp.float32)
         forward = functools.partial(sliding.traced, sliding.ModuleApply(self.network))
         k, plane = self.plans.out_channels, math.prod(laid.bucket[1:])
         logits = 4 * batch * k * math.prod(size)
@@ -160,7 +185,7 @@ class NnunetModel:
             bucket=laid.bucket,
             windows=len(laid.starts),
             weights=sum(map(memory.tree_bytes, self.members)),
-            scan=4 * (array.size + math.prod(laid.padded) * array.shape[0]) + 3 * voxels,
+            scan=4 * (math.prod(shape) + math.prod(laid.padded) * shape[0]) + beside,
             sums=4 * plane * ((laid.patch[0] + 4) * k + laid.patch[0]),
             network=memory.peak(forward, self.members[0], x) + 2 * logits,
             available=memory.available(jax.local_devices()[0]),

@@ -9,7 +9,7 @@ from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.methods import MethodLike
 from ukbob_jax.inference.nnunet import model
-from ukbob_jax.inference.nnunet.model import NnunetModel
+from ukbob_jax.inference.nnunet.model import NnunetModel, RunTiles
 from ukbob_jax.inference.nnunet.preprocess import ScanInput
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import summary
@@ -43,6 +43,45 @@ class NnunetSegmenter:
         """
         return cls(model.load(folder, **options), mirror)
 
+    @property
+    def names(self) -> dict[int, str]:
+        """Id to name of every label that can be written, background included."""
+        return self.planner.plans.labels
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels of dataset.json, in the order in which they are given."""
+        return self.planner.plans.channels
+
+    @property
+    def label_set(self) -> str:
+        """Key of `anatomy.DATASETS` whose ids are written; empty: `names` alone say what they are."""
+        return ""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the labels are from, as JSON values."""
+        said = self.planner.plans
+        return {
+            **{"dataset": said.dataset_name, "trainer": said.trainer, "configuration": said.configuration},
+            "folds": [os.path.basename(os.path.dirname(path)) for path in self.planner.checkpoints],
+            "mirror_axes": list(self.planner.mirror_axes) if self.mirror else [],
+            "step_size": self.planner.step_size,
+        }
+
+    @property
+    def models(self) -> tuple[NnunetModel, ...]:
+        """The model of each part."""
+        return (self.planner,)
+
+    def running(self, run_tiles: RunTiles | None) -> "NnunetSegmenter":
+        """The same segmenter with its tiles run by `run_tiles`, as `NnunetModel.running`."""
+        return dataclasses.replace(self, planner=self.planner.running(run_tiles))
+
+    def labels(self, scan: ScanInput | Sequence[ScanInput]) -> Volume:
+        """The volume of `predict` without a report, which takes less time."""
+        return self.planner.predict(scan, self.mirror)
+
     def __call__(self, scan: ScanInput | Sequence[ScanInput], adapt: MethodLike = False) -> Volume:
         """Labels of a scan in its own space; as `predict`."""
         return self.predict(scan, method=adapt).volume
@@ -66,18 +105,12 @@ class NnunetSegmenter:
         array, properties = self.planner.preprocess(scan, options.nan, self.mirror)
         labels, certain = self.planner.segment(array, properties, self.mirror, certainty=True)
         assert certain is not None
-        plans = self.planner.plans
-        report = summary.describe(labels, certain, plans.labels)
+        report = summary.describe(labels, certain, self.names)
         sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
         report["adaptation"] = None
-        report["nnunet"] = {
-            **{"dataset": plans.dataset_name, "trainer": plans.trainer, "configuration": plans.configuration},
-            "folds": [os.path.basename(os.path.dirname(path)) for path in self.planner.checkpoints],
-            "mirror_axes": list(self.planner.mirror_axes) if self.mirror else [],
-            "step_size": self.planner.step_size,
-        }
-        return Prediction(labels, report, plans.labels)
+        report["nnunet"] = self.provenance
+        return Prediction(labels, report, self.names)
 
     @property
     def digest(self) -> str:
