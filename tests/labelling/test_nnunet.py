@@ -3,6 +3,10 @@
 import dataclasses
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 
 import ukbob_jax as bob
 from configs import label as recipe
+from tests.conftest import ROOT
 from tests.inference.nnunet import test_plans, tiny
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
@@ -287,3 +292,32 @@ def test_settings_that_cannot_be_used_are_refused_in_one_line(config, tmp_path, 
     with pytest.raises((ConfigError, FileError, ValueError), match=words) as raised:
         label.run(config(**fields), str(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_the_command_stops_at_once_and_the_same_command_goes_on(store, model, tmp_path):
+    with StoreWriter(store.path) as writer:
+        for number in range(20):
+            array = np.random.default_rng(number).integers(-3, 8, (40, 24, 40, 3)).astype(np.int16)
+            writer.write(f"t{number:02}", array, AFFINE, {}, source=str(number), contrasts=CONTRASTS)
+    words = [
+        sys.executable, "-m", "ukbob_jax.main", "--config=configs/label.py:nnunet", f"--workdir={tmp_path / 'w'}",
+        f"--config.store={store.path}", f"--config.labeller.model={model}", '--config.labeller.contrasts=("water",)',
+        "--config.labeller.folds=0", "--config.mesh.data=2",
+    ]  # fmt: skip
+
+    def labelled() -> list[str]:
+        return [s for s, row in Store.open(store.path).rows.items() if "auto" in row.labels]
+
+    job = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not labelled():
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    job.send_signal(signal.SIGTERM)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 75 and "asked to stop" in told and "over 2 devices" in told
+    done = labelled()
+    assert 0 < len(done) < 24
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"label: {24 - len(done)}/{24 - len(done)} scan" in again.stderr and len(labelled()) == 24

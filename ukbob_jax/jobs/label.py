@@ -88,7 +88,7 @@ def run(config: Config, workdir: str) -> None:
     pool = concurrent.futures.ThreadPoolExecutor(labeller.workers)
     held = labeller.held or contextlib.nullcontext()
     with StoreWriter(config.store) as writer, pool, terminate_on_exit(pool), held:
-        for subject, error in zip(todo, track(pool.map(one, todo), "label", len(todo))):
+        for error, subject in zip(track(pool.map(one, todo), "label", len(todo)), todo):
             if error is not None:
                 failures.add(subject, "", stage(error), error)
     failures.conclude(len(todo))
