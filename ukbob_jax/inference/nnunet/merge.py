@@ -7,7 +7,7 @@ so that scans of any size share it; the sums' small ones depend on the bucket.
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +35,8 @@ def planes(
     tiles: Tiles,
     mirror_axes: Sequence[int] = (),
     batch: int = 1,
-    progress: bool = False,
+    progress: str = "",
+    importance: Callable[[tuple[int, ...]], np.ndarray] = gaussian,
 ) -> Iterator[jax.Array]:
     """The merged logits, one plane after the other, k y x of the bucket; planes of the padding are left out.
 
@@ -46,7 +47,8 @@ def planes(
         tiles: of the array's shape.
         mirror_axes: of the network's input, 0 for the first after b, whose flips are averaged, all combinations of them.
         batch: tiles in a call of the network.
-        progress: show how far it is.
+        progress: show how far the work of this name is; empty: do not.
+        importance: of a tile's size, the weight of each voxel of a tile, float32.
     """
     flat = tiles.flat
     width = [(b, p - s - b) for b, p, s in zip(tiles.before, tiles.padded, tiles.shape)]
@@ -56,13 +58,11 @@ def planes(
     k = _classes(apply, members[0], batch, size, padded.shape[3])
     flags = np.array(list(itertools.product((False, True), repeat=len(mirror_axes))), bool)
     axes = tuple(axis + 1 for axis in mirror_axes)
-    weight, scale = jnp.asarray(gaussian(tiles.patch)), np.float32(1 / (len(flags) * len(members)))
+    weight, scale = jnp.asarray(importance(tiles.patch)), np.float32(1 / (len(flags) * len(members)))
     depth, first = tiles.patch[0], 0
     sums = _empty(depth, tiles, k)
     for places, real in (
-        track(list(zip(starts, counts)), "segment", unit="batch of tiles")
-        if progress
-        else zip(starts, counts)
+        track(list(zip(starts, counts)), progress, unit="batch of tiles") if progress else zip(starts, counts)
     ):
         x = np.stack([padded[tuple(slice(a, a + p) for a, p in zip(at, tiles.patch))] for at in places])
         x = jnp.asarray(x[:, 0] if flat else x)

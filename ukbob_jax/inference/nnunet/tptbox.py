@@ -1,8 +1,8 @@
 """What VIBESegmentator's program does around nnU-Net, step by step, as functions on volumes.
 
 Source: TPTBox at f43f7fb5, `segmentation/VibeSeg/inference_nnunet.py` (`run_inference_on_file`) and what it calls.
-In this order: `read_grid`, `reorient`, `rescale`, `tame`, `pad`, nnU-Net with the weights of `importance`, `unpad`,
-`back`, `fill_holes` if asked for, `smallest_unsigned`.
+In this order: `read_grid`, `Volume.reorient`, `rescale`, `tame`, `pad`, nnU-Net with the weights of `importance`, `unpad`,
+`back`, `fill_holes` if asked for, `smallest_unsigned`. `before` and `after` are those around nnU-Net.
 """
 
 import dataclasses
@@ -60,6 +60,27 @@ def read_grid(folder: str | os.PathLike) -> Grid:
         spacing = list(said.get("spacing") or ())[::-1]
     where = f"{folder / dataset_json.NAME} or {CONFIG}"
     return Grid(_axes(where, orientation), _three(where, spacing))
+
+
+def before(image: Volume, grid: Grid) -> Volume:
+    """The image `x y z` that nnU-Net gets, of one as it is stored."""
+    turned = image.reorient(grid.orientation) if grid.orientation else image
+    return pad(tame(rescale(turned, grid.spacing_mm) if grid.spacing_mm else turned))
+
+
+def after(labels: Volume, image: Volume, fill: bool = False, keep_size: bool = False) -> Volume:
+    """The label map of an image `x y z` as it is stored, from nnU-Net's labels of `before(image, ...)`.
+
+    Args:
+        labels: on the padded grid.
+        image: as stored.
+        fill: call `fill_holes`.
+        keep_size: leave the labels at the model's spacing, in its orientation.
+    """
+    found = unpad(labels)
+    found = found if keep_size else back(found, image)
+    array = smallest_unsigned(fill_holes(found.array) if fill else found.array)
+    return dataclasses.replace(found, array=array)
 
 
 def rescale(image: Volume, spacing_mm: Sequence[float]) -> Volume:
