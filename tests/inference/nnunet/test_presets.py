@@ -10,12 +10,14 @@ from scipy import ndimage
 
 import ukbob_jax as bob
 from tests.inference.nnunet import test_plans, tiny
-from ukbob_jax import anatomy, networks, weights
+from ukbob_jax import anatomy, cli, files, networks, weights
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError
 from ukbob_jax.inference.nnunet import merge, plans, recipes, write
 from ukbob_jax.inference.preset_names import PRESETS, SPEEDS
-from ukbob_jax.volumes.nifti import read_volume
+from ukbob_jax.volumes.nifti import read_label_names, read_volume
 from ukbob_jax.weights import tensors
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CT = "totalsegmentator_ct"
 FIVE = {  # as TotalSegmentator's parts, with fewer classes: data set -> names, and the first id that is written
@@ -263,6 +265,54 @@ def test_every_recipe_writes_a_label_set_of_ours():
             assert sorted(written) == sorted(set(recipe.names) - {0}), name
     liver = {name: anatomy.from_dataset(recipes.find(name).label_set).lut[5] for name in PRESETS}
     assert set(liver.values()) == {anatomy.IDS["liver"]}
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The recipe above under the program's name, for the command line."""
+    monkeypatch.setitem(recipes.RECIPES[CT], "fast", five())
+
+
+def test_the_command_labels_a_folder_and_resumes(registered, total, root, scan, tmp_path, capsys):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    (scans / "one_0000.nii.gz").symlink_to(scan)
+    (scans / "two_0000.nii.gz").write_bytes(scan.read_bytes()[:300])
+    words = [*map(str, ("segment", scans, out, "--model", root)), "--preset", CT, "--fast"]
+    assert cli.main(words) == 4
+    error = capsys.readouterr().err
+    assert error.count("segment: bucket") == 5 and "1 of 2 scans labelled" in error
+    stored = read_volume(out / "one.nii.gz", kind="label")
+    np.testing.assert_array_equal(stored.array, total.predict(scan).volume.array)
+    assert read_label_names(out / "one.nii.gz")[9] == "sternum"
+    report = json.loads((out / "one.json").read_text())
+    assert report["nnunet"]["preset"] == CT and len(report["nnunet"]["parts"]) == 5
+    assert [row["subject"] for row in files.read_jsonl(out / "failures.jsonl")] == ["two"]
+    (scans / "two_0000.nii.gz").write_bytes(scan.read_bytes())
+    assert cli.main([*words, "--existing", "skip"]) == 0
+    assert "1 of 2 scans labelled" in capsys.readouterr().err and (out / "summary.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", CT], "--preset totalsegmentator_ct takes one --model, the folder with"),
+        (["--preset", CT, "--model", "a", "--model", "b"], "takes one --model"),
+        (["--preset", "totalsegmentator", "--model", "a"], "invalid choice: 'totalsegmentator'"),
+        (["--preset", CT, "--model", "W", "--overlap", "0.3"], "--overlap goes with networks trained here"),
+        (["--preset", CT, "--model", "W", "--no-mirror"], "--no-mirror: a preset never mirrors"),
+        (["--preset", CT, "--model", "W", "--fill-holes"], "--fill-holes: a step of vibesegmentator"),
+        (["--preset", CT, "--model", "W", "--fast", "--fastest"], "not allowed with argument --fast"),
+        (["--preset", "vibesegmentator", "--model", "W", "--fast"], "has no models for 'fast'"),
+        (["--model", "W", "--keep-size"], "--keep-size goes with --preset"),
+        (["--preset", "totalsegmentator_mr", "--model", "W"], "Dataset850 and Dataset851 not found in it"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(root, scan, tmp_path, capsys, words, said):
+    words = [str(root) if word == "W" else word for word in words]
+    assert cli.main(["segment", str(scan), str(tmp_path / "out.nii.gz"), *words]) in (2, 3)
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
