@@ -1,4 +1,4 @@
-"""Presets from folders of weights to labels: VIBESegmentator as it recorded, TotalSegmentator step by step."""
+"""Presets from folders of weights to labels: TotalSegmentator step by step, and what is refused."""
 
 import dataclasses
 import json
@@ -9,13 +9,12 @@ import pytest
 from scipy import ndimage
 
 import ukbob_jax as bob
-from tests.inference.nnunet import test_plans, tiny
-from ukbob_jax import anatomy, cli, files, networks, weights
+from tests.inference.nnunet import tiny
+from ukbob_jax import anatomy, cli, files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError
-from ukbob_jax.inference.nnunet import merge, plans, recipes, write
+from ukbob_jax.inference.nnunet import merge, recipes
 from ukbob_jax.inference.preset_names import PRESETS, SPEEDS
 from ukbob_jax.volumes.nifti import read_label_names, read_volume
-from ukbob_jax.weights import tensors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -27,7 +26,7 @@ FIVE = {  # as TotalSegmentator's parts, with fewer classes: data set -> names, 
     294: (("humerus",), 6),
     295: (("skull", "rib", "sternum"), 7),
 }
-MIRRORING, NOT_MIRRORING = "nnUNetTrainer", "nnUNetTrainerNoMirroring"
+MIRRORING = "nnUNetTrainer"
 
 
 def five():
@@ -39,41 +38,14 @@ def five():
     return dataclasses.replace(recipes.find(CT), parts=parts, spacing_mm=2.0, label_set="")
 
 
-def model_folder(place, number, names, trainer=NOT_MIRRORING, folds=(0,)):
-    """DatasetNNN_Tiny with a model of few features, written without torch; each has other limits of intensity."""
-
-    def small(found):
-        found["transpose_forward"] = found["transpose_backward"] = [0, 1, 2]
-        found["foreground_intensity_properties_per_channel"]["0"]["mean"] = float(number - 291)
-        chosen = found["configurations"]["3d_fullres"]
-        chosen |= {"spacing": [2.0, 2.0, 2.0], "patch_size": [8, 8, 8]}
-        chosen["architecture"]["arch_kwargs"] |= {
-            **{"features_per_stage": [4, 8], "n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]},
-            **{"kernel_sizes": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]]},
-        }
-
-    dataset = {
-        "channel_names": {"0": "CT"},
-        "labels": {name: i for i, name in enumerate(("background", *names))},
-    }
-    made = place / f"Dataset{number}_Tiny"
-    made.mkdir(parents=True, exist_ok=True)
-    folder = test_plans.write(made, small, dataset, f"{trainer}__nnUNetPlans__3d_fullres")
-    said = plans.read(folder, MIRRORING)
-    network = networks.build(said.network.name, 1, said.out_channels, **said.network.fields)
-    for fold in folds:
-        values = tiny.drawn(tensors.variables(network), number + fold)
-        state = weights.to_torch(values.pop("params"), network, values)
-        write.checkpoint(dataclasses.replace(said, trainer=trainer), state, fold)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A folder of weights; one part was trained with mirroring, which presets leave out."""
     place = tmp_path_factory.mktemp("weights")
     for number, (names, _) in FIVE.items():
-        model_folder(place / "results", number, names, MIRRORING if number == 294 else NOT_MIRRORING)
+        tiny.dataset_folder(
+            place / "results", number, names, MIRRORING if number == 294 else tiny.NOT_MIRRORING
+        )
     return place
 
 
@@ -160,7 +132,7 @@ def test_weights_need_not_stay_in_memory(total, scan, root):
 
 def test_the_digest_sees_weights_and_settings(total, root, tmp_path):
     for number, (names, _) in FIVE.items():
-        model_folder(tmp_path, number, names, folds=(1,))
+        tiny.dataset_folder(tmp_path, number, names, folds=(1,))
     others = [
         bob.nnunet.preset(five(), root, step_size=0.5),
         bob.nnunet.preset(five(), tmp_path, folds=1),
@@ -191,35 +163,35 @@ def alone():
 
 @pytest.mark.parametrize("place", ["", "Dataset291", "a", "a/Dataset291_Tiny"])
 def test_weights_are_found_where_archives_leave_them(tmp_path, place):
-    folder = model_folder(tmp_path / place, 291, FIVE[291][0])
+    folder = tiny.dataset_folder(tmp_path / place, 291, FIVE[291][0])
     for given in (tmp_path, folder.parent):
         assert bob.nnunet.preset(alone(), given).models[0].kept.plans.folder.samefile(folder)
 
 
 def test_two_models_that_could_be_meant_are_refused(tmp_path):
-    model_folder(tmp_path, 291, FIVE[291][0], MIRRORING)
-    model_folder(tmp_path, 291, FIVE[291][0], "nnUNetTrainer_5epochs")
+    tiny.dataset_folder(tmp_path, 291, FIVE[291][0], MIRRORING)
+    tiny.dataset_folder(tmp_path, 291, FIVE[291][0], "nnUNetTrainer_5epochs")
     with pytest.raises(FileError, match=r"several models of Dataset291\. Leave the one that is meant"):
         bob.nnunet.preset(alone(), tmp_path)
-    kept = model_folder(tmp_path, 291, FIVE[291][0])  # the trainer that the program asks for
+    kept = tiny.dataset_folder(tmp_path, 291, FIVE[291][0])  # the trainer that the program asks for
     assert bob.nnunet.preset(alone(), tmp_path).models[0].kept.plans.folder == kept
-    model_folder(tmp_path / "again", 291, FIVE[291][0])
+    tiny.dataset_folder(tmp_path / "again", 291, FIVE[291][0])
     with pytest.raises(FileError, match="several models of Dataset291"):
         bob.nnunet.preset(alone(), tmp_path)
 
 
 def test_another_table_of_labels_is_refused(tmp_path):
-    model_folder(tmp_path, 291, ("kidney", "spleen"))
+    tiny.dataset_folder(tmp_path, 291, ("kidney", "spleen"))
     with pytest.raises(MismatchError, match="label 1 is 'kidney', but 'spleen' in this preset's model"):
         bob.nnunet.preset(alone(), tmp_path)
-    model_folder(tmp_path / "sides", 291, ("spleen", "kidney_left", "kidney_right"))
+    tiny.dataset_folder(tmp_path / "sides", 291, ("spleen", "kidney_left", "kidney_right"))
     found = recipes.find(CT)
     with pytest.raises(MismatchError, match="label 2 is 'kidney_left', but 'kidney_right'"):
         bob.nnunet.preset(dataclasses.replace(found, parts=found.parts[:1]), tmp_path / "sides")
 
 
 def test_a_trainer_that_is_not_known_is_refused(tmp_path):
-    folder = model_folder(tmp_path, 291, FIVE[291][0], "nnUNetTrainerMystery")
+    folder = tiny.dataset_folder(tmp_path, 291, FIVE[291][0], "nnUNetTrainerMystery")
     with pytest.raises(FileError, match="nnUNetTrainerMystery") as error:
         bob.nnunet.preset(alone(), tmp_path)
     assert "\n" not in str(error.value)
@@ -313,31 +285,3 @@ def test_options_that_do_not_go_together_are_named(root, scan, tmp_path, capsys,
     assert cli.main(["segment", str(scan), str(tmp_path / "out.nii.gz"), *words]) in (2, 3)
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
-
-
-@pytest.fixture(scope="module")
-def vibe(reference, tmp_path_factory):
-    """The recorded run's model where VIBESegmentator keeps its own, and the recipe with that model's labels."""
-    run = reference / "nnunet_networks" / "runs" / "mr_plain"
-    if not run.is_dir():
-        pytest.skip("no recorded run of TPTBox here")
-    [model] = (run / "model").iterdir()
-    place = tmp_path_factory.mktemp("vibe")
-    (place / "nnUNet_results" / "Dataset100").mkdir(parents=True)
-    (place / "nnUNet_results" / "Dataset100" / model.name).symlink_to(model.resolve())
-    table = {i: name for name, i in json.loads((model / "dataset.json").read_text())["labels"].items()}
-    recipe = dataclasses.replace(recipes.find("vibesegmentator"), parts=(bob.nnunet.Part(100, table),))
-    return run, place, recipe
-
-
-@pytest.mark.reference
-@pytest.mark.parametrize("options", [{}, {"keep_size": True}, {"fill_holes": True}], ids=str)
-def test_labels_are_those_of_vibesegmentators_program(vibe, options):
-    """TPTBox works in float16 from the image to the sums of logits; see docs/nnunet.md for what that moves."""
-    run, place, recipe = vibe
-    found = bob.nnunet.preset(recipe, place, **options).predict(run / "inputs" / "torso_0000.nii.gz")
-    name = next(iter(options), "default")
-    expected = read_volume(run / "expected" / f"torso_tptbox_{name}.nii.gz", kind="label")
-    np.testing.assert_allclose(found.volume.affine, expected.affine, atol=1e-4)
-    assert found.volume.array.dtype == np.uint8
-    assert (found.volume.array != expected.array).mean() < 1e-3

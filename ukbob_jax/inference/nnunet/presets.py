@@ -81,6 +81,7 @@ class PresetSegmenter:
         recipe: which models, and how they become one label map.
         models: of its parts.
         steps: around nnU-Net.
+        renumber: id of the recipe -> id that the model folder has written for it, where that is another.
         channels: names of a scan's channels, in the order of `predict`.
         provenance: what the labels are from, as JSON values.
     """
@@ -88,6 +89,7 @@ class PresetSegmenter:
     recipe: Recipe
     models: tuple[PartModel, ...]
     steps: Steps
+    renumber: dict[int, int]
     channels: tuple[str, ...]
     provenance: dict[str, Any]
 
@@ -135,18 +137,21 @@ class PresetSegmenter:
             labels, certain = networks.segment(array, properties, mirror=False, certainty=True, held=held)
             assert certain is not None
             totalsegmentator.overwrite(merged, labels.array, one.part.written)
-            _add(sums, certain, one.part)
+            _add(sums, certain, {own: self._final(i) for own, i in one.part.written.items()})
         return dataclasses.replace(given[0], array=merged), sums
 
     @property
     def names(self) -> dict[int, str]:
         """Id to name of every label that can be written, background included."""
-        return self.recipe.names
+        return {self._final(i): name for i, name in self.recipe.names.items()}
 
     @property
     def label_set(self) -> str:
         """Key of `anatomy.DATASETS` whose ids are written; empty: none of them, `names` says it."""
-        return self.recipe.label_set
+        return "" if self.renumber else self.recipe.label_set
+
+    def _final(self, number: int) -> int:
+        return self.renumber.get(number, number)
 
     @property
     def estimates(self) -> dict[Any, MemoryEstimate]:
@@ -214,28 +219,28 @@ def preset(
         **{"step_size": recipe.step_size if step_size is None else step_size, "announce": announce},
         **{"batch": batch, "dtype": dtype, "trainer": trainer},
     }
-    steps, facts = _steps(recipe, places[0], fill_holes, keep_size)
+    steps, renumber, facts = _steps(recipe, places[0], fill_holes, keep_size)
     models = [
         PartModel(part, functools.partial(_read, recipe, number, place, folds, options))
         for number, (part, place) in enumerate(zip(recipe.parts, places))
     ]
     channels, parts = _check(models, kept_bytes)
     provenance = {"preset": recipe.name, "speed": speed, **facts, "parts": parts}
-    return PresetSegmenter(recipe, tuple(models), steps, channels, provenance)
+    return PresetSegmenter(recipe, tuple(models), steps, renumber, channels, provenance)
 
 
 def _steps(
     recipe: Recipe, place: pathlib.Path, fill_holes: bool, keep_size: bool
-) -> tuple[Steps, dict[str, Any]]:
-    """The steps of a recipe, and what they depend on."""
+) -> tuple[Steps, dict[int, int], dict[str, Any]]:
+    """The steps of a recipe, which ids they change, and what they depend on."""
     if recipe.steps == "totalsegmentator":
         before = functools.partial(totalsegmentator.before, spacing_mm=recipe.spacing_mm)
-        return Steps(before, totalsegmentator.after), {"spacing_mm": recipe.spacing_mm}
+        return Steps(before, totalsegmentator.after), {}, {"spacing_mm": recipe.spacing_mm}
     grid = tptbox.read_grid(place)
-    after = functools.partial(tptbox.after, fill=fill_holes, keep_size=keep_size)
+    after = functools.partial(tptbox.after, grid=grid, fill=fill_holes, keep_size=keep_size)
     facts = {"orientation": grid.orientation, "spacing_mm": list(grid.spacing_mm)}
-    facts |= {"fill_holes": fill_holes, "keep_size": keep_size}
-    return Steps(functools.partial(tptbox.before, grid=grid), after), facts
+    facts |= {"renumber": dict(grid.renumber), "fill_holes": fill_holes, "keep_size": keep_size}
+    return Steps(functools.partial(tptbox.before, grid=grid), after), dict(grid.renumber), facts
 
 
 def _read(
@@ -285,10 +290,10 @@ def _channels(volume: Volume) -> list[Volume]:
     return [dataclasses.replace(volume, array=volume.array[..., c]) for c in range(volume.array.shape[3])]
 
 
-def _add(sums: Certainty, certain: Segmentation, part: Part) -> None:
-    """Add what one model is sure of, in place, under the ids that are written."""
-    own = summary.certainty(certain, max(part.names) + 1)
+def _add(sums: Certainty, certain: Segmentation, written: Mapping[int, int]) -> None:
+    """Add what one model is sure of, in place, under the ids that are `written` for its own."""
+    own = summary.certainty(certain, max(written) + 1)
     for total, values in zip(sums, own):
         total[0] += values[0]
-        for mine, written in part.written.items():
-            total[written] += values[mine]
+        for mine, theirs in written.items():
+            total[theirs] += values[mine]

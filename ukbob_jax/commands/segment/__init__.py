@@ -19,7 +19,7 @@ import re
 import sys
 from typing import Any
 
-from ukbob_jax.commands.segment_options import OURS, PRESET, THEIRS, add_options, given, method_options
+from ukbob_jax.commands.segment.options import OURS, PRESET, THEIRS, add_options, given, method_options
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.volumes import case
