@@ -69,10 +69,18 @@ def base() -> ml_collections.ConfigDict:
     config.labeller.method = (
         "off"  # how a network is adapted to each scan: of evaluate.methods; model folders: "etta"
     )
-    config.labeller.model = ""  # folder of nnU-Net, .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION
-    config.labeller.folds = "all"  # of it that are averaged, or such as "0,1"
-    config.labeller.step_size = 0.0  # from one tile to the next, as a fraction of the tile; 0: 0.5
-    config.labeller.mirror = True  # average over the flips that the checkpoint allows
+    config.labeller.model = (
+        ""  # folder of nnU-Net, .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION; or of a preset
+    )
+    config.labeller.preset = (
+        ""  # "vibesegmentator", "totalsegmentator_ct", "totalsegmentator_mr": their steps around it
+    )
+    config.labeller.speed = ""  # "fast" (3 mm) or "fastest" (6 mm): the preset's smaller models
+    config.labeller.folds = ""  # of it that are averaged, such as "0,1"; empty: all, or those of the preset
+    config.labeller.step_size = (
+        0.0  # from one tile to the next, as a fraction of the tile; 0: 0.5, or the preset's
+    )
+    config.labeller.mirror = True  # average over the flips that the checkpoint allows; presets never do
     config.labeller.batch = 0  # tiles per device in a call of the network; 0: 1, or 8 for a network of slices
     config.labeller.orientation = (
         ""  # of what the model is given, "LPS"; empty: as dataset.json says, else the store's, RAS

@@ -19,7 +19,7 @@ from tests.inference.nnunet import test_plans, tiny
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed
 from ukbob_jax.inference.adaptation.etta import etta
-from ukbob_jax.inference.nnunet import merge
+from ukbob_jax.inference.nnunet import merge, recipes
 from ukbob_jax.inference.nnunet.model import NnunetModel
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.jobs import label
@@ -203,6 +203,23 @@ def test_a_model_gets_the_orientation_that_recipe_or_folder_name(store, config, 
     assert Store.open(store.path).rows["s0"].provenance["folder"]["orientation"] == "LPS"
 
 
+def test_a_presets_models_share_the_devices_and_its_label_set_maps_its_ids(store, config, tmp_path):
+    parts = recipes.find("totalsegmentator_mr").parts
+    for part in parts:
+        tiny.dataset_folder(
+            tmp_path / "weights", part.dataset, [part.names[i] for i in sorted(part.names) if i]
+        )
+    made = {"preset": "totalsegmentator_mr", "model": str(tmp_path / "weights"), "mesh": {"data": 2}}
+    label.run(config(**made), str(tmp_path))
+    preset = bob.nnunet.preset("totalsegmentator_mr", tmp_path / "weights")
+    lookup = anatomy.from_dataset("totalsegmentator_mr").lut
+    same(labels(store), {s: lookup[preset(image(store, s)).array] for s in store.subjects})
+    said = Store.open(store.path).rows["s0"].provenance["auto"]["model"]
+    assert said["preset"] == "totalsegmentator_mr" and len(said["parts"]) == len(parts) == 2
+    with pytest.raises(ConfigError, match=r"labeller.orientation: the preset totalsegmentator_mr knows it"):
+        label.run(config(**made, orientation="LPS"), str(tmp_path))
+
+
 def test_what_decides_labels_labels_anew_and_what_does_not_does_not(
     store, config, model, tmp_path, monkeypatch
 ):
@@ -275,6 +292,7 @@ def test_a_scan_that_fails_is_listed_and_the_others_are_labelled(store, config, 
     ("fields", "words"),
     [
         ({"model": ""}, "labeller.model is empty"),
+        ({"preset": "magic"}, "preset 'magic' is not known"),
         ({"folds": "7"}, r"fold_7: no checkpoint_final\.pth"),
         ({"step_size": 2.0}, "step_size 2.0 must be"),
         ({"batch": -1}, "labeller.batch=-1"),

@@ -5,20 +5,22 @@ import dataclasses
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ukbob_jax import files
+from ukbob_jax import anatomy, files
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method
-from ukbob_jax.inference.nnunet import adapting
+from ukbob_jax.inference.nnunet import adapting, presets
 from ukbob_jax.inference.nnunet.batching import TileBatcher
-from ukbob_jax.inference.nnunet.model import NnunetModel, RunTiles
+from ukbob_jax.inference.nnunet.checkpoint import ALL
+from ukbob_jax.inference.nnunet.model import NnunetModel
+from ukbob_jax.inference.nnunet.presets import PresetSegmenter
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 from ukbob_jax.inference.nnunet.tiles import STEP, Tiles
 from ukbob_jax.labelling import names
@@ -28,24 +30,7 @@ from ukbob_jax.training import sharding
 from ukbob_jax.volumes.volume import Volume
 
 STORED = "RAS"  # axes of a store's images
-
-
-class FolderSegmenter(Protocol):
-    """What labels a scan: `NnunetSegmenter`, or a preset."""
-
-    @property
-    def names(self) -> Mapping[int, str]: ...  # noqa: D102
-    @property
-    def channels(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def label_set(self) -> str: ...  # noqa: D102
-    @property
-    def provenance(self) -> Mapping[str, Any]: ...  # noqa: D102
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-
-    def running(self, run_tiles: RunTiles | None) -> "FolderSegmenter": ...  # noqa: D102
-    def labels(self, scan: Sequence[Volume]) -> Volume: ...  # noqa: D102
+FolderSegmenter = NnunetSegmenter | PresetSegmenter
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,21 +130,18 @@ def make(
     Raises:
         ConfigError, FileError, MismatchError: a setting or the folder cannot be used.
     """
-    segmenter = NnunetSegmenter.load(
-        _named(settings.model),
-        mirror=settings.mirror,
-        folds=settings.folds,
-        step_size=settings.step_size or STEP,
-        dtype=dtype,
-    )
-    [model] = segmenter.models
-    adapting.check(model, method, "labeller.method")
-    lookup = names.to_taxonomy(segmenter.names, settings.model, settings.labels, settings.label_table)
+    segmenter, models = _load(settings, dtype)
+    for model in models:
+        adapting.check(model, method, "labeller.method")
+    if segmenter.label_set:
+        lookup = anatomy.from_dataset(segmenter.label_set).lut
+    else:
+        lookup = names.to_taxonomy(segmenter.names, settings.model, settings.labels, settings.label_table)
     contrasts = order(segmenter.channels, settings.contrasts, stored)
     together = len(segmenter.channels) > 1
     merged = Merge.parse(settings.merge, settings.water_only, () if together else contrasts)
-    orientation = settings.orientation or "".join(model.plans.dataset.get("orientation", ""))
-    check_orientation(orientation or STORED)
+    orientation = settings.orientation or ("" if settings.preset else _own_orientation(models[0])) or STORED
+    check_orientation(orientation)
     if settings.workers < 0:
         raise ConfigError(
             f"labeller.workers={settings.workers}: must be at least 1, or 0 for what suits the devices."
@@ -171,20 +153,44 @@ def make(
     )
     facts = {
         **{"labeller": "nnunet", "model": dict(segmenter.provenance), "digest": segmenter.digest},
-        **{"dtype": dtype, "orientation": orientation or STORED, **method.to_json()},
+        **{"dtype": dtype, "orientation": orientation, **method.to_json()},
         "ids": files.fingerprint(lookup.tolist()),
     }
     if not together:
         facts["merge"] = [merged.kind, list(merged.water_only) if merged.kind == "rules" else []]
-    return FolderLabeller(segmenter, lookup, contrasts, merged, orientation or STORED, method, batcher, facts)
+    return FolderLabeller(segmenter, lookup, contrasts, merged, orientation, method, batcher, facts)
 
 
-def _named(folder: str) -> str:
-    if not folder:
+def _load(settings: Config, dtype: str) -> tuple[FolderSegmenter, list[NnunetModel]]:
+    """The segmenter of a recipe, and its models; all weights stay in memory."""
+    if not settings.model:
         raise ConfigError(
-            "labeller.model is empty: name a model folder, .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION."
+            "labeller.model is empty: name a model folder, .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION, or with "
+            "labeller.preset the folder of its weights."
         )
-    return folder
+    if not settings.preset:
+        options = {"folds": settings.folds or ALL, "step_size": settings.step_size or STEP, "dtype": dtype}
+        one = NnunetSegmenter.load(settings.model, mirror=settings.mirror, **options)
+        return one, [one.planner]
+    for field in ("labels", "label_table", "orientation"):
+        if settings[field]:
+            raise ConfigError(f"labeller.{field}: the preset {settings.preset} knows it; leave it empty.")
+    made = presets.preset(
+        settings.preset,
+        settings.model,
+        speed=settings.speed,
+        folds=settings.folds or None,
+        step_size=settings.step_size or None,
+        dtype=dtype,
+        kept_bytes=sys.maxsize,
+    )
+    return made, [part.get() for part in made.models]
+
+
+def _own_orientation(model: NnunetModel) -> str:
+    """What dataset.json says of the axes of the images that the model was trained on; "": nothing."""
+    said = model.plans.dataset.get("orientation", "")
+    return "".join(said) if isinstance(said, str | list) else str(said)
 
 
 def _devices(mesh: Mapping[str, int], batch: int) -> tuple[Mesh, int]:

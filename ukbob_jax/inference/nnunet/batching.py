@@ -209,7 +209,7 @@ class TileBatcher:
                 logits, number = self._take(scan)
                 if ring is None:
                     with jax.default_device(self.devices[scan.home]):
-                        ring = merge.Ring(tiles, scan.program.k, scan.program.count)
+                        ring = merge.Ring(tiles, scan.program.k, scan.program.count, model.importance)
                 yield from ring.add(logits, number, at)
                 del logits
             assert ring is not None
@@ -373,8 +373,10 @@ class TileBatcher:
         logits = 4 * self.batch * model.plans.out_channels * math.prod(tiles.patch)
         together = len(self.devices) if self.devices[0].platform == "cpu" else 1
         host = one.scan * self.workers if self.devices[0].platform == "cpu" else 0
+        with self._changed:
+            others = {id(p.source): memory.tree_bytes(p.source) for p in self._programs.values()}
         return one._replace(
-            weights=one.weights * together,
+            weights=sum((others | {id(model.members): one.weights}).values()) * together,
             scan=host,
             sums=one.sums * self.open_scans(tiles) * together,
             network=(one.network + (ROUNDS + 1) * logits) * together,

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import os
+import pathlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.nnunet import checkpoint, export, merge, plans, preprocess, tiles
 from ukbob_jax.inference.nnunet.checkpoint import Checkpoint
@@ -23,6 +25,7 @@ from ukbob_jax.inference.windows import memory, sliding
 from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.models import architecture
+from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes.volume import Volume
 
 _BATCHES = {2: 8, 3: 1}  # tiles in a call of the network, by its dimensions, where nothing else is asked for
@@ -46,6 +49,8 @@ class NnunetModel:
         previous: model of a cascade's previous stage, whose labels this one sees; None: no cascade.
         run_tiles: (model, array c z y x, its tiles, mirror) -> merged logits, plane by plane, as `merge.planes` gives
             them; None: tiles of this scan alone on the first device. `batching.TileBatcher` has another.
+        importance: of a tile's size, the weight of each voxel of a tile, where tiles overlap.
+        title: of its work, where progress is shown.
         estimates: of the buckets met so far.
     """
 
@@ -59,7 +64,28 @@ class NnunetModel:
     announce: Announce | None = None
     previous: "NnunetModel | None" = None
     run_tiles: RunTiles | None = None
+    importance: Callable[[tuple[int, ...]], np.ndarray] = tiles.gaussian
+    title: str = "segment"
     estimates: dict[Any, MemoryEstimate] = dataclasses.field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the labels are from, as JSON values."""
+        said = self.plans
+        return {
+            **{"dataset": said.dataset_name, "trainer": said.trainer, "configuration": said.configuration},
+            "folds": [pathlib.Path(path).parent.name for path in self.checkpoints],
+            "step_size": self.step_size,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with every weight and every setting that decides logits."""
+        facts = [self.plans.plans, self.plans.dataset, self.plans.configuration, self.step_size]
+        weighted = f"{self.importance.__module__}.{self.importance.__qualname__}"
+        arrays = [digests(member) for member in self.members]
+        earlier = self.previous.digest if self.previous else ""
+        return files.fingerprint([arrays, repr(self.network), facts, self.mirror_axes, weighted, earlier])
 
     def preprocess(
         self,
@@ -115,7 +141,12 @@ class NnunetModel:
         return self.segment(*self.preprocess(paths, mirror=mirror), mirror=mirror)[0]
 
     def segment(
-        self, array: np.ndarray, properties: dict[str, Any], mirror: bool = True, certainty: bool = False
+        self,
+        array: np.ndarray,
+        properties: dict[str, Any],
+        mirror: bool = True,
+        certainty: bool = False,
+        held: int = 0,
     ) -> tuple[Volume, Segmentation | None]:
         """Labels on the image's grid; with `certainty` also labels, entropy and confidence on the array's grid.
 
@@ -124,12 +155,13 @@ class NnunetModel:
             properties: the same.
             mirror: as for `logits`.
             certainty: as above.
+            held: bytes that the caller keeps meanwhile, for the estimate of memory.
         Raises:
             MismatchError, ConfigError: as `predict`.
         """
         laid = self._lay(array)
         to = export.taps(self.plans, array.shape[1:], properties)
-        self._check_memory(laid, array, math.prod(properties["shape_before_cropping"]))
+        self._check_memory(laid, array, 3 * math.prod(properties["shape_before_cropping"]) + held)
         with contextlib.closing(self._planes(array, laid, mirror)) as planes:
             labels, certain = export.label(planes, laid, to, self.plans, certainty)
         return export.paste(labels, self.plans, properties), certain
@@ -148,17 +180,17 @@ class NnunetModel:
             return
         apply = sliding.ModuleApply(self.network)
         axes = self.mirror_axes if mirror else ()
-        progress = "segment" if len(laid.starts) > 1 else ""
-        yield from merge.planes(apply, self.members, array, laid, axes, self.batch, progress)
+        progress = self.title if len(laid.starts) > 1 else ""
+        yield from merge.planes(apply, self.members, array, laid, axes, self.batch, progress, self.importance)
 
-    def _check_memory(self, laid: Tiles, array: np.ndarray, voxels: int) -> None:
+    def _check_memory(self, laid: Tiles, array: np.ndarray, beside: int) -> None:
         """Estimate the memory for a new bucket, refuse what does not fit, announce the rest."""
         key = (laid.bucket, self.batch)
         if key in self.estimates:
             return
-        estimate = self.estimate(laid, array.shape, self.batch, 3 * voxels)
+        estimate = self.estimate(laid, array.shape, self.batch, beside)
         smaller = (
-            {"a batch of 1 tile": lambda: self.estimate(laid, array.shape, 1, 3 * voxels)}
+            {"a batch of 1 tile": lambda: self.estimate(laid, array.shape, 1, beside)}
             if self.batch > 1
             else {}
         )
