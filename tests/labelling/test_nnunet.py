@@ -233,14 +233,11 @@ def test_what_decides_labels_labels_anew_and_what_does_not_does_not(
 
     assert labelled() == 4
     assert labelled() == labelled(batch=2, mesh={"data": 2}, workers=1) == 0
-    for fields in (
-        {"folds": "0"},
-        {"step_size": 0.9},
-        {"mirror": True},
-        {"merge": "first"},
-        {"version": "2"},
-    ):
+    for fields in ({"folds": "0"}, {"step_size": 0.9}, {"mirror": True}, {"version": "2"}):
         assert labelled(**fields) == 4
+    for kind in ("vote", "first"):
+        assert labelled(contrasts=("fat", "water"), merge=kind) == 8
+    assert labelled(merge="first") == 4 and labelled(merge="vote") == 0  # of one contrast: nothing to merge
     other = tiny.folder(tmp_path, folds=("0",), change=tiny.narrow, by_torch=False)
     assert labelled(model=str(other), mirror=True) == 4
     shutil.copy(model / "fold_1" / "checkpoint_final.pth", other / "fold_0")

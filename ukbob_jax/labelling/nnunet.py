@@ -146,17 +146,20 @@ def make(
         raise ConfigError(
             f"labeller.workers={settings.workers}: must be at least 1, or 0 for what suits the devices."
         )
+    mesh_of_devices, batch = _devices(mesh, settings.batch or models[0].batch)
     batcher = TileBatcher(
-        *_devices(mesh, settings.batch or model.batch),
+        mesh_of_devices,
+        batch,
         settings.workers,
-        lambda said: print(said, file=sys.stderr),
+        announce=lambda estimate: print(estimate, file=sys.stderr, flush=True),
+        beside=max(adapting.gradient_bytes(model, method) for model in models),
     )
     facts = {
         **{"labeller": "nnunet", "model": dict(segmenter.provenance), "digest": segmenter.digest},
         **{"dtype": dtype, "orientation": orientation, **method.to_json()},
         "ids": files.fingerprint(lookup.tolist()),
     }
-    if not together:
+    if not together and len(contrasts) > 1:
         facts["merge"] = [merged.kind, list(merged.water_only) if merged.kind == "rules" else []]
     return FolderLabeller(segmenter, lookup, contrasts, merged, orientation, method, batcher, facts)
 
@@ -232,7 +235,7 @@ def order(channels: Sequence[str], wanted: Sequence[str], stored: Sequence[str])
     by_name = {_plain(name): name for name in wanted or stored}
     if all(_plain(name) in by_name for name in channels):
         found = tuple(by_name[_plain(name)] for name in channels)
-        if not wanted or len(wanted) == len(found):
+        if len(set(found)) == len(channels) and len(wanted) in (0, len(found)):
             return found
     if len(wanted) != len(channels):
         what = f"{len(wanted)} are chosen" if wanted else "none is chosen"

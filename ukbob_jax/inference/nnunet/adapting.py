@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -15,6 +16,8 @@ from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method
 from ukbob_jax.inference.nnunet.model import NnunetModel
+from ukbob_jax.inference.windows import memory, sliding
+from ukbob_jax.inference.windows.entropy import voxel_entropy
 
 METHODS = ("off", "etta")
 Leaves = dict[str, np.ndarray]  # "/"-joined path -> array
@@ -56,6 +59,22 @@ def adapt(model: NnunetModel, array: np.ndarray, method: Method) -> list[AdaptRe
         assert result is not None
         found.append(result)
     return found
+
+
+def gradient_bytes(model: NnunetModel, method: Method) -> int:
+    """Memory of one step on one batch of windows, beside the weights; 0 for a method that leaves the network alone."""
+    if method.options is None:
+        return 0
+    params = model.members[0]["params"]
+    state = {name: tree for name, tree in model.members[0].items() if name != "params"}
+    shape = (method.options.batch, *model.plans.patch_size, model.plans.in_channels)
+
+    def entropy(chosen: Any, others: Any, x: jax.Array) -> jax.Array:
+        variables = {"params": selection.join(chosen, others), **state}
+        return voxel_entropy(sliding.ModuleApply(model.network)(variables, x).astype(jnp.float32)).sum()
+
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return memory.peak(jax.grad(entropy), *selection.split(params, selected(method)), x)
 
 
 def selected(method: Method) -> str | None:

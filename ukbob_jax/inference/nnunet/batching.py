@@ -19,17 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ukbob_jax.errors import ConfigError, Preempted
-from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.nnunet import merge
-from ukbob_jax.inference.nnunet.adapting import EachApply, Leaves
+from ukbob_jax.inference.nnunet.adapting import Leaves
 from ukbob_jax.inference.nnunet.model import NnunetModel
+from ukbob_jax.inference.nnunet.tile_network import Tile, TileNetwork
 from ukbob_jax.inference.nnunet.tiles import Tiles
-from ukbob_jax.inference.windows import memory, sliding
+from ukbob_jax.inference.windows import memory
 from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.training import sharding
 
@@ -63,59 +62,11 @@ class _Logits(NamedTuple):
     round: _Round
 
 
-class _Program:
-    """A network on all devices, and how its tiles look."""
-
-    def __init__(
-        self, model: NnunetModel, mirror: bool, adapts: Sequence[str], mesh: Mesh, places: int
-    ) -> None:
-        size = model.plans.patch_size
-        self.source = model.members  # kept: programs are found by its identity
-        self.views = merge.flips(len(model.mirror_axes) if mirror else 0)
-        self.axes = tuple(axis + 1 for axis in model.mirror_axes) if mirror else ()
-        self.shape = (places, *size, model.plans.in_channels)
-        self.adapts = bool(adapts)
-        self.k = merge.classes(sliding.ModuleApply(model.network), model.members[0], 1, size, self.shape[-1])
-        members: Any = model.members
-        if adapts:
-            members = [_without(member, adapts) for member in model.members]
-        self.apply: Any = (EachApply if adapts else sliding.ModuleApply)(model.network)
-        self.members = jax.device_put(members, sharding.replicated(mesh))
-        self.split = sharding.batch_sharding(mesh)
-
-    @property
-    def count(self) -> int:
-        """Logits that are added up in each tile."""
-        return len(self.views) * len(self.source)
-
-    def run(self, picks: Sequence[tuple["_Scan", int] | None]) -> jax.Array:
-        """The sum of the logits over flips and folds, `b z y x k`, of a tile or nothing in each place."""
-        x = np.zeros(self.shape, np.float32)
-        for place, pick in enumerate(picks):
-            if pick:
-                scan, number = pick
-                x[place] = merge.cut(scan.padded, scan.tiles.starts[number], scan.tiles)
-        on_devices = jax.device_put(x, self.split)
-        total = jnp.zeros((*self.shape[:-1], self.k), jnp.float32, device=self.split)
-        for number, member in enumerate(self.members):
-            variables = (self._own(picks, number), *member) if self.adapts else member
-            for view in self.views:
-                total = merge.add_view(self.apply, self.axes, variables, on_devices, view, total)
-        return total
-
-    def _own(self, picks: Sequence[tuple["_Scan", int] | None], member: int) -> Any:
-        """The parameters that differ from place to place, each with a leading axis b."""
-        some = next(pick for pick in picks if pick)
-        each = [(pick or some)[0].own[member] for pick in picks]
-        stacked = {path: np.stack([own[path] for own in each]) for path in each[0]}
-        return jax.device_put(stacked, self.split)
-
-
 @dataclasses.dataclass(eq=False)
 class _Scan:
     """A scan that is being worked on."""
 
-    program: _Program
+    program: TileNetwork
     padded: np.ndarray  # z y x c
     tiles: Tiles
     home: int  # number of the device that has its sums
@@ -129,12 +80,21 @@ class _Scan:
         """Tiles that still wait."""
         return len(self.tiles.starts) - self.begun
 
+    def tile(self, number: int) -> Tile:
+        """One of its tiles."""
+        return Tile(merge.cut(self.padded, self.tiles.starts[number], self.tiles), self.own)
+
 
 class TileBatcher:
     """Runs networks over the tiles of several scans at once, on all devices of a mesh. Work in a `with` block."""
 
     def __init__(
-        self, mesh: Mesh, batch: int, workers: int, announce: Callable[[MemoryEstimate], None] | None = None
+        self,
+        mesh: Mesh,
+        batch: int,
+        workers: int = 0,
+        announce: Callable[[MemoryEstimate], None] | None = None,
+        beside: int = 0,
     ) -> None:
         """Take the devices.
 
@@ -143,6 +103,7 @@ class TileBatcher:
             batch: tiles per device in a call of the network.
             workers: scans that are worked on at a time; 0: `SPARE_WORKERS` beside one per device.
             announce: called with each estimate that is larger than those before.
+            beside: bytes that other work takes on a device, such as `adapting.gradient_bytes`.
         Raises:
             ConfigError: the mesh splits a case.
         """
@@ -150,10 +111,10 @@ class TileBatcher:
         self.workers = workers or len(self.devices) + SPARE_WORKERS
         if sharding.cases_share(mesh):
             raise ConfigError("mesh.space: tiles are not split; leave it 1.")
-        self._mesh, self._announce = mesh, announce
+        self._mesh, self._announce, self._beside = mesh, announce, beside
         self._changed = threading.Condition()
         self._scans: list[_Scan] = []  # in the order of their coming
-        self._programs: dict[Any, _Program] = {}
+        self._programs: dict[Any, TileNetwork] = {}
         self._rounds: collections.deque[_Round] = collections.deque()
         self._error: BaseException | None = None
         self._stopping = False
@@ -231,7 +192,7 @@ class TileBatcher:
         key = (id(model.members), mirror, adapts)
         with self._changed:
             if key not in self._programs:
-                self._programs[key] = _Program(model, mirror, adapts, self._mesh, self.places)
+                self._programs[key] = TileNetwork(model, mirror, adapts, self._mesh, self.places)
             work = [sum(s.left for s in self._scans if s.home == d) for d in range(len(self.devices))]
             scan = _Scan(self._programs[key], padded, tiles, int(np.argmin(work)), own)
             self._scans.append(scan)
@@ -269,7 +230,8 @@ class TileBatcher:
         try:
             while picks := self._next():
                 program = next(pick for pick in picks if pick)[0].program
-                self._deliver(picks, program.run(picks))
+                tiles = [pick and pick[0].tile(pick[1]) for pick in picks]
+                self._deliver(picks, program.run(tiles))
         except BaseException as error:  # every scan that waits must hear of it
             with self._changed:
                 self._error = _told(error)
@@ -309,7 +271,7 @@ class TileBatcher:
                 if not places or (program is not None and scan.program is not program):
                     continue
                 new = not scan.begun and not taken[scan]
-                if new and begun[scan.home] >= self.open_scans(scan.tiles):
+                if new and begun[scan.home] >= open_scans(self.batch, scan.tiles):
                     continue
                 begun[scan.home] += new and scan.left > 0
                 while places and taken[scan] < scan.left:
@@ -326,10 +288,6 @@ class TileBatcher:
         for device in order:
             pick(device, sorted(self._scans, key=lambda scan: taken[scan] - scan.left))
         return picks
-
-    def open_scans(self, tiles: Tiles) -> int:
-        """Scans of this size that may have sums on a device at a time: as many as fill a batch, and the next one."""
-        return 1 + -(-self.batch // len(tiles.starts))
 
     def _deliver(self, picks: Sequence[tuple[_Scan, int] | None], logits: jax.Array) -> None:
         """Hand the logits to the scans, of each in the order of its tiles."""
@@ -354,23 +312,28 @@ class TileBatcher:
             if key in self._estimates:
                 return
         estimate = self.estimate(model, array.shape, tiles)
-        memory.check(estimate, {})
+        smaller = {"labeller.batch=1": lambda: self.estimate(model, array.shape, tiles, 1)}
+        memory.check(estimate, smaller if self.batch > 1 else {})
         with self._changed:
             largest = max((e.total for e in self._estimates.values()), default=0)
             self._estimates[key] = estimate
         if self._announce is not None and estimate.total > largest:
             self._announce(estimate)
 
-    def estimate(self, model: NnunetModel, shape: Sequence[int], tiles: Tiles) -> MemoryEstimate:
+    def estimate(
+        self, model: NnunetModel, shape: Sequence[int], tiles: Tiles, batch: int = 0
+    ) -> MemoryEstimate:
         """Memory of one device while scans like this are labelled; on CPUs that of all devices and the host.
 
         Args:
             model: whose tiles they are.
             shape: of the preprocessed array, c z y x.
             tiles: of it.
+            batch: tiles per device; 0: the batcher's.
         """
-        one = model.estimate(tiles, shape, self.batch)
-        logits = 4 * self.batch * model.plans.out_channels * math.prod(tiles.patch)
+        batch = batch or self.batch
+        one = model.estimate(tiles, shape, batch)
+        logits = 4 * batch * model.plans.out_channels * math.prod(tiles.patch)
         together = len(self.devices) if self.devices[0].platform == "cpu" else 1
         host = one.scan * self.workers if self.devices[0].platform == "cpu" else 0
         with self._changed:
@@ -378,22 +341,20 @@ class TileBatcher:
         return one._replace(
             weights=sum((others | {id(model.members): one.weights}).values()) * together,
             scan=host,
-            sums=one.sums * self.open_scans(tiles) * together,
-            network=(one.network + (ROUNDS + 1) * logits) * together,
+            sums=one.sums * open_scans(batch, tiles) * together,
+            network=(one.network + (ROUNDS + 1) * logits + self._beside) * together,
             available=memory.available(self.devices[0]),
         )
+
+
+def open_scans(batch: int, tiles: Tiles) -> int:
+    """Scans of this size that may have sums on a device at a time: as many as fill a batch, and the next one."""
+    return 1 + -(-batch // len(tiles.starts))
 
 
 def _given(picks: Sequence[tuple[_Scan, int] | None]) -> Iterator[tuple[int, tuple[_Scan, int]]]:
     """The places that have a tile, with it."""
     return ((place, pick) for place, pick in enumerate(picks) if pick)
-
-
-def _without(member: dict[str, Any], paths: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A fold's parameters but those at `paths`, by path, and its other collections."""
-    everything = selection.split(member["params"], ".")[0]
-    state = {name: tree for name, tree in member.items() if name != "params"}
-    return {path: leaf for path, leaf in everything.items() if path not in paths}, state
 
 
 def _told(error: BaseException) -> BaseException:
