@@ -35,7 +35,6 @@ from ukbob_jax.inference.reports import summary
 from ukbob_jax.inference.reports.summary import Certainty
 from ukbob_jax.inference.windows import memory
 from ukbob_jax.inference.windows.memory import MemoryEstimate
-from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.options import changed
 from ukbob_jax.volumes.volume import Volume
 
@@ -47,9 +46,7 @@ class Steps(NamedTuple):
     """What is done around nnU-Net with a channel, x y z, and with the labels."""
 
     before: Callable[[Volume], Volume]  # as stored -> what nnU-Net gets
-    after: Callable[
-        [Volume, Volume], Volume
-    ]  # labels on that grid, the first channel as stored -> what is written
+    after: Callable[[Volume, Volume], Volume]  # labels on that grid, the image as stored -> what is written
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,7 +56,7 @@ class PartModel:
     Attributes:
         part: of the recipe.
         read: its networks from their files.
-        kept: the same.
+        kept: the networks, of small models.
         estimates: of the programs that were compiled for it.
     """
 
@@ -71,6 +68,19 @@ class PartModel:
     def get(self) -> NnunetModel:
         """The networks."""
         return dataclasses.replace(self.kept or self.read(), estimates=self.estimates)
+
+    def label(self, given: Sequence[Volume], held: int) -> tuple[np.ndarray, Certainty]:
+        """Its labels x y z on the grid of `given`, and how sure it is of them; then it forgets what it has read.
+
+        Args:
+            given: the channels.
+            held: bytes that the caller keeps meanwhile.
+        """
+        networks = self.get()
+        array, properties = networks.preprocess(given, mirror=False)
+        labels, certain = networks.segment(array, properties, mirror=False, certainty=True, held=held)
+        assert certain is not None
+        return labels.array, summary.certainty(certain, max(self.part.names) + 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,11 +142,8 @@ class PresetSegmenter:
         sums = Certainty(*np.zeros((3, max(self.names) + 1)))
         held = sum(volume.array.nbytes for volume in (*images, *given)) + merged.nbytes
         for one in self.models:
-            networks = one.get()
-            array, properties = networks.preprocess(given, mirror=False)
-            labels, certain = networks.segment(array, properties, mirror=False, certainty=True, held=held)
-            assert certain is not None
-            totalsegmentator.overwrite(merged, labels.array, one.part.written)
+            labels, certain = one.label(given, held)
+            totalsegmentator.overwrite(merged, labels, one.part.written)
             _add(sums, certain, {own: self._final(i) for own, i in one.part.written.items()})
         return dataclasses.replace(given[0], array=merged), sums
 
@@ -265,22 +272,22 @@ def _read(
 
 def _check(models: Sequence[PartModel], kept_bytes: int) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Read all models once; keep them if they are small enough together. Returns their channels and provenance."""
-    channels: list[tuple[str, ...]] = []
-    parts, size = [], 0
+    read, size = [], 0
     for one in models:
-        one.kept = networks = one.read()
-        channels.append(networks.plans.channels)
-        parts.append(networks.provenance)
-        if len(channels[0]) != len(channels[-1]):
-            raise MismatchError(
-                f"{networks.plans.folder}: takes {len(channels[-1])} channels, and {models[0].part.dataset} takes "
-                f"{len(channels[0])}. Put the models of one preset together."
-            )
-        size += sum(map(memory.tree_bytes, networks.members))
+        one.kept = one.read()
+        read.append((one.kept.plans, one.kept.provenance))
+        size += sum(map(memory.tree_bytes, one.kept.members))
         if size > kept_bytes and len(models) > 1:
-            for read in models:
-                read.kept = None
-    return channels[0], parts
+            for earlier in models:
+                earlier.kept = None
+    first, *others = (plans for plans, _ in read)
+    for other in others:
+        if len(other.channels) != len(first.channels):
+            raise MismatchError(
+                f"{other.folder}: takes {len(other.channels)} channels, and {first.folder} takes "
+                f"{len(first.channels)}. Put the models of one preset together."
+            )
+    return first.channels, [provenance for _, provenance in read]
 
 
 def _channels(volume: Volume) -> list[Volume]:
@@ -290,9 +297,8 @@ def _channels(volume: Volume) -> list[Volume]:
     return [dataclasses.replace(volume, array=volume.array[..., c]) for c in range(volume.array.shape[3])]
 
 
-def _add(sums: Certainty, certain: Segmentation, written: Mapping[int, int]) -> None:
+def _add(sums: Certainty, own: Certainty, written: Mapping[int, int]) -> None:
     """Add what one model is sure of, in place, under the ids that are `written` for its own."""
-    own = summary.certainty(certain, max(written) + 1)
     for total, values in zip(sums, own):
         total[0] += values[0]
         for mine, theirs in written.items():
