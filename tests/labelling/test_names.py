@@ -53,3 +53,13 @@ def test_a_table_says_what_the_names_do_not(tmp_path):
             names.to_taxonomy(said, tmp_path, table=str(table))
     with pytest.raises(ConfigError, match="are both given"):
         names.to_taxonomy(said, tmp_path, "btcv", str(table))
+
+
+def test_names_of_a_label_set_may_have_other_ids():
+    given = {0: "background", 3: "liver", 200: "ribs"}
+    found = names.by_label_set(given, "vibesegmentator_ct")
+    assert (
+        found[3] == anatomy.IDS["liver"]
+        and found[200] == anatomy.IDS["bone_other"]
+        and found[4] == anatomy.IGNORE
+    )

@@ -51,6 +51,21 @@ def to_taxonomy(
     return lookup
 
 
+def by_label_set(names: Mapping[int, str], label_set: str) -> np.ndarray:
+    """Lookup, uint8, from ids whose names are those of a label set, whatever its own ids, to ours.
+
+    Args:
+        names: id to name, background included.
+        label_set: a key of `anatomy.DATASETS`.
+    """
+    lut = anatomy.from_dataset(label_set).lut
+    known = {name: number for number, name in anatomy.DATASETS[label_set].items()}
+    lookup = np.full(max(names) + 1, anatomy.IGNORE, np.uint8)
+    for number, name in names.items():
+        lookup[number] = lut[known[name]]
+    return lookup
+
+
 def _by_table(names: Mapping[int, str], folder: str | os.PathLike, table: str) -> np.ndarray:
     targets = {0: 0, **label_table.read(table).targets}
     if missing := [i for i in names if i not in targets]:

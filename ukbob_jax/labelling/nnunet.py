@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ukbob_jax import anatomy, files
+from ukbob_jax import files
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
@@ -133,8 +133,8 @@ def make(
     segmenter, models = _load(settings, dtype)
     for model in models:
         adapting.check(model, method, "labeller.method")
-    if segmenter.label_set:
-        lookup = anatomy.from_dataset(segmenter.label_set).lut
+    if isinstance(segmenter, PresetSegmenter):
+        lookup = names.by_label_set(segmenter.names, segmenter.recipe.label_set)
     else:
         lookup = names.to_taxonomy(segmenter.names, settings.model, settings.labels, settings.label_table)
     contrasts = order(segmenter.channels, settings.contrasts, stored)

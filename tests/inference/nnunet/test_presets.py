@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from scipy import ndimage
 
 import ukbob_jax as bob
+from tests.conftest import ROOT
 from tests.inference.nnunet import tiny
 from ukbob_jax import anatomy, cli, files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError
@@ -113,10 +117,10 @@ def test_certainty_of_a_structure_is_that_of_its_own_model(total, scan, root):
 def test_equal_networks_share_a_program(total, scan):
     """Of five parts with 2, 3 and 4 classes three programs are compiled, and the tool's five have four."""
     total.predict(scan)
-    before = merge._add_view._cache_size()
-    merge._add_view.clear_cache()
+    before = merge.add_view._cache_size()
+    merge.add_view.clear_cache()
     total.predict(scan)
-    assert merge._add_view._cache_size() == 3 <= before
+    assert merge.add_view._cache_size() == 3 <= before
     assert len(total.estimates) == 5
     heads = [len(part.names) for part in recipes.find(CT).parts]
     assert heads == [25, 27, 19, 24, 27]
@@ -285,3 +289,29 @@ def test_options_that_do_not_go_together_are_named(root, scan, tmp_path, capsys,
     assert cli.main(["segment", str(scan), str(tmp_path / "out.nii.gz"), *words]) in (2, 3)
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "speed"), [(CT, "fast"), ("totalsegmentator_mr", "")])
+def test_labels_are_those_of_totalsegmentators_program(name, speed, scan, tmp_path):
+    """Every voxel, where the program is installed and its nnU-Net adds in float32; networks of its own tables."""
+    pytest.importorskip("nnunetv2")
+    pytest.importorskip("totalsegmentator")
+    recipe = recipes.find(name, speed)
+    trainer = recipe.model_folders[0].split("__")[0]
+    for part in recipe.parts:
+        tiny.dataset_folder(tmp_path, part.dataset, [part.names[i] for i in sorted(part.names) if i], trainer)
+    out = tmp_path / "labels.nii.gz"
+    task = {CT: "total"}.get(name, "total_mr")
+    words = [scan, out, task, trainer, recipe.spacing_mm, *(part.dataset for part in recipe.parts)]
+    folders = dict.fromkeys(("nnUNet_results", "nnUNet_raw", "nnUNet_preprocessed"), str(tmp_path))
+    subprocess.run(
+        [sys.executable, "-m", "tests.inference.nnunet.run_totalsegmentator", *map(str, words)],
+        env=os.environ | folders | {"TOTALSEG_WEIGHTS_PATH": str(tmp_path), "TOTALSEG_HOME_DIR": str(tmp_path)},
+        cwd=ROOT,
+        check=True,
+    )  # fmt: skip
+    expected = read_volume(out, kind="label").array
+    found = bob.nnunet.preset(name, tmp_path, speed=speed).predict(scan).volume.array
+    assert len(np.unique(expected)) > 5
+    np.testing.assert_array_equal(found, expected)

@@ -1,16 +1,18 @@
 """The preset vibesegmentator: labels as its program recorded them, and what a model folder may ask for."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import ukbob_jax as bob
 from tests.inference.nnunet import tiny
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.inference.nnunet import recipes, tptbox
+from ukbob_jax.inference.nnunet import export, recipes, tptbox
 from ukbob_jax.volumes.nifti import read_volume
 
 NAMES = {0: "background", 1: "spleen", 2: "liver"}
@@ -40,17 +42,33 @@ def recorded(reference, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def near(recorded):
+    """Voxels of the model's grid, without padding, where the two best probabilities are closer than 0.01."""
+    run, place, names = recorded
+    segmenter = bob.nnunet.preset(recipe(names), place)
+    model = segmenter.models[0].get()
+    given = segmenter.steps.before(read_volume(run / "inputs" / "torso_0000.nii.gz"))
+    array, properties = model.preprocess(given)
+    best = np.sort(softmax(model.logits(array, mirror=False), axis=0), axis=0)
+    paste = functools.partial(export.paste, plans=model.plans, properties=properties)
+    return tptbox.unpad(paste((best[-1] - best[-2] < 0.01).astype(np.uint8)))
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("options", [{}, {"keep_size": True}, {"fill_holes": True}], ids=str)
-def test_labels_are_those_of_the_program(recorded, options):
-    """It works in float16 from the image to the sums of logits; see docs/nnunet.md for what that moves."""
+def test_labels_are_those_of_the_program(recorded, near, options):
+    """But where rounding decides: it works in float16 from the image to the sums of logits."""
     run, place, names = recorded
-    found = bob.nnunet.preset(recipe(names), place, **options).predict(run / "inputs" / "torso_0000.nii.gz")
+    scan = run / "inputs" / "torso_0000.nii.gz"
+    found = bob.nnunet.preset(recipe(names), place, **options).predict(scan).volume
     name = next(iter(options), "default")
     expected = read_volume(run / "expected" / f"torso_tptbox_{name}.nii.gz", kind="label")
-    np.testing.assert_allclose(found.volume.affine, expected.affine, atol=1e-4)
-    assert found.volume.array.dtype == np.uint8
-    assert (found.volume.array != expected.array).mean() < 1e-3
+    np.testing.assert_allclose(found.affine, expected.affine, atol=1e-4)
+    assert found.array.dtype == np.uint8
+    differ = found.array != expected.array
+    rounding = near.array if "keep_size" in options else tptbox.back(near, read_volume(scan)).array
+    assert not (differ & (rounding == 0)).any() and differ.mean() < 3e-4
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def dataset_folder(place, number, names, trainer=NOT_MIRRORING, folds=(0,)):
     dataset = {
         "channel_names": {"0": "CT"},
         "labels": {name: i for i, name in enumerate(("background", *names))},
+        "file_ending": ".nii.gz",
     }
     made = place / f"Dataset{number}_Tiny"
     made.mkdir(parents=True, exist_ok=True)

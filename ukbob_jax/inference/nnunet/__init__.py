@@ -9,6 +9,7 @@ from ukbob_jax.inference.nnunet.plans import NnunetPlans, is_folder
 from ukbob_jax.inference.nnunet.plans import read as read_plans
 from ukbob_jax.inference.nnunet.presets import PresetSegmenter, preset
 from ukbob_jax.inference.nnunet.recipes import Part, Recipe
+from ukbob_jax.inference.nnunet.recipes import find as recipe
 
 __all__ = [
     "NnunetModel",
@@ -20,4 +21,5 @@ __all__ = [
     "load",
     "preset",
     "read_plans",
+    "recipe",
 ]

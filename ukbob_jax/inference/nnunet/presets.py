@@ -8,7 +8,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,6 @@ from ukbob_jax.inference.reports import summary
 from ukbob_jax.inference.reports.summary import Certainty
 from ukbob_jax.inference.windows import memory
 from ukbob_jax.inference.windows.memory import MemoryEstimate
-from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.options import changed
 from ukbob_jax.volumes.volume import Volume
 
@@ -47,9 +46,7 @@ class Steps(NamedTuple):
     """What is done around nnU-Net with a channel, x y z, and with the labels."""
 
     before: Callable[[Volume], Volume]  # as stored -> what nnU-Net gets
-    after: Callable[
-        [Volume, Volume], Volume
-    ]  # labels on that grid, the first channel as stored -> what is written
+    after: Callable[[Volume, Volume], Volume]  # labels on that grid, the image as stored -> what is written
 
 
 @dataclasses.dataclass(eq=False)
@@ -59,7 +56,7 @@ class PartModel:
     Attributes:
         part: of the recipe.
         read: its networks from their files.
-        kept: the same.
+        kept: the networks, of small models.
         estimates: of the programs that were compiled for it.
     """
 
@@ -71,6 +68,22 @@ class PartModel:
     def get(self) -> NnunetModel:
         """The networks."""
         return dataclasses.replace(self.kept or self.read(), estimates=self.estimates)
+
+    def label(
+        self, given: Sequence[Volume], held: int, certainty: bool
+    ) -> tuple[np.ndarray, Certainty | None]:
+        """Its labels x y z on the grid of `given`, and how sure it is of them; then it forgets what it has read.
+
+        Args:
+            given: the channels.
+            held: bytes that the caller keeps meanwhile.
+            certainty: whether the latter is wanted.
+        """
+        networks = self.get()
+        array, properties = networks.preprocess(given, mirror=False)
+        labels, found = networks.segment(array, properties, False, certainty, held)
+        certain = None if found is None else summary.certainty(found, max(self.part.names) + 1)
+        return labels.array, certain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,8 +111,8 @@ class PresetSegmenter:
         return self.predict(scan, method=adapt).volume
 
     def labels(self, scan: ScanInput | Sequence[ScanInput]) -> Volume:
-        """The volume of `predict`."""
-        return self.predict(scan).volume
+        """The volume of `predict` without a report, which takes less time."""
+        return self._segment(scan, "refuse", certainty=False)[0]
 
     def running(self, run_tiles: RunTiles | None) -> "PresetSegmenter":
         """The same preset with the tiles of all its models run by `run_tiles`, as `NnunetModel.running`."""
@@ -123,30 +136,36 @@ class PresetSegmenter:
         """
         options = changed(options or PredictOptions(), changes, "predict")
         segmenter.check(options)
-        stored, names = preprocess.read(scan, self.channels, options.nan)
+        found, sums = self._segment(scan, options.nan, certainty=True)
+        return Prediction(
+            found, segmenter.describe(found, sums, self.names, scan, self.provenance), self.names
+        )
+
+    def _segment(
+        self, scan: ScanInput | Sequence[ScanInput], nan: Literal["refuse", "zero"], certainty: bool
+    ) -> tuple[Volume, Certainty]:
+        """Labels in the scan's own space, and how sure the models are of them; zeros without `certainty`."""
+        stored, names = preprocess.read(scan, self.channels, nan)
         images = [channel for volume in stored for channel in _channels(volume)]
         if min(images[0].shape) < 2:
             raise GeometryError(
                 f"{names[0]}: shape {images[0].shape}, one slice; {self.recipe.name} takes volumes."
             )
-        merged, sums = self._label([self.steps.before(image) for image in images], images)
-        found = self.steps.after(merged, images[0])
-        return Prediction(
-            found, segmenter.describe(found, sums, self.names, scan, self.provenance), self.names
-        )
+        merged, sums = self._label([self.steps.before(image) for image in images], images, certainty)
+        return self.steps.after(merged, images[0]), sums
 
-    def _label(self, given: Sequence[Volume], images: Sequence[Volume]) -> tuple[Volume, Certainty]:
+    def _label(
+        self, given: Sequence[Volume], images: Sequence[Volume], certainty: bool
+    ) -> tuple[Volume, Certainty]:
         """Labels of all models on the grid of `given`, one after the other, and how sure they are."""
         merged = np.zeros(given[0].shape, np.uint8)
         sums = Certainty(*np.zeros((3, max(self.names) + 1)))
         held = sum(volume.array.nbytes for volume in (*images, *given)) + merged.nbytes
         for one in self.models:
-            networks = one.get()
-            array, properties = networks.preprocess(given, mirror=False)
-            labels, certain = networks.segment(array, properties, mirror=False, certainty=True, held=held)
-            assert certain is not None
-            totalsegmentator.overwrite(merged, labels.array, one.part.written)
-            _add(sums, certain, {own: self._final(i) for own, i in one.part.written.items()})
+            labels, certain = one.label(given, held, certainty)
+            totalsegmentator.overwrite(merged, labels, one.part.written)
+            if certain is not None:
+                _add(sums, certain, {own: self._final(i) for own, i in one.part.written.items()})
         return dataclasses.replace(given[0], array=merged), sums
 
     @property
@@ -274,22 +293,22 @@ def _read(
 
 def _check(models: Sequence[PartModel], kept_bytes: int) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
     """Read all models once; keep them if they are small enough together. Returns their channels and provenance."""
-    channels: list[tuple[str, ...]] = []
-    parts, size = [], 0
+    read, size = [], 0
     for one in models:
-        one.kept = networks = one.read()
-        channels.append(networks.plans.channels)
-        parts.append(networks.provenance)
-        if len(channels[0]) != len(channels[-1]):
-            raise MismatchError(
-                f"{networks.plans.folder}: takes {len(channels[-1])} channels, and {models[0].part.dataset} takes "
-                f"{len(channels[0])}. Put the models of one preset together."
-            )
-        size += sum(map(memory.tree_bytes, networks.members))
+        one.kept = one.read()
+        read.append((one.kept.plans, one.kept.provenance))
+        size += sum(map(memory.tree_bytes, one.kept.members))
         if size > kept_bytes and len(models) > 1:
-            for read in models:
-                read.kept = None
-    return channels[0], parts
+            for earlier in models:
+                earlier.kept = None
+    first, *others = (plans for plans, _ in read)
+    for other in others:
+        if len(other.channels) != len(first.channels):
+            raise MismatchError(
+                f"{other.folder}: takes {len(other.channels)} channels, and {first.folder} takes "
+                f"{len(first.channels)}. Put the models of one preset together."
+            )
+    return first.channels, [provenance for _, provenance in read]
 
 
 def _channels(volume: Volume) -> list[Volume]:
@@ -299,9 +318,8 @@ def _channels(volume: Volume) -> list[Volume]:
     return [dataclasses.replace(volume, array=volume.array[..., c]) for c in range(volume.array.shape[3])]
 
 
-def _add(sums: Certainty, certain: Segmentation, written: Mapping[int, int]) -> None:
+def _add(sums: Certainty, own: Certainty, written: Mapping[int, int]) -> None:
     """Add what one model is sure of, in place, under the ids that are `written` for its own."""
-    own = summary.certainty(certain, max(written) + 1)
     for total, values in zip(sums, own):
         total[0] += values[0]
         for mine, theirs in written.items():
