@@ -290,6 +290,7 @@ def test_a_scan_that_fails_is_listed_and_the_others_are_labelled(store, config, 
     [
         ({"model": ""}, "labeller.model is empty"),
         ({"preset": "magic"}, "preset 'magic' is not known"),
+        ({"speed": "fast"}, "goes with labeller.preset"),
         ({"folds": "7"}, r"fold_7: no checkpoint_final\.pth"),
         ({"step_size": 2.0}, "step_size 2.0 must be"),
         ({"batch": -1}, "labeller.batch=-1"),

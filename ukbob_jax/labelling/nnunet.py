@@ -172,6 +172,8 @@ def _load(settings: Config, dtype: str) -> tuple[FolderSegmenter, list[NnunetMod
             "labeller.preset the folder of its weights."
         )
     if not settings.preset:
+        if settings.speed:
+            raise ConfigError(f"labeller.speed={settings.speed!r} goes with labeller.preset, which is empty.")
         options = {"folds": settings.folds or ALL, "step_size": settings.step_size or STEP, "dtype": dtype}
         one = NnunetSegmenter.load(settings.model, mirror=settings.mirror, **options)
         return one, [one.planner]
