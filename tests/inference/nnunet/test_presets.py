@@ -166,9 +166,10 @@ def alone():
 
 
 @pytest.mark.parametrize("place", ["", "Dataset291", "a", "a/Dataset291_Tiny"])
-def test_weights_are_found_where_archives_leave_them(tmp_path, place):
+def test_weights_are_found_where_archives_leave_them(tmp_path, place, monkeypatch):
     folder = tiny.dataset_folder(tmp_path / place, 291, FIVE[291][0])
-    for given in (tmp_path, folder.parent):
+    monkeypatch.chdir(folder.parent)
+    for given in (tmp_path, folder.parent, "."):
         assert bob.nnunet.preset(alone(), given).models[0].kept.plans.folder.samefile(folder)
 
 

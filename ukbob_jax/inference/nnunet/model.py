@@ -29,6 +29,7 @@ from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes.volume import Volume
 
 _BATCHES = {2: 8, 3: 1}  # tiles in a call of the network, by its dimensions, where nothing else is asked for
+_CERTAINTY = 9  # bytes per voxel of labels, entropy and confidence
 Announce = Callable[[MemoryEstimate], None]
 RunTiles = Callable[["NnunetModel", np.ndarray, Tiles, bool], Iterator[jax.Array]]
 
@@ -161,7 +162,9 @@ class NnunetModel:
         """
         laid = self._lay(array)
         to = export.taps(self.plans, array.shape[1:], properties)
-        self._check_memory(laid, array, 3 * math.prod(properties["shape_before_cropping"]) + held)
+        beside = 3 * math.prod(properties["shape_before_cropping"]) + held
+        beside += _CERTAINTY * math.prod(array.shape[1:]) if certainty else 0
+        self._check_memory(laid, array, beside)
         with contextlib.closing(self._planes(array, laid, mirror)) as planes:
             labels, certain = export.label(planes, laid, to, self.plans, certainty)
         return export.paste(labels, self.plans, properties), certain

@@ -26,7 +26,8 @@ def find(root: str | os.PathLike, datasets: Sequence[int], patterns: Sequence[st
     root = pathlib.Path(root)
     if not root.is_dir():
         raise FileError(f"{root}: no such folder. Give the folder with the downloaded weights.")
-    tops = {number: _named(root, number) for number in datasets}
+    here = pathlib.Path(os.path.abspath(root))  # has a name, unlike "."
+    tops = {number: _named(here, number) for number in datasets}
     missing = [_name(number) for number, found in tops.items() if not found]
     if missing:
         *others, last = missing

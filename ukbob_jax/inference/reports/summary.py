@@ -23,10 +23,15 @@ class Certainty(NamedTuple):
 
 
 def certainty(segmentation: Segmentation, classes: int) -> Certainty:
-    """The sums of `classes` classes, on the network's grid."""
-    flat = np.asarray(segmentation.labels).ravel()
-    sums = [np.bincount(flat, np.asarray(part).ravel(), classes) for part in segmentation[1:]]
-    return Certainty(np.bincount(flat, minlength=classes).astype(np.float64), *sums)
+    """The sums of `classes` classes, on the network's grid; plane by plane, since each is summed in float64."""
+    sums = np.zeros((3, classes))
+    for labels, *parts in zip(*map(np.asarray, segmentation)):
+        flat = labels.ravel()
+        sums += [
+            np.bincount(flat, minlength=classes),
+            *(np.bincount(flat, p.ravel(), classes) for p in parts),
+        ]
+    return Certainty(*sums)
 
 
 def describe(
