@@ -49,10 +49,12 @@ def base() -> ml_collections.ConfigDict:
     config.check_labels.height_mm = 0.0
 
     config.labeller = ml_collections.ConfigDict()
-    config.labeller.kind = "command"  # or "teacher": the network of `workdir`
+    config.labeller.kind = (
+        "command"  # or "teacher": the network of `workdir`; "nnunet": the model folder `model`
+    )
     config.labeller.name = "auto"  # label set that is written
     config.labeller.version = ""  # of the labeller, as its makers name it; other versions label anew
-    config.labeller.contrasts = ()  # names to label one by one; empty: the only one, or all at once for a teacher
+    config.labeller.contrasts = ()  # names to label one by one; empty: the only one, or all that a network takes at once
     config.labeller.merge = "vote"  # of several contrasts: "vote", "first", "rules"; a teacher takes the mean
     config.labeller.water_only = (
         "muscle",
@@ -62,9 +64,28 @@ def base() -> ml_collections.ConfigDict:
     config.labeller.command = ""  # program and arguments with {input} and {output}, both .nii.gz
     config.labeller.labels = ""  # label set of its ids, a key of `anatomy.DATASETS`; empty: ours
     config.labeller.timeout_s = 3600.0  # of one call
-    config.labeller.workers = 1  # calls at a time
+    config.labeller.workers = 1  # calls, or scans, at a time; 0 with a model folder: 2 beside one per device
     config.labeller.workdir = "{workdir}"  # of the teacher's training
-    config.labeller.method = "off"  # how a teacher is adapted to each scan; one of those of evaluate.methods
+    config.labeller.method = (
+        "off"  # how a network is adapted to each scan: of evaluate.methods; model folders: "etta"
+    )
+    config.labeller.model = (
+        ""  # folder of nnU-Net, .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION; or of a preset
+    )
+    config.labeller.preset = (
+        ""  # "vibesegmentator", "totalsegmentator_ct", "totalsegmentator_mr": their steps around it
+    )
+    config.labeller.speed = ""  # "fast" (3 mm) or "fastest" (6 mm): the preset's smaller models
+    config.labeller.folds = ""  # of it that are averaged, such as "0,1"; empty: all, or those of the preset
+    config.labeller.step_size = (
+        0.0  # from one tile to the next, as a fraction of the tile; 0: 0.5, or the preset's
+    )
+    config.labeller.mirror = True  # average over the flips that the checkpoint allows; presets never do
+    config.labeller.batch = 0  # tiles per device in a call of the network; 0: 1, or 8 for a network of slices
+    config.labeller.orientation = (
+        ""  # of what the model is given, "LPS"; empty: as dataset.json says, else the store's, RAS
+    )
+    config.labeller.label_table = ""  # file of `model's id, our id`; empty: names decide, or labeller.labels
     config.labeller.process = 0  # which share of the subjects to label, of
     config.labeller.processes = 1  # so many
 

@@ -22,6 +22,7 @@ from configs import swin_bob
 from tests import tiny_network
 from tests.conftest import ROOT
 from tests.inference.networks import CARD, Bands, scan
+from tests.inference.nnunet import tiny
 from ukbob_jax import devices, jobs, settings
 from ukbob_jax.errors import UkbobError
 from ukbob_jax.inference.segmenter import Segmenter
@@ -234,10 +235,19 @@ def networks(reads, root, store, quality, patch) -> None:
     images = f"predict.inputs={root}/images"
     run(reads, root / "a", "swin_bob", store, "job=predict", images, "predict.method=etta")
     run(reads, root / "a", "label:teacher", store, "labeller.name=teacher", "labeller.method=etta")
+    folder = tiny.folder(root / "model", change=coarse, by_torch=False)
+    theirs = f"labeller.model={folder}", "labeller.name=nnunet", "labeller.contrasts=('water',)"
+    run(reads, root / "a", "label:nnunet", store, *theirs)
     copy = f"{sys.executable} -c 'import shutil,sys;shutil.copy(*sys.argv[1:])' {{input}} {{output}}"
     run(reads, root / "a", "label", f"store={root}/b/store", "labeller.name=copy", f"labeller.command={copy}")
     with noted(reads):
         demo.tests(swin_bob.get_config("demo"))  # the stores it scores on; its stages have run above
+
+
+def coarse(found) -> None:
+    """Few tiles and features for a model folder of nnU-Net."""
+    tiny.narrow(found)
+    found["configurations"]["3d_fullres"]["spacing"] = [20.0, 20.0, 20.0]
 
 
 def test_every_field_of_every_recipe_is_read_by_a_job(reads):

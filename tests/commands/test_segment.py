@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ukbob_jax.commands import segment
+from ukbob_jax.commands.segment import options as segment
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.method_names import METHODS
 

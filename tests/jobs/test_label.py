@@ -109,7 +109,7 @@ def test_a_subject_that_fails_is_listed_and_tried_again(store, config, tmp_path)
 def test_a_model_folder_of_nnunet_is_no_teacher(store, config, tmp_path):
     folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     folder.mkdir()
-    with pytest.raises(ConfigError, match=r"^labeller\.workdir: .* is a model folder of nnU-Net"):
+    with pytest.raises(ConfigError, match=r"^labeller\.workdir: .* no training run.*label\.py:nnunet"):
         label.run(config(kind="teacher", workdir=str(folder)), str(tmp_path))
 
 
@@ -145,7 +145,8 @@ def test_shares_label_the_store_together(store, config, tmp_path):
         ({"contrasts": ("T2",)}, r"labeller.contrasts: s0 has contrasts .* not \['T2'\]"),
         ({"merge": "magic"}, "vote, first, rules"),
         ({"merge": "rules", "contrasts": ("fat", "in_phase")}, "needs the contrast 'water'"),
-        ({"kind": "magic"}, "command or teacher"),
+        ({"kind": "magic"}, "command, teacher, nnunet"),
+        ({"workers": 0}, "must be at least 1"),
         ({"water_only": ("brain",)}, "'brain' is not a structure"),
         ({"labels": "magic"}, "label set 'magic' is not known"),
         ({"process": 2}, "process 2 of 1"),

@@ -9,12 +9,17 @@ import sys
 import numpy as np
 import pytest
 
+import ukbob_jax as bob
 from configs import common
 from tests.conftest import ROOT
-from ukbob_jax import anatomy
+from tests.inference.nnunet import tiny
+from ukbob_jax import anatomy, settings
+from ukbob_jax.inference.preset_names import PRESETS
 from ukbob_jax.jobs import label
+from ukbob_jax.labelling import merge
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.volume import Volume
 
 SHAPE, AFFINE = (6, 5, 4), np.diag([2.0, 2.0, 3.0, 1.0])
 CONTRASTS = ("in_phase", "opposed_phase", "water")
@@ -89,6 +94,25 @@ def test_the_recipe_for_totalvibesegmentator(store, tmp_path):
     found = run(store, tmp_path, settings)  # "rules" would take away the stray voxels of this noise
     expected = np.where((store.read("s0", "image") > 50).any(-1), anatomy.IDS["liver"], 0)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_the_recipe_for_a_model_folder(store, tmp_path):
+    section = (ROOT / "docs" / "labels.md").read_text().split("## From a model folder of nnU-Net", 1)[1]
+    by_folder, by_preset = re.findall(r"(--config=configs/label\.py:nnunet .*?)```", section, re.S)[:2]
+    folder = tiny.folder(tmp_path / "model", change=tiny.narrow, by_torch=False)
+    words = shlex.split(by_folder.replace("\\\n", " "))
+    changed = {"--workdir": tmp_path, "--config.store": store.path, "--config.labeller.model": folder}
+    words = [
+        f"{word.split('=')[0]}={changed.get(word.split('=')[0], word.partition('=')[2])}" for word in words
+    ]
+    config, options = settings.parse([*words, "--config.mesh.data=1"], usage="")
+    label.run(settings.resolve(config, options.workdir), options.workdir)
+    water = Volume(store.read("s0", "image")[..., CONTRASTS.index("water")], AFFINE)
+    expected = bob.nnunet.load(folder).predict(water).array * anatomy.IDS["liver"]
+    np.testing.assert_array_equal(Store.open(store.path).read("s0", "label/auto"), expected)
+    words = shlex.split(by_preset.replace("\\\n", " "))
+    made = settings.parse(words, usage="")[0].labeller  # fields that are not there are refused
+    assert made.preset in PRESETS and made.merge in merge.KINDS
 
 
 def test_a_program_that_is_no_python(store, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, SomeFailed, UkbobError
 from ukbob_jax.failures import FILE, Failures
+from ukbob_jax.inference.nnunet.presets import PresetSegmenter
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.reports import table
@@ -19,7 +20,7 @@ EXISTING = ("refuse", "skip", "overwrite")
 
 
 def label(
-    segmenter: Segmenter | NnunetSegmenter,
+    segmenter: Segmenter | NnunetSegmenter | PresetSegmenter,
     scans: Mapping[str, ScanInput | tuple[ScanInput, ...]],
     output: pathlib.Path,
     existing: str,
@@ -28,7 +29,7 @@ def label(
     """Write NAME.nii.gz and NAME.json into `output` for every scan, then `summary.json` and `summary.csv`.
 
     Args:
-        segmenter: the network, or those of an nnU-Net model folder.
+        segmenter: the network, or those of an nnU-Net model folder or of a preset.
         scans: name -> file, DICOM folder, or one file per contrast.
         output: folder.
         existing: what to do where a label map exists: "refuse", "skip" the scan or "overwrite".
@@ -57,7 +58,7 @@ def label(
         beside = output / f"{name}.json"
         if name not in reports and targets[name].exists() and beside.exists():
             reports[name] = files.read_json(beside)
-    programs = [str(estimate) for estimate in segmenter.planner.estimates.values()]
+    programs = [str(estimate) for estimate in segmenter.estimates.values()]
     table.write(
         output, {name: reports[name] for name in scans if name in reports}, failures.to_json(), programs
     )

@@ -20,6 +20,7 @@ from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
 from ukbob_jax.inference.nnunet.plans import is_folder as is_nnunet
 from ukbob_jax.inference.options import PredictOptions
+from ukbob_jax.inference.prediction import Prediction
 from ukbob_jax.inference.reports import body_parts, summary
 from ukbob_jax.inference.windows import averaging, slabs
 from ukbob_jax.inference.windows.averaging import View
@@ -32,7 +33,7 @@ from ukbob_jax.options import changed
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes import array_checks, intensity, plausibility
-from ukbob_jax.volumes.nifti import check_same_space, read_volume, write_volume
+from ukbob_jax.volumes.nifti import check_same_space, read_volume
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.volume import Volume
 
@@ -43,33 +44,6 @@ if TYPE_CHECKING:
 SAME = ("labels", "spacing_mm", "normalize", "contrasts", "window", "regions")
 
 ScanInput = str | os.PathLike | Volume
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """A label map and what to know about it.
-
-    Attributes:
-        volume: labels, uint8, with the scan's own shape, affine and header codes.
-        report: JSON values: volume, entropy, confidence and border contact per structure, and the adaptation.
-        names: id to name.
-    """
-
-    volume: Volume
-    report: dict[str, Any]
-    names: dict[int, str]
-
-    def save(self, path: str | os.PathLike) -> pathlib.Path:
-        """Write the label map with its names to `path`, and the report as JSON beside it; returns the latter.
-
-        Raises:
-            FileError: a name that does not end in .nii or .nii.gz, or a folder that cannot be written.
-        """
-        path = pathlib.Path(path)
-        write_volume(path, self.volume, self.names)
-        beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-        files.write_json(beside, self.report)
-        return beside
 
 
 class Segmenter:
@@ -205,6 +179,11 @@ class Segmenter:
         report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
         report["adaptation"] = summary.adaptations(results, method.name, self.card.channels)
         return Prediction(labels, report, self.card.used)
+
+    @property
+    def estimates(self) -> dict[Any, MemoryEstimate]:
+        """Of the programs that were compiled."""
+        return self.planner.estimates
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 All take maps `x y z` uint8 in the order of `contrasts`; where they disagree, the order decides.
 """
 
+import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -11,9 +12,52 @@ from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality import components
 
+KINDS = ("vote", "first", "rules")
 WATER = "water"
 # factor on the size limits of small components in the labeller's table, before and after merging; TotalVibeSegmentator's
 FACTOR_EACH, FACTOR_MERGED = 5.0, 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """How the maps of one scan's contrasts become one.
+
+    Attributes:
+        kind: one of `KINDS`.
+        water_only: of "rules", ids that water alone decides.
+    """
+
+    kind: str
+    water_only: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, kind: str, water_only: Sequence[str], contrasts: Sequence[str]) -> "Merge":
+        """Read a merge.
+
+        Args:
+            kind: as above.
+            water_only: names in `anatomy`.
+            contrasts: those that are to be merged.
+        Raises:
+            ConfigError: no such kind or structure, or "rules" without water.
+        """
+        if kind not in KINDS:
+            raise ConfigError(f"labeller.merge={kind!r}: choose one of {', '.join(KINDS)}.")
+        if kind == "rules" and len(contrasts) > 1:
+            check_contrasts(contrasts)
+        if unknown := [name for name in water_only if name not in anatomy.IDS]:
+            raise ConfigError(f"labeller.water_only: {unknown[0]!r} is not a structure.")
+        return cls(kind, tuple(anatomy.IDS[name] for name in water_only))
+
+    def __call__(
+        self, maps: Sequence[np.ndarray], contrasts: Sequence[str], sex: str | None = None
+    ) -> np.ndarray:
+        """One map of maps `x y z` uint8 with our ids, one per contrast; of one map itself."""
+        if len(maps) == 1:
+            return maps[0]
+        if self.kind == "rules":
+            return rules(maps, contrasts, self.water_only, sex)
+        return vote(maps) if self.kind == "vote" else first(maps)
 
 
 def vote(maps: Sequence[np.ndarray]) -> np.ndarray:

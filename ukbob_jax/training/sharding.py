@@ -75,6 +75,11 @@ def make_mesh(
     return jax.make_mesh((data, fsdp, space), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
 
 
+def cases_share(mesh: Mesh) -> bool:
+    """Return whether several devices share each case."""
+    return mesh.shape["space"] > 1
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of an array with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -150,8 +150,14 @@ def test_other_forms_are_refused_in_a_line(tmp_path, fields, words):
     assert "\n" not in str(error.value)
 
 
-def test_a_table_that_renumbers_is_refused(tmp_path):
+def test_a_table_renumbers_by_numbers_and_not_by_names(tmp_path):
     describe(tmp_path)
+    (tmp_path / tptbox.CONFIG).write_text(json.dumps({"labels": {"1": 2, "2": "1", "3": 3, "4": 300}}))
+    pairs = tptbox.read_grid(tmp_path).renumber
+    assert pairs == ((1, 2), (2, 1), (4, 300))
+    found = tptbox.renumber(np.arange(6, dtype=np.uint8), pairs)
+    np.testing.assert_array_equal(found, [0, 2, 1, 3, 300, 5])
+    np.testing.assert_array_equal(tptbox.renumber(np.zeros(3, np.uint8), ()), 0)
     (tmp_path / tptbox.CONFIG).write_text(json.dumps({"labels": {"1": 1, "2": "Sacrum"}}))
     with pytest.raises(ConfigError, match="renumber 2 to Sacrum"):
         tptbox.read_grid(tmp_path)

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import dataclasses
 import json
 
 import jax
@@ -9,15 +10,15 @@ import numpy as np
 
 from tests.inference.nnunet import test_plans
 from ukbob_jax import networks, weights
-from ukbob_jax.inference.nnunet import plans
-from ukbob_jax.weights import tensors
+from ukbob_jax.inference.nnunet import plans, write
+from ukbob_jax.weights import tensors, torch_files
+
+FOLLOWS_PLANS, NOT_MIRRORING = "nnUNetTrainer", "nnUNetTrainerNoMirroring"
 
 
 def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), axes=(0, 1, 2), change=None,
-           dataset=None):  # fmt: skip
-    """A model folder whose checkpoints torch wrote; returns it."""
-    import torch
-
+           dataset=None, by_torch=True):  # fmt: skip
+    """A model folder whose checkpoints torch wrote, or we; returns it."""
     place.mkdir(parents=True, exist_ok=True)
     made = test_plans.write(place, change, dataset, name)
     said = plans.read(made)
@@ -25,7 +26,7 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
     for fold in folds:
         values = drawn(tensors.variables(model), 7 if fold == "all" else int(fold))
         state = weights.to_torch(values.pop("params"), model, values)
-        arrays = collections.OrderedDict((k, torch.from_numpy(np.array(v))) for k, v in state.items())
+        arrays = collections.OrderedDict((k, np.array(v)) for k, v in state.items())
         content = {
             "network_weights": arrays,
             "trainer_name": said.trainer,
@@ -36,8 +37,52 @@ def folder(place, name="nnUNetTrainer__nnUNetPlans__3d_fullres", folds=("0",), a
             },
         }
         (made / f"fold_{fold}").mkdir()
-        torch.save(content, made / f"fold_{fold}" / "checkpoint_final.pth")
+        (_saved_by_torch if by_torch else _saved)(content, made / f"fold_{fold}" / "checkpoint_final.pth")
     return made
+
+
+def _saved_by_torch(content, path):
+    import torch
+
+    content["network_weights"] = collections.OrderedDict(
+        (name, torch.from_numpy(array)) for name, array in content["network_weights"].items()
+    )
+    torch.save(content, path)
+
+
+def _saved(content, path):
+    content["network_weights"] = dict(content["network_weights"])
+    torch_files.save(path, content)
+
+
+def dataset_folder(place, number, names, trainer=NOT_MIRRORING, folds=(0,)):
+    """DatasetNNN_Tiny with a model of few features, written without torch; each has other limits of intensity."""
+
+    def small(found):
+        found["transpose_forward"] = found["transpose_backward"] = [0, 1, 2]
+        found["foreground_intensity_properties_per_channel"]["0"]["mean"] = float(number - 291)
+        chosen = found["configurations"]["3d_fullres"]
+        chosen |= {"spacing": [2.0, 2.0, 2.0], "patch_size": [8, 8, 8]}
+        chosen["architecture"]["arch_kwargs"] |= {
+            **{"features_per_stage": [4, 8], "n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1]},
+            **{"kernel_sizes": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]]},
+        }
+
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {name: i for i, name in enumerate(("background", *names))},
+        "file_ending": ".nii.gz",
+    }
+    made = place / f"Dataset{number}_Tiny"
+    made.mkdir(parents=True, exist_ok=True)
+    folder = test_plans.write(made, small, dataset, f"{trainer}__nnUNetPlans__3d_fullres")
+    said = plans.read(folder, FOLLOWS_PLANS)
+    network = networks.build(said.network.name, 1, said.out_channels, **said.network.fields)
+    for fold in folds:
+        values = drawn(tensors.variables(network), number + fold)
+        state = weights.to_torch(values.pop("params"), network, values)
+        write.checkpoint(dataclasses.replace(said, trainer=trainer), state, fold)
+    return folder
 
 
 def drawn(shapes, seed):

@@ -61,9 +61,24 @@ def check(folder: str | os.PathLike, expected: Mapping[int, str]) -> None:
             )
 
 
+def ours(name: str) -> str | None:
+    """Our name of a class that a model folder names; None: it is no structure of `anatomy`.
+
+    Case, blanks and hyphens do not count. A name of the ribs is none: on MR its id is unused.
+    """
+    return next((known for known in anatomy.IDS if _plain(name) in _spellings(known)), None)
+
+
 def _same(found: str, wanted: str, number: int) -> bool:
-    plain = found.strip().lower().replace(" ", "_").replace("-", "_")
-    return plain in (wanted.lower(), str(number), *_OTHER_NAMES.get(wanted, ()))
+    return _plain(found) in (*_spellings(wanted), str(number))
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    return (name.lower(), *_OTHER_NAMES.get(name, ()))
 
 
 def _said(name: str | None) -> str:

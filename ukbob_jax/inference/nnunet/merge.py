@@ -7,7 +7,7 @@ so that scans of any size share it; the sums' small ones depend on the bucket.
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,8 @@ from ukbob_jax.inference.nnunet.tiles import Tiles, gaussian
 from ukbob_jax.inference.windows import grid as grids
 from ukbob_jax.inference.windows import sliding
 from ukbob_jax.progress import track
+
+Importance = Callable[[tuple[int, ...]], np.ndarray]
 
 
 class Sums(NamedTuple):
@@ -35,7 +37,8 @@ def planes(
     tiles: Tiles,
     mirror_axes: Sequence[int] = (),
     batch: int = 1,
-    progress: bool = False,
+    progress: str = "",
+    importance: Importance = gaussian,
 ) -> Iterator[jax.Array]:
     """The merged logits, one plane after the other, k y x of the bucket; planes of the padding are left out.
 
@@ -46,48 +49,84 @@ def planes(
         tiles: of the array's shape.
         mirror_axes: of the network's input, 0 for the first after b, whose flips are averaged, all combinations of them.
         batch: tiles in a call of the network.
-        progress: show how far it is.
+        progress: show how far the work of this name is; empty: do not.
+        importance: of a tile's size, the weight of each voxel of a tile, float32.
     """
-    flat = tiles.flat
-    width = [(b, p - s - b) for b, p, s in zip(tiles.before, tiles.padded, tiles.shape)]
-    padded = np.pad(np.moveaxis(array, 0, -1), [*width, (0, 0)])
+    padded = pad(array, tiles)
     starts, counts = grids.batches(tiles.starts, batch, exact=True)
-    size = tiles.patch[1:] if flat else tiles.patch
-    k = _classes(apply, members[0], batch, size, padded.shape[3])
-    flags = np.array(list(itertools.product((False, True), repeat=len(mirror_axes))), bool)
+    size = tiles.patch[1:] if tiles.flat else tiles.patch
+    k = classes(apply, members[0], batch, size, padded.shape[3])
+    views = flips(len(mirror_axes))
     axes = tuple(axis + 1 for axis in mirror_axes)
-    weight, scale = jnp.asarray(gaussian(tiles.patch)), np.float32(1 / (len(flags) * len(members)))
-    depth, first = tiles.patch[0], 0
-    sums = _empty(depth, tiles, k)
+    ring = Ring(tiles, k, len(views) * len(members), importance)
     for places, real in (
-        track(list(zip(starts, counts)), "segment", unit="batch of tiles")
-        if progress
-        else zip(starts, counts)
+        track(list(zip(starts, counts)), progress, unit="batch of tiles") if progress else zip(starts, counts)
     ):
-        x = np.stack([padded[tuple(slice(a, a + p) for a, p in zip(at, tiles.patch))] for at in places])
-        x = jnp.asarray(x[:, 0] if flat else x)
+        x = jnp.asarray(np.stack([cut(padded, at, tiles) for at in places]))
         total = jnp.zeros((batch, *size, k), jnp.float32)
-        for variables, flag in itertools.product(members, flags):
-            total = _add_view(apply, axes, variables, x, flag, total)
+        for variables, view in itertools.product(members, views):
+            total = add_view(apply, axes, variables, x, view, total)
         for number in np.flatnonzero(real):
-            at = places[number]
-            while first < at[0]:
-                plane, sums = _read(sums, first % depth), _clear(sums, first % depth)
-                yield from _inside(tiles, first, plane)
-                first += 1
-            sums = _add_tile(sums, total[:, None] if flat else total, weight, scale, number, at)
-    while first < tiles.padded[0]:
-        plane, sums = _read(sums, first % depth), _clear(sums, first % depth)
-        yield from _inside(tiles, first, plane)
-        first += 1
+            yield from ring.add(total, int(number), places[number])
+    yield from ring.rest()
 
 
-def _inside(tiles: Tiles, at: int, plane: jax.Array) -> list[jax.Array]:
-    """The plane, unless it is of the padding."""
-    return [plane] if tiles.before[0] <= at < tiles.before[0] + tiles.shape[0] else []
+def pad(array: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """The array c z y x with zeros around it, z y x c, from which `cut` takes tiles."""
+    width = [(b, p - s - b) for b, p, s in zip(tiles.before, tiles.padded, tiles.shape)]
+    return np.pad(np.moveaxis(array, 0, -1), [*width, (0, 0)])
 
 
-def _classes(apply: sliding.Apply, variables: Any, batch: int, size: Sequence[int], channels: int) -> int:
+def cut(padded: np.ndarray, at: Sequence[int], tiles: Tiles) -> np.ndarray:
+    """The tile with its corner at `at`, z y x c; y x c for a network of slices. A view."""
+    tile = padded[tuple(slice(a, a + p) for a, p in zip(at, tiles.patch))]
+    return tile[0] if tiles.flat else tile
+
+
+def flips(axes: int) -> np.ndarray:
+    """All combinations of mirrored and not mirrored along so many axes: `n axes`, bool."""
+    return np.array(list(itertools.product((False, True), repeat=axes)), bool)
+
+
+class Ring:
+    """The sums of one scan, from its tiles in their order to its planes; on the device that is the default when made."""
+
+    def __init__(self, tiles: Tiles, k: int, count: int, importance: Importance = gaussian) -> None:
+        """Start with zeros.
+
+        Args:
+            tiles: of the scan.
+            k: heads of the network.
+            count: logits that are added up in each tile, by whose number sums are divided.
+            importance: as for `planes`.
+        """
+        self._tiles, self._scale = tiles, np.float32(1 / count)
+        self._weight = jnp.asarray(importance(tiles.patch))
+        self._sums = _empty(tiles.patch[0], tiles, k)
+        self._first = 0  # plane of the padded array that is handed out next
+
+    def add(self, logits: jax.Array, number: int, at: np.ndarray) -> Iterator[jax.Array]:
+        """Add tile `number` of `b z y x k` (slices: `b y x k`), and yield the planes k y x that it was the first to pass."""
+        yield from self._until(int(at[0]))
+        logits = logits[:, None] if self._tiles.flat else logits
+        self._sums = _add_tile(self._sums, logits, self._weight, self._scale, number, at)
+
+    def rest(self) -> Iterator[jax.Array]:
+        """Yield the planes that are left after the last tile."""
+        yield from self._until(self._tiles.padded[0])
+
+    def _until(self, end: int) -> Iterator[jax.Array]:
+        before, depth = self._tiles.before[0], self._tiles.patch[0]
+        while self._first < end:
+            at = self._first % depth
+            plane, self._sums = _read(self._sums, at), _clear(self._sums, at)
+            if before <= self._first < before + self._tiles.shape[0]:  # else it is of the padding
+                yield plane
+            self._first += 1
+
+
+def classes(apply: sliding.Apply, variables: Any, batch: int, size: Sequence[int], channels: int) -> int:
+    """Heads of a network, found without running it."""
     x = jax.ShapeDtypeStruct((batch, *size, channels), jnp.float32)
     return jax.eval_shape(functools.partial(sliding.traced, apply), variables, x).shape[-1]
 
@@ -98,7 +137,7 @@ def _empty(depth: int, tiles: Tiles, k: int) -> Sums:
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "axes"), donate_argnames="total")
-def _add_view(
+def add_view(
     apply: sliding.Apply,
     axes: tuple[int, ...],
     variables: Any,

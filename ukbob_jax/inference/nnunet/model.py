@@ -1,10 +1,12 @@
 """An nnU-Net v2 model folder as it predicts: `bob.nnunet.load(folder)`."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pathlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.nnunet import checkpoint, export, merge, plans, preprocess, tiles
 from ukbob_jax.inference.nnunet.checkpoint import Checkpoint
@@ -22,10 +25,13 @@ from ukbob_jax.inference.windows import memory, sliding
 from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.models import architecture
+from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes.volume import Volume
 
 _BATCHES = {2: 8, 3: 1}  # tiles in a call of the network, by its dimensions, where nothing else is asked for
+_CERTAINTY = 9  # bytes per voxel of labels, entropy and confidence
 Announce = Callable[[MemoryEstimate], None]
+RunTiles = Callable[["NnunetModel", np.ndarray, Tiles, bool], Iterator[jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +48,10 @@ class NnunetModel:
         batch: tiles in a call of the network.
         announce: called with the estimate of memory for every new bucket.
         previous: model of a cascade's previous stage, whose labels this one sees; None: no cascade.
+        run_tiles: (model, array c z y x, its tiles, mirror) -> merged logits, plane by plane, as `merge.planes` gives
+            them; None: tiles of this scan alone on the first device. `batching.TileBatcher` has another.
+        importance: of a tile's size, the weight of each voxel of a tile, where tiles overlap.
+        title: of its work, where progress is shown.
         estimates: of the buckets met so far.
     """
 
@@ -54,7 +64,29 @@ class NnunetModel:
     batch: int = 1
     announce: Announce | None = None
     previous: "NnunetModel | None" = None
+    run_tiles: RunTiles | None = None
+    importance: Callable[[tuple[int, ...]], np.ndarray] = tiles.gaussian
+    title: str = "segment"
     estimates: dict[Any, MemoryEstimate] = dataclasses.field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the labels are from, as JSON values."""
+        said = self.plans
+        return {
+            **{"dataset": said.dataset_name, "trainer": said.trainer, "configuration": said.configuration},
+            "folds": [pathlib.Path(path).parent.name for path in self.checkpoints],
+            "step_size": self.step_size,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that change with every weight and every setting that decides logits."""
+        facts = [self.plans.plans, self.plans.dataset, self.plans.configuration, self.step_size]
+        weighted = f"{self.importance.__module__}.{self.importance.__qualname__}"
+        arrays = [digests(member) for member in self.members]
+        earlier = self.previous.digest if self.previous else ""
+        return files.fingerprint([arrays, repr(self.network), facts, self.mirror_axes, weighted, earlier])
 
     def preprocess(
         self,
@@ -77,6 +109,11 @@ class NnunetModel:
         labels, _ = self.previous.segment(*earlier, mirror=mirror)
         return preprocess.add_labels(array, properties, labels, self.plans), properties
 
+    def running(self, run_tiles: RunTiles | None) -> "NnunetModel":
+        """The same model with its tiles, and those of a cascade's earlier stage, run by `run_tiles`."""
+        previous = self.previous.running(run_tiles) if self.previous else None
+        return dataclasses.replace(self, run_tiles=run_tiles, previous=previous)
+
     def logits(self, array: np.ndarray, mirror: bool = True) -> np.ndarray:
         """Logits k z y x, float32, merged over tiles and folds: classes x volume, which `predict` never holds.
 
@@ -88,7 +125,8 @@ class NnunetModel:
         """
         laid = self._lay(array)
         inside = tuple(slice(b, b + s) for b, s in zip(laid.before[1:], laid.shape[1:]))
-        planes = [np.asarray(plane)[(slice(None), *inside)] for plane in self._planes(array, laid, mirror)]
+        with contextlib.closing(self._planes(array, laid, mirror)) as found:
+            planes = [np.asarray(plane)[(slice(None), *inside)] for plane in found]
         return np.stack(planes, axis=1)
 
     def predict(self, paths: ScanInput | Sequence[ScanInput], mirror: bool = True) -> Volume:
@@ -104,7 +142,12 @@ class NnunetModel:
         return self.segment(*self.preprocess(paths, mirror=mirror), mirror=mirror)[0]
 
     def segment(
-        self, array: np.ndarray, properties: dict[str, Any], mirror: bool = True, certainty: bool = False
+        self,
+        array: np.ndarray,
+        properties: dict[str, Any],
+        mirror: bool = True,
+        certainty: bool = False,
+        held: int = 0,
     ) -> tuple[Volume, Segmentation | None]:
         """Labels on the image's grid; with `certainty` also labels, entropy and confidence on the array's grid.
 
@@ -113,14 +156,17 @@ class NnunetModel:
             properties: the same.
             mirror: as for `logits`.
             certainty: as above.
+            held: bytes that the caller keeps meanwhile, for the estimate of memory.
         Raises:
             MismatchError, ConfigError: as `predict`.
         """
         laid = self._lay(array)
         to = export.taps(self.plans, array.shape[1:], properties)
-        self._check_memory(laid, array, math.prod(properties["shape_before_cropping"]))
-        planes = self._planes(array, laid, mirror)
-        labels, certain = export.label(planes, laid, to, self.plans, certainty)
+        beside = 3 * math.prod(properties["shape_before_cropping"]) + held
+        beside += _CERTAINTY * math.prod(array.shape[1:]) if certainty else 0
+        self._check_memory(laid, array, beside)
+        with contextlib.closing(self._planes(array, laid, mirror)) as planes:
+            labels, certain = export.label(planes, laid, to, self.plans, certainty)
         return export.paste(labels, self.plans, properties), certain
 
     def _lay(self, array: np.ndarray) -> Tiles:
@@ -131,28 +177,42 @@ class NnunetModel:
             )
         return tiles.lay(array.shape[1:], self.plans.patch_size, self.step_size)
 
-    def _planes(self, array: np.ndarray, laid: Tiles, mirror: bool) -> Iterator[jax.Array]:
+    def _planes(self, array: np.ndarray, laid: Tiles, mirror: bool) -> Generator[jax.Array, None, None]:
+        if self.run_tiles is not None:
+            yield from self.run_tiles(self, array, laid, mirror)
+            return
         apply = sliding.ModuleApply(self.network)
         axes = self.mirror_axes if mirror else ()
-        return merge.planes(apply, self.members, array, laid, axes, self.batch, progress=len(laid.starts) > 1)
+        progress = self.title if len(laid.starts) > 1 else ""
+        yield from merge.planes(apply, self.members, array, laid, axes, self.batch, progress, self.importance)
 
-    def _check_memory(self, laid: Tiles, array: np.ndarray, voxels: int) -> None:
+    def _check_memory(self, laid: Tiles, array: np.ndarray, beside: int) -> None:
         """Estimate the memory for a new bucket, refuse what does not fit, announce the rest."""
         key = (laid.bucket, self.batch)
         if key in self.estimates:
             return
-        estimate = self._estimate(laid, array, voxels, self.batch)
+        estimate = self.estimate(laid, array.shape, self.batch, beside)
         smaller = (
-            {"a batch of 1 tile": lambda: self._estimate(laid, array, voxels, 1)} if self.batch > 1 else {}
+            {"a batch of 1 tile": lambda: self.estimate(laid, array.shape, 1, beside)}
+            if self.batch > 1
+            else {}
         )
         memory.check(estimate, smaller)
         self.estimates[key] = estimate
         if self.announce is not None:
             self.announce(estimate)
 
-    def _estimate(self, laid: Tiles, array: np.ndarray, voxels: int, batch: int) -> MemoryEstimate:
+    def estimate(self, laid: Tiles, shape: Sequence[int], batch: int, beside: int = 0) -> MemoryEstimate:
+        """Memory while a scan is labelled.
+
+        Args:
+            laid: its tiles.
+            shape: of its array, c z y x.
+            batch: tiles in a call of the network.
+            beside: bytes that are held besides array and sums.
+        """
         size = laid.patch[1:] if laid.flat else laid.patch
-        x = jax.ShapeDtypeStruct((batch, *size, array.shape[0]), jnp.float32)
+        x = jax.ShapeDtypeStruct((batch, *size, shape[0]), jnp.float32)
         forward = functools.partial(sliding.traced, sliding.ModuleApply(self.network))
         k, plane = self.plans.out_channels, math.prod(laid.bucket[1:])
         logits = 4 * batch * k * math.prod(size)
@@ -160,7 +220,7 @@ class NnunetModel:
             bucket=laid.bucket,
             windows=len(laid.starts),
             weights=sum(map(memory.tree_bytes, self.members)),
-            scan=4 * (array.size + math.prod(laid.padded) * array.shape[0]) + 3 * voxels,
+            scan=4 * (math.prod(shape) + math.prod(laid.padded) * shape[0]) + beside,
             sums=4 * plane * ((laid.patch[0] + 4) * k + laid.patch[0]),
             network=memory.peak(forward, self.members[0], x) + 2 * logits,
             available=memory.available(jax.local_devices()[0]),

@@ -45,7 +45,7 @@ def run(
         ValuesError: voxels that the normalisation does not take.
         FileError, GeometryError: as `read_volume`.
     """
-    stored, names = _read(scans, plans, nan)
+    stored, names = read(scans, plans.channels, nan)
     first = stored[0]
     turned = [volume.to_ras() for volume in stored] if plans.reader.endswith("WithReorient") else stored
     spacing = _spacing(first, turned[0], plans.reader)
@@ -99,10 +99,20 @@ def full_spacing(plans: NnunetPlans, current: Sequence[float]) -> list[float]:
     return [current[0], *plans.spacing] if len(plans.spacing) == 2 else list(plans.spacing)
 
 
-def _read(
-    scans: ScanInput | Sequence[ScanInput], plans: NnunetPlans, nan: Literal["refuse", "zero"]
+def read(
+    scans: ScanInput | Sequence[ScanInput],
+    channels: Sequence[str],
+    nan: Literal["refuse", "zero"] = "refuse",
 ) -> tuple[list[Volume], list[str]]:
-    """Every channel's volume as stored, checked against the plans' channels, and names for messages."""
+    """The volumes of a case as they are stored, x y z or x y z c, and their names for messages.
+
+    Args:
+        scans: as for `run`.
+        channels: names of those that the model takes; the volumes have as many in all.
+        nan: as for `run`.
+    Raises:
+        MismatchError, FileError, GeometryError, ValuesError: as `run`.
+    """
     sources = list(scans) if isinstance(scans, Sequence) and not isinstance(scans, str) else [scans]
     names = [repr(s) if isinstance(s, Volume) else str(s) for s in sources]
     stored = []
@@ -113,10 +123,10 @@ def _read(
         else:
             stored.append(_open(source, nan))
     count = sum(volume.array.shape[3] if volume.array.ndim == 4 else 1 for volume in stored)
-    if count != len(plans.channels):
+    if count != len(channels):
         raise MismatchError(
-            f"{', '.join(names)}: {count} channels, but this model takes {len(plans.channels)} "
-            f"({', '.join(plans.channels)}). Give one file per channel in this order, or one 4-D file."
+            f"{', '.join(names)}: {count} channels, but this model takes {len(channels)} "
+            f"({', '.join(channels)}). Give one file per channel in this order, or one 4-D file."
         )
     for volume, name in zip(stored[1:], names[1:]):
         check_same_space(stored[0], volume, names[0], name)

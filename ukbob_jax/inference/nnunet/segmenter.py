@@ -2,20 +2,22 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.methods import MethodLike
 from ukbob_jax.inference.nnunet import model
-from ukbob_jax.inference.nnunet.model import NnunetModel
+from ukbob_jax.inference.nnunet.model import NnunetModel, RunTiles
 from ukbob_jax.inference.nnunet.preprocess import ScanInput
 from ukbob_jax.inference.options import PredictOptions
+from ukbob_jax.inference.prediction import Prediction
 from ukbob_jax.inference.reports import summary
-from ukbob_jax.inference.segmenter import Prediction
+from ukbob_jax.inference.reports.summary import Certainty
+from ukbob_jax.inference.windows.memory import MemoryEstimate
+from ukbob_jax.inference.windows.slabs import Segmentation
 from ukbob_jax.options import changed
-from ukbob_jax.training.digests import digests
 from ukbob_jax.volumes.volume import Volume
 
 # `nan` counts; the two others let scans pass, or describe them for, checks that such networks have none of.
@@ -62,35 +64,75 @@ class NnunetSegmenter:
             MismatchError, FileError, GeometryError, ValuesError: as `NnunetModel.preprocess`.
         """
         options = changed(options or PredictOptions(), changes, "predict")
-        _check(options)
+        check(options)
         array, properties = self.planner.preprocess(scan, options.nan, self.mirror)
         labels, certain = self.planner.segment(array, properties, self.mirror, certainty=True)
         assert certain is not None
-        plans = self.planner.plans
-        report = summary.describe(labels, certain, plans.labels)
-        sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
-        report["scan"] = [str(s) if not isinstance(s, Volume) else "in memory" for s in sources]
-        report["adaptation"] = None
-        report["nnunet"] = {
-            **{"dataset": plans.dataset_name, "trainer": plans.trainer, "configuration": plans.configuration},
-            "folds": [os.path.basename(os.path.dirname(path)) for path in self.planner.checkpoints],
-            "mirror_axes": list(self.planner.mirror_axes) if self.mirror else [],
-            "step_size": self.planner.step_size,
-        }
-        return Prediction(labels, report, plans.labels)
+        return Prediction(labels, describe(labels, certain, self.names, scan, self.provenance), self.names)
+
+    def running(self, run_tiles: RunTiles | None) -> "NnunetSegmenter":
+        """The same segmenter with its tiles run by `run_tiles`, as `NnunetModel.running`."""
+        return dataclasses.replace(self, planner=self.planner.running(run_tiles))
+
+    def labels(self, scan: ScanInput | Sequence[ScanInput]) -> Volume:
+        """The volume of `predict` without a report, which takes less time."""
+        return self.planner.predict(scan, self.mirror)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Id to name of every label that can be written, background included."""
+        return self.planner.plans.labels
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of a scan's channels, in the order of `predict`."""
+        return self.planner.plans.channels
+
+    @property
+    def label_set(self) -> str:
+        """Key of `anatomy.DATASETS` whose ids are written; empty: none of them, `names` says it."""
+        return ""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the labels are from, as JSON values."""
+        axes = list(self.planner.mirror_axes) if self.mirror else []
+        return self.planner.provenance | {"mirror_axes": axes}
 
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with whatever decides a prediction, as `Segmenter.digest`."""
-        planner = self.planner
-        facts = [planner.plans.plans, planner.plans.dataset, planner.plans.configuration, planner.step_size]
-        stages = (planner, planner.previous) if planner.previous else (planner,)
-        arrays = [digests(member) for stage in stages for member in stage.members]
-        return files.fingerprint([arrays, repr(planner.network), facts, planner.mirror_axes, self.mirror])
+        return files.fingerprint([self.planner.digest, self.mirror])
+
+    @property
+    def estimates(self) -> dict[Any, MemoryEstimate]:
+        """Of the programs that were compiled."""
+        return self.planner.estimates
 
 
-def _check(options: PredictOptions) -> None:
-    """Refuse settings that would be without effect."""
+def describe(
+    labels: Volume,
+    certain: Segmentation | Certainty,
+    names: Mapping[int, str],
+    scan: ScanInput | Sequence[ScanInput],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The report on a label map of `scan`."""
+    sources = list(scan) if isinstance(scan, Sequence) and not isinstance(scan, str) else [scan]
+    return {
+        **summary.describe(labels, certain, names),
+        "scan": [str(s) if not isinstance(s, Volume) else "in memory" for s in sources],
+        "adaptation": None,
+        "nnunet": dict(provenance),
+    }
+
+
+def check(options: PredictOptions) -> None:
+    """Refuse settings that would be without effect.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
     default = PredictOptions()
     for field in dataclasses.fields(options):
         if field.name not in _TAKEN and getattr(options, field.name) != getattr(default, field.name):

@@ -14,6 +14,16 @@ from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes.volume import Volume
 
 
+def before(image: Volume, spacing_mm: float) -> Volume:
+    """The image `x y z` that nnU-Net gets, of one as it is stored."""
+    return resample(image.to_ras(), spacing_mm)
+
+
+def after(labels: Volume, image: Volume) -> Volume:
+    """The label map of an image `x y z` as it is stored, from labels of `before(image, ...)`."""
+    return back(labels.array, image)
+
+
 def resample(image: Volume, spacing_mm: float) -> Volume:
     """The image `x y z` at the same spacing along all axes, int32; unchanged where it has that spacing already.
 
@@ -26,7 +36,8 @@ def resample(image: Volume, spacing_mm: float) -> Volume:
     factors = _factors(image, spacing_mm)
     if (factors == 1).all():
         return image
-    array = np.asarray(ndimage.zoom(image.array.astype(np.float64), factors, order=1, mode="nearest"))
+    zoomed = ndimage.zoom(image.array, factors, output=np.float64, order=1, mode="nearest")
+    array = np.asarray(zoomed)
     affine = image.affine.copy()
     affine[:3, :3] /= factors
     return dataclasses.replace(image, array=array.astype(np.int32), affine=affine)
@@ -44,11 +55,16 @@ def merge(maps: Sequence[np.ndarray], tables: Sequence[Mapping[int, int]]) -> np
     """
     merged = np.zeros(maps[0].shape, np.uint8)
     for labels, table in zip(maps, tables, strict=True):
-        lookup = np.zeros(256, np.uint8)
-        lookup[list(table)] = list(table.values())
-        own = lookup[labels]
-        np.copyto(merged, own, where=own != 0)
+        overwrite(merged, labels, table)
     return merged
+
+
+def overwrite(merged: np.ndarray, labels: np.ndarray, table: Mapping[int, int]) -> None:
+    """Put one model's labels over those of the models before, in place, where it has any; as `merge`."""
+    lookup = np.zeros(256, np.uint8)
+    lookup[list(table)] = list(table.values())
+    own = lookup[labels]
+    np.copyto(merged, own, where=own != 0)
 
 
 def back(labels: np.ndarray, image: Volume) -> Volume:

@@ -1,8 +1,8 @@
 """What VIBESegmentator's program does around nnU-Net, step by step, as functions on volumes.
 
 Source: TPTBox at f43f7fb5, `segmentation/VibeSeg/inference_nnunet.py` (`run_inference_on_file`) and what it calls.
-In this order: `read_grid`, `reorient`, `rescale`, `tame`, `pad`, nnU-Net with the weights of `importance`, `unpad`,
-`back`, `fill_holes` if asked for, `smallest_unsigned`.
+In this order: `read_grid`, `Volume.reorient`, `rescale`, `tame`, `pad`, nnU-Net with the weights of `importance`, `unpad`,
+`back`, `fill_holes` if asked for, `smallest_unsigned`. `before` and `after` are those around nnU-Net.
 """
 
 import dataclasses
@@ -30,36 +30,60 @@ _BRIGHTEST, _TAMED = (
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What a model folder asks of the image's axes.
+    """What a model folder asks of the image's axes, and how it numbers what it writes.
 
     Attributes:
         orientation: where the axes point, such as "LPS"; empty: as they are stored.
         spacing_mm: along these axes; empty: as stored.
+        renumber: pairs of a model's id and that which is written for it; empty: all are written as they are.
     """
 
     orientation: str = ""
     spacing_mm: tuple[float, ...] = ()
+    renumber: tuple[tuple[int, int], ...] = ()
 
 
 def read_grid(folder: str | os.PathLike) -> Grid:
-    """Orientation and spacing that a model folder's dataset.json, or its inference_config.json, names.
+    """Orientation, spacing and ids that a model folder's dataset.json, or its inference_config.json, names.
 
     `spacing` in dataset.json is z y x, `resolution_range` in either file x y z; the latter wins.
 
     Raises:
         FileError: no dataset.json, or not JSON.
-        ConfigError: a value of another form, or labels that the program would renumber.
+        ConfigError: a value of another form, or labels that are renumbered by name.
     """
     folder = pathlib.Path(folder)
     said = dict(files.read_json(folder / dataset_json.NAME))
     own = dict(files.read_json(folder / CONFIG)) if (folder / CONFIG).exists() else {}
-    _refuse_renumbering(folder / CONFIG, own.get("labels", {}))
     orientation = own.get("model_expected_orientation", said.get("orientation", ""))
     spacing = own.get("resolution_range", said.get("resolution_range"))
     if spacing is None:
         spacing = list(said.get("spacing") or ())[::-1]
     where = f"{folder / dataset_json.NAME} or {CONFIG}"
-    return Grid(_axes(where, orientation), _three(where, spacing))
+    renumber = _renumbering(folder / CONFIG, own.get("labels", {}))
+    return Grid(_axes(where, orientation), _three(where, spacing), renumber)
+
+
+def before(image: Volume, grid: Grid) -> Volume:
+    """The image `x y z` that nnU-Net gets, of one as it is stored."""
+    turned = image.reorient(grid.orientation) if grid.orientation else image
+    return pad(tame(rescale(turned, grid.spacing_mm) if grid.spacing_mm else turned))
+
+
+def after(labels: Volume, image: Volume, grid: Grid, fill: bool = False, keep_size: bool = False) -> Volume:
+    """The label map of an image `x y z` as it is stored, from nnU-Net's labels of `before(image, ...)`.
+
+    Args:
+        labels: on the padded grid.
+        image: as stored.
+        grid: says how labels are numbered.
+        fill: call `fill_holes`.
+        keep_size: leave the labels at the model's spacing, in its orientation.
+    """
+    found = unpad(labels)
+    found = found if keep_size else back(found, image)
+    array = renumber(fill_holes(found.array) if fill else found.array, grid.renumber)
+    return dataclasses.replace(found, array=smallest_unsigned(array))
 
 
 def rescale(image: Volume, spacing_mm: Sequence[float]) -> Volume:
@@ -146,6 +170,14 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     return filled
 
 
+def renumber(labels: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The labels with other ids, all at once; ids that are in no pair stay. uint16."""
+    lookup = np.arange(1 + max([int(labels.max()), *(max(pair) for pair in pairs)]), dtype=np.uint16)
+    for old, new in pairs:
+        lookup[old] = new
+    return lookup[labels]
+
+
 def smallest_unsigned(labels: np.ndarray) -> np.ndarray:
     """The labels as the first of uint8, uint16, uint32 that holds the highest."""
     return labels.astype(np.min_scalar_type(int(labels.max())))
@@ -173,12 +205,14 @@ def _three(where: str, spacing: Any) -> tuple[float, ...]:
     return values
 
 
-def _refuse_renumbering(path: pathlib.Path, labels: Any) -> None:
-    """Refuse a table that maps ids to others: the program reads names by tables of its own."""
+def _renumbering(path: pathlib.Path, labels: Any) -> tuple[tuple[int, int], ...]:
+    """The pairs of a table id -> id that are not the same; the program reads names by tables of its own."""
     pairs = labels.items() if isinstance(labels, dict) else [("labels", labels)]
-    changed = [f"{key} to {value}" for key, value in pairs if str(key) != str(value)]
-    if changed:
+    changed = [(str(old), str(new)) for old, new in pairs if str(old) != str(new)]
+    if wrong := [pair for pair in changed if not all(id_.isdecimal() and int(id_) < 2**16 for id_ in pair)]:
+        old, new = wrong[0]
         raise ConfigError(
-            f"{path}: its labels renumber {changed[0]}, which a preset does not do. Remove the key, and map the ids "
-            "with --config.source.label_table where they are read."
+            f"{path}: its labels renumber {old} to {new}, and only numbers are read here. Write both as numbers, or "
+            "remove the key and map the ids where the labels are read."
         )
+    return tuple((int(old), int(new)) for old, new in changed)

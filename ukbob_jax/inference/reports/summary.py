@@ -1,7 +1,7 @@
 """The report on a predicted label map, as JSON values."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,34 @@ from ukbob_jax.volumes.volume import Volume
 MOST_MOVED = 10  # structures listed in the report of an adaptation
 
 
-def describe(labels: Volume, segmentation: Segmentation, names: Mapping[int, str]) -> dict[str, Any]:
+class Certainty(NamedTuple):
+    """How sure a network was of each class, summed over the voxels that it gave it; float64."""
+
+    voxels: np.ndarray  # k
+    entropy: np.ndarray  # k, nats
+    confidence: np.ndarray  # k
+
+
+def certainty(segmentation: Segmentation, classes: int) -> Certainty:
+    """The sums of `classes` classes, on the network's grid; plane by plane, since each is summed in float64."""
+    sums = np.zeros((3, classes))
+    for labels, *parts in zip(*map(np.asarray, segmentation)):
+        flat = labels.ravel()
+        sums += [
+            np.bincount(flat, minlength=classes),
+            *(np.bincount(flat, p.ravel(), classes) for p in parts),
+        ]
+    return Certainty(*sums)
+
+
+def describe(
+    labels: Volume, segmentation: Segmentation | Certainty, names: Mapping[int, str]
+) -> dict[str, Any]:
     """Size, certainty and completeness of every structure.
 
     Args:
         labels: in the scan's own space; volumes and border contact are measured here.
-        segmentation: on the network's grid, where entropy and confidence are; numpy arrays.
+        segmentation: on the network's grid, where entropy and confidence are; numpy arrays. Or its sums.
         names: id to name, with 0 the background.
 
     Returns:
@@ -34,20 +56,17 @@ def describe(labels: Volume, segmentation: Segmentation, names: Mapping[int, str
     for axis in range(3):
         for face in (0, -1):
             border[np.unique(labels.array.take(face, axis=axis))] = True
-    flat = np.asarray(segmentation.labels).ravel()
-    counts = np.bincount(flat, minlength=k)
-    entropy, confidence = (np.asarray(part) for part in segmentation[1:])
-    means = [
-        np.bincount(flat, part.ravel(), minlength=k) / np.maximum(counts, 1) for part in (entropy, confidence)
-    ]
+    sums = segmentation if isinstance(segmentation, Certainty) else certainty(segmentation, k)
+    counts, total = sums.voxels, max(float(sums.voxels.sum()), 1.0)
+    means = [part / np.maximum(counts, 1) for part in (sums.entropy, sums.confidence)]
     pieces = components.count(labels.array, k)
     voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
     return {
         "shape": list(labels.shape),
         "spacing_mm": [round(s, 6) for s in labels.spacing_mm],
         "orientation": labels.orientation,
-        "mean_entropy": float(entropy.mean(dtype=np.float64)),
-        "mean_confidence": float(confidence.mean(dtype=np.float64)),
+        "mean_entropy": float(sums.entropy.sum()) / total,
+        "mean_confidence": float(sums.confidence.sum()) / total,
         "structures": {
             name: {
                 "id": label,

@@ -5,6 +5,7 @@
     ukbob segment SCANS LABELS --model runs/mine --adapt                       every NIfTI of a folder
     ukbob segment DICOM labels.nii.gz --model runs/mine                        a folder with one DICOM series
     ukbob segment SCANS LABELS --model Dataset123_X/nnUNetTrainer__nnUNetPlans__3d_fullres       a model of nnU-Net v2
+    ukbob segment SCANS LABELS --preset totalsegmentator_ct --model WEIGHTS    a program's models from its own weights
 
 Labels come in the space of the scan, with their names in the header and a JSON beside them: volume, entropy,
 confidence, fragments and contact with the border of each structure. A folder also gets summary.json and summary.csv.
@@ -18,102 +19,12 @@ import re
 import sys
 from typing import Any
 
+from ukbob_jax.commands.segment.options import OURS, PRESET, THEIRS, add_options, given, method_options
 from ukbob_jax.errors import ConfigError, FileError
-from ukbob_jax.inference.adaptation.method_names import METHODS
 from ukbob_jax.inference.windows.window import Window
 from ukbob_jax.volumes import case
 
-THEIRS = ("folds", "step_size", "no_mirror", "trainer")  # options that only models of nnU-Net take
-OURS = (  # and those that only networks trained here take
-    "which", "method", "steps", "learning_rate", "overlap", "mirror", "limits", "sex", "height_mm", "gate", "series"
-)  # fmt: skip
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IN",
-        help="file or folder of scans; several files are contrasts of one scan",
-    )
-    parser.add_argument(
-        "output", metavar="OUT", help="name.nii.gz or name.nii for one scan, a folder for many"
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="WORKDIR",
-        help="folder of a training run; several are averaged. Or TRAINER__PLANS__CONFIGURATION of nnU-Net v2",
-    )
-    theirs = parser.add_argument_group("models of nnU-Net")
-    theirs.add_argument("--folds", metavar="0,1", help="folds that are averaged (default all)")
-    theirs.add_argument(
-        "--step-size", type=float, help="from one tile to the next, as a fraction of the tile (default 0.5)"
-    )
-    theirs.add_argument(
-        "--no-mirror", action="store_true", help="do not average over mirrored tiles (nnU-Net does)"
-    )
-    theirs.add_argument(
-        "--trainer", metavar="NAME", help="take this trainer's network, where the checkpoint's is not known"
-    )
-    parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint to use")
-    method = parser.add_mutually_exclusive_group()
-    method.add_argument(
-        "--method", choices=METHODS, default="off", help="how to adapt the network to each scan (default off)"
-    )
-    method.add_argument(
-        "--adapt", dest="method", nargs="?", choices=METHODS, const="etta", default="off",
-        help="the same as --method; without a name, etta",
-    )  # fmt: skip
-    parser.add_argument("--steps", type=int, help="number of adaptation steps that etta takes")
-    parser.add_argument(
-        "--learning-rate", type=float, help="learning rate of the adaptation with etta or tent"
-    )
-    parser.add_argument(
-        "--overlap", type=float, default=Window.overlap,
-        help="fraction of a window that its neighbour covers (default %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch",
-        type=int,
-        help=f"windows in a call of the network (default {Window.batch}; 1 for a model of nnU-Net, 8 for one of slices)",
-    )
-    parser.add_argument(
-        "--mirror", action="store_true", help="average with the mirror image, left and right exchanged"
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="",
-        help="precision of the network (default: as trained)",
-    )
-    parser.add_argument(
-        "--limits", metavar="FILE", help="limits.json of the solf job, to check the labels against"
-    )
-    parser.add_argument(
-        "--sex", choices=("F", "M"), default="", help="sex of the person, for --limits and --gate"
-    )
-    parser.add_argument(
-        "--height-mm", type=float, default=0.0, help="height of the person in mm, for --limits"
-    )
-    parser.add_argument(
-        "--gate", action="store_true", help="remove organs whose part of the body is not in the scan"
-    )
-    parser.add_argument(
-        "--accept-unusual", action="store_true",
-        help="segment scans whose voxels or size are unlike those of training",
-    )  # fmt: skip
-    parser.add_argument("--series", default="", metavar="UID", help="which series of a folder of DICOM files")
-    parser.add_argument(
-        "--nan", choices=("refuse", "zero"), default="refuse",
-        help="what to do with scans that have NaN or infinite voxels: refuse them, or zero the voxels",
-    )  # fmt: skip
-    parser.add_argument(
-        "--existing", choices=("refuse", "skip", "overwrite"), default="refuse",
-        help="what to do with labels that exist at OUT (default refuse)",
-    )  # fmt: skip
+__all__ = ["add_options", "run"]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -122,6 +33,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UkbobError: see `inference.predict_scans.label`.
     """
+    if options.preset and len(options.model) != 1:
+        raise ConfigError(
+            f"--preset {options.preset} takes one --model, the folder with its downloaded weights (nothing is downloaded)."
+        )
     if not options.model:
         raise ConfigError(
             "no network is named: give --model WORKDIR of a training run (nothing is downloaded). "
@@ -138,6 +53,11 @@ def run(options: argparse.Namespace) -> None:
     from ukbob_jax.quality.limits import Limits
 
     devices.prepare()
+    if options.preset:
+        segment_preset(options, scans, output)
+        return
+    if wrong := given(options, PRESET):
+        raise ConfigError(f"{wrong[0]} goes with --preset.")
     if any(map(is_folder, options.model)):
         segment_nnunet(options, scans, output)
         return
@@ -190,6 +110,35 @@ def segment_nnunet(options: argparse.Namespace, scans: dict, output: pathlib.Pat
     write(segmenter, channels(scans), output, options.existing, PredictOptions(nan=options.nan))
 
 
+def segment_preset(options: argparse.Namespace, scans: dict, output: pathlib.Path) -> None:
+    """The same with the models of VIBESegmentator or TotalSegmentator.
+
+    Raises:
+        UkbobError: see `inference.predict_scans.label`.
+    """
+    from ukbob_jax.inference.nnunet.presets import preset
+    from ukbob_jax.inference.options import PredictOptions
+
+    if wrong := given(options, OURS):
+        raise ConfigError(f"{wrong[0]} goes with networks trained here, not with --preset.")
+    if options.no_mirror:
+        raise ConfigError("--no-mirror: a preset never mirrors; leave it out.")
+    segmenter = preset(
+        options.preset,
+        options.model[0],
+        speed="fast" if options.fast else "fastest" if options.fastest else "",
+        folds=options.folds,
+        step_size=options.step_size,
+        batch=0 if options.batch is None else options.batch,
+        dtype=options.dtype,
+        trainer=options.trainer or "",
+        fill_holes=options.fill_holes,
+        keep_size=options.keep_size,
+        announce=announce,
+    )
+    write(segmenter, channels(scans), output, options.existing, PredictOptions(nan=options.nan))
+
+
 def write(segmenter: Any, scans: dict, output: pathlib.Path, existing: str, settings: Any) -> None:
     """Labels of one scan to a file, or of all into a folder."""
     from ukbob_jax.inference import predict_scans
@@ -215,28 +164,6 @@ def channels(scans: dict) -> dict:
         name: tuple(scan for _, scan in sorted(parts)) if isinstance(parts, list) else parts
         for name, parts in found.items()
     }
-
-
-def given(options: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
-    """Those of the options that differ from their default, as they are spelt."""
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return [
-        f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != parser.get_default(name)
-    ]
-
-
-def method_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The method, with the options that were set for it.
-
-    Raises:
-        ConfigError: an option that this method does not take.
-    """
-    chosen = {"steps": options.steps, "learning_rate": options.learning_rate}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    if chosen and options.method not in ("etta", "tent"):
-        raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} goes with --method etta or tent.")
-    return {"method": options.method, **chosen}
 
 
 def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
