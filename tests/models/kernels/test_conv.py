@@ -127,7 +127,7 @@ def test_large_enough_maps_for_each_form_equal_lax(inputs, outputs):
 
 @pytest.mark.parametrize("small", [0, 10**6])
 def test_bfloat16_keeps_type_and_stays_within_its_rounding(small, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", small)
+    monkeypatch.setattr(dense, "SMALL", small)
     x, kernel = arrays((5, 4, 6), (3, 3, 3), 12, 12, jnp.bfloat16)
     ours = values_and_gradients(conv.conv3d, x, kernel)
     exact = values_and_gradients(reference, x.astype(jnp.float32), kernel.astype(jnp.float32))
@@ -150,7 +150,7 @@ def test_vmap_equals_a_loop():
 
 @pytest.mark.parametrize("small", [0, 10**6])
 def test_a_batch_split_over_devices_gives_the_same(small, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", small)
+    monkeypatch.setattr(dense, "SMALL", small)
     x, kernel = arrays((4, 5, 6), (3, 3, 3), 3, 4, batch=8)
     function = functools.partial(values_and_gradients, conv.conv3d)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -1,9 +1,9 @@
 """3D convolutions with strides, for CPUs, as matrix products and 2D convolutions of some rows at a time.
 
 A convolution and its gradient by the kernel are products of what every window sees, written out for as many windows as the
-cache holds, with the kernel or the gradient. The gradient by the input falls into phases: voxels `stride` apart along an
-axis meet the same taps of the kernel, so that each phase is a convolution with stride 1 of the gradient, and no zero is put
-between its voxels.
+cache holds, with the kernel or the gradient; where the kernel has one voxel along x, the convolution is one of planes. The
+gradient by the input falls into phases: voxels `stride` apart along an axis meet the same taps of the kernel, so that each
+phase is a convolution with stride 1 of the gradient, and no zero is put between its voxels.
 
 Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is `kx ky kz i o`.
 """
@@ -43,6 +43,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: P
     Returns:
         `b x y z o`, as many voxels as windows fit.
     """
+    if kernel.shape[0] == 1 and not any(padding[0]):
+        return _of_planes(x[:, :: strides[0]], kernel[0], strides[1:], padding[1:])
     batch, window, outputs = x.shape[0], kernel.shape[:3], kernel.shape[-1]
     size = result_size(x.shape[1:4], window, strides, padding)
     x = _fit_to_windows(x, size, window, strides, padding)
