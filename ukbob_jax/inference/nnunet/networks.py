@@ -131,12 +131,15 @@ def of_architecture(architecture: Mapping[str, Any], where: str) -> Network:
         raise FileError(f"{where}: arch_kwargs lack {missing[0]!r}, which {path} needs.")
     off = [key for key, value in given.items() if key not in _DEFAULTS and value in (None, False)]
     fields = {key: value for key, value in {**_DEFAULTS, **given}.items() if key not in (*off, *_NO_FIELDS)}
-    said = architectures.find(name)
+    said, sizes = architectures.find(name), {key: fields[key] for key in (*needed, "conv_bias")}
     try:
-        built = said.build({"in_channels": 1, "out_channels": 1, **fields})
+        built, usual = (
+            said.build({"in_channels": 1, "out_channels": 1, **given}) for given in (fields, sizes)
+        )
     except (TypeError, ValueError) as error:  # a ConfigError among them
         raise FileError(f"{where}: arch_kwargs: {error}") from None
-    return Network(name, {key: getattr(built, key) for key in said.fields(built) if key not in said.free})
+    values = {key: getattr(built, key) for key in said.fields(built) if key not in said.free}
+    return Network(name, {k: v for k, v in values.items() if k in sizes or v != getattr(usual, k)})
 
 
 def _architecture(configuration: Mapping[str, Any], where: str) -> Mapping[str, Any]:
