@@ -114,7 +114,6 @@ def primus(rng: Draw) -> Configuration:
         (0.2, "drop_path_rate", 0.3),
         (0.2, "proj_drop_rate", 0.1),
         (0.2, "attn_drop_rate", 0.2),
-        (0.2, "patch_drop_rate", 0.25),
     ):
         if rng.random() < share:
             arguments[name] = value

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 CASES = {
     "no rotations, registers, unequal patches": ("Primus", 1, (16, 16, 8), {
         "embed_dim": 40, "patch_embed_size": (8, 4, 2), "eva_depth": 2, "eva_numheads": 5, "use_rot_pos_emb": False,
-        "num_register_tokens": 2, "init_values": 0.2, "patch_drop_rate": 0.25,
+        "num_register_tokens": 2, "init_values": 0.2,
     }),
     "no learnt positions, another MLP": ("Primus", 2, (8, 16, 24), {
         "embed_dim": 36, "patch_embed_size": (8, 8, 8), "eva_depth": 2, "eva_numheads": 2, "use_abs_pos_embed": False,
