@@ -34,7 +34,7 @@ from tools.parity_originals import build
 from ukbob_jax import networks, weights
 from ukbob_jax.models.primus import eva
 
-# Logits of the configurations have a standard deviation of about 1; larger ones may differ in proportion. Where PyTorch itself,
+# Logits of the configurations have a standard deviation of about 1; larger ones may differ in proportion. Where PyTorch,
 # in float32, is more than half of a limit off its float64, the limit is twice that: two of its kind may differ by so much.
 FLOAT32 = {"ResidualEncoderUNet": 1e-4, "STUNet": 1e-4}  # largest difference; 4e-5 for the others
 MEAN = 1e-5
