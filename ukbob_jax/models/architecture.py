@@ -166,6 +166,8 @@ def find(name: str, *, imported_only: bool = False) -> Architecture:
 
 def of_class(kind: str) -> tuple[str, Fields] | None:
     """Name and fields of the network of this package that is made after PyTorch's class `kind`, such as "MedNeXt"."""
+    if "." in kind or _is_folder(kind):
+        return None  # a network's own name: the others need not be imported
     for name in names():
         if (fields := find(name).classes.get(kind)) is not None:
             return name, fields

@@ -127,8 +127,8 @@ def from_plans(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
             raise _refusal(name, "conv_op", given["conv_op"], "supported: Conv2d, Conv3d")
         found |= _sized(name, found, rank)
     if "norm_op" in given:
-        other = {"Conv2d": "3d", "Conv3d": "2d"}.get(last_name(given.get("conv_op")), "no")
-        if last_name(given["norm_op"]).endswith(other):
+        axes = {last_name(given[key])[-2:] for key in ("conv_op", "norm_op") if given.get(key) is not None}
+        if {"2d", "3d"} <= axes:
             raise _refusal(name, "norm_op", given["norm_op"], f"conv_op is {given['conv_op']!r}")
         found |= _norm(name, given["norm_op"], given.get("norm_op_kwargs", _NORM_OPTIONS) or {})
     if "nonlin" in given:
