@@ -20,6 +20,10 @@ def test_networks_are_built_by_name():
     }
     with pytest.raises(ConfigError, match=r"Tiny: unknown field 'depths'; its fields: in_channels, .*width"):
         networks.build(NAME, 1, 7, depths=(1,))
+    assert bob.networks.build("PrimusV2", 1, 2, embed_dim=12, patch_embed_size=(8, 8, 8)).version == 2
+    assert bob.networks.build("STUNet", 1, 2, enable_deep_supervision=True) == bob.networks.build(
+        "stunet", 1, 2, deep_supervision=True
+    )
     with pytest.raises(ConfigError, match="Tiny: field 'in_channels' is missing"):
         architecture.find(NAME).build({"out_channels": 2})
 

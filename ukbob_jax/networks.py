@@ -16,16 +16,19 @@ def build(name: str, in_channels: int, out_channels: int, **fields: Any) -> nn.M
     """The network `name` with these fields.
 
     Args:
-        name: one of `names()`, or the module path of a network of your own (`models/architecture.py`).
+        name: one of `names()`, or the name of the PyTorch class that one of them is made after ("PlainConvUNet",
+            "PrimusV2"), or the module path of a network of your own (`models/architecture.py`).
         in_channels: contrasts of the input, c.
         out_channels: classes, k.
-        **fields: the network's own; those left out have defaults.
+        **fields: the network's own, or arguments of that class; those left out have our defaults.
     Returns:
         A Flax module: `.init(key, x)` gives its variables, `.apply(variables, x)` logits b x y z k of x b x y z c.
     Raises:
         ConfigError: no such network, or no such field; names those there are.
     """
-    return architecture.find(name).build({"in_channels": in_channels, "out_channels": out_channels, **fields})
+    name, own = architecture.of_class(name) or (name, {})
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    return architecture.find(name).build({**channels, **own, **fields})
 
 
 def from_section(section: Mapping[str, Any]) -> nn.Module:

@@ -45,6 +45,18 @@ CASES = {
         "conv_bias": True, **INSTANCE, **LEAKY, "block": "BottleneckD",
         "bottleneck_channels": [3, 4, 5, 6], "stem_channels": 6,
     }),
+    "activation first, dropout, another epsilon": ("PlainConvUNet", (4, 6, 4), {
+        "n_stages": 2, "features_per_stage": [4, 5], "conv_op": "Conv3d", "kernel_sizes": 3, "strides": [1, [1, 2, 2]],
+        "n_conv_per_stage": [1, 2], "n_conv_per_stage_decoder": 2, "conv_bias": True, "norm_op": "InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-3, "affine": True}, "nonlin": "GELU", "nonlin_first": True,
+        "dropout_op": "Dropout3d", "dropout_op_kwargs": {"p": 0.4, "inplace": True},
+    }),
+    "bottlenecks with dropout, SiLU": ("ResidualEncoderUNet", (8, 6), {
+        "n_stages": 2, "features_per_stage": [4, 6], "conv_op": "Conv2d", "kernel_sizes": 3, "strides": [1, 2],
+        "n_blocks_per_stage": [1, 2], "n_conv_per_stage_decoder": 1, "conv_bias": True, "norm_op": "InstanceNorm2d",
+        "norm_op_kwargs": {"affine": True}, "nonlin": "SiLU", "dropout_op": "Dropout", "dropout_op_kwargs": {"p": 0.1},
+        "block": "BottleneckD", "bottleneck_channels": 3,
+    }),
     "slices, batch norm, ReLU, no bias": ("ResidualEncoderUNet", (16, 12), {
         "n_stages": 3, "features_per_stage": [4, 8, 8], "conv_op": "Conv2d", "kernel_sizes": [[3, 3], [3, 1], [3, 3]],
         "strides": [[1, 1], [2, 1], [2, 3]], "n_blocks_per_stage": [1, 2, 2], "n_conv_per_stage_decoder": 1,
@@ -55,8 +67,8 @@ CASES = {
 
 def theirs(kind, arguments):
     given = dict(arguments)
-    for name in ("conv_op", "norm_op", "nonlin"):
-        given[name] = given[name] and getattr(torch.nn, given[name])
+    for name in ("conv_op", "norm_op", "nonlin", "dropout_op"):
+        given[name] = getattr(torch.nn, given[name]) if given.get(name) else None
     if "block" in given:
         given["block"] = getattr(residual, given["block"])
     return getattr(unet, kind)(input_channels=2, num_classes=3, deep_supervision=True, **given)

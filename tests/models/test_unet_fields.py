@@ -66,16 +66,43 @@ def test_layers_that_plans_may_name(changes, norm, slope):
 
 
 @pytest.mark.parametrize(
+    "changes, fields",
+    [
+        (
+            {"norm_op_kwargs": {"eps": 1e-3, "affine": True}},
+            {"norm_epsilon": 1e-3, "norm": "instance_affine"},
+        ),
+        ({"nonlin": "torch.nn.GELU", "nonlin_kwargs": None}, {"activation": "gelu"}),
+        ({"nonlin": "torch.nn.GELU", "nonlin_kwargs": {"approximate": "tanh"}}, {"activation": "gelu_tanh"}),
+        ({"nonlin": "torch.nn.SiLU"}, {"activation": "silu"}),
+        ({"nonlin_first": True}, {"nonlin_first": True}),
+        ({"dropout_op": "torch.nn.Dropout2d"}, {"dropout": "channels", "dropout_rate": 0.5}),
+        (
+            {"dropout_op": "torch.nn.Dropout", "dropout_op_kwargs": {"p": 0.1, "inplace": True}},
+            {"dropout": "voxels", "dropout_rate": 0.1},
+        ),
+    ],
+)
+def test_further_layers_are_fields(changes, fields):
+    model = build(**changes)
+    assert {field: getattr(model, field) for field in fields} == fields
+    assert architecture.of(model).build(architecture.of(model).fields(model)) == model
+
+
+@pytest.mark.parametrize(
     "changes, message",
     [
         ({"conv_op": "torch.nn.Conv1d"}, "PlainUNet: conv_op 'torch.nn.Conv1d' is not one of our layers"),
         ({"conv_op": "torch.nn.Conv3d"}, "PlainUNet: kernel_sizes .* does not fit conv_op with 3 axes"),
         ({"norm_op": "torch.nn.GroupNorm"}, "PlainUNet: norm_op 'torch.nn.GroupNorm' is not"),
-        ({"norm_op_kwargs": {"eps": 1e-3}}, "PlainUNet: norm_op_kwargs.eps 0.001 is not"),
+        ({"norm_op_kwargs": {"momentum": 0.5}}, "PlainUNet: norm_op_kwargs.momentum 0.5 is not"),
+        ({"norm_op": "torch.nn.InstanceNorm3d"}, "norm_op 'torch.nn.InstanceNorm3d' is not .* conv_op is"),
         ({"norm_op_kwargs": {"track_running_stats": True}}, "norm_op_kwargs.track_running_stats True is not"),
-        ({"nonlin": "torch.nn.GELU"}, "PlainUNet: nonlin 'torch.nn.GELU"),
-        ({"dropout_op": "torch.nn.Dropout3d"}, "PlainUNet: dropout_op 'torch.nn.Dropout3d' is not"),
-        ({"nonlin_first": True}, "PlainUNet: nonlin_first True is not"),
+        ({"nonlin": "torch.nn.PReLU"}, "PlainUNet: nonlin 'torch.nn.PReLU"),
+        ({"nonlin": "torch.nn.ELU", "nonlin_kwargs": {"alpha": 2.0}}, "nonlin 'torch.nn.ELU' .*alpha"),
+        ({"dropout_op": "torch.nn.AlphaDropout"}, "PlainUNet: dropout_op 'torch.nn.AlphaDropout'"),
+        ({"dropout_rate": 0.5}, "PlainUNet: dropout_rate 0.5 must be .* 0 where dropout is ''"),
+        ({"activation": "cubic"}, "PlainUNet: activation 'cubic' must be one of leaky_relu, gelu"),
         ({"n_stages": 1}, "PlainUNet: n_stages 1 must be a whole number of stages from 2 on"),
         ({"n_stages": 4}, "PlainUNet: kernel_sizes has 3 entries, expected 4"),
         ({"features_per_stage": [4, 6]}, "PlainUNet: features_per_stage has 2 entries, expected 3"),

@@ -25,13 +25,14 @@ def run(config: Config, workdir: str) -> None:
     folder = pathlib.Path(workdir) / "checkpoints"
     params, model_state, meta = restore_params(folder, "latest")
     card = ModelCard.from_json(meta, folder)
-    differing = [n for n, v in plans.network.fields.items() if tuples(card.fields.get(n)) != tuples(v)]
+    network = card.build()
+    differing = [n for n, v in plans.network.fields.items() if getattr(network, n, None) != tuples(v)]
     if card.architecture != plans.network.name or differing:
         raise ConfigError(
             f"config.model: the checkpoint's network, {card.architecture}, is not the {plans.network.name} of the plans"
             f"{f' (other {differing[0]})' if differing else ''}, which is what nnU-Net would build."
         )
-    state_dict = weights.to_torch(params, card.build(), model_state)
+    state_dict = weights.to_torch(params, network, model_state)
     epochs = config.train.steps // config.optimizer.hold_steps
     path = write.checkpoint(plans, state_dict, config.fold, epochs)
     print(f"export_nnunet: {path}", file=sys.stderr)

@@ -73,6 +73,12 @@ class TorchNames(NamedTuple):
     hidden: tuple[str, ...] = ()
 
 
+def as_built(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """`model`: its fields say all."""
+    del shapes
+    return model
+
+
 def without_rates(model: Any) -> Any:
     """`model` with every field whose name ends in `_rate` set to 0."""
     return model.clone(**{name: 0.0 for name in type(model).__dataclass_fields__ if name.endswith("_rate")})
@@ -98,6 +104,9 @@ class Architecture(NamedTuple):
         torch: names in PyTorch files; None where there is no such network in PyTorch.
         without_dropout: module -> the same whose training pass is not random.
         free: fields in which a checkpoint and the model it is brought to may differ.
+        classes: names of the PyTorch classes that this network is made after -> fields that each stands for.
+        settled: module, and shapes of its weights by PyTorch's names -> the module with the fields filled in that it
+            leaves to its weights.
     """
 
     name: str
@@ -111,6 +120,8 @@ class Architecture(NamedTuple):
     torch: TorchNames | None = None
     without_dropout: Callable[[Any], Any] = without_rates
     free: tuple[str, ...] = FREE
+    classes: Mapping[str, Fields] = {}
+    settled: Callable[[Any, Mapping[str, tuple[int, ...]]], Any] = as_built
 
     def stages_of(self, model: Any) -> Stages:
         """`stages` of `model`."""
@@ -151,6 +162,16 @@ def find(name: str, *, imported_only: bool = False) -> Architecture:
     if found.name != name:
         raise ConfigError(f"network {name!r}: its {CONSTANT} is called {found.name!r}; give both one name.")
     return found
+
+
+def of_class(kind: str) -> tuple[str, Fields] | None:
+    """Name and fields of the network of this package that is made after PyTorch's class `kind`, such as "MedNeXt"."""
+    if "." in kind or _is_folder(kind):
+        return None  # a network's own name: the others need not be imported
+    for name in names():
+        if (fields := find(name).classes.get(kind)) is not None:
+            return name, fields
+    return None
 
 
 def names() -> list[str]:

@@ -50,17 +50,20 @@ def per_axis(value: int | Size, rank: int) -> Size:
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `rate` of the values, or of the samples of a batch, and scales up the rest (rng "dropout")."""
+    """Zeroes a share `rate` of the values, channels or samples of a batch, and scales up the rest (rng "dropout")."""
 
     rate: float
     whole_samples: bool = False
+    whole_channels: bool = False  # of each sample
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`x` (b ...); unchanged without `train`."""
+        """`x` (b ... c); unchanged without `train`."""
         if not train or self.rate == 0:
             return x
-        shape = x.shape[:1] + (1,) * (x.ndim - 1) if self.whole_samples else x.shape
+        shape = x.shape
+        if self.whole_samples or self.whole_channels:
+            shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1] if self.whole_channels else 1)
         keep = jax.random.bernoulli(
             self.make_rng("dropout"), 1 - self.rate, (math.prod(shape),)
         )  # flat, see above
@@ -117,7 +120,7 @@ class Norm(nn.Module):
         """`x` less the running mean, divided by the running standard deviation."""
         mean, var, _ = self._statistics(x.shape[-1])
         x = x.astype(at_least_float32(x.dtype)) - broadcast_channels(mean.value, x.ndim)
-        return x * broadcast_channels(jax.lax.rsqrt(var.value + self.epsilon), x.ndim)
+        return x * broadcast_channels(jax.lax.rsqrt(var.value.astype(x.dtype) + self.epsilon), x.ndim)
 
     def _update(self, x: jax.Array) -> None:
         """Move the running statistics towards those of a batch."""

@@ -6,16 +6,18 @@ Both come from the package dynamic-network-architectures (DNA), whose classes ke
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.errors import MismatchError
 from ukbob_jax.models import architecture, unet_fields
+from ukbob_jax.models.activations import LEAKY, SLOPE
 from ukbob_jax.models.architecture import Fields, Size
+from ukbob_jax.models.kernels.norm import EPSILON
 from ukbob_jax.models.unet import ConvStep, UNet
-from ukbob_jax.models.unet_fields import SLOPE, PerStage
+from ukbob_jax.models.unet_fields import PerStage
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -25,6 +27,15 @@ DECODER_RULES = (
     (r"^head_(\d+)\.", r"decoder.seg_layers.\1."),
 )
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_LAYERS = ("norm", "norm_epsilon", "activation", "slope", "dropout", "dropout_rate")  # fields of layers
+
+
+class Block(NamedTuple):
+    """A ConvDropoutNormReLU of the encoder."""
+
+    prefix: str  # of its tensors
+    bias: bool = False
+    drops: bool = False  # whether it has a dropout where the network has one
 
 
 class PlansUNet(UNet):
@@ -40,7 +51,12 @@ class PlansUNet(UNet):
         conv_bias: biases of the convolutions, the transposed ones too; heads always have one.
         norm: "instance_affine", "instance" (no parameters), "batch" (running statistics in the collection `batch_stats`)
             or "none".
+        norm_epsilon: added to the norm's variance.
+        activation: "leaky_relu", "gelu", "gelu_tanh", "silu", "elu", "selu" or "mish".
         slope: of the leaky ReLU; 0 is ReLU, 1 leaves it out.
+        dropout: behind convolutions (in a residual block behind the one with the strides): of whole "channels" or of
+            single "voxels"; "" leaves it out.
+        dropout_rate: share that training drops.
     """
 
     n_stages: int = 6
@@ -50,7 +66,11 @@ class PlansUNet(UNet):
     n_conv_per_stage_decoder: PerStage = 2
     conv_bias: bool = True
     norm: str = "instance_affine"
+    norm_epsilon: float = EPSILON
+    activation: str = LEAKY
     slope: float = SLOPE
+    dropout: str = ""
+    dropout_rate: float = 0.0
 
     def __post_init__(self) -> None:
         """One value per stage, as tuples: a model must be hashable, since compiled programs are kept per model."""
@@ -62,7 +82,8 @@ class PlansUNet(UNet):
         for field in ("features_per_stage", *self.counts()):
             self.settle(field, unet_fields.each, self.n_stages)
         self.settle("n_conv_per_stage_decoder", unet_fields.each, self.n_stages - 1)
-        unet_fields.check(name, rank, self.kernel_sizes, self.norm, self.slope)
+        layers = {field: getattr(self, field) for field in _LAYERS}
+        unet_fields.check(name, rank, self.kernel_sizes, **layers)
         super().__post_init__()
 
     @nn.nowrap
@@ -77,10 +98,15 @@ class PlansUNet(UNet):
             "features": self.features_per_stage[stage],
             "size": self.kernel_sizes[stage],
             "bias": self.conv_bias,
-            "norm": self.norm,
-            "slope": self.slope,
             "dtype": self.dtype,
+            "epsilon": self.norm_epsilon,
+            **{field: getattr(self, field) for field in _LAYERS if field != "norm_epsilon"},
         }
+
+    @nn.nowrap
+    def place_of_norm(self, drops: bool) -> int:
+        """Where a ConvDropoutNormReLU has its norm in its list of layers; `drops`: whether it may have a dropout."""
+        return 1 + (drops and bool(self.dropout))
 
     @nn.nowrap
     def decoder_steps(self) -> list[nn.Module]:  # noqa: D102 - as in UNet
@@ -111,34 +137,29 @@ def build(module: type[PlansUNet], fields: Fields) -> PlansUNet:
     return architecture.build_module(module, unet_fields.from_plans(module.__name__, fields))
 
 
-def copies(model: PlansUNet, encoder: Sequence[tuple[str, bool]]) -> dict[str, str]:
-    """Further names of tensors in a state_dict -> first names.
-
-    Args:
-        model: the network.
-        encoder: prefix of every ConvDropoutNormReLU of the encoder, and whether its convolution has a bias.
-    """
+def copies(model: PlansUNet, encoder: Sequence[Block]) -> dict[str, str]:
+    """Further names of tensors in a state_dict -> first names."""
     decoder = [
-        (f"decoder.stages.{step}.convs.{i}", model.conv_bias)
+        Block(f"decoder.stages.{step}.convs.{i}", model.conv_bias, drops=True)
         for step, count in enumerate(model.n_conv_per_stage_decoder)
         for i in range(count)
     ]
     found = {}
-    for prefix, bias in (*encoder, *decoder):
-        for first, further in _leaves(model.norm, bias):
+    for prefix, bias, drops in (*encoder, *decoder):
+        for first, further in _leaves(model.norm, bias, model.place_of_norm(drops)):
             names = [f"{prefix}.{first}", f"{prefix}.{further}"]
             names += [f"decoder.{name}" for name in names] if prefix.startswith("encoder.") else []
             found |= {name: names[0] for name in names[1:]}
     return found
 
 
-def _leaves(norm: str, bias: bool) -> Iterator[tuple[str, str]]:
+def _leaves(norm: str, bias: bool, place: int) -> Iterator[tuple[str, str]]:
     """Names of one ConvDropoutNormReLU's tensors, and those in its list `all_modules`."""
     for leaf in ("weight", "bias")[: 1 + bias]:
         yield f"conv.{leaf}", f"all_modules.0.{leaf}"
     affine = ("weight", "bias") if norm in ("instance_affine", "batch") else ()
     for leaf in (*affine, *(_STATISTICS if norm == "batch" else ())):
-        yield f"norm.{leaf}", f"all_modules.1.{leaf}"
+        yield f"norm.{leaf}", f"all_modules.{place}.{leaf}"
 
 
 def infer(tensors: Tensors, stages: int, first: str, kernel: str, features: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from ukbob_jax.models.activations import LEAKY
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.blocks import per_axis
 from ukbob_jax.models.unet import ConvNorm
@@ -24,7 +25,12 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """b x y z i to b x y z o, fewer voxels by the strides."""
-        one = {**self.conv, "size": (1,) * (x.ndim - 2)}
+        calm = {
+            **self.conv,
+            "dropout": "",
+            "dropout_rate": 0.0,
+        }  # only the convolution with the strides drops
+        one = {**calm, "size": (1,) * (x.ndim - 2)}
         residual = self._shortcut(x, one, train)
         if self.bottleneck:
             narrow = {"features": self.bottleneck}
@@ -32,7 +38,7 @@ class ResidualBlock(nn.Module):
             y = ConvNorm(**{**self.conv, **narrow}, strides=self.strides, name="conv2")(y, train)
             return ConvNorm(**one, still=self.still, name="conv3")(y, train, residual)
         y = ConvNorm(**self.conv, strides=self.strides, name="conv1")(x, train)
-        return ConvNorm(**self.conv, still=self.still, name="conv2")(y, train, residual)
+        return ConvNorm(**calm, still=self.still, name="conv2")(y, train, residual)
 
     def _shortcut(self, x: jax.Array, one: dict[str, Any], train: bool) -> jax.Array:
         channels, strides = x.shape[-1], per_axis(self.strides, x.ndim - 2)
@@ -42,7 +48,8 @@ class ResidualBlock(nn.Module):
         if channels == self.conv["features"]:
             return x
         # Named after its place in PyTorch's list of pooling and projection.
-        return ConvNorm(**{**one, "bias": False, "slope": 1.0}, name=f"skip_{int(pooled)}")(x, train)
+        plain = {**one, "bias": False, "activation": LEAKY, "slope": 1.0}
+        return ConvNorm(**plain, name=f"skip_{int(pooled)}")(x, train)
 
 
 class ResidualStage(nn.Module):

@@ -15,12 +15,12 @@ from flax import linen as nn
 
 from ukbob_jax.errors import GeometryError
 from ukbob_jax.models import architecture
+from ukbob_jax.models.activations import LEAKY, SLOPE, activate
 from ukbob_jax.models.architecture import Architecture, Size
-from ukbob_jax.models.blocks import KEEP_MAPS, MAPS, Conv, Norm, Upsample
+from ukbob_jax.models.blocks import KEEP_MAPS, MAPS, Conv, Dropout, Norm, Upsample
 from ukbob_jax.models.kernels.buffers import keep
 from ukbob_jax.models.kernels.dtypes import at_least_float32
-from ukbob_jax.models.kernels.norm import shift_and_activate
-from ukbob_jax.models.unet_fields import SLOPE
+from ukbob_jax.models.kernels.norm import EPSILON, shift_and_activate
 
 _GAIN = math.sqrt(2 / (1 + SLOPE**2))  # of a leaky ReLU
 
@@ -41,7 +41,7 @@ def _normal(key: jax.Array, shape: Sequence[int], fan: int, dtype: Any) -> jax.A
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its norm, what is added to that, and the activation; nnU-Net's ConvDropoutNormReLU without dropout."""
+    """A convolution, dropout, a norm, what is added to that, and the activation: nnU-Net's ConvDropoutNormReLU."""
 
     features: int
     size: Size
@@ -51,6 +51,11 @@ class ConvNorm(nn.Module):
     slope: float = SLOPE  # of the leaky ReLU; 0 is ReLU, 1 leaves it out
     dtype: Any = jnp.float32
     still: bool = False  # the norm starts at zero, so that a residual block begins as its shortcut
+    epsilon: float = EPSILON  # added to the norm's variance
+    activation: str = LEAKY
+    activation_first: bool = False  # before the norm, and then not behind it
+    dropout: str = ""  # of `unet_fields.DROPOUTS`
+    dropout_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -67,14 +72,19 @@ class ConvNorm(nn.Module):
             name="conv",
         )
         y = keep(conv(x), MAPS)
-        slope = self.slope or 1.0
+        if self.dropout_rate:
+            y = Dropout(self.dropout_rate, whole_channels=self.dropout == "channels")(y, train)
+        if self.activation_first:
+            y = activate(y, self.activation, self.slope)
+        fused = self.activation == LEAKY and self.slope > 0 and not self.activation_first
+        slope = self.slope if fused else 1.0
         if self.norm == "none":
             y = shift_and_activate(y, None, None, residual, slope)
         else:
             scale = nn.initializers.zeros if self.still else nn.initializers.ones
-            norm = Norm(self.norm, dtype=self.dtype, scale_init=scale, name="norm")
+            norm = Norm(self.norm, dtype=self.dtype, epsilon=self.epsilon, scale_init=scale, name="norm")
             y = norm(y, train, residual, slope)
-        return y if self.slope else nn.relu(y)
+        return y if fused or self.activation_first else activate(y, self.activation, self.slope)
 
 
 class ConvStage(nn.Module):

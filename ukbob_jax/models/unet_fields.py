@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.activations import ACTIVATIONS, LEAKY, SLOPE, of_torch
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.norm import EPSILON
 
 PerStage = Any  # given as one number for all stages, or one per stage; kept as a tuple with one per stage
-SLOPE = 0.01  # PyTorch's default of the leaky ReLU
 NORMS = ("instance_affine", "instance", "batch", "none")
+DROPOUTS = ("", "channels", "voxels")
 # Arguments of theirs that our modules do not have, since another field says it, or since only one value is right.
 _OPS = ("conv_op", "norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs", "dropout_op", "dropout_op_kwargs")
-_OFF = ("nonlin_first",)
+_DROPOUTS = {"Dropout": "voxels", "Dropout2d": "channels", "Dropout3d": "channels"}
 _NORM_OPTIONS = {"eps": EPSILON, "affine": True}  # what nnU-Net writes into every plans.json
 
 
@@ -69,7 +70,18 @@ def check_stages(name: str, stages: Any, field: str = "n_stages") -> None:
         raise ConfigError(f"{name}: {field} {stages!r} must be a whole number of stages from 2 on.")
 
 
-def check(name: str, rank: int, kernels: Sequence[Size], norm: str = NORMS[0], slope: float = SLOPE) -> None:
+def check(
+    name: str,
+    rank: int,
+    kernels: Sequence[Size],
+    *,
+    norm: str = NORMS[0],
+    norm_epsilon: float = EPSILON,
+    activation: str = LEAKY,
+    slope: float = SLOPE,
+    dropout: str = DROPOUTS[0],
+    dropout_rate: float = 0.0,
+) -> None:
     """Refuse fields that no network of this family can have.
 
     Raises:
@@ -82,8 +94,16 @@ def check(name: str, rank: int, kernels: Sequence[Size], norm: str = NORMS[0], s
         wrong = f"kernel_sizes {tuple(kernels)} must be odd"
     elif norm not in NORMS:
         wrong = f"norm {norm!r} must be one of {', '.join(NORMS)}"
+    elif not norm_epsilon > 0:
+        wrong = f"norm_epsilon {norm_epsilon} must be more than 0"
+    elif activation not in ACTIVATIONS:
+        wrong = f"activation {activation!r} must be one of {', '.join(ACTIVATIONS)}"
     elif not 0 <= slope <= 1:
         wrong = f"slope {slope} must be from 0 (ReLU) to 1 (nothing)"
+    elif dropout not in DROPOUTS:
+        wrong = f"dropout {dropout!r} must be one of {', '.join(map(repr, DROPOUTS))}"
+    elif not 0 <= dropout_rate <= 1 or (dropout_rate and not dropout):
+        wrong = f"dropout_rate {dropout_rate} must be from 0 to 1, and 0 where dropout is ''"
     if wrong:
         raise ConfigError(f"{name}: {wrong}.")
 
@@ -98,21 +118,23 @@ def from_plans(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: names the argument whose value our networks do not have.
     """
     given = {key: fields[key] for key in _OPS if key in fields}
-    found = {key: value for key, value in fields.items() if key not in (*_OPS, *_OFF)}
-    for key in _OFF:
-        if fields.get(key):
-            raise _refusal(name, key, fields[key], "only False is supported")
-    if given.get("dropout_op") is not None:
-        raise _refusal(name, "dropout_op", given["dropout_op"], "only None is supported")
+    found = {key: value for key, value in fields.items() if key not in _OPS}
+    if found.get("nonlin_first") in (False, None):
+        found.pop("nonlin_first", None)  # an argument of one of the two networks
     if "conv_op" in given:
         rank = {"Conv2d": 2, "Conv3d": 3}.get(last_name(given["conv_op"]))
         if rank is None:
             raise _refusal(name, "conv_op", given["conv_op"], "supported: Conv2d, Conv3d")
         found |= _sized(name, found, rank)
     if "norm_op" in given:
-        found["norm"] = _norm(name, given["norm_op"], given.get("norm_op_kwargs", _NORM_OPTIONS) or {})
+        axes = {last_name(given[key])[-2:] for key in ("conv_op", "norm_op") if given.get(key) is not None}
+        if {"2d", "3d"} <= axes:
+            raise _refusal(name, "norm_op", given["norm_op"], f"conv_op is {given['conv_op']!r}")
+        found |= _norm(name, given["norm_op"], given.get("norm_op_kwargs", _NORM_OPTIONS) or {})
     if "nonlin" in given:
-        found["slope"] = _slope(name, given["nonlin"], given.get("nonlin_kwargs") or {})
+        found |= _activation(name, given["nonlin"], given.get("nonlin_kwargs") or {})
+    if given.get("dropout_op") is not None:
+        found |= _dropout(name, given["dropout_op"], given.get("dropout_op_kwargs") or {})
     return found
 
 
@@ -129,35 +151,42 @@ def _sized(name: str, fields: Mapping[str, Any], rank: int) -> dict[str, Any]:
     return {key: sizes for key, sizes in found.items() if sizes}
 
 
-def _norm(name: str, norm: Any, options: Mapping[str, Any]) -> str:
+def _norm(name: str, norm: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     kind = last_name(norm)
     if norm is None:
-        return "none"
+        return {"norm": "none"}
     if kind not in ("InstanceNorm2d", "InstanceNorm3d", "BatchNorm2d", "BatchNorm3d"):
         raise _refusal(
             name, "norm_op", norm, "supported: InstanceNorm2d, InstanceNorm3d, BatchNorm2d, BatchNorm3d"
         )
     batch = kind.startswith("Batch")
     affine = options.get("affine", batch)  # PyTorch's defaults
-    right = {"eps": (EPSILON,), "momentum": (0.1,), "track_running_stats": (batch,), "affine": (True, batch)}
+    right = {"momentum": (0.1,), "track_running_stats": (batch,), "affine": (True, batch)}
     for key, value in options.items():
-        if value not in right.get(key, ()):
+        if key != "eps" and value not in right.get(key, ()):
             raise _refusal(
                 name, f"norm_op_kwargs.{key}", value, f"{kind} is supported with {right.get(key, 'none')}"
             )
-    return "batch" if batch else "instance_affine" if affine else "instance"
+    found: dict[str, Any] = {"norm": "batch" if batch else "instance_affine" if affine else "instance"}
+    epsilon = float(options.get("eps", EPSILON))
+    return found if epsilon == EPSILON else {**found, "norm_epsilon": epsilon}
 
 
-def _slope(name: str, nonlin: Any, options: Mapping[str, Any]) -> float:
-    options = {key: value for key, value in options.items() if key != "inplace"}
-    if nonlin is None:
-        return 1.0
-    kind = last_name(nonlin)
-    if kind == "LeakyReLU" and set(options) <= {"negative_slope"}:
-        return float(options.get("negative_slope", SLOPE))
-    if kind == "ReLU" and not options:
-        return 0.0
-    raise _refusal(name, "nonlin", f"{nonlin} {options}", "supported: LeakyReLU, ReLU")
+def _activation(name: str, nonlin: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    found = of_torch(last_name(nonlin) if nonlin is not None else None, options)
+    if found is None:
+        words = "supported: LeakyReLU with its slope, GELU with approximate, ReLU, SiLU, ELU, SELU and Mish without"
+        raise _refusal(name, "nonlin", nonlin, f"{words} options, not {dict(options)}")
+    kind, slope = found
+    return {"slope": slope} if kind == LEAKY else {"activation": kind}
+
+
+def _dropout(name: str, dropout: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    kind = _DROPOUTS.get(last_name(dropout))
+    if kind is None or not set(options) <= {"p", "inplace"}:
+        words = f"supported: {', '.join(_DROPOUTS)} with p, not {dict(options)}"
+        raise _refusal(name, "dropout_op", dropout, words)
+    return {"dropout": kind, "dropout_rate": float(options.get("p", 0.5))}
 
 
 def last_name(path: Any) -> str:

@@ -19,9 +19,9 @@ from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.weights import aliases, coverage, files
+from ukbob_jax.weights import aliases, coverage, files, tensors
 from ukbob_jax.weights.coverage import Report
-from ukbob_jax.weights.tensors import ModelTensor, auxiliary, expected, model_tensors, torch_names
+from ukbob_jax.weights.tensors import ModelTensor, auxiliary, expected, model_tensors, settled, torch_names
 
 Params = dict[str, Any]
 
@@ -57,6 +57,7 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> Params:
     Raises:
         ValueError: names every missing, extra or mis-shaped key.
     """
+    model = settled(model, {name: np.shape(value) for name, value in state_dict.items()})
     arrays, report = _compared(state_dict, model)
     statistics = {tensor.name for tensor in model_tensors(model, "batch_stats")}
     report = report._replace(missing=tuple(name for name in report.missing if name not in statistics))
@@ -71,6 +72,7 @@ def state_from_torch(state_dict: Mapping[str, Any], model: nn.Module) -> dict[st
     Raises:
         ValueError: names every missing, extra or mis-shaped key.
     """
+    model = settled(model, {name: np.shape(value) for name, value in state_dict.items()})
     arrays, report = _compared(state_dict, model)
     if not report.complete:
         raise MismatchError(f"state_dict does not fit the model: {report.problems()}.")
@@ -93,6 +95,7 @@ def to_torch(
     Raises:
         ValueError: names every missing, extra or mis-shaped parameter.
     """
+    model = settled(model, _shapes(params, model))
     state_dict = _named(params, model_tensors(model), model)
     if model_state:
         statistics = _named(model_state["batch_stats"], model_tensors(model, "batch_stats"), model)
@@ -147,7 +150,9 @@ def read(
         ConfigError: an option is none of those above.
     """
     found = contents(path, which, drop, model)
-    _check_card(path, found.card, model, labels if head != "new" else None)
+    shapes = {name: array.shape for name, array in found.tensors.items()}
+    model = settled(model, shapes)
+    _check_card(path, found.card, model, labels if head != "new" else None, shapes)
     report, arrays = _report(found.tensors, model, new, head, stem)
     report = report._replace(left_out=found.left_out)
     if not report.complete:
@@ -247,7 +252,11 @@ def _report(
 
 
 def _check_card(
-    path: Any, card: ModelCard | None, model: nn.Module, labels: Mapping[int, str] | None
+    path: Any,
+    card: ModelCard | None,
+    model: nn.Module,
+    labels: Mapping[int, str] | None,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Refuse weights of another architecture, or of the same with fields that change its numbers, or other labels."""
     if card is None:
@@ -256,7 +265,7 @@ def _check_card(
     wrong = [] if card.architecture == said.name else [f"network {card.architecture!r}, not {said.name!r}"]
     if labels and dict(labels) != card.labels:
         wrong.append(f"labels {dict(card.labels)!r}, not {dict(labels)!r}")
-    theirs = said.fields(said.build(card.fields)) if not wrong else {}
+    theirs = said.fields(settled(said.build(card.fields), shapes)) if not wrong else {}
     ours = said.fields(model)
     for field in theirs:
         if field not in said.free and theirs[field] != ours[field]:
@@ -289,6 +298,15 @@ def _tree(values: Mapping[str, np.ndarray], wanted: Sequence[ModelTensor]) -> di
             at = at.setdefault(key, {})
         at[tensor.path[-1]] = jnp.asarray(value)
     return tree
+
+
+def _shapes(tree: Mapping[str, Any], model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves of a tree, by PyTorch's names."""
+    leaves, names = jax.tree_util.tree_leaves_with_path(tree), torch_names(model)
+    return {
+        tensors.name(tuple(getattr(key, "key", str(key)) for key in keys), names): np.shape(leaf)
+        for keys, leaf in leaves
+    }
 
 
 def _named(tree: Mapping[str, Any], wanted: Sequence[ModelTensor], model: nn.Module) -> dict[str, np.ndarray]:

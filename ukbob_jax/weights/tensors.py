@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -69,6 +70,12 @@ def model_tensors(model: nn.Module, collection: str = "params") -> tuple[ModelTe
         for path, shape in paths
         if not auxiliary(path, names)
     )
+
+
+def settled(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """`model` with the fields filled in that it leaves to its weights, of these shapes by PyTorch's names."""
+    said = architecture.said_by(model)
+    return said.settled(model, shapes) if said else model
 
 
 def expected(model: nn.Module) -> dict[str, ModelTensor]:

@@ -138,6 +138,22 @@ def test_a_scalar_argument_counts_for_all_stages():
     assert fields["n_conv_per_stage"] == (2, 2)
 
 
+def test_layers_of_the_plans_are_fields():
+    layers = {
+        "norm_op_kwargs": {"eps": 1e-3, "affine": True},
+        "nonlin": "torch.nn.ReLU",
+        "nonlin_first": True,
+    }
+    layers |= {"dropout_op": "torch.nn.Dropout3d", "dropout_op_kwargs": {"p": 0.2}, "pool": None}
+    arguments = {**ARCHITECTURE["arch_kwargs"], **layers}
+    fields = networks.of_architecture({**ARCHITECTURE, "arch_kwargs": arguments}, "").fields
+    assert (fields["norm_epsilon"], fields["slope"], fields["nonlin_first"]) == (1e-3, 0.0, True)
+    assert (fields["dropout"], fields["dropout_rate"]) == ("channels", 0.2)
+    bare = {key: value for key, value in arguments.items() if "norm" not in key and "nonlin" not in key}
+    fields = networks.of_architecture({**ARCHITECTURE, "arch_kwargs": bare}, "").fields
+    assert (fields["norm"], fields["slope"]) == ("none", 1.0)  # the class's defaults, not ours
+
+
 def configuration(**values):
     return lambda found: found["configurations"]["3d_fullres"].update(values)
 
@@ -159,10 +175,14 @@ def architecture(**values):
         (configuration(preprocessor_name="Mine"), "preprocessor_name 'Mine'"),
         (configuration(spacing=[1.0, 1.0]), "differ in length"),
         (architecture(norm_op="torch.nn.modules.normalization.GroupNorm"), "norm_op 'torch.nn.modules.norm"),
-        (architecture(norm_op_kwargs={"eps": 1e-3, "affine": True}), "norm_op_kwargs"),
-        (architecture(nonlin="torch.nn.ReLU"), "nonlin 'torch.nn.ReLU'"),
-        (architecture(nonlin_first=True), "nonlin_first True"),
-        (architecture(strides=[[1, 1, 1]]), "2 stages"),
+        (
+            architecture(norm_op_kwargs={"track_running_stats": True}),
+            "norm_op_kwargs.track_running_stats True",
+        ),
+        (architecture(norm_op="torch.nn.InstanceNorm2d"), "norm_op 'torch.nn.InstanceNorm2d' .*conv_op is"),
+        (architecture(nonlin="torch.nn.PReLU"), "nonlin 'torch.nn.PReLU'"),
+        (architecture(pool="max"), "unknown field 'pool'"),
+        (architecture(strides=[[1, 1, 1]]), "strides has 1 entries, expected 2"),
         (lambda found: found.update(transpose_backward=[0, 1, 2]), "does not undo"),
         (lambda found: found.pop("transpose_forward"), "'transpose_forward' is missing"),
         (lambda found: found.pop("foreground_intensity_properties_per_channel"), "lack mean"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from jax import lax
 
-from ukbob_jax.models.kernels import conv
+from ukbob_jax.models.kernels import conv, dense
 
 DIMENSIONS = ("NDHWC", "DHWIO", "NDHWC")
 
@@ -78,7 +78,7 @@ def assert_same_as_lax(x, kernel, strides, padding, tolerance=2e-5):
     ],
 )
 def test_values_and_both_gradients_equal_lax(size, window, strides, padding, inputs, outputs, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", 0)  # these small maps take the forms of larger ones
+    monkeypatch.setattr(dense, "SMALL", 0)  # these small maps take the forms of larger ones
     assert_same_as_lax(*arrays(size, window, inputs, outputs), strides, padding)
 
 
@@ -91,7 +91,7 @@ def test_values_and_both_gradients_equal_lax(size, window, strides, padding, inp
 )
 def test_any_shape_equals_lax(size, window, inputs, outputs):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv, "_SMALL", 0)
+        patch.setattr(dense, "SMALL", 0)
         assert_same_as_lax(*arrays(size, window, inputs, outputs, batch=1), (1, 1, 1), "SAME")
 
 
@@ -109,7 +109,7 @@ def test_any_stride_equals_lax(size, window, strides, channels):
 
 @pytest.mark.parametrize("inputs, outputs", [(3, 5), (24, 25)])
 def test_float64_agrees_to_rounding(inputs, outputs, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", 0)
+    monkeypatch.setattr(dense, "SMALL", 0)
     with jax.enable_x64(True):
         x, kernel = arrays((5, 4, 6), (3, 3, 3), inputs, outputs, np.float64)
         assert_same_as_lax(x, kernel, (1, 1, 1), "SAME", tolerance=1e-13)
@@ -127,7 +127,7 @@ def test_large_enough_maps_for_each_form_equal_lax(inputs, outputs):
 
 @pytest.mark.parametrize("small", [0, 10**6])
 def test_bfloat16_keeps_type_and_stays_within_its_rounding(small, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", small)
+    monkeypatch.setattr(dense, "SMALL", small)
     x, kernel = arrays((5, 4, 6), (3, 3, 3), 12, 12, jnp.bfloat16)
     ours = values_and_gradients(conv.conv3d, x, kernel)
     exact = values_and_gradients(reference, x.astype(jnp.float32), kernel.astype(jnp.float32))
@@ -150,7 +150,7 @@ def test_vmap_equals_a_loop():
 
 @pytest.mark.parametrize("small", [0, 10**6])
 def test_a_batch_split_over_devices_gives_the_same(small, monkeypatch):
-    monkeypatch.setattr(conv, "_SMALL", small)
+    monkeypatch.setattr(dense, "SMALL", small)
     x, kernel = arrays((4, 5, 6), (3, 3, 3), 3, 4, batch=8)
     function = functools.partial(values_and_gradients, conv.conv3d)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_named():
 @pytest.mark.parametrize("channels", [(2, 3), (24, 24)])
 def test_several_arrays_are_one_with_their_channels_side_by_side(channels, monkeypatch):
     """Plain and in Winograd's form, values and all gradients."""
-    monkeypatch.setattr(conv, "_SMALL", 0)
+    monkeypatch.setattr(dense, "SMALL", 0)
     rng = np.random.default_rng(0)
     parts = tuple(jnp.asarray(rng.normal(size=(1, 6, 5, 4, c)), jnp.float32) for c in channels)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 3, sum(channels), 24)), jnp.float32)

@@ -27,7 +27,7 @@ def arrays(strides, padding):
     return jnp.asarray(x), jnp.asarray(kernel), dy, (y, *pullback(dy))
 
 
-@pytest.mark.parametrize("rows, cached", [(1, 1), (40, 3000)])
+@pytest.mark.parametrize("rows, cached, wide", [(1, 1, 99), (40, 3000, 99), (1, 1, 1), (40, 1, 1)])
 @pytest.mark.parametrize(
     "strides, padding",
     [
@@ -36,8 +36,10 @@ def arrays(strides, padding):
         ((3, 1, 4), ((2, 1), (0, 1), (0, 0))),
     ],
 )
-def test_steps_of_any_length_give_the_same(rows, cached, strides, padding, monkeypatch):
-    """Single planes and rows, some at a time with overlap at the end."""
+def test_steps_of_any_length_give_the_same(rows, cached, wide, strides, padding, monkeypatch):
+    """Single planes and rows, some at a time with overlap at the end; in the form for many channels too."""
+    monkeypatch.setattr(strided, "WIDE", wide)
+    monkeypatch.setattr(strided, "PLANE", rows)
     monkeypatch.setattr(strided, "ROWS", rows)
     monkeypatch.setattr(strided, "CACHED", cached)
     with jax.enable_x64(True):
@@ -51,8 +53,9 @@ def test_steps_of_any_length_give_the_same(rows, cached, strides, padding, monke
             np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-def test_memory_stays_near_the_size_of_the_tensors():
-    x, kernel = jnp.zeros((1, 32, 32, 32, 24)), jnp.zeros((3, 3, 3, 24, 48))
+@pytest.mark.parametrize("channels", [24, strided.WIDE])
+def test_memory_stays_near_the_size_of_the_tensors(channels):
+    x, kernel = jnp.zeros((1, 32, 32, 32, channels)), jnp.zeros((3, 3, 3, channels, 48))
     strides, padding = (2, 2, 2), ((1, 1),) * 3
     dy = jnp.zeros((1, 16, 16, 16, 48))
     for function, inputs in (

@@ -33,6 +33,11 @@ def build(config):
     )
 
 
+def of_arguments(config):
+    """From the arguments in the reference alone: neither the size of the input nor the version is among them."""
+    return bob.networks.build("primus", config["in_channels"], config["num_classes"], **config["model"])
+
+
 @pytest.fixture(scope="module")
 def original(reference):
     return functools.cache(lambda tag: originals.Original(reference, tag, build))
@@ -66,6 +71,19 @@ def test_names_and_numbers_of_parameters_are_the_originals(original, tag):
 @pytest.mark.parametrize("tag", TAGS)
 def test_logits_are_the_originals(original, tag):
     originals.check_logits(original(tag))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("tag", TAGS)
+def test_size_and_version_may_be_left_to_the_weights(original, reference, tag):
+    found, whole = originals.Original(reference, tag, of_arguments), original(tag)
+    kind = bob.networks.build(whole.config["kind"], 1, 2, **whole.config["model"])
+    assert kind.version == whole.model.version and kind.input_shape is found.model.input_shape is None
+    originals.check_names(found)
+    ours, wanted = (
+        jax.eval_shape(one.model.apply, {"params": whole.params}, whole.image) for one in (found, whole)
+    )
+    assert ours == wanted
 
 
 @pytest.mark.reference
@@ -106,7 +124,8 @@ def test_rotations_keep_what_lies_between_two_tokens():
     """Scores depend on the difference of places alone, and tokens in front have none."""
     grid, rng = (3, 4, 5), np.random.default_rng(0)
     q, k = (np.broadcast_to(rng.normal(size=12), (1, 61, 1, 12)).astype(np.float32) for _ in range(2))
-    turned = [np.asarray(eva.turned(jnp.asarray(x), grid, 1)) for x in (q, k)]
+    places = eva.of_grid(grid, 12)
+    turned = [np.asarray(eva.turned(jnp.asarray(x), places, 1)) for x in (q, k)]
     np.testing.assert_array_equal(turned[0][:, 0], q[:, 0])
     scores = np.einsum("bqhw,bkhw->bqk", turned[0][:, 1:], turned[1][:, 1:]).reshape(*grid, *grid)
     np.testing.assert_allclose(scores[0, 1, 1, 1, 3, 2], scores[1, 0, 2, 2, 2, 3], rtol=1e-5)
@@ -126,6 +145,56 @@ def test_another_size_is_refused_where_tokens_have_positions():
         apply(np.zeros((1, 4, 8, 2, 1)))
     assert architecture.of(free).multiple(free) == (4, 8, 2)
     assert architecture.of(SMALL).multiple(SMALL) == (8, 8, 6)
+
+
+def test_without_input_shape_the_weights_say_how_many_tokens_there_are():
+    free = SMALL.clone(input_shape=None)
+    apply = functools.partial(jax.eval_shape, functools.partial(free.apply, {"params": params(SMALL)}))
+    assert apply(image(SMALL)).shape == (1, 8, 8, 6, 3)
+    with pytest.raises(ValueError, match=r"input of 2 x 1 x 4 tokens, but its learnt positions are for 6 in"):
+        apply(np.zeros((1, 8, 8, 8, 2)))
+    shapes = {"eva.pos_embed": (1, 7, 24), "down_projection.stem.blocks.0.conv1.conv.weight": (1,)}
+    settled = architecture.of(free).settled(free, shapes)
+    assert settled.input_shape == (24, 8, 2) and settled.version == 2
+    assert architecture.of(SMALL).settled(SMALL.clone(version=1), shapes) == SMALL.clone(version=1)
+    fresh = jax.eval_shape(free.init, jax.random.key(0), jnp.zeros((1, 8, 16, 4, 2)))["params"]
+    assert fresh["eva"]["pos_embed"].shape == (1, 9, 24)
+    assert weights.to_torch(params(SMALL), free).keys() == weights.to_torch(params(SMALL), SMALL).keys()
+
+
+def test_training_may_hide_a_share_of_the_tokens():
+    """Those that are hidden change nothing and come out as zeros; the others keep their places."""
+    block = {"attention": {"heads": 1, "registers": 1}, "hidden": 8}
+    calm, hiding = (eva.Eva(1, block, patch_drop_rate=rate) for rate in (0.0, 0.5))
+    x, grid = np.random.default_rng(0).normal(size=(2, 9, 6)).astype(np.float32), (2, 2, 2)
+    given = calm.init(jax.random.key(0), x, False, grid)
+    key = jax.random.key(3)
+
+    def hidden(x):
+        return hiding.apply(given, x, True, grid, rngs={"dropout": key})
+
+    found = np.asarray(hidden(x))
+    shown = found.any(-1)
+    assert found.shape == (2, 8, 6) and (shown.sum(1) == 4).all() and (shown[0] != shown[1]).any()
+    other = x.copy()
+    other[:, 1:][~shown] += np.arange(6)
+    np.testing.assert_array_equal(hidden(other), found)
+    moved = x.copy()
+    moved[:, 1 + np.argmax(shown[0])] += np.arange(6)
+    assert np.abs(np.asarray(hidden(moved)) - found)[0].max() > 1e-3
+    np.testing.assert_array_equal(hiding.apply(given, x, False, grid), calm.apply(given, x, False, grid))
+    shuffled = eva.Eva(1, block, patch_drop_rate=1e-17)  # which keeps all, in random order
+    whole = shuffled.apply(given, x, True, grid, rngs={"dropout": key})
+    np.testing.assert_allclose(whole, calm.apply(given, x, False, grid), atol=2e-6)
+
+
+def test_rotations_are_rounded_once():
+    sin, cos = eva.rotations((1, 1, 12), 72)
+    bands = np.float32(1) / np.float32([10000 ** float(np.float32(i) / np.float32(12)) for i in range(12)])
+    angles = np.float64(np.float32(11) / np.float32(12) * np.float32(12) * bands)
+    np.testing.assert_array_equal(sin[11, 24:], np.sin(angles).astype(np.float32))
+    np.testing.assert_array_equal(cos[11, 24:], np.cos(angles).astype(np.float32))
+    assert not sin[:, :24].any() and (cos[:, :24] == 1).all()
 
 
 def test_the_list_of_logits_is_one_and_features_end_with_the_tokens():
@@ -190,9 +259,11 @@ def test_the_originals_fields_are_read_or_refused():
         True,
     )
     assert make(**sizes, version=3, init_values=None).init_values is None
-    assert make(**sizes, add_skips=False).version == 3 and make(**sizes, patch_drop_rate=0.0) == make(**sizes)
+    assert make(**sizes, add_skips=False).version == 3 and make(**sizes, decoder_act="torch.nn.GELU") == make(
+        **sizes
+    )
     for fields, message in (
-        ({"patch_drop_rate": 0.5}, "'patch_drop_rate' of the original is not built here"),
+        ({"decoder_act": "ReLU"}, "'decoder_act' of the original is not built here, only 'GELU'"),
         ({"rope_kwargs": {"temperature": 1}}, "'rope_kwargs' of the original"),
         ({"kind": "PrimusV4"}, "one of Primus, PrimusV2, PrimusV3"),
         ({"kind": "PrimusV2", "version": 3}, "as version says"),
@@ -207,5 +278,5 @@ def test_the_originals_fields_are_read_or_refused():
         with pytest.raises(ValueError, match=f"^Primus: .*{message}"):
             model = make(**{**sizes, **fields})
             jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)))
-    with pytest.raises(ValueError, match="field 'input_shape' is missing"):
-        make(embed_dim=24, patch_embed_size=(8, 8, 8))
+    with pytest.raises(ValueError, match="field 'patch_embed_size' is missing"):
+        make(embed_dim=24, input_shape=(8, 8, 8))

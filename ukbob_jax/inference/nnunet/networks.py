@@ -5,11 +5,13 @@ build one size of their own. Trainers that are not known here are refused by nam
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ukbob_jax import advice
 from ukbob_jax.errors import FileError
+from ukbob_jax.models import architecture as architectures
+from ukbob_jax.models.kernels.norm import EPSILON
 from ukbob_jax.models.stunet.network import SIZES
 
 
@@ -63,12 +65,10 @@ _BY_PLANS = re.compile(rf"nnUNet_?Trainer(_?({_TRAINING_ONLY}))*")
 # The last words of a class; nnU-Net too looks for it by these where the module has moved.
 _CLASSES = {"PlainConvUNet": "plain_unet", "ResidualEncoderUNet": "resenc_unet"}
 _COUNTS = {"plain_unet": "n_conv_per_stage", "resenc_unet": "n_blocks_per_stage"}
-# Arguments that prediction does not depend on, or whose only known value is checked by `_check_ops`.
-_NO_FIELDS = ("dropout_op", "dropout_op_kwargs", "deep_supervision", "conv_op", "norm_op", "norm_op_kwargs",
-              "nonlin", "nonlin_kwargs")  # fmt: skip
+_DEFAULTS: dict[str, Any] = {"conv_bias": False, "norm_op": None, "nonlin": None}  # of these classes
+_NO_FIELDS = ("deep_supervision",)  # of no weight in prediction
 _NORM = {"eps": 1e-5, "affine": True}
-_SLOPE = 0.01
-_INSTANCE, _BATCH = "instance_affine", "batch"  # our networks' words
+_BATCH = {"norm": "batch", "norm_epsilon": EPSILON}  # our networks' words
 
 _STUNET = re.compile(r"STUNetTrainer(?:_(small|base|large|huge))?(?:_ft)?")
 _PRIMUS = re.compile(r"nnUNet_Primus(?:_|V([23]))([SBML])_Trainer(?:_BS8(?:_2e4)?)?")
@@ -96,7 +96,7 @@ def of_trainer(trainer: str, configuration: Mapping[str, Any], where: str) -> Ne
         return of_architecture(_architecture(configuration, where), where)
     if _BATCH_NORM.fullmatch(trainer):
         plain = of_architecture(_architecture(configuration, where), where)
-        return Network(plain.name, {**plain.fields, "norm": _BATCH})
+        return Network(plain.name, {**plain.fields, **_BATCH})
     if match := _STUNET.fullmatch(trainer):
         return _stunet(match[1] or "base", configuration, where)
     if match := _PRIMUS.fullmatch(trainer):
@@ -125,30 +125,21 @@ def of_architecture(architecture: Mapping[str, Any], where: str) -> Network:
         raise FileError(
             f"{where}: architecture {architecture!r} is none of ours; expected {' or '.join(_CLASSES)}."
         ) from None
-    rank, norm = _check_ops(given, where)
-    wanted = (
-        "n_stages",
-        "features_per_stage",
-        "kernel_sizes",
-        "strides",
-        _COUNTS[name],
-        "n_conv_per_stage_decoder",
-    )
-    if missing := [key for key in wanted if key not in given]:
+    needed = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", _COUNTS[name],
+              "n_conv_per_stage_decoder")  # fmt: skip
+    if missing := [key for key in needed if key not in given]:
         raise FileError(f"{where}: arch_kwargs lack {missing[0]!r}, which {path} needs.")
-    _check_rest({k: v for k, v in given.items() if k not in (*wanted, *_NO_FIELDS, "conv_bias")}, where)
-    stages = int(given["n_stages"])
-    fields: dict[str, Any] = {"n_stages": stages}
+    off = [key for key, value in given.items() if key not in _DEFAULTS and value in (None, False)]
+    fields = {key: value for key, value in {**_DEFAULTS, **given}.items() if key not in (*off, *_NO_FIELDS)}
+    said, sizes = architectures.find(name), {key: fields[key] for key in (*needed, "conv_bias")}
     try:
-        fields["features_per_stage"] = _each(given["features_per_stage"], stages)
-        for key in ("kernel_sizes", "strides"):
-            fields[key] = tuple(_each(size, rank) for size in _each(given[key], stages))
-        fields[_COUNTS[name]] = _each(given[_COUNTS[name]], stages)
-        fields["n_conv_per_stage_decoder"] = _each(given["n_conv_per_stage_decoder"], stages - 1)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"{where}: arch_kwargs do not describe {stages} stages ({error}).") from None
-    fields["conv_bias"] = bool(given.get("conv_bias", False))
-    return Network(name, {**fields, "norm": norm} if norm != _INSTANCE else fields)
+        built, usual = (
+            said.build({"in_channels": 1, "out_channels": 1, **given}) for given in (fields, sizes)
+        )
+    except (TypeError, ValueError) as error:  # a ConfigError among them
+        raise FileError(f"{where}: arch_kwargs: {error}") from None
+    values = {key: getattr(built, key) for key in said.fields(built) if key not in said.free}
+    return Network(name, {k: v for k, v in values.items() if k in sizes or v != getattr(usual, k)})
 
 
 def _architecture(configuration: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -181,48 +172,6 @@ def _architecture(configuration: Mapping[str, Any], where: str) -> Mapping[str, 
         "nonlin": "torch.nn.LeakyReLU",
     }
     return {"network_class_name": kind, "arch_kwargs": arguments}
-
-
-def _check_ops(given: Mapping[str, Any], where: str) -> tuple[int, str]:
-    """Refuse other layers than nnU-Net's default ones and batch norm; returns the rank, 2 or 3, and the norm."""
-    ops = {key: str(given.get(key)).rpartition(".")[2] for key in ("conv_op", "norm_op", "nonlin")}
-    rank = {"Conv2d": 2, "Conv3d": 3}.get(ops["conv_op"])
-    batch = ops["norm_op"] == f"BatchNorm{rank}d"
-    norm = {"eps": 1e-5, "affine": batch, "track_running_stats": batch, **(given.get("norm_op_kwargs") or {})}
-    slope = (given.get("nonlin_kwargs") or {}).get("negative_slope", _SLOPE)
-    for what, value, right in (
-        ("conv_op", given.get("conv_op"), rank is not None),
-        ("norm_op", given.get("norm_op"), batch or ops["norm_op"] == f"InstanceNorm{rank}d"),
-        (
-            "norm_op_kwargs",
-            norm,
-            {k: norm[k] for k in _NORM} == _NORM and norm["track_running_stats"] == batch,
-        ),
-        ("nonlin", given.get("nonlin"), ops["nonlin"] == "LeakyReLU"),
-        ("nonlin_kwargs", given.get("nonlin_kwargs"), slope == _SLOPE),
-    ):
-        if not right:
-            raise FileError(
-                f"{where}: {what} {value!r} is not what our networks have: convolutions in 2 or 3 dimensions, affine "
-                "instance or batch norm with eps 1e-5, leaky ReLU with slope 0.01."
-            )
-    assert rank is not None
-    return rank, _BATCH if batch else _INSTANCE
-
-
-def _check_rest(rest: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that our networks lack, unless they are off."""
-    if on := {key: value for key, value in rest.items() if value not in (None, False)}:
-        key, value = next(iter(on.items()))
-        raise FileError(f"{where}: arch_kwargs has {key} {value!r}, which our network does not have.")
-
-
-def _each(value: Any, count: int) -> tuple[Any, ...]:
-    """One value for each of `count`: a number counts for all."""
-    found = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * count
-    if len(found) != count:
-        raise ValueError(f"{value!r} has not {count} entries")
-    return found
 
 
 def _stunet(size: str, configuration: Mapping[str, Any], where: str) -> Network:

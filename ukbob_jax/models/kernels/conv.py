@@ -2,35 +2,30 @@
 
 XLA's own 3D convolution is the right one on GPU and TPU. On a CPU it is slow, and its weight gradient is slower by
 another order of magnitude, so there the same sums are rearranged into 2D convolutions and matrix products that XLA
-hands to well blocked kernels, with many channels also into fewer products (`winograd.py`), with strides in steps of some
-planes (`strided.py`). Which form a program uses
-is decided when it is lowered, by the platform it is lowered for: a step compiled on a CPU host for a TPU contains the
-TPU's form.
+hands to well blocked kernels (`dense.py`), with many channels also into fewer products (`winograd.py`), with strides in
+steps of some planes (`strided.py`). Which form a program uses is decided when it is lowered, by the platform it is lowered
+for: a step compiled on a CPU host for a TPU contains the TPU's form.
 
 Axes: `b` batch, `x y z` voxels, `i` channels in, `o` channels out. A kernel is `kx ky kz i o`.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ukbob_jax.models.kernels import strided, transposed, winograd
+from ukbob_jax.models.kernels import dense, strided, transposed
+from ukbob_jax.models.kernels.dense import Padding, Parts, join
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.models.kernels.product import wide_product
 
-Padding = tuple[tuple[int, int], ...]  # zeros before and after x, y and z
 Strides = tuple[int, ...]  # voxels x y z
-Parts = tuple[jax.Array, ...]  # `b x y z i` each, channels side by side
 
 _DIMENSIONS_3D = ("NDHWC", "DHWIO", "NDHWC")
-_DIMENSIONS_2D = ("NHWC", "HWIO", "NHWC")
-_MANY = 24  # channels from which Winograd's form is the faster one (measured, tools/bench_conv.py)
-_SMALL = 1024  # voxels up to which one matrix product is
 
 
 def conv3d(
@@ -54,7 +49,7 @@ def conv3d(
         ValueError: ranks, channels or types do not fit, or the padding has another name.
     """
     parts = (x,) if isinstance(x, jax.Array) else tuple(x)
-    whole: Any = jax.eval_shape(_join, parts)
+    whole: Any = jax.eval_shape(join, parts)
     _check(whole, kernel, padding, groups)
     window, strides = kernel.shape[:3], tuple(int(s) for s in strides)
     zeros = (
@@ -64,9 +59,9 @@ def conv3d(
     )
     pads = tuple((int(a), int(b)) for a, b in zeros)
     if groups > 1:
-        return _plain(_join(parts), kernel, strides=strides, padding=pads, groups=groups)
+        return _plain(join(parts), kernel, strides=strides, padding=pads, groups=groups)
     if window == strides and not any(map(any, pads)):
-        return _patches(_join(parts), kernel)
+        return _patches(join(parts), kernel)
     return _dense(parts, kernel, strides, pads)
 
 
@@ -182,14 +177,6 @@ def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _plain_2d(
-    x: jax.Array, kernel: jax.Array, padding: Padding, dilation: tuple[int, int] = (1, 1)
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=_DIMENSIONS_2D
-    )
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _dense(parts: Parts, kernel: jax.Array, strides: Strides, padding: Padding) -> jax.Array:
     """A convolution whose every output sees all channels."""
@@ -223,12 +210,8 @@ def _dense_backward(
 _dense.defvjp(_dense_forward, _dense_backward)
 
 
-def _join(parts: Parts) -> jax.Array:
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
-
-
 def _forward_plain(parts: Parts, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
-    return _plain(_join(parts), kernel, strides=strides, padding=padding)
+    return _plain(join(parts), kernel, strides=strides, padding=padding)
 
 
 def _backward_plain(
@@ -243,18 +226,16 @@ def _backward_cpu(
 ) -> tuple[Parts, jax.Array]:
     if strides != (1, 1, 1):
         return _strided_backward_cpu(parts, kernel, dy, strides, padding)
-    # The data gradient is a convolution of dy with the kernel mirrored in space, inputs and outputs exchanged.
-    mirrored = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
-    reach = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape, padding))
-    sizes = [x.shape[-1] for x in parts]
-    dx = _convolve_cpu((dy,), mirrored, reach, sizes)
-    return tuple(dx), _weight_gradient_cpu(parts, dy, kernel.shape[:3], padding)
+    wide, dy = tuple(map(_widen, parts)), _widen(dy)
+    dx = dense.data_gradient(dy, _widen(kernel), padding, [x.shape[-1] for x in parts])
+    dkernel = dense.weight_gradient(wide, dy, kernel.shape[:3], padding)
+    return tuple(d.astype(kernel.dtype) for d in dx), dkernel.astype(kernel.dtype)
 
 
 def _strided_backward_cpu(
     parts: Parts, kernel: jax.Array, dy: jax.Array, strides: Strides, padding: Padding
 ) -> tuple[Parts, jax.Array]:
-    x, dy = _widen(_join(parts)), _widen(dy)
+    x, dy = _widen(join(parts)), _widen(dy)
     dkernel = strided.weight_gradient(x, dy, kernel.shape[:3], strides, padding)
     dx = strided.data_gradient(dy, _widen(kernel), strides, padding, x.shape[1:4]).astype(parts[0].dtype)
     cuts = np.cumsum([part.shape[-1] for part in parts])[:-1]
@@ -263,163 +244,11 @@ def _strided_backward_cpu(
 
 def _forward_cpu(parts: Parts, kernel: jax.Array, *, strides: Strides, padding: Padding) -> jax.Array:
     if strides != (1, 1, 1):
-        y = strided.convolve(_widen(_join(parts)), _widen(kernel), strides, padding)
+        y = strided.convolve(_widen(join(parts)), _widen(kernel), strides, padding)
         return y.astype(kernel.dtype)
-    return _convolve_cpu(parts, kernel, padding, [kernel.shape[-1]])[0]
-
-
-def _convolve_cpu(
-    parts: Parts, kernel: jax.Array, padding: Padding, outputs: Sequence[int]
-) -> list[jax.Array]:
-    """The convolution, its channels in results of so many each."""
-    dtype, window = parts[0].dtype, kernel.shape[:3]
-    parts, kernel = tuple(map(_widen, parts)), _widen(kernel)
-    if not _is_small(parts[0]):
-        if _use_winograd(kernel.shape, taps=1):
-            return [y.astype(dtype) for y in winograd.convolve(parts, kernel, padding, outputs)]
-        if (planes := _planes(parts, kernel.shape, padding)) and _use_winograd(planes.kernel, taps=1):
-            found = winograd.convolve(planes.parts, kernel.reshape(planes.kernel), planes.padding, outputs)
-            return [_unfold(y, parts[0].shape).astype(dtype) for y in found]
-    x = _join(parts)
-    if _is_small(x):
-        y = _neighbourhoods(x, window, padding) @ kernel.reshape(-1, kernel.shape[-1])
-    else:
-        y = _conv_z_blocked(x, kernel, padding)
-    return jnp.split(y.astype(dtype), np.cumsum(outputs)[:-1], -1)
-
-
-def _conv_z_blocked(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """A stride 1 convolution as one 2D convolution over x and y, two neighbours along z at a time.
-
-    With few channels a convolution cannot fill the vector units. So the outputs of a run along z are computed
-    together as `run * o` channels, from the `run + kz - 1` inputs they see as that many times `i` channels. The zeros
-    in the widened kernel cost (run + kz - 1) / kz times the arithmetic and return more than that in speed.
-    """
-    outputs, depth = kernel.shape[-1], kernel.shape[2]
-    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
-    length = x.shape[3] - depth + 1  # outputs along z
-    run = min(2, length)
-    x = _z_blocks(x, run, depth)  # b x y n (run+kz-1)i
-    batch, *size, count, wide = x.shape
-    # One axis for y and n, neighbours along y being n apart, spares two transpositions.
-    x = x.reshape(batch, size[0], size[1] * count, wide)
-    y = _plain_2d(x, _expand_kernel(kernel, run), (padding[0], (0, 0)), dilation=(1, count))
-    return y.reshape(batch, y.shape[1], -1, count * run, outputs)[..., :length, :]
-
-
-def _weight_gradient_cpu(parts: Parts, dy: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
-    """Sum over voxels of every input a window sees times the output's gradient, one slice of x at a time.
-
-    Slice s of the input meets the slices s - kx .. of dy: shifts along y and z widen the input's side of the product
-    and shifts along x the other side, so that neither is copied more than a slice's worth at a time.
-    """
-    dtype, inputs, outputs = dy.dtype, sum(x.shape[-1] for x in parts), dy.shape[-1]
-    parts, dy = tuple(map(_widen, parts)), _widen(dy)
-    shape = (*window, inputs, outputs)
-    if not _is_small(parts[0]):
-        if _use_winograd(shape, taps=2):
-            return winograd.weight_gradient(parts, dy, padding).astype(dtype)
-        if (planes := _planes(parts, shape, padding)) and _use_winograd(planes.kernel, taps=2):
-            found = winograd.weight_gradient(planes.parts, _fold(dy), planes.padding)
-            return found.reshape(shape).astype(dtype)
-    x, depth = _join(parts), window[2]
-    if _is_small(x):
-        seen = _neighbourhoods(x, window, padding)
-        product = seen.reshape(-1, seen.shape[-1]).T @ dy.reshape(-1, outputs)
-        return product.reshape(*window, inputs, outputs).astype(dtype)
-    run = min(dy.shape[3], 4 if outputs <= 16 else 2 if outputs <= 32 else 1)  # about 48 columns
-    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
-    x = _z_blocks(x, run, depth)  # b x y n (run+kz-1)i
-    dy = _pad_to_multiple(dy, run)
-    dy = dy.reshape(*dy.shape[:3], x.shape[3], run * outputs)  # b x y n (run o)
-    # Output slice u sees input slices u - low .. u - low + kx - 1, so input slice s meets dy slices s + low - p.
-    low, high = padding[0]
-    dy = jnp.pad(dy, ((0, 0), (window[0] - 1 - low, window[0] - 1 - high), (0, 0), (0, 0), (0, 0)))
-    rows, wide = dy.shape[2], x.shape[-1]
-
-    def add_slice(total: jax.Array, s: jax.Array) -> tuple[jax.Array, None]:
-        seen = lax.dynamic_index_in_dim(x, s, 1, keepdims=False)  # b y n (run+kz-1)i
-        seen = jnp.concatenate([seen[:, q : q + rows] for q in range(window[1])], -1)
-        near = lax.dynamic_slice_in_dim(dy, s, window[0], 1)
-        near = jnp.concatenate([near[:, window[0] - 1 - p] for p in range(window[0])], -1)
-        product = seen.reshape(-1, window[1] * wide).T @ near.reshape(-1, window[0] * run * outputs)
-        return total + product, None
-
-    total = jnp.zeros((window[1] * wide, window[0] * run * outputs), x.dtype)
-    total, _ = lax.scan(add_slice, total, jnp.arange(x.shape[1]))
-    total = total.reshape(window[1], run + depth - 1, inputs, window[0], run, outputs)
-    total = jnp.transpose(total, (3, 0, 1, 2, 4, 5))  # kx ky run+kz-1 i run o
-    return jnp.asarray(sum(total[:, :, t : t + depth, :, t] for t in range(run))).astype(dtype)
+    [y] = dense.convolve(tuple(map(_widen, parts)), _widen(kernel), padding, [kernel.shape[-1]])
+    return y.astype(kernel.dtype)
 
 
 def _widen(x: jax.Array) -> jax.Array:
     return x.astype(at_least_float32(x.dtype))
-
-
-def _is_small(x: jax.Array) -> bool:
-    """So few voxels that copying each one's neighbourhood costs little."""
-    return x.size <= _SMALL * x.shape[-1]
-
-
-def _use_winograd(kernel: tuple[int, ...], taps: int) -> bool:
-    """A kernel with three voxels along each of the first `taps` axes and many channels on either side."""
-    return kernel[:taps] == (winograd.TAPS,) * taps and min(kernel[3:]) >= _MANY
-
-
-class _Planes(NamedTuple):
-    """A convolution of planes y z, its axes now y, z and one of length 1; x is part of the batch."""
-
-    parts: Parts
-    kernel: tuple[int, ...]  # its shape
-    padding: Padding
-
-
-def _planes(parts: Parts, kernel: tuple[int, ...], padding: Padding) -> _Planes | None:
-    """The same convolution seen as one of planes, if its kernel has one voxel along x."""
-    if kernel[0] != 1 or any(padding[0]):
-        return None
-    return _Planes(tuple(map(_fold, parts)), (*kernel[1:3], 1, *kernel[3:]), (*padding[1:], (0, 0)))
-
-
-def _fold(x: jax.Array) -> jax.Array:
-    """`b x y z c` to `(b x) y z 1 c`."""
-    return x.reshape(-1, *x.shape[2:4], 1, x.shape[4])
-
-
-def _unfold(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`(b x) y z 1 c` to `b x y z c`, b and x as in `shape`."""
-    return x.reshape(*shape[:2], *x.shape[1:3], x.shape[4])
-
-
-def _neighbourhoods(x: jax.Array, window: tuple[int, ...], padding: Padding) -> jax.Array:
-    """All a window sees, as channels: `b x y z i` to `b x y z (kx ky kz i)`."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    for axis, k in ((3, window[2]), (2, window[1]), (1, window[0])):  # z first: its channels vary fastest
-        length = x.shape[axis] - k + 1
-        x = jnp.concatenate([lax.slice_in_dim(x, p, p + length, axis=axis) for p in range(k)], -1)
-    return x
-
-
-def _pad_to_multiple(x: jax.Array, run: int) -> jax.Array:
-    """Zeros at the end of z, up to a multiple of `run`."""
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -x.shape[3] % run), (0, 0)))
-
-
-def _z_blocks(x: jax.Array, run: int, depth: int) -> jax.Array:
-    """Overlapping runs along z as channels: `b x y z i` to `b x y n (run+kz-1)i`, windows `run` apart."""
-    count = -(-(x.shape[3] - depth + 1) // run)
-    blocks = -(-(run + depth - 1) // run)  # a window is this many whole blocks, the last cut short
-    total = (count + blocks - 1) * run
-    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, max(0, total - x.shape[3])), (0, 0)))[:, :, :, :total]
-    x = x.reshape(*x.shape[:3], count + blocks - 1, run * x.shape[-1])
-    inputs = x.shape[-1] // run
-    pieces = [x[:, :, :, t : t + count] for t in range(blocks)]
-    pieces[-1] = pieces[-1][..., : (run + depth - 1 - (blocks - 1) * run) * inputs]
-    return jnp.concatenate(pieces, -1)
-
-
-def _expand_kernel(kernel: jax.Array, run: int) -> jax.Array:
-    """`kx ky kz i o` to `kx ky (run+kz-1)i (run o)`: the kernel shifted by t along z for the t-th output."""
-    kx, ky, depth, inputs, outputs = kernel.shape
-    shifted = [jnp.pad(kernel, ((0, 0), (0, 0), (t, run - 1 - t), (0, 0), (0, 0))) for t in range(run)]
-    return jnp.stack(shifted, 4).reshape(kx, ky, (run + depth - 1) * inputs, run * outputs)

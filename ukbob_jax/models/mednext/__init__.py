@@ -27,4 +27,5 @@ ARCHITECTURE = Architecture(
     },
     features="hidden",
     torch=TORCH,
+    classes={"MedNeXt": {}},
 )

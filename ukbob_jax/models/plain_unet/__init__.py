@@ -8,5 +8,8 @@ from ukbob_jax.models.plain_unet.torch_names import TORCH
 from ukbob_jax.models.unet import ARCHITECTURE_OF_UNETS
 
 ARCHITECTURE = ARCHITECTURE_OF_UNETS._replace(
-    name="plain_unet", build=functools.partial(plans_unet.build, PlainUNet), torch=TORCH
+    name="plain_unet",
+    build=functools.partial(plans_unet.build, PlainUNet),
+    torch=TORCH,
+    classes={"PlainConvUNet": {}},
 )

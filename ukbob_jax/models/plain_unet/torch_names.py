@@ -8,18 +8,19 @@ import numpy as np
 from ukbob_jax.models import plans_unet
 from ukbob_jax.models.architecture import TorchNames
 from ukbob_jax.models.plain_unet.network import PlainUNet
+from ukbob_jax.models.plans_unet import Block
 
 _RULES = ((r"^encoder_(\d+)\.block_(\d+)\.", r"encoder.stages.\1.0.convs.\2."), *plans_unet.DECODER_RULES)
 
 
 def copies(model: PlainUNet) -> dict[str, str]:
     """Further names of tensors in a state_dict -> first names."""
-    prefixes = [
-        f"encoder.stages.{stage}.0.convs.{i}"
+    blocks = [
+        Block(f"encoder.stages.{stage}.0.convs.{i}", model.conv_bias, drops=True)
         for stage, n in enumerate(model.n_conv_per_stage)
         for i in range(n)
     ]
-    return plans_unet.copies(model, [(prefix, model.conv_bias) for prefix in prefixes])
+    return plans_unet.copies(model, blocks)
 
 
 def infer(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture, Stages
-from ukbob_jax.models.primus.network import Primus, build
-from ukbob_jax.models.primus.torch_names import TORCH
+from ukbob_jax.models.primus.network import VERSIONS, Primus, build
+from ukbob_jax.models.primus.torch_names import TORCH, settled
 
-RATES = ("drop_path_rate", "proj_drop_rate", "attn_drop_rate")
+RATES = ("drop_path_rate", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate")
 
 
 def _multiple(model: Primus) -> tuple[int, ...]:
-    return tuple(model.input_shape if model.placed else model.patch_embed_size)
+    return tuple(model.input_shape if model.placed and model.input_shape else model.patch_embed_size)
 
 
 def _stages(model: Primus) -> Stages:
@@ -34,4 +34,6 @@ ARCHITECTURE = Architecture(
     features="hidden",
     torch=TORCH,
     free=(*architecture.FREE, *RATES),
+    classes={kind: {"version": version} for kind, version in VERSIONS.items()},
+    settled=settled,
 )

@@ -7,13 +7,14 @@ Parameters are float32; `dtype` is that of the arithmetic; statistics, rotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from ukbob_jax.errors import GeometryError
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.blocks import Dropout, Norm
 from ukbob_jax.models.kernels.dtypes import at_least_float32
@@ -27,7 +28,6 @@ class Attention(nn.Module):
     """Multi-head self-attention over all tokens; queries and keys are turned by their place in the volume."""
 
     heads: int
-    grid: Size  # tokens x y z, for the rotations; empty: none
     registers: int = 0  # tokens in front that have no place
     qkv_bias: bool = True  # of queries and values; keys never have one
     inner_norm: bool = False  # LayerNorm before the last layer
@@ -37,16 +37,16 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """b t d to b t d."""
+    def __call__(self, x: jax.Array, train: bool, places: "Places | None") -> jax.Array:
+        """b t d to b t d; without `places` nothing is turned."""
         b, t, d = x.shape
 
         def heads(name: str, bias: bool) -> jax.Array:  # b t h w
             return _dense(d, self.dtype, name, bias=bias)(x).reshape(b, t, self.heads, d // self.heads)
 
         q, k, v = heads("q_proj", self.qkv_bias), heads("k_proj", False), heads("v_proj", self.qkv_bias)
-        if self.grid:
-            q, k = turned(q, self.grid, self.registers), turned(k, self.grid, self.registers)
+        if places is not None:
+            q, k = turned(q, places, self.registers), turned(k, places, self.registers)
         if train and self.attn_drop_rate:
             drop = functools.partial(Dropout(self.attn_drop_rate, name="attn_drop"), train=True)
             x = attended(q, k, v, drop)
@@ -91,11 +91,13 @@ class EvaBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """b t d to b t d."""
+    def __call__(self, x: jax.Array, train: bool, places: "Places | None") -> jax.Array:
+        """b t d to b t d; without `places` nothing is turned."""
         shared: dict[str, Any] = {"drop_rate": self.drop_rate, "out_std": self.out_std, "dtype": self.dtype}
         y = Norm("layer", dtype=self.dtype, name="norm1")(x)
-        x = x + self._branch(Attention(**self.attention, **shared, name="attn")(y, train), "gamma_1", train)
+        x = x + self._branch(
+            Attention(**self.attention, **shared, name="attn")(y, train, places), "gamma_1", train
+        )
         y = Norm("layer", dtype=self.dtype, name="norm2")(x)
         return x + self._branch(GatedMlp(self.hidden, **shared, name="mlp")(y, train), "gamma_2", train)
 
@@ -107,27 +109,73 @@ class EvaBlock(nn.Module):
 
 
 class Eva(nn.Module):
-    """Learnt positions, blocks, a last LayerNorm."""
+    """Learnt positions, blocks, a last LayerNorm.
+
+    Training with `patch_drop_rate` shows the blocks a random share of the volume's tokens; the others come out as zeros.
+    """
 
     depth: int
     block: dict[str, Any]  # fields of every `EvaBlock`
     learnt: bool = True  # a vector added to each token, registers included
     drop_path_rate: float = 0.0  # of the last block; the first has 0
+    patch_drop_rate: float = 0.0
+    rotary: bool = True  # queries and keys are turned by the place of their token
     remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """b t d to b t d."""
+    def __call__(self, x: jax.Array, train: bool, grid: Size) -> jax.Array:
+        """b t d, registers first, to b t d without them, for a volume of `grid` tokens x y z.
+
+        Raises:
+            GeometryError: the learnt positions are for another number of tokens.
+        """
+        registers = self.block["attention"]["registers"]
         if self.learnt:
-            positions = self.param("pos_embed", nn.initializers.normal(STD), (1, *x.shape[1:]), jnp.float32)
-            x = x + positions.astype(x.dtype)
+            x = x + self._positions(x, grid).astype(x.dtype)
+        places = of_grid(grid, x.shape[-1] // self.block["attention"]["heads"]) if self.rotary else None
+        kept = self._kept(len(x), x.shape[1] - registers) if train and self.patch_drop_rate else None
+        if kept is not None:
+            placed = jnp.take_along_axis(x[:, registers:], kept[..., None], 1)
+            x = jnp.concatenate((x[:, :registers], placed), 1)
+            places = places and Places(*(table[0][kept] for table in places))
         # static_argnums counts self
         kind = nn.remat(EvaBlock, static_argnums=(2,)) if self.remat else EvaBlock
         for i, rate in enumerate(np.linspace(0, self.drop_path_rate, self.depth)):
             own: dict[str, Any] = {"drop_path_rate": float(rate), "out_std": STD / math.sqrt(2 * (i + 1))}
-            x = kind(**self.block, **own, dtype=self.dtype, name=f"blocks_{i}")(x, train)
-        return Norm("layer", dtype=self.dtype, name="norm")(x)
+            x = kind(**self.block, **own, dtype=self.dtype, name=f"blocks_{i}")(x, train, places)
+        x = Norm("layer", dtype=self.dtype, name="norm")(x)[:, registers:]
+        if kept is None:
+            return x
+        whole = jnp.zeros((len(x), math.prod(grid), x.shape[-1]), x.dtype)
+        return whole.at[jnp.arange(len(x))[:, None], kept].set(x)
+
+    def _positions(self, x: jax.Array, grid: Size) -> jax.Array:
+        shape = (1, *x.shape[1:])
+        held = self.get_variable("params", "pos_embed")
+        if held is not None and held.shape != shape:
+            raise GeometryError(
+                f"Primus: input of {' x '.join(map(str, grid))} tokens, but its learnt positions are for "
+                f"{held.shape[1] - x.shape[1] + math.prod(grid)} in all. Give input_shape, the size of its crops."
+            )
+        return self.param("pos_embed", nn.initializers.normal(STD), shape, jnp.float32)
+
+    def _kept(self, batch: int, tokens: int) -> jax.Array:
+        """Tokens that each sample keeps, in random order: b t."""
+        draws = jax.random.uniform(self.make_rng("dropout"), (batch, tokens))
+        return jnp.argsort(draws, axis=1)[:, : max(1, int(tokens * (1 - self.patch_drop_rate)))]
+
+
+class Places(NamedTuple):
+    """Sine and cosine of the angles by which the tokens of a volume are turned, x slowest: 1 or b, t, w/2 each."""
+
+    sin: jax.Array
+    cos: jax.Array
+
+
+def of_grid(grid: Size, width: int) -> Places:
+    """The places of `grid` tokens x y z, for heads of `width` numbers."""
+    return Places(*(jnp.asarray(table)[None] for table in rotations(grid, width)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -135,25 +183,25 @@ def rotations(grid: Size, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Sine and cosine of the angles by which each pair of numbers of a head is turned: t w/2 each, float32.
 
     Frequencies fall from 1 radian per token towards 1 / TEMPERATURE; a sixth of the head's numbers has them for x, y and z
-    each (twice, as the pairs are). In float32 step by step, as the original computes them.
+    each (twice, as the pairs are). In float32 step by step, as the original computes them, each step rounded once:
+    libraries' float32 powers and sines are a bit off, each in its own way.
     """
     count = width // TURNED
-    bands = 1 / np.float32(TEMPERATURE) ** (np.arange(count, dtype=np.float32) / np.float32(count))
+    powers = np.arange(count, dtype=np.float32) / np.float32(count)
+    bands = 1 / (TEMPERATURE ** powers.astype(np.float64)).astype(np.float32)
     along = [np.arange(n, dtype=np.float32) / np.float32(n) * np.float32(n) for n in grid]
     places = np.stack(np.meshgrid(*along, indexing="ij"), -1)  # x y z 3
-    angles = (places[..., None] * bands).reshape(-1, 3 * count)
-    return np.sin(angles), np.cos(angles)
+    angles = (places[..., None] * bands).reshape(-1, 3 * count).astype(np.float64)
+    return np.sin(angles).astype(np.float32), np.cos(angles).astype(np.float32)
 
 
-def turned(x: jax.Array, grid: Size, registers: int) -> jax.Array:
+def turned(x: jax.Array, places: Places, registers: int) -> jax.Array:
     """`x` (b t h w) with neighbouring numbers as points of a plane, turned by the token's place (Su et al. 2021).
 
-    The first `registers` tokens stay; the others are those of `grid`, x slowest, z fastest.
+    The first `registers` tokens stay; the others are those of `places`.
     """
     wide = at_least_float32(x.dtype)
-    sin, cos = (
-        jnp.asarray(table, wide)[None, :, None] for table in rotations(grid, x.shape[-1])
-    )  # 1 t 1 w/2
+    sin, cos = (table.astype(wide)[:, :, None] for table in places)  # b t 1 w/2
     pairs = x[:, registers:].astype(wide).reshape(x.shape[0], -1, *x.shape[2:3], x.shape[-1] // 2, 2)
     first, second = pairs[..., 0], pairs[..., 1]
     pairs = jnp.stack((first * cos - second * sin, second * cos + first * sin), -1)

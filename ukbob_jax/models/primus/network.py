@@ -18,22 +18,24 @@ from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.blocks import SLOPE
 from ukbob_jax.models.primus.eva import TURNED, Eva
 from ukbob_jax.models.primus.patches import PatchDecode, PatchEmbed, ResidualEmbed
+from ukbob_jax.models.unet_fields import last_name
 
 VERSIONS = {"Primus": 1, "PrimusV2": 2, "PrimusV3": 3}  # the original's classes
 # What the original's third class defaults to; the others share the module's defaults.
 THIRD = {"drop_path_rate": 0.2, "init_values": 0.1, "scale_attn_inner": True}
 ONLY_THIRD = ("depth_per_level", "ch_per_level", "add_skips")
 SECOND_DEPTHS, SECOND_CHANNELS = (1, 1, 1), (32, 32, 64, 128)  # of version 2, where they are no fields
-# Fields of the original that are not built here, and the values that leave them out.
-ABSENT = {"patch_drop_rate": 0, "rope_impl": None, "rope_kwargs": None}
-ABSENT |= {"decoder_norm": None, "decoder_act": None, "nonlin": None}
+# Fields of the original that are not built here, and the values, or names of PyTorch's classes, that are what is built.
+ABSENT = {"rope_impl": "RotaryEmbeddingCat", "rope_kwargs": {}}
+ABSENT |= {"decoder_norm": "LayerNormNd", "decoder_act": "GELU", "nonlin": "LeakyReLU"}
 
 
 class Primus(nn.Module):
     """Segmentation network: volumes b x y z c of one size to logits b x y z k, float32.
 
     Names are those of the originals' constructors. Learnt and rotary positions are made for `input_shape`, as there: with
-    either of them another size is refused, with neither any multiple of the patch is taken.
+    either of them another size is refused, with neither any multiple of the patch is taken. Where `input_shape` is not
+    given, learnt positions are for the size that the network is initialised with, or that its weights had.
 
     Args:
         in_channels: contrasts of the input.
@@ -43,7 +45,7 @@ class Primus(nn.Module):
         input_shape: voxels x y z of the input (of the crop that training cuts), multiples of the patch.
         version: 1: a patch becomes a token by one matrix product. 2: by residual blocks at full, half, a quarter and an
             eighth of the size. 3: the same with `depth_per_level` and `ch_per_level`, leaky ReLUs, and the patches of
-            each finer map added to the token.
+            each finer map added to the token. None: 1, or 2 where the weights are those of 2.
         eva_depth: blocks of the transformer.
         eva_numheads: attention heads; they must divide `embed_dim`, and with rotary positions leave a multiple of 6.
         num_register_tokens: learnt tokens beside those of the volume.
@@ -56,6 +58,7 @@ class Primus(nn.Module):
         drop_path_rate: stochastic depth of the last block, rising from 0 at the first.
         proj_drop_rate: dropout inside and after MLP and attention.
         attn_drop_rate: dropout of the attention weights.
+        patch_drop_rate: share of the volume's tokens that training hides; zeros stand for them in the decoder.
         depth_per_level: version 3: residual blocks of each halving.
         ch_per_level: version 3: channels of the stem and of each halving.
         add_skips: version 3: the finer maps' patches are added to the tokens.
@@ -68,8 +71,8 @@ class Primus(nn.Module):
     out_channels: int
     embed_dim: int
     patch_embed_size: Size
-    input_shape: Size
-    version: int = 1
+    input_shape: Size | None = None
+    version: int | None = None
     eva_depth: int = 24
     eva_numheads: int = 16
     num_register_tokens: int = 0
@@ -82,6 +85,7 @@ class Primus(nn.Module):
     drop_path_rate: float = 0.0
     proj_drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
+    patch_drop_rate: float = 0.0
     depth_per_level: Sequence[int] = (1, 1, 1)
     ch_per_level: Sequence[int] = (32, 64, 256, 1024)
     add_skips: bool = True
@@ -91,26 +95,27 @@ class Primus(nn.Module):
     def __post_init__(self) -> None:
         """Keep sequences as tuples: a model must be hashable, since compiled programs are kept per model."""
         for name in ("patch_embed_size", "input_shape", "depth_per_level", "ch_per_level"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
         super().__post_init__()
 
     def setup(self) -> None:  # noqa: D102 - Flax calls it
-        self._check_fields()
-        if self.version == 1:
+        version = self.version or (2 if self._has_stem() else 1)
+        self._check_fields(version)
+        if version == 1:
             self.down_projection = PatchEmbed(self.embed_dim, self.patch_embed_size, self.dtype)
         else:
             self.down_projection = ResidualEmbed(
                 features=self.embed_dim,
                 channels=self.levels[0],
                 depths=self.levels[1],
-                skips=self.version == 3 and self.add_skips,
-                slope=SLOPE if self.version == 3 else 0.0,
+                skips=version == 3 and self.add_skips,
+                slope=SLOPE if version == 3 else 0.0,
                 remat=self.remat,
                 dtype=self.dtype,
             )
         attention = {
             "heads": self.eva_numheads,
-            "grid": self.grid if self.use_rot_pos_emb else (),
             "registers": self.num_register_tokens,
             "qkv_bias": self.qkv_bias,
             "inner_norm": self.scale_attn_inner,
@@ -123,7 +128,14 @@ class Primus(nn.Module):
             "drop_rate": self.proj_drop_rate,
         }
         self.eva = Eva(
-            self.eva_depth, block, self.use_abs_pos_embed, self.drop_path_rate, self.remat, self.dtype
+            depth=self.eva_depth,
+            block=block,
+            learnt=self.use_abs_pos_embed,
+            drop_path_rate=self.drop_path_rate,
+            patch_drop_rate=self.patch_drop_rate,
+            rotary=self.use_rot_pos_emb,
+            remat=self.remat,
+            dtype=self.dtype,
         )
         self.up_projection = PatchDecode(self.out_channels, self.patch_embed_size, self.dtype)
         if self.num_register_tokens:
@@ -158,11 +170,6 @@ class Primus(nn.Module):
         return self._encode(x, train)
 
     @property
-    def grid(self) -> Size:
-        """Tokens x y z of the input."""
-        return tuple(n // p for n, p in zip(self.input_shape, self.patch_embed_size))
-
-    @property
     def placed(self) -> bool:
         """Whether tokens have positions, which are for one size of the input."""
         return self.use_rot_pos_emb or self.use_abs_pos_embed
@@ -170,9 +177,9 @@ class Primus(nn.Module):
     @property
     def levels(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of versions 2 and 3: channels of stem and halvings, residual blocks of each halving."""
-        if self.version == 2:
-            return SECOND_CHANNELS, SECOND_DEPTHS
-        return tuple(self.ch_per_level), tuple(self.depth_per_level)
+        if self.version == 3:
+            return tuple(self.ch_per_level), tuple(self.depth_per_level)
+        return SECOND_CHANNELS, SECOND_DEPTHS
 
     def _encode(self, x: jax.Array, train: bool) -> list[jax.Array]:
         self._check_input(x)
@@ -182,28 +189,31 @@ class Primus(nn.Module):
         if self.num_register_tokens:
             registers = jnp.broadcast_to(self.register_tokens, (b, *self.register_tokens.shape[1:]))
             flat = jnp.concatenate((registers.astype(flat.dtype), flat), 1)
-        flat = self.eva(flat, train)[:, self.num_register_tokens :]
-        return [*finer, flat.reshape(b, *size, d)]
+        return [*finer, self.eva(flat, train, tuple(size)).reshape(b, *size, d)]
 
-    def _check_fields(self) -> None:
-        wrong, patch, heads = None, self.patch_embed_size, self.eva_numheads
-        if self.version not in VERSIONS.values():
-            wrong = f"version {self.version!r} must be 1, 2 or 3"
+    def _has_stem(self) -> bool:
+        """Whether the weights are those of an embedding by residual blocks."""
+        return "stem" in self.variables.get("params", {}).get("down_projection", {})
+
+    def _check_fields(self, version: int) -> None:
+        wrong, patch, heads, shape = None, self.patch_embed_size, self.eva_numheads, self.input_shape
+        if version not in VERSIONS.values():
+            wrong = f"version {version!r} must be 1, 2 or 3"
         elif len(patch) != 3 or max(patch) < 2 or any(n < 1 or n & (n - 1) for n in patch):
             wrong = f"patch_embed_size {patch} must be three powers of two, not all 1"
-        elif len(self.input_shape) != 3 or any(n < p or n % p for n, p in zip(self.input_shape, patch)):
-            wrong = f"input_shape {self.input_shape} must be three multiples of the patch {patch}"
+        elif shape is not None and (len(shape) != 3 or any(n < p or n % p for n, p in zip(shape, patch))):
+            wrong = f"input_shape {shape} must be three multiples of the patch {patch}"
         elif self.embed_dim % heads:
             wrong = f"eva_numheads {heads} must divide embed_dim {self.embed_dim}"
         elif self.use_rot_pos_emb and self.embed_dim // heads % TURNED:
             wrong = f"embed_dim {self.embed_dim} leaves {self.embed_dim // heads} per head, no multiple of {TURNED}, for "
             wrong += "use_rot_pos_emb"
-        elif self.version > 1:
+        elif version > 1:
             channels, depths = self.levels
             if len(channels) != len(depths) + 1 or min(*channels, *depths) < 1:
                 wrong = f"ch_per_level {channels} must have one number more than depth_per_level {depths}"
             elif set(patch) != {2 ** len(depths)}:
-                wrong = f"patch_embed_size {patch} must be {2 ** len(depths)} each: version {self.version} halves the size "
+                wrong = f"patch_embed_size {patch} must be {2 ** len(depths)} each: version {version} halves the size "
                 wrong += f"{len(depths)} times"
         if wrong:
             raise ConfigError(f"Primus: {wrong}.")
@@ -215,7 +225,7 @@ class Primus(nn.Module):
                 f"Primus: input is {x.shape}, expected (b, x, y, z, {self.in_channels}): channels last, one scan needs a "
                 "leading axis."
             )
-        if self.placed and size != self.input_shape:
+        if self.placed and self.input_shape not in (None, size):
             raise GeometryError(
                 f"Primus: input of {size} voxels, but its positions are for {self.input_shape}. Cut crops or windows of "
                 "that size, or train with --config.model.input_shape as the crop."
@@ -231,13 +241,13 @@ def build(fields: Mapping[str, Any]) -> Primus:
 
     Args:
         fields: of `Primus`. `version`, or the name of the original's class as `kind`, says which one it is; without
-            either it is 3 where a field of that version alone is given, else 1.
+            either it is 3 where a field of that version alone is given, else that of the weights, 1 or 2.
     Raises:
         ConfigError: a field is unknown, missing or cannot be used; the message names it.
     """
     fields = dict(fields)
     for name in ABSENT.keys() & fields.keys():
-        if (value := fields.pop(name)) not in (None, ABSENT[name]):
+        if (value := fields.pop(name)) not in (None, ABSENT[name]) and last_name(value) != ABSENT[name]:
             raise ConfigError(
                 f"Primus: field {name!r} of the original is not built here, only {ABSENT[name]!r}; got {value!r}."
             )
@@ -246,5 +256,5 @@ def build(fields: Mapping[str, Any]) -> Primus:
         kind not in VERSIONS or fields.setdefault("version", VERSIONS[kind]) != VERSIONS[kind]
     ):
         raise ConfigError(f"Primus: kind {kind!r} must be one of {', '.join(VERSIONS)}, as version says.")
-    third = fields.setdefault("version", 3 if any(name in fields for name in ONLY_THIRD) else 1) == 3
+    third = fields.setdefault("version", 3 if any(name in fields for name in ONLY_THIRD) else None) == 3
     return architecture.build_module(Primus, {**(THIRD if third else {}), **fields})

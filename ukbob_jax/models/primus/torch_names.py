@@ -34,7 +34,7 @@ def _mask_token(model: Primus) -> dict[str, np.ndarray]:
 
 def _copies(model: Primus) -> dict[str, str]:
     """Second names of the convolutions and norms of the residual blocks."""
-    if model.version == 1:
+    if model.version in (None, 1):
         return {}
     found = {}
     for block, biased, shortcut in _blocks(model):
@@ -54,6 +54,21 @@ def _blocks(model: Primus) -> Iterator[tuple[str, bool, list[str]]]:
         for i in range(depth):
             projected = i == 0 and widths[stage] != widths[stage + 1]
             yield f"stages.{stage}.blocks.{i}", False, ["skip.1"] * projected
+
+
+def settled(model: Primus, shapes: Mapping[str, tuple[int, ...]]) -> Primus:
+    """`model` with version and `input_shape` of its weights, where its fields leave them open.
+
+    Learnt positions show how many tokens there are, not how they lie; for their names and shapes any way does.
+    """
+    if model.version is None:
+        stem = any(name.startswith("down_projection.stem.") for name in shapes)
+        model = model.clone(version=2 if stem else 1)
+    if model.input_shape is None and "eva.pos_embed" in shapes:
+        tokens = shapes["eva.pos_embed"][1] - model.num_register_tokens
+        x, *others = model.patch_embed_size
+        model = model.clone(input_shape=(x * max(1, tokens), *others))
+    return model
 
 
 def _infer(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

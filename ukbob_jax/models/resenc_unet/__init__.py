@@ -12,4 +12,5 @@ ARCHITECTURE = ARCHITECTURE_OF_UNETS._replace(
     build=functools.partial(plans_unet.build, ResEncUNet),
     parts={**ARCHITECTURE_OF_UNETS.parts, "stem": r"^stem/block_0/conv/kernel$"},
     torch=TORCH,
+    classes={"ResidualEncoderUNet": {}},
 )

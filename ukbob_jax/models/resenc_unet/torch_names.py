@@ -7,6 +7,7 @@ import numpy as np
 
 from ukbob_jax.models import plans_unet
 from ukbob_jax.models.architecture import TorchNames
+from ukbob_jax.models.plans_unet import Block
 from ukbob_jax.models.resenc_unet.network import ResEncUNet
 
 _RULES = (
@@ -19,14 +20,18 @@ _RULES = (
 
 def copies(model: ResEncUNet) -> dict[str, str]:
     """Further names of tensors in a state_dict -> first names."""
-    found = [("encoder.stem.convs.0", model.conv_bias)]
-    convs = 2 if model.bottleneck_channels is None else 3
+    found = [Block("encoder.stem.convs.0", model.conv_bias, drops=True)]
+    convs, strided = (2, 1) if model.bottleneck_channels is None else (3, 2)
     before = model.stem_channels
     for stage, (count, strides) in enumerate(zip(model.n_blocks_per_stage, model.strides)):
         blocks = [f"encoder.stages.{stage}.blocks.{i}" for i in range(count)]
-        found += [(f"{block}.conv{n + 1}", model.conv_bias) for block in blocks for n in range(convs)]
+        found += [
+            Block(f"{block}.conv{n}", model.conv_bias, drops=n == strided)
+            for block in blocks
+            for n in range(1, convs + 1)
+        ]
         if before != (before := model.features_per_stage[stage]):
-            found.append((f"{blocks[0]}.skip.{int(set(strides) != {1})}", False))
+            found.append(Block(f"{blocks[0]}.skip.{int(set(strides) != {1})}"))
     return plans_unet.copies(model, found)
 
 

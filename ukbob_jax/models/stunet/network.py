@@ -4,6 +4,7 @@ The numbers equal those of uni-medical/STU-Net's class with the same weights, se
 weights of its own, so that weights transfer to other strides.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.models import unet_fields
+from ukbob_jax.models import architecture, unet_fields
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.blocks import MAPS, Conv
 from ukbob_jax.models.kernels.buffers import keep
@@ -151,6 +152,18 @@ class STUNet(UNet):
     def _block(self, stage: int) -> dict[str, Any]:
         size = self.conv_kernel_sizes[stage]
         return {"features": self.dims[stage], "size": size, "dtype": self.dtype}
+
+
+def build(fields: Mapping[str, Any]) -> STUNet:
+    """An STU-Net from its fields as JSON values, the original's `enable_deep_supervision` among them.
+
+    Raises:
+        ConfigError: a field is unknown or cannot be used; the message names it.
+    """
+    fields = dict(fields)
+    if "enable_deep_supervision" in fields:
+        fields.setdefault("deep_supervision", fields.pop("enable_deep_supervision"))
+    return architecture.build_module(STUNet, fields)
 
 
 def repeat(x: jax.Array, strides: Size) -> jax.Array:
