@@ -9,7 +9,7 @@ import ukbob_jax as bob
 from tests.inference.nnunet import test_plans, tiny
 from ukbob_jax import cli
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
-from ukbob_jax.inference.nnunet import resample
+from ukbob_jax.inference.nnunet import labels
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 
 pytest.importorskip("torch")
@@ -78,10 +78,9 @@ def test_a_cascade_sees_the_labels_of_the_stage_before(tmp_path, scan):
     np.testing.assert_array_equal(array[:1], image)
     seen = first.predict(scan).array.T.transpose(1, 0, 2)
     seen = seen[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
-    thick = resample.axes(
-        model.plans.resampling_labels, seen.shape, image.shape[1:], [1.0, 2.0, 1.0], [3.0, 1.0, 1.0], ""
-    )
-    np.testing.assert_array_equal(array[1], resample.image(seen[None].astype(np.float32), thick)[0] >= 0.5)
+    rules, inside = model.plans.resampling_labels, properties["nonzero"]
+    grids = image.shape[1:], [1.0, 2.0, 1.0], [3.0, 1.0, 1.0]
+    np.testing.assert_array_equal(array[1], labels.on_array_grid(seen, inside, *grids, rules, "") == 1)
     assert array.shape[0] == model.plans.in_channels == 2
     assert model.predict(scan).shape == (20, 18, 12)
 

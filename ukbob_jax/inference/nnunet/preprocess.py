@@ -15,7 +15,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from ukbob_jax.errors import MismatchError, ValuesError
-from ukbob_jax.inference.nnunet import resample
+from ukbob_jax.inference.nnunet import labels, resample
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.volumes import array_checks
 from ukbob_jax.volumes.nifti import check_same_space, read_volume
@@ -69,28 +69,31 @@ def run(
 
 
 def add_labels(
-    array: np.ndarray, properties: dict[str, Any], labels: Volume, plans: NnunetPlans
+    array: np.ndarray, properties: dict[str, Any], found: Volume, plans: NnunetPlans
 ) -> np.ndarray:
     """The array with a mask for each foreground label of a cascade's previous stage, c z y x.
 
     Args:
         array: of `run`.
         properties: of `run`.
-        labels: of the previous stage, on the image's grid.
+        found: labels of the previous stage, on the image's grid.
         plans: of this stage.
     """
-    turned = labels.to_ras() if plans.reader.endswith("WithReorient") else labels
+    turned = found.to_ras() if plans.reader.endswith("WithReorient") else found
     whole = turned.array.T.transpose(plans.transpose_forward)
     whole = whole[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
     current = [properties["spacing"][axis] for axis in plans.transpose_forward]
-    target = full_spacing(plans, current)
     where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
-    how = resample.axes(plans.resampling_labels, whole.shape, array.shape[1:], current, target, where)
-    masks = np.zeros((plans.foreground, *array.shape[1:]), np.float32)
-    for number, label in enumerate(sorted(label for label in plans.labels if label)):
-        mask = resample.image((whole == label)[None].astype(np.float32), how)[0] >= 0.5
-        masks[:, mask] = 0  # later labels overwrite
-        masks[number, mask] = 1
+    ids = labels.on_array_grid(
+        whole,
+        properties["nonzero"],
+        array.shape[1:],
+        current,
+        full_spacing(plans, current),
+        plans.resampling_labels,
+        where,
+    )
+    masks = np.stack([ids == label for label in sorted(plans.labels) if label]).astype(np.float32)
     return np.concatenate([array, masks])
 
 

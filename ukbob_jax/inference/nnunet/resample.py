@@ -99,7 +99,7 @@ def axes(
     orders: list[int | None] = [int(chosen["order"])] * 3
     nearest: list[Array | None] = [None] * 3
     if axis is not None and chosen["order_z"] == 0:
-        orders[axis], nearest[axis] = None, _nearest(old[axis], new[axis])
+        orders[axis], nearest[axis] = None, nearest_index(old[axis], new[axis])
     elif axis is not None:
         orders[axis] = int(chosen["order_z"])
     return Axes(new, tuple(orders), tuple(nearest), axis, clip=True)
@@ -141,8 +141,8 @@ def _chosen(how: Resampling, known: dict, where: str) -> dict:
     return {**known, **how.arguments}
 
 
-def _nearest(old: int, new: int) -> Array:
-    """Index of the nearest voxel as scipy's `map_coordinates` with order 0 takes it."""
+def nearest_index(old: int, new: int) -> Array:
+    """Which of `old` voxels is nearest to each of `new`, as scipy's `map_coordinates` with order 0 takes it."""
     position = float(old) / new * (np.arange(new) + 0.5) - 0.5
     return np.clip(np.floor(position + 0.5).astype(np.int32), 0, old - 1)
 

@@ -22,7 +22,6 @@ MIRRORED, NOT_MIRRORED = (
     "nnUNetTrainer",
     "nnUNetTrainerNoMirroring",
 )  # of nnU-Net 2.8.1; both build the plan's network
-LABELS_RESAMPLED = ("resample_data_or_seg_to_shape", "no_resampling_hack")
 
 
 def begin(
@@ -133,7 +132,3 @@ def _check_trainable(plans: NnunetPlans) -> None:
         raise ConfigError(f"{said} follows {plans.previous_stage!r}; cascades are not trained here.")
     if max(plans.labels) > 254:
         raise ConfigError(f"{said} has labels up to {max(plans.labels)}; a store holds 0 to 254.")
-    if plans.resampling_labels.function not in LABELS_RESAMPLED:
-        raise ConfigError(
-            f"{said} resamples labels by {plans.resampling_labels.function}; known are {', '.join(LABELS_RESAMPLED)}."
-        )
