@@ -12,6 +12,7 @@ import numpy as np
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.inference.nnunet import folders
 from ukbob_jax.inference.nnunet import plans as model_plans
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.volumes import dataset_json
@@ -48,7 +49,7 @@ def begin(
     if not isinstance(plans, dict) or not {"dataset_name", "plans_name"} <= plans.keys():
         raise FileError(f"{plans_file}: no dataset_name and plans_name in it; give nnU-Net's plans.json.")
     folder = _model_folder(root, plans, configuration, mirrored)
-    for name, value in ((model_plans.PLANS, plans), (dataset_json.NAME, dataset)):
+    for name, value in ((folders.PLANS, plans), (dataset_json.NAME, dataset)):
         if (folder / name).is_file() and files.read_json(folder / name) != value:
             raise FileError(
                 f"{folder / name}: differs from the one of this training. Take another workdir, or move it away."
