@@ -107,6 +107,8 @@ def _configuration(spec: Spec, rng: np.random.Generator, coarser: float) -> dict
     strides = [[1] * rank, *([int(s) for s in rng.choice([1, 2, 2], rank)] for _ in range(stages - 1))]
     whole = [math.prod(s[axis] for s in strides) for axis in range(rank)]
     patch = [int(w * round(rng.integers(10, 21) / w)) for w in whole]
+    if "Primus" in spec.trainer:  # whose tokens are eight voxels wide
+        patch = [8 * int(n) for n in rng.integers(1, 3, 3)]
     blocks = "n_conv_per_stage" if spec.network == "PlainConvUNet" else "n_blocks_per_stage"
     base = int(rng.integers(4, 9))
     resampling = {

@@ -56,7 +56,7 @@ def channel(scheme: str, shape: np.ndarray, rng: np.random.Generator, empty: boo
         return np.where(inside, smooth * 50 + 120, 0).clip(0, 255).astype(np.uint8)
     values = np.where(inside, smooth * 90 + 400, 0)
     values[ndimage.gaussian_filter(rng.normal(size=shape), 1) > 0.35] = 0  # holes, some of them open
-    return values.clip(0).astype((np.int16, np.uint16, np.float32)[rng.integers(3)])
+    return values.clip(0).astype((np.int16, np.uint16, np.int32, np.float32, np.float64)[rng.integers(5)])
 
 
 def placed(shape: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
