@@ -76,7 +76,7 @@ def described(made: folders.Made) -> str:
     schemes = "+".join(s.removesuffix("Normalization") + "*" * m for s, m in zip(spec.schemes, spec.masked))
     spacing = " ".join(f"{s:.3g}" for s in spec.spacing)
     words = [
-        f"{spec.rank}D {spec.network}",
+        f"{spec.rank}D {spec.trainer.removeprefix('nnUNetTrainer') or spec.network}",
         schemes,
         "".join(map(str, spec.forward)),
         spacing,

@@ -170,7 +170,7 @@ KINDS: dict[str, tuple[Change, ...]] = {
     "torch_resampling": (_torch,),
     "batch_norm": (_is(norm="BatchNorm", trainer="nnUNetTrainerBN"),),
     "primus": (
-        _is(rank=3, tiles=(0.7, 1.2), mirror=(1,)),
+        _is(rank=3, tiles=(1.0, 2.0), mirror=(1,)),
         _one_of(trainer=[f"nnUNet_Primus{v}_Trainer" for v in ("_S", "V2S", "V3S")]),
     ),
     "other_formats": (_one_of(reader=READERS[::2], scans=(".nrrd", ".mha")),),
