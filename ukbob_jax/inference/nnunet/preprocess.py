@@ -147,16 +147,15 @@ def _together(volumes: Sequence[Volume]) -> np.ndarray:
 
 def _spacing(stored: Volume, turned: Volume, reader: str) -> list[float]:
     """Of axes z y x, mm: what the reader takes from the header, which differs from the affine's in the last digits."""
-    if stored.header is None:
-        return [
-            float(f"{s:.10g}") for s in turned.spacing_mm[::-1]
-        ]  # an affine's columns give 0.8000000000000002
-    unit = _UNIT_MM.get(stored.header.unit, 1.0) if reader.startswith("SimpleITK") else 1.0
+    if stored.header is None:  # an affine's columns give 0.8000000000000002
+        return [float(f"{s:.10g}") for s in turned.spacing_mm[::-1]]
+    unit = _UNIT_MM.get(stored.header.unit, 1.0)
+    if reader == "NibabelIOWithReorient" and stored.orientation != "RAS":  # its new header is of the affine
+        return [float(np.float32(s / unit)) for s in turned.spacing_mm[::-1]]
+    unit = unit if reader.startswith("SimpleITK") else 1.0
     own = [abs(float(np.float32(s))) * unit for s in stored.header.pixdim[1:]]
-    if turned is not stored:
-        change = orientations.io_orientation(stored.affine)[:, 0].astype(
-            int
-        )  # axis of RAS that each axis becomes
+    if turned is not stored:  # in the order of the axes of RAS
+        change = orientations.io_orientation(stored.affine)[:, 0].astype(int)
         own = [own[int(np.flatnonzero(change == axis)[0])] for axis in range(3)]
     return own[::-1]
 

@@ -28,7 +28,7 @@ def write(
         return tuple(
             _other(root / f"{name}_{c:04d}{spec.scans}", a, spacing, rng, c) for c, a in enumerate(channels)
         )
-    affine = placed(shape, spacing, rng)
+    affine = placed(spacing, rng)
     codes = ((1, 1), (1, 0), (0, 1), (2, 1))[rng.integers(4)]
     if spec.scans == "4d":
         kind = np.result_type(*channels)
@@ -59,7 +59,7 @@ def channel(scheme: str, shape: np.ndarray, rng: np.random.Generator, empty: boo
     return values.clip(0).astype((np.int16, np.uint16, np.int32, np.float32, np.float64)[rng.integers(5)])
 
 
-def placed(shape: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def placed(spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An affine with random axes, half of them oblique."""
     turn = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
     if rng.random() < 0.5:
