@@ -3,7 +3,8 @@
     python -m ukbob_jax.main --config=configs/nnunet.py --workdir=W --config.source.paths.root=DATASET \
         --config.plans=PLANS.json [--config.configuration=3d_fullres] [--config.fold=0]
 
-preprocess, train, export to W/nnunet/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION, evaluate. docs/nnunet.md, Training.
+preprocess, train, export to W/nnunet/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION, evaluate on the preprocessed grid and
+on that of the files. docs/nnunet.md, Training.
 Unmarked numbers: nnU-Net 2.8.1, `nnUNetTrainer`.
 """
 
@@ -17,7 +18,7 @@ EPOCH = 250  # steps
 
 def get_config(variant: str = "plans") -> ml_collections.ConfigDict:
     config = common.base()
-    config.job = "preprocess,train,export_nnunet,evaluate"
+    config.job = "preprocess,train,export_nnunet,evaluate,evaluate_nnunet"
     config.plans = ""  # the plans.json of nnUNetv2_plan_experiment
     config.configuration = "3d_fullres"  # one of the plans, of three axes and without a cascade
     config.source = ml_collections.ConfigDict()

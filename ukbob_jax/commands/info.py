@@ -53,12 +53,16 @@ def card(workdir: str, which: str) -> dict[str, Any]:
     """
     import jax
 
+    from ukbob_jax.inference.nnunet.folders import is_folder as is_nnunet
     from ukbob_jax.models.card import AXES, UNUSED, ModelCard
     from ukbob_jax.training.checkpoints import restore_params
 
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
-        raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
+        what = "no folder checkpoints in it" if folder.parent.is_dir() else "no such folder"
+        if is_nnunet(workdir):
+            what = "a model folder of nnU-Net, which its plans.json and dataset.json describe"
+        raise FileError(f"{workdir}: {what}. Give the workdir of a training run.")
     params, _, meta = restore_params(folder, which)
     described = ModelCard.from_json(meta, folder)
     return {

@@ -18,7 +18,7 @@ from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
-from ukbob_jax.inference.nnunet.plans import is_folder as is_nnunet
+from ukbob_jax.inference.nnunet.folders import is_folder as is_nnunet
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.prediction import Prediction
 from ukbob_jax.inference.reports import body_parts, summary
@@ -290,7 +290,8 @@ def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Mod
     """Model, parameters, card and other collections of a workdir's checkpoint."""
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
-        raise FileError(f"{workdir}: no folder checkpoints in it. Give the workdir of a training run.")
+        what = "no folder checkpoints in it" if folder.parent.is_dir() else "no such folder"
+        raise FileError(f"{workdir}: {what}. Give the workdir of a training run.")
     params, model_state, meta = restore_params(folder, which)
     card = ModelCard.from_json(meta, folder)
     return card.build(dtype), params, card, model_state

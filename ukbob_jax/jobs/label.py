@@ -18,7 +18,7 @@ from ukbob_jax import anatomy, files, processes
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, InputError, UkbobError
 from ukbob_jax.failures import FILE, Failures
-from ukbob_jax.inference.nnunet.plans import is_folder as is_nnunet
+from ukbob_jax.inference.nnunet.folders import is_folder as is_nnunet
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.labelling import merge, teacher

@@ -18,7 +18,7 @@ import numpy as np
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError
-from ukbob_jax.weights import pickles
+from ukbob_jax.weights import beginnings, pickles
 from ukbob_jax.weights.pickles import Named
 
 STORAGES = {
@@ -98,7 +98,7 @@ def load(path: pathlib.Path) -> TorchFile:
         raise FileError(f"{path}: no such file.") from None
     except _DAMAGE as error:
         raise FileError(
-            f"{path}: damaged, or no PyTorch checkpoint ({error}). Fetch or save it again."
+            f"{path}: damaged, or no PyTorch checkpoint ({beginnings.looks_like(path) or error}). Fetch or save it again."
         ) from None
 
 

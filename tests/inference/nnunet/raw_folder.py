@@ -93,11 +93,15 @@ def case(seed: int, shape=SHAPE) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.int16), label
 
 
-def write(root: pathlib.Path, number: int = 6, regions: bool = False, **changes: Any) -> tuple[str, str]:
-    """Write the raw folder and its plans below `root`; returns both paths."""
+def write(
+    root: pathlib.Path, number: int = 6, regions: bool = False, ignore: bool = False, **changes: Any
+) -> tuple[str, str]:
+    """Write the raw folder and its plans below `root`; returns both paths. `ignore`: a corner is not annotated."""
     raw = root / NAME
     for seed in range(number):
         image, label = case(seed)
+        if ignore:
+            label[-6:, -6:, -6:] = 3
         affine = np.diag([-2.0, -2.0, 2.0 + 0.2 * (seed % 2), 1.0])  # LPS, as nnU-Net's readers see it
         for folder, array, name in (
             ("imagesTr", image, f"case_{seed}_0000"),
@@ -108,6 +112,6 @@ def write(root: pathlib.Path, number: int = 6, regions: bool = False, **changes:
             volume.set_qform(affine, 1)
             volume.set_sform(affine, 1)
             nibabel.save(volume, raw / folder / f"{name}.nii.gz")
-    (raw / "dataset.json").write_text(json.dumps(dataset(regions)))
+    (raw / "dataset.json").write_text(json.dumps(dataset(regions, ignore)))
     (root / "plans.json").write_text(json.dumps(plans(**changes)))
     return str(raw), str(root / "plans.json")

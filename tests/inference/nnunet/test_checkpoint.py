@@ -88,12 +88,29 @@ def test_checkpoints_of_others_are_refused(tmp_path, key):
         checkpoint.read(saved(tmp_path, **{key: KeyError}))
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda data: data[:-300], "zip archive whose end is missing"),
+        (lambda data: b"", "an empty file"),
+        (lambda data: b"<!DOCTYPE html><html>403</html>", "text, such as a page"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (lambda data: b"\x93NUMPY" + bytes(100), "damaged, or no PyTorch checkpoint"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, change, told):
     path = saved(tmp_path)
-    path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(FileError, match="damaged") as caught:
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(FileError, match=told) as caught:
         checkpoint.read(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
+
+
+def test_weights_alone_are_refused_without_a_list_of_all(tmp_path):
+    path = tmp_path / "checkpoint_final.pth"
+    torch.save({f"stage.{i}.weight": torch.ones(1) for i in range(40)}, path)
+    with pytest.raises(FileError, match=r"it holds stage\.0\.weight, .*stage\.5\.weight and 34 more\."):
+        checkpoint.read(path)
 
 
 def test_folds_are_found_and_chosen(tmp_path):

@@ -9,7 +9,7 @@ import ukbob_jax as bob
 from tests.inference.nnunet import test_plans, tiny
 from ukbob_jax import cli
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
-from ukbob_jax.inference.nnunet import resample
+from ukbob_jax.inference.nnunet import labels
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 
 pytest.importorskip("torch")
@@ -78,10 +78,9 @@ def test_a_cascade_sees_the_labels_of_the_stage_before(tmp_path, scan):
     np.testing.assert_array_equal(array[:1], image)
     seen = first.predict(scan).array.T.transpose(1, 0, 2)
     seen = seen[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
-    thick = resample.axes(
-        model.plans.resampling_labels, seen.shape, image.shape[1:], [1.0, 2.0, 1.0], [3.0, 1.0, 1.0], ""
-    )
-    np.testing.assert_array_equal(array[1], resample.image(seen[None].astype(np.float32), thick)[0] >= 0.5)
+    rules, inside = model.plans.resampling_labels, properties["nonzero"]
+    grids = image.shape[1:], [1.0, 2.0, 1.0], [3.0, 1.0, 1.0]
+    np.testing.assert_array_equal(array[1], labels.on_array_grid(seen, inside, *grids, rules, "") == 1)
     assert array.shape[0] == model.plans.in_channels == 2
     assert model.predict(scan).shape == (20, 18, 12)
 
@@ -143,8 +142,12 @@ def test_folders_that_do_not_belong_together_are_refused(made, tmp_path, scan):
         (place / "fold_0" / "checkpoint_final.pth").write_bytes(data)
         return place
 
-    with pytest.raises(MismatchError, match="was trained by nnUNetTrainer, whose network is plain_unet"):
+    with pytest.raises(
+        MismatchError, match=r"by nnUNetTrainer, whose network is plain_unet, .* whose network is stunet"
+    ):
         bob.nnunet.load(copied("STUNetTrainer__nnUNetPlans__3d_fullres"))
+    with pytest.raises(MismatchError, match=r"whose norm is the default, .* whose norm is batch"):
+        bob.nnunet.load(copied("nnUNetTrainerBN__nnUNetPlans__3d_fullres"))
     with pytest.raises(MismatchError, match="was trained as 3d_fullres"):
         bob.nnunet.load(copied("nnUNetTrainer__nnUNetPlans__3d_small"))
     labels = {"background": 0, "liver": 1, "spleen": 2}
@@ -178,3 +181,26 @@ def test_trainers_that_are_not_known_can_be_named(tmp_path):
     with pytest.raises(FileError, match="'MyTrainer' is not known"):
         bob.nnunet.load(renamed)
     assert bob.nnunet.load(renamed, trainer="nnUNetTrainer").plans.trainer == "nnUNetTrainer"
+
+
+def test_a_folder_of_another_name_is_what_its_checkpoint_says(tmp_path):
+    name = "nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres"
+    made = tiny.folder(tmp_path, name, change=tiny.narrow, axes=None)
+    model = bob.nnunet.load(made.rename(tmp_path / "liver model"))
+    assert (model.plans.trainer, model.plans.configuration) == ("nnUNetTrainerNoMirroring", "3d_fullres")
+    assert model.mirror_axes == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "told"), [("fold_0", "give the whole, "), ("..", "give one model folder: "), (".", "")]
+)
+def test_the_command_says_which_folder_is_meant(made, scan, tmp_path, capsys, place, told):
+    if not told:  # a folder of input without a scan
+        (tmp_path / "notes.txt").write_text("none")
+        words = [str(tmp_path), str(tmp_path / "out"), "--model", str(made)]
+        told = "holds no scans"
+    else:
+        words = [str(scan), str(tmp_path / "out.nii.gz"), "--model", str(made / place)]
+    assert cli.main(["segment", *words]) in (2, 3)
+    line = capsys.readouterr().err.strip()
+    assert told in line and "\n" not in line

@@ -81,7 +81,6 @@ def test_the_configuration_is_that_of_the_folders_name(tmp_path):
     assert found.network.name == "plain_unet"
     assert found.network.fields["kernel_sizes"] == ((1, 3, 3), (3, 3, 3))
     assert (found.in_channels, found.out_channels) == (1, 2)
-    assert plans.is_folder(found.folder) and not plans.is_folder(tmp_path)
 
 
 def test_old_plans_give_the_same_network(tmp_path):
@@ -194,20 +193,7 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, change, words):
     assert "\n" not in str(caught.value)
 
 
-def test_folders_are_told_apart(tmp_path):
-    ours = tmp_path / "my__training__run"
-    (ours / "checkpoints").mkdir(parents=True)
-    folds = tmp_path / "model"
-    (folds / "fold_0").mkdir(parents=True)
-    assert not plans.is_folder(ours) and not plans.is_folder(tmp_path)
-    assert plans.is_folder(folds) and plans.is_folder(tmp_path / "a__b__c")
-
-
 def test_folders_that_are_none_are_refused(tmp_path):
-    with pytest.raises(FileError, match="no such folder"):
-        plans.read(tmp_path / "away")
-    with pytest.raises(FileError, match=r"no plans\.json"):
-        plans.read(tmp_path)
     with pytest.raises(FileError, match="TRAINER__PLANS__CONFIGURATION"):
         plans.read(write(tmp_path, name="model"))
     with pytest.raises(FileError, match="'MyTrainer' is not known"):

@@ -74,6 +74,23 @@ def test_readers_with_reorientation_turn_to_ras(tmp_path, reader):
     assert properties["spacing"] == [3.0, 1.0, 2.0]
 
 
+def test_nibabel_turns_a_scan_under_the_spacing_of_its_affine(tmp_path):
+    """Where pixdim says another; a scan that is RAS already keeps pixdim."""
+    for affine, expected in (
+        (np.array([[0, 0, 2, 0], [-1, 0, 0, 9], [0, -3, 0, 8], [0, 0, 0, 1.0]]), [3.0, 1.0, 2.0]),
+        (np.diag([1.0, 2.0, 3.0, 1.0]), [3.03, 2.02, 1.01]),
+    ):
+        image = nib.Nifti1Image(scan(), affine)
+        image.set_sform(affine, 1)
+        image.set_qform(None, 0)
+        image.header["pixdim"][1:4] *= 1.01
+        nib.save(image, tmp_path / "scan.nii.gz")
+        said = model(tmp_path, reader="NibabelIOWithReorient")
+        (tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres").rename(tmp_path / f"nnUNet{expected[0]}")
+        _, properties = preprocess.run(tmp_path / "scan.nii.gz", said)
+        assert properties["spacing"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_z_score_of_the_mask_leaves_the_rest_as_it_is(tmp_path):
     rules = {"normalization_schemes": ("ZScoreNormalization",), "use_mask_for_norm": (True,)}
     raw = scan()

@@ -9,6 +9,7 @@ import pytest
 from tests.inference.nnunet import raw_folder
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, ValuesError
 from ukbob_jax.inference.nnunet import training_case, write
+from ukbob_jax.inference.nnunet.resample import TORCH
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -63,13 +64,15 @@ def test_the_ignored_label_is_not_learnt(tmp_path):
     assert (found == 255).sum() == (ids == 3).sum() and set(np.unique(found)) <= {0, 1, 2, 255}
 
 
+@pytest.mark.parametrize("torch", [False, True])
 @pytest.mark.parametrize("spacing", [[2.0, 2.0, 2.0], [1.7, 2.6, 2.0], [9.0, 2.0, 2.5]])
-def test_image_and_label_map_are_those_of_nnunet(tmp_path, spacing):
+def test_image_and_label_map_are_those_of_nnunet(tmp_path, spacing, torch):
     pytest.importorskip("nnunetv2")
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    raw, plans = begun(tmp_path, number=2, spacing=spacing)
+    changes = {"resampling_fn_seg": TORCH, "resampling_fn_seg_kwargs": {"is_seg": True}} if torch else {}
+    raw, plans = begun(tmp_path, number=2, spacing=spacing, **changes)
     manager = PlansManager(dict(plans.plans))
     for name in ("case_0", "case_1"):
         images, label = files(raw, name)
@@ -88,7 +91,6 @@ def test_image_and_label_map_are_those_of_nnunet(tmp_path, spacing):
     [
         ({"patch_size": [16, 16], "spacing": [2.0, 2.0]}, "is of slices"),
         ({"previous_stage": "3d_lowres"}, "follows '3d_lowres'; cascades are not trained"),
-        ({"resampling_fn_seg": "resample_torch_fornnunet"}, "resamples labels by resample_torch_fornnunet"),
     ],
 )
 def test_configurations_that_are_not_trained_are_refused_by_name(tmp_path, changes, named):

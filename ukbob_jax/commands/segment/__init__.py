@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     method = method_options(options)
 
     from ukbob_jax import devices
-    from ukbob_jax.inference.nnunet.plans import is_folder
+    from ukbob_jax.inference.nnunet.folders import is_folder
     from ukbob_jax.inference.options import PredictOptions
     from ukbob_jax.inference.segmenter import Segmenter
     from ukbob_jax.inference.windows import averaging
@@ -187,7 +187,14 @@ def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
             raise ConfigError(f"{output}: {paths[0]} is a folder of scans, so OUT must be a folder.")
         return case.scans(paths[0]), output
     if not is_file(output):
-        raise ConfigError(f"{output}: labels of one scan go to a file; its name must end in .nii.gz or .nii.")
+        series = (
+            f", as {paths[0]} is, which holds no scans but may be a DICOM series,"
+            if paths[0].is_dir()
+            else ""
+        )
+        raise ConfigError(
+            f"{output}: labels of one scan{series} go to a file; its name must end in .nii.gz or .nii."
+        )
     return {case.stem(paths[0]): paths[0] if len(paths) == 1 else tuple(paths)}, output
 
 

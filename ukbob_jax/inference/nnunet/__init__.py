@@ -4,8 +4,9 @@ And VIBESegmentator and TotalSegmentator from downloaded weights: `bob.nnunet.pr
 Stage by stage what nnU-Net 2.8 does (`docs/nnunet.md`); logits are accumulated in float32, where nnU-Net takes float16.
 """
 
+from ukbob_jax.inference.nnunet.folders import is_folder
 from ukbob_jax.inference.nnunet.model import NnunetModel, load
-from ukbob_jax.inference.nnunet.plans import NnunetPlans, is_folder
+from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.inference.nnunet.plans import read as read_plans
 from ukbob_jax.inference.nnunet.presets import PresetSegmenter, preset
 from ukbob_jax.inference.nnunet.recipes import Part, Recipe

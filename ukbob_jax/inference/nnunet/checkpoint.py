@@ -20,6 +20,7 @@ from ukbob_jax.weights.tensors import expected, torch_names
 
 FINAL, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 ALL = "all"
+_SHOWN = 6  # entries named in a message
 _WHOLE = "fold_all"  # trained on all cases
 
 
@@ -93,9 +94,11 @@ def read(path: pathlib.Path) -> Checkpoint:
     weights_, trainer = value.get("network_weights"), value.get("trainer_name")
     arguments = value.get("init_args")
     if not (isinstance(weights_, dict) and isinstance(trainer, str) and isinstance(arguments, dict)):
+        held = [str(key) for key in value] or [type(file.value).__name__]
+        more = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         raise FileError(
             f"{path}: no checkpoint of nnU-Net v2, which has network_weights, trainer_name and init_args; it holds "
-            f"{', '.join(map(str, value)) or type(file.value).__name__}."
+            f"{', '.join(held[:_SHOWN])}{more}."
         )
     tensors: dict[str, np.ndarray] = {}
     shared: dict[torch_files.TorchTensor, np.ndarray] = {}

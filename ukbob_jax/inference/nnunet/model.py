@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
-from ukbob_jax.inference.nnunet import checkpoint, export, merge, plans, preprocess, tiles
+from ukbob_jax.inference.nnunet import checkpoint, export, folders, merge, plans, preprocess, tiles
 from ukbob_jax.inference.nnunet.checkpoint import Checkpoint
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.inference.nnunet.preprocess import ScanInput
@@ -241,6 +241,7 @@ def load(
 
     Args:
         folder: `.../Dataset123_Name/TRAINER__PLANS__CONFIGURATION`; of a cascade the previous stage's lies beside it.
+            Where the name is another, trainer and configuration are the checkpoint's.
         folds: as for `checkpoint.find`: "all", or numbers such as "0,1"; their logits are averaged.
         step_size: from one tile to the next at most, as a fraction of the tile.
         batch: tiles in a call of the network; 0: 1, and 8 for a network of slices.
@@ -256,8 +257,10 @@ def load(
         raise ConfigError(f"batch {batch} must be at least 1, or 0 for what suits the network.")
     if not 0 < step_size <= 1:
         raise ConfigError(f"step_size {step_size} must be above 0 and at most 1; 0.5 is usual.")
-    said = plans.read(folder, trainer)
-    found = [checkpoint.read(path) for path in checkpoint.find(said.folder, folds)]
+    place = folders.find(folder)
+    said = plans.read(place, trainer) if folders.is_named(place) else None
+    found = [checkpoint.read(path) for path in checkpoint.find(place, folds)]
+    said = said or plans.read(place, trainer or found[0].trainer, found[0].configuration)
     for one in found:
         _check_trainer(one, said, trainer)
         checkpoint.check(one, said)
@@ -281,9 +284,10 @@ def _previous(said: NnunetPlans, *options: Any) -> NnunetModel | None:
     """The model whose labels a cascade takes as input, in the folder beside."""
     if not said.previous_stage:
         return None
-    *first, _ = said.folder.resolve().name.split("__")
-    beside = said.folder.resolve().with_name("__".join([*first, said.previous_stage]))
-    if len(first) != 2 or not beside.is_dir():
+    whole = said.folder.resolve()
+    first = whole.name.split("__")[:2] if folders.is_named(whole) else [said.trainer, said.plans_name]
+    beside = whole.with_name("__".join([*first, said.previous_stage]))
+    if not beside.is_dir():
         raise FileError(
             f"{said.folder}: a cascade, whose input are also the labels of {said.previous_stage}; put that model's folder, "
             f"{beside.name}, beside it."
@@ -307,7 +311,10 @@ def _check_trainer(found: Checkpoint, said: NnunetPlans, trainer: str) -> None:
         return
     other = plans.read(said.folder, found.trainer, said.configuration)
     if other.network != said.network:
+        one, two = ({"network": n.name, **n.fields} for n in (other.network, said.network))
+        name = next(key for key in {**one, **two} if one.get(key) != two.get(key))
+        trained, named = (fields.get(name, "the default") for fields in (one, two))
         raise MismatchError(
-            f"{found.path}: was trained by {found.trainer}, whose network is {other.network.name}, and the folder is named "
-            f"{said.trainer} ({said.network.name})."
+            f"{found.path}: was trained by {found.trainer}, whose {name} is {trained}, and the folder is named "
+            f"{said.trainer}, whose {name} is {named}. Give the folder the name that it was trained under."
         )

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from ukbob_jax import files
 from ukbob_jax.errors import FileError
-from ukbob_jax.inference.nnunet import networks
+from ukbob_jax.inference.nnunet import folders, networks
+from ukbob_jax.inference.nnunet.folders import PLANS
 from ukbob_jax.inference.nnunet.networks import Network
 from ukbob_jax.regions import Regions
 from ukbob_jax.volumes import dataset_json
 
-PLANS = "plans.json"
 READERS = ("SimpleITKIO", "NibabelIO", "SimpleITKIOWithReorient", "NibabelIOWithReorient")
 SCHEMES = (
     "ZScoreNormalization",
@@ -120,15 +120,6 @@ class NnunetPlans:
         return self.regions.region_labels if self.regions else ()
 
 
-def is_folder(path: str | os.PathLike) -> bool:
-    """Whether `path` is meant as an nnU-Net model folder: it has plans.json or folds, or its name has three parts."""
-    folder = pathlib.Path(path)
-    if (folder / "checkpoints").is_dir():  # a workdir of ours, whatever its name
-        return False
-    named = len(folder.resolve().name.split("__")) == 3
-    return named or (folder / PLANS).is_file() or any(folder.glob("fold_*"))
-
-
 def read(folder: str | os.PathLike, trainer: str = "", configuration: str = "") -> NnunetPlans:
     """Read plans.json and dataset.json.
 
@@ -139,19 +130,11 @@ def read(folder: str | os.PathLike, trainer: str = "", configuration: str = "") 
     Raises:
         FileError: a file is missing or damaged, or names something that is not known here.
     """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise FileError(
-            f"{folder}: no such folder; expected .../Dataset123_Name/TRAINER__PLANS__CONFIGURATION."
-        )
+    folder = folders.find(folder)
     parts = folder.resolve().name.split("__")
-    named = parts if len(parts) == 3 else ["", "", ""]
+    named = parts if folders.is_named(folder) else ["", "", ""]
     trainer, configuration = trainer or named[0], configuration or named[2]
     path = folder / PLANS
-    if not path.is_file():
-        raise FileError(
-            f"{folder}: no {PLANS} in it; give the folder TRAINER__PLANS__CONFIGURATION of a model."
-        )
     if not trainer or not configuration:
         raise FileError(f"{folder}: the folder's name is not TRAINER__PLANS__CONFIGURATION; name it so.")
     plans = files.read_json(path)

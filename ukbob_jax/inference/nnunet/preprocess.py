@@ -15,7 +15,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from ukbob_jax.errors import MismatchError, ValuesError
-from ukbob_jax.inference.nnunet import resample
+from ukbob_jax.inference.nnunet import labels, resample
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.volumes import array_checks
 from ukbob_jax.volumes.nifti import check_same_space, read_volume
@@ -69,28 +69,31 @@ def run(
 
 
 def add_labels(
-    array: np.ndarray, properties: dict[str, Any], labels: Volume, plans: NnunetPlans
+    array: np.ndarray, properties: dict[str, Any], found: Volume, plans: NnunetPlans
 ) -> np.ndarray:
     """The array with a mask for each foreground label of a cascade's previous stage, c z y x.
 
     Args:
         array: of `run`.
         properties: of `run`.
-        labels: of the previous stage, on the image's grid.
+        found: labels of the previous stage, on the image's grid.
         plans: of this stage.
     """
-    turned = labels.to_ras() if plans.reader.endswith("WithReorient") else labels
+    turned = found.to_ras() if plans.reader.endswith("WithReorient") else found
     whole = turned.array.T.transpose(plans.transpose_forward)
     whole = whole[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
     current = [properties["spacing"][axis] for axis in plans.transpose_forward]
-    target = full_spacing(plans, current)
     where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
-    how = resample.axes(plans.resampling_labels, whole.shape, array.shape[1:], current, target, where)
-    masks = np.zeros((plans.foreground, *array.shape[1:]), np.float32)
-    for number, label in enumerate(sorted(label for label in plans.labels if label)):
-        mask = resample.image((whole == label)[None].astype(np.float32), how)[0] >= 0.5
-        masks[:, mask] = 0  # later labels overwrite
-        masks[number, mask] = 1
+    ids = labels.on_array_grid(
+        whole,
+        properties["nonzero"],
+        array.shape[1:],
+        current,
+        full_spacing(plans, current),
+        plans.resampling_labels,
+        where,
+    )
+    masks = np.stack([ids == label for label in sorted(plans.labels) if label]).astype(np.float32)
     return np.concatenate([array, masks])
 
 
@@ -154,16 +157,15 @@ def _together(volumes: Sequence[Volume]) -> np.ndarray:
 
 def _spacing(stored: Volume, turned: Volume, reader: str) -> list[float]:
     """Of axes z y x, mm: what the reader takes from the header, which differs from the affine's in the last digits."""
-    if stored.header is None:
-        return [
-            float(f"{s:.10g}") for s in turned.spacing_mm[::-1]
-        ]  # an affine's columns give 0.8000000000000002
-    unit = _UNIT_MM.get(stored.header.unit, 1.0) if reader.startswith("SimpleITK") else 1.0
+    if stored.header is None:  # an affine's columns give 0.8000000000000002
+        return [float(f"{s:.10g}") for s in turned.spacing_mm[::-1]]
+    unit = _UNIT_MM.get(stored.header.unit, 1.0)
+    if reader == "NibabelIOWithReorient" and stored.orientation != "RAS":  # its new header is of the affine
+        return [float(np.float32(s / unit)) for s in turned.spacing_mm[::-1]]
+    unit = unit if reader.startswith("SimpleITK") else 1.0
     own = [abs(float(np.float32(s))) * unit for s in stored.header.pixdim[1:]]
-    if turned is not stored:
-        change = orientations.io_orientation(stored.affine)[:, 0].astype(
-            int
-        )  # axis of RAS that each axis becomes
+    if turned is not stored:  # in the order of the axes of RAS
+        change = orientations.io_orientation(stored.affine)[:, 0].astype(int)
         own = [own[int(np.flatnonzero(change == axis)[0])] for axis in range(3)]
     return own[::-1]
 

@@ -99,7 +99,7 @@ def axes(
     orders: list[int | None] = [int(chosen["order"])] * 3
     nearest: list[Array | None] = [None] * 3
     if axis is not None and chosen["order_z"] == 0:
-        orders[axis], nearest[axis] = None, _nearest(old[axis], new[axis])
+        orders[axis], nearest[axis] = None, nearest_index(old[axis], new[axis])
     elif axis is not None:
         orders[axis] = int(chosen["order_z"])
     return Axes(new, tuple(orders), tuple(nearest), axis, clip=True)
@@ -141,8 +141,8 @@ def _chosen(how: Resampling, known: dict, where: str) -> dict:
     return {**known, **how.arguments}
 
 
-def _nearest(old: int, new: int) -> Array:
-    """Index of the nearest voxel as scipy's `map_coordinates` with order 0 takes it."""
+def nearest_index(old: int, new: int) -> Array:
+    """Which of `old` voxels is nearest to each of `new`, as scipy's `map_coordinates` with order 0 takes it."""
     position = float(old) / new * (np.arange(new) + 0.5) - 0.5
     return np.clip(np.floor(position + 0.5).astype(np.int32), 0, old - 1)
 
@@ -159,7 +159,7 @@ def matrix(old: int, new: int, order: int) -> Array:
 
 
 def image(array: Array, how: Axes) -> Array:
-    """An image c z y x at another shape, float32; channel by channel, a few slices in float64 at a time."""
+    """An image c z y x at another shape, float32; channel by channel, a few columns in float64 at a time."""
     if array.shape[1:] == how.shape:
         return array
     out = np.empty((array.shape[0], *how.shape), np.float32)
@@ -169,39 +169,40 @@ def image(array: Array, how: Axes) -> Array:
 
 
 def _volume(array: Array, how: Axes, out: Array) -> None:
-    """One channel into `out`."""
+    """One channel into `out`: float64 throughout, since a rounding between two axes would be seen in values of thousands."""
     if how.apart is not None:
-        slices = np.stack([_plane(p, how, how.apart) for p in np.moveaxis(array, how.apart, 0)], how.apart)
-        out[...] = _along(slices, how, how.apart, how.apart)
+        kept = np.float32 if how.orders[how.apart] is None else np.float64
+        planes = [_plane(plane, how, how.apart).astype(kept) for plane in np.moveaxis(array, how.apart, 0)]
+        out[...] = _along(np.stack(planes, how.apart), how, how.apart, how.apart)
         return
-    middle = np.empty((array.shape[0], *out.shape[1:]), np.float32)
-    for z, plane in enumerate(array):
-        middle[z] = _along(_along(plane.astype(np.float64), how, 2, 1), how, 1, 0)
-    rows = max(1, _CHUNK // (max(middle.shape[0], out.shape[0]) * out.shape[2]))
-    for start in range(0, out.shape[1], rows):
-        part = middle[:, start : start + rows].astype(np.float64)
-        out[:, start : start + rows] = _along(part, how, 0, 0)
+    width = max(1, _CHUNK // (max(array.shape[0], out.shape[0]) * out.shape[1]))
+    for start in range(0, out.shape[2], width):
+        part = slice(start, start + width)
+        middle = np.empty((array.shape[0], out.shape[1], out[..., part].shape[2]))
+        for plane, into in zip(array, middle):
+            into[...] = _along(_along(plane.astype(np.float64), how, 2, 1, part), how, 1, 0)
+        out[..., part] = _along(middle, how, 0, 0)
     if how.clip:
         np.clip(out, array.min(), array.max(), out=out)
 
 
 def _plane(plane: Array, how: Axes, apart: int) -> Array:
-    """One slice across the axis `apart`."""
+    """One slice across the axis `apart`, float64."""
     first, second = (a for a in range(3) if a != apart)
     found = _along(_along(plane.astype(np.float64), how, second, 1), how, first, 0)
-    return (np.clip(found, plane.min(), plane.max()) if how.clip else found).astype(np.float32)
+    return np.clip(found, plane.min(), plane.max()) if how.clip else found
 
 
-def _along(array: Array, how: Axes, axis: int, at: int) -> Array:
-    """Interpolate along the volume's `axis`, which is the axis `at` of `array`."""
+def _along(array: Array, how: Axes, axis: int, at: int, part: slice = slice(None)) -> Array:
+    """Interpolate along the volume's `axis`, which is the axis `at` of `array`; `part` of its new positions."""
     order, index = how.orders[axis], how.nearest[axis]
     if order is None:
         assert index is not None
-        return array.take(index, at)
+        return array.take(index[part], at)
     old = array.shape[at]
     if old == how.shape[axis] and order <= 1:
-        return array
-    return np.moveaxis(np.tensordot(matrix(old, how.shape[axis], order), array, (1, at)), 0, at)
+        return array[(slice(None),) * at + (part,)]
+    return np.moveaxis(np.tensordot(matrix(old, how.shape[axis], order)[part], array, (1, at)), 0, at)
 
 
 def taps(how: Axes, shape: Sequence[int], where: str) -> list[Taps]:

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import GeometryError, ValuesError
@@ -13,8 +12,6 @@ from ukbob_jax.inference.nnunet import labels, preprocess
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.volumes import dataset_json
 from ukbob_jax.volumes.nifti import read_volume
-
-OUTSIDE = -1  # background outside the mask of what is not 0, while labels are resampled
 
 
 def prepare(
@@ -37,17 +34,16 @@ def prepare(
     array, properties = preprocess.run([pathlib.Path(path) for path in images], plans)
     ids = _read(plans, label, properties["shape_before_cropping"])
     ids = ids[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
-    inside = np.asarray(ndimage.binary_fill_holes(properties["nonzero"]), bool)
-    ids = np.where((ids == 0) & ~inside, np.int16(OUTSIDE), ids)
-    how, shape = plans.resampling_labels, array.shape[1:]
-    if how.function.startswith("no_resampling"):
-        return array, _stored(plans, ids)
-    current = [properties["spacing"][axis] for axis in plans.transpose_forward]
-    return array, _stored(plans, labels.resize(ids, shape, current, plans.spacing, how.arguments))
+    how, current = plans.resampling_labels, [properties["spacing"][axis] for axis in plans.transpose_forward]
+    where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
+    shape = array.shape[1:]
+    return array, _stored(
+        plans, labels.on_array_grid(ids, properties["nonzero"], shape, current, plans.spacing, how, where)
+    )
 
 
 def _read(plans: NnunetPlans, path: str | os.PathLike, shape: Sequence[int]) -> np.ndarray:
-    """The label map, int16 z y x after `transpose_forward`."""
+    """The label map, z y x after `transpose_forward`."""
     volume = read_volume(path, kind="label")
     volume = volume.to_ras() if plans.reader.endswith("WithReorient") else volume
     ids = volume.array.T.transpose(plans.transpose_forward)
@@ -60,11 +56,11 @@ def _read(plans: NnunetPlans, path: str | os.PathLike, shape: Sequence[int]) -> 
         raise ValuesError(
             f"{path}: ids {unknown} are not among the labels of {dataset_json.NAME}. Name them there."
         )
-    return ids.astype(np.int16)
+    return ids
 
 
 def _stored(plans: NnunetPlans, ids: np.ndarray) -> np.ndarray:
-    stored = np.where(ids == OUTSIDE, 0, ids).astype(np.uint8)
+    stored = np.where(ids == labels.OUTSIDE, 0, ids).astype(np.uint8)
     stored[np.isin(ids, _ignored(plans))] = IGNORE
     return stored
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.inference.nnunet import folders
 from ukbob_jax.inference.nnunet import plans as model_plans
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.volumes import dataset_json
@@ -22,7 +23,6 @@ MIRRORED, NOT_MIRRORED = (
     "nnUNetTrainer",
     "nnUNetTrainerNoMirroring",
 )  # of nnU-Net 2.8.1; both build the plan's network
-LABELS_RESAMPLED = ("resample_data_or_seg_to_shape", "no_resampling_hack")
 
 
 def begin(
@@ -49,7 +49,7 @@ def begin(
     if not isinstance(plans, dict) or not {"dataset_name", "plans_name"} <= plans.keys():
         raise FileError(f"{plans_file}: no dataset_name and plans_name in it; give nnU-Net's plans.json.")
     folder = _model_folder(root, plans, configuration, mirrored)
-    for name, value in ((model_plans.PLANS, plans), (dataset_json.NAME, dataset)):
+    for name, value in ((folders.PLANS, plans), (dataset_json.NAME, dataset)):
         if (folder / name).is_file() and files.read_json(folder / name) != value:
             raise FileError(
                 f"{folder / name}: differs from the one of this training. Take another workdir, or move it away."
@@ -133,7 +133,3 @@ def _check_trainable(plans: NnunetPlans) -> None:
         raise ConfigError(f"{said} follows {plans.previous_stage!r}; cascades are not trained here.")
     if max(plans.labels) > 254:
         raise ConfigError(f"{said} has labels up to {max(plans.labels)}; a store holds 0 to 254.")
-    if plans.resampling_labels.function not in LABELS_RESAMPLED:
-        raise ConfigError(
-            f"{said} resamples labels by {plans.resampling_labels.function}; known are {', '.join(LABELS_RESAMPLED)}."
-        )

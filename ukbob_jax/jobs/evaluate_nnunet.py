@@ -1,0 +1,100 @@
+"""Score the exported model folder on whole scans of a fold: its labels, brought back to the files' grid, beside labelsTr.
+
+This is what nnU-Net's own validation compares, where the job `evaluate` stays on the preprocessed grid. Writes
+`evaluation/NAME_files.jsonl`, `.scans.jsonl` and `.summary.json` as `evaluate` does; subjects that have a score from this
+network and these files are not predicted again.
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+import ukbob_jax
+from ukbob_jax import files, splits
+from ukbob_jax.anatomy import IGNORE
+from ukbob_jax.data.options import Config
+from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.evaluation import failures, scoring
+from ukbob_jax.inference.nnunet import write
+from ukbob_jax.inference.nnunet.plans import NnunetPlans
+from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
+from ukbob_jax.jobs import evaluate, preprocess
+from ukbob_jax.progress import track
+from ukbob_jax.store.reader import Store
+from ukbob_jax.volumes.case import LABEL_SET, Case
+from ukbob_jax.volumes.nifti import read_volume
+from ukbob_jax.volumes.volume import Volume
+
+METHOD = "off"  # of the rows: networks of nnU-Net are not adapted here
+
+
+def run(config: Config, workdir: str) -> None:
+    """Score every scan of `config.evaluate.split` that has no score yet.
+
+    Raises:
+        ConfigError: an unknown organ, or an empty split.
+        FileError: no model folder, no store, or a case that is not in the raw folder.
+        MismatchError: a label map on another grid than its image.
+    """
+    settings = config.evaluate
+    home = pathlib.Path(workdir)
+    plans = write.find(home / "nnunet", config.plans, config.configuration, "mirror" in config.augment)
+    segmenter = NnunetSegmenter.load(plans.folder, folds=[config.fold], dtype=config.inference.dtype)
+    known = dict(enumerate(plans.regions.names)) if plans.regions else plans.labels
+    organs = evaluate.scored_organs(config.organs, known, bool(plans.regions))
+    cases = {case.subject: case for case in preprocess.training_cases(config.source.paths.root)}
+    name = f"{settings.name}_files"
+    folder = home / "evaluation"
+    done = {path.stem: files.read_json(path) for path in folder.glob(f"{name}/*.json")}
+    same_for_all = [segmenter.digest, ukbob_jax.__version__, settings.to_dict(), organs]
+    subjects = splits.named(config, Store.open(config.store), settings.split)
+    for subject in track(subjects, f"evaluate {name}"):
+        if subject not in cases:
+            raise FileError(f"{config.source.paths.root}: no case {subject!r}, which the split names.")
+        key = files.fingerprint([same_for_all, preprocess.checksum(cases[subject], plans)])
+        if done.get(subject, {}).get("key") != key:
+            done[subject] = {"key": key, **score(segmenter, plans, cases[subject], organs, config)}
+            files.write_json(folder / name / f"{subject}.json", done[subject])
+    scores = {subject: {METHOD: done[subject]["scores"]} for subject in subjects}
+    diagonals = {subject: done[subject]["diagonal_mm"] for subject in subjects}
+    summary = scoring.summarise(evaluate.collect(folder, name, scores, diagonals))
+    files.write_json(folder / f"{name}.summary.json", summary)
+    for method, found in summary.items():
+        print(f"evaluate_nnunet {name}, {scoring.line(method, found)}", file=sys.stderr)
+
+
+def score(
+    segmenter: NnunetSegmenter, plans: NnunetPlans, case: Case, organs: dict[int, str], config: Config
+) -> dict[str, Any]:
+    """`scores` of one scan, as `evaluate` keeps them, and `diagonal_mm` of its field of view."""
+    settings = config.evaluate
+    truth = annotated(case, plans)
+    prediction = segmenter.predict([pathlib.Path(path) for path in case.images])
+    if prediction.volume.shape != truth.shape:
+        raise MismatchError(
+            f"{case.labels[LABEL_SET]}: shape {truth.shape}, but its image has {prediction.volume.shape}. Correct it."
+        )
+    found = scoring.score(
+        prediction.volume,
+        truth,
+        organs,
+        surface=settings.surface,
+        lesions=settings.lesions,
+        tolerance_mm=settings.tolerance_mm,
+        tolerances_mm=settings.tolerances_mm.to_dict(),
+        regions=plans.regions,
+    )
+    return {
+        "scores": {"organs": found, **evaluate.outcome(prediction.report)},
+        "diagonal_mm": failures.diagonal_mm(truth.shape, truth.spacing_mm),
+    }
+
+
+def annotated(case: Case, plans: NnunetPlans) -> Volume:
+    """The label map as it is stored, 255 where it was not annotated."""
+    volume = read_volume(case.labels[LABEL_SET], kind="label")
+    ignored = [int(id_) for id_ in case.description.ignored.get(LABEL_SET, ())]
+    ids = np.where(np.isin(volume.array, ignored), IGNORE, volume.array).astype(np.uint8)
+    return Volume(ids, volume.affine)
