@@ -79,6 +79,14 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ)
 
 
+@pytest.fixture(scope="module")
+def full_optimization():
+    """For programs that run for longer than they compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ)
+
+
 @pytest.fixture(scope="session")
 def reference() -> pathlib.Path:
     """Folder of values computed by independent tools; `UKBOB_REFERENCE` overrides where it is."""
