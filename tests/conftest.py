@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import tempfile
+import threading
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -32,7 +33,7 @@ def put(self: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """As JAX's own, whose writes are not atomic, so that another worker can find half a program."""
     path = self.path / f"{key}-cache"
     if not path.exists():
-        part = self.path / f"{os.getpid()}-part"
+        part = self.path / f"{os.getpid()}-{threading.get_ident()}-part"
         part.write_bytes(value)
         part.replace(path)
 
