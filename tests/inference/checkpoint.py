@@ -1,4 +1,4 @@
-"""A real checkpoint of a very small Swin-UNETR, for jobs that load their network from a workdir."""
+"""A real checkpoint of a very small network, for jobs that load theirs from a workdir."""
 
 import os
 import pathlib
@@ -6,8 +6,8 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from tests.tiny_network import Tiny
 from ukbob_jax.models.card import ModelCard
-from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import state as states
 from ukbob_jax.training.checkpoints import Checkpoints
 from ukbob_jax.training.optimizer import build
@@ -20,14 +20,14 @@ def save(workdir: str | os.PathLike, labels: dict[int, str], step: int = 1, favo
 
     The provenance is the same at every step, as it is in one run that goes on.
     """
-    model = SwinUNETR(in_channels=1, out_channels=1 + max(labels), feature_size=12, depths=(1, 1, 1, 1))
+    model = Tiny(in_channels=1, out_channels=1 + max(labels))
     tx = build(learning_rate=1e-3, steps=10, warmup_steps=1)
-    variables = states.variables_of(model, (1, 32, 32, 32, 1))
+    variables = states.variables_of(model, (1, 8, 8, 8, 1))
     state = states.init(jax.random.key(0), variables=variables, optimizer=tx)
     bias = jnp.zeros_like(state.params["head"]["bias"]).at[favoured].set(50.0)
     params = {**state.params, "head": {**state.params["head"], "bias": bias}}
     card = ModelCard.of(
-        model, labels=labels, normalize="window:0:100", contrasts=("water",), window=(32, 32, 32),
+        model, labels=labels, normalize="window:0:100", contrasts=("water",), window=(8, 8, 8),
         provenance=PROVENANCE,
     )  # fmt: skip
     checkpoints = Checkpoints(pathlib.Path(workdir) / "checkpoints")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from ukbob_jax import jobs, settings
+from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import demo
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -71,6 +72,12 @@ def test_trains_the_same_number_of_steps_with_and_without_the_filter(finished):
     for folder in (finished, finished / demo.WITHOUT_SOLF):
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert max(row["step"] for row in rows) == SMALL["train.steps"]
+
+
+def test_leaves_a_network_for_inference(finished):
+    segmenter = Segmenter.load(finished)
+    assert segmenter.card.architecture == "swin_unetr" and segmenter.model.feature_size == 12
+    assert segmenter.card.window == (32, 32, 32) and "spleen" in segmenter.card.labels.values()
 
 
 def test_scores_every_scanner_with_and_without_adaptation(finished):

@@ -15,6 +15,7 @@ from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("full_optimization")  # counting voxels takes longer than compiling
 SHAPE, AFFINE = (24, 20, 28), np.diag([2.0, 2.0, 3.0, 1.0])
 BAD = {"s03": 5, "s11": 24}  # subject: organ that is a third of a plate instead of an ellipsoid
 LIVER, SPLEEN, HEART = 5, 1, 24

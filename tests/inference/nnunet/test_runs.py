@@ -10,7 +10,7 @@ from scipy.special import softmax
 from tests.inference.nnunet.test_preprocess import CASES
 from ukbob_jax.inference.nnunet import preprocess, resample
 
-pytestmark = pytest.mark.reference
+pytestmark = [pytest.mark.reference, pytest.mark.usefixtures("full_optimization")]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""From a store to a trained network that a Segmenter can load; the network is a real but very small Swin-UNETR."""
+"""From a store to a trained network that a Segmenter can load; Swin-UNETR's own way is in `test_demo.py`."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common
+from tests import tiny_network
 from ukbob_jax import files, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
@@ -18,6 +19,7 @@ from ukbob_jax.training.checkpoints import restore_params
 
 SHAPE = (32, 24, 64)
 ORGANS = ("liver", "muscle")
+TINY = tiny_network.__name__
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -36,12 +38,13 @@ def store(tmp_path_factory):
     return path
 
 
-def recipe(store, **changes):
+def recipe(store, network=TINY, **changes):
     config = common.base().copy_and_resolve_references()
+    config = settings.with_network(config, [f"--config.model.name={network}"])
     given = {
         "store": str(store), "label": "manual", "data.val_label": "manual",
         "data.crop": (32, 32, 32), "data.batch_size": 2, "data.flagged": "off", "data.threads": 2,
-        "model.feature_size": 12, "model.depths": (1, 1, 1, 1), "augment": ("intensity",), "mesh.data": 1,
+        "augment": ("intensity",), "mesh.data": 1, "optimizer.learning_rate": 0.02,
         "optimizer.warmup_steps": 1, "train.steps": 2, "train.log_every": 1, "train.eval_every": 2,
         "train.checkpoint_every": 1, "train.ema": 0.5, "organs": ORGANS, "inference.overlap": 0.0,
     }  # fmt: skip
@@ -62,14 +65,14 @@ def test_a_run_leaves_numbers_a_network_and_what_it_was_made_of(trained, store):
     assert set(rows[2]) == {"step", "val/dice", "val/dice/liver", "val/dice/muscle"}
     card = Segmenter.load(trained).card
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.window == (32, 32, 32)
-    assert card.labels[5] == "liver" and card.architecture == "swin_unetr" and card.task == "segmentation"
+    assert card.labels[5] == "liver" and card.architecture == TINY and card.task == "segmentation"
     np.testing.assert_allclose(card.spacing_mm, phantom.spacing_mm(SHAPE))
-    assert json.loads((trained / "config.json").read_text())["model"]["feature_size"] == 12
+    assert json.loads((trained / "config.json").read_text())["model"]["width"] == 4
 
 
 def test_the_network_loads_for_inference(trained):
     segmenter = Segmenter.load(trained)
-    assert segmenter.model.feature_size == 12 and len(segmenter.card.labels) == 73
+    assert segmenter.model.width == 4 and len(segmenter.card.labels) == 73
 
 
 def test_the_same_command_again_passes_a_finished_run_over(trained, store):
@@ -83,9 +86,7 @@ def test_a_resume_with_another_recipe_names_the_fields(trained, store):
     with pytest.raises(ConfigError) as caught:
         train.run(changed, str(trained))
     message = str(caught.value)
-    assert (
-        "data.batch_size was 2, is 1" in message and "optimizer.learning_rate was 0.0001, is 0.5" in message
-    )
+    assert "data.batch_size was 2, is 1" in message and "optimizer.learning_rate was 0.02, is 0.5" in message
     assert "threads" not in message
     assert files.read_json(trained / "config.json")["data"]["batch_size"] == 2  # of what is in the folder
 
@@ -93,7 +94,8 @@ def test_a_resume_with_another_recipe_names_the_fields(trained, store):
 @pytest.mark.slow
 def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_inference(store, tmp_path):
     """The second step again, from the first's checkpoint, on two devices and with recomputation."""
-    deep = {"model.deep_supervision": 2, "train.accumulate": 1, "data.batch_size": 2}
+    deep = {"model.feature_size": 12, "model.depths": (1, 1, 1, 1), "model.deep_supervision": 2}
+    deep = {"network": "swin_unetr", **deep, "optimizer.learning_rate": 1e-4}
     train.run(recipe(store, **deep), str(tmp_path))
     expected = restore_params(tmp_path / "checkpoints", "latest")[0]
     assert {"aux_0", "aux_1"} < set(expected)

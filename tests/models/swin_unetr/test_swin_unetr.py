@@ -21,7 +21,6 @@ def test_config_round_trip_is_json():
 
 
 MODEL = SwinUNETR(1, 2, 12, deep_supervision=2)
-PATHS = ["/".join(tensor.path) for tensor in tensors.model_tensors(MODEL)]
 
 
 def test_logits_double_in_stride_from_head_to_head():
@@ -35,9 +34,10 @@ def test_logits_double_in_stride_from_head_to_head():
 
 def test_every_parameter_but_the_stem_is_in_one_part():
     parts = ("encoder", "decoder", "head")
-    for path in PATHS:
+    paths = ["/".join(tensor.path) for tensor in tensors.model_tensors(MODEL)]
+    for path in paths:
         assert sum(re.search(ARCHITECTURE.parts[part], path) is not None for part in parts) == 1, path
-    stem = [path for path in PATHS if re.search(ARCHITECTURE.parts["stem"], path)]
+    stem = [path for path in paths if re.search(ARCHITECTURE.parts["stem"], path)]
     assert stem == ["encoder1/conv1/kernel", "encoder1/conv3/kernel", "swin/patch_embed/kernel"]
 
 
