@@ -18,6 +18,7 @@ from ukbob_jax import anatomy, cli, files
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError
 from ukbob_jax.inference.nnunet import merge, recipes
 from ukbob_jax.inference.preset_names import PRESETS, SPEEDS
+from ukbob_jax.inference.windows import memory
 from ukbob_jax.volumes.nifti import read_label_names, read_volume
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -132,6 +133,12 @@ def test_weights_need_not_stay_in_memory(total, scan, root):
     np.testing.assert_array_equal(frugal.predict(scan).volume.array, total.predict(scan).volume.array)
     assert frugal.digest == total.digest
     assert len(frugal.estimates) == 5
+    kept, dropped = (
+        next(iter(segmenter.estimates.values())).total - memory.tree_bytes(total.models[0].kept.members)
+        for segmenter in (total, frugal)
+    )
+    others = sum(memory.tree_bytes(one.kept.members) for one in total.models[1:])
+    assert kept - dropped == others > 0
 
 
 def test_the_digest_sees_weights_and_settings(total, root, tmp_path):

@@ -161,8 +161,9 @@ class PresetSegmenter:
         merged = np.zeros(given[0].shape, np.uint8)
         sums = Certainty(*np.zeros((3, max(self.names) + 1)))
         held = sum(volume.array.nbytes for volume in (*images, *given)) + merged.nbytes
-        for one in self.models:
-            labels, certain = one.label(given, held, certainty)
+        weights = [memory.tree_bytes(one.kept.members) if one.kept else 0 for one in self.models]
+        for one, own in zip(self.models, weights):
+            labels, certain = one.label(given, held + sum(weights) - own, certainty)
             totalsegmentator.overwrite(merged, labels, one.part.written)
             if certain is not None:
                 _add(sums, certain, {own: self._final(i) for own, i in one.part.written.items()})
