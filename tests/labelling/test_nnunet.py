@@ -337,3 +337,22 @@ def test_the_command_stops_at_once_and_the_same_command_goes_on(store, model, tm
     again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert f"label: {24 - len(done)}/{24 - len(done)} scan" in again.stderr and len(labelled()) == 24
+
+
+@pytest.mark.slow
+def test_labels_in_the_store_are_nnunets_own(reference, tmp_path):
+    """Through a store in RAS, in batches of two on two devices; nnU-Net with float32 sums labelled the file."""
+    run = reference / "nnunet_networks" / "runs" / "mr_plain"
+    image = bob.read_volume(run / "inputs" / "torso_0000.nii.gz")
+    expected = bob.read_volume(run / "expected" / "torso_notta_fp32.nii.gz", kind="label")
+    turned = image.to_ras()
+    with StoreWriter(tmp_path / "store") as writer:
+        writer.write("torso", turned.array[..., None], turned.affine, {}, source="", contrasts=("MR",))
+    (tmp_path / "table.csv").write_text("".join(f"{i}, {i}\n" for i in range(1, 6)))
+    made = recipe.get_config("nnunet")  # the model's orientation, LPS, is in its dataset.json
+    made.store, made.mesh.data = str(tmp_path / "store"), 2
+    fields = {"model": str(next((run / "model").iterdir())), "label_table": str(tmp_path / "table.csv")}
+    made.labeller.update({**fields, "mirror": False, "batch": 2})
+    label.run(made.copy_and_resolve_references(), str(tmp_path))
+    found = Volume(Store.open(made.store).read("torso", "label/auto"), turned.affine)
+    np.testing.assert_array_equal(found.reorient(image.orientation).array, expected.array)

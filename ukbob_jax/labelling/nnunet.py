@@ -22,6 +22,7 @@ from ukbob_jax.inference.nnunet.checkpoint import ALL
 from ukbob_jax.inference.nnunet.model import NnunetModel
 from ukbob_jax.inference.nnunet.presets import PresetSegmenter
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
+from ukbob_jax.inference.nnunet.tile_network import told
 from ukbob_jax.inference.nnunet.tiles import STEP, Tiles
 from ukbob_jax.labelling import names
 from ukbob_jax.labelling.labelled import Labelled
@@ -108,7 +109,10 @@ class FolderLabeller:
             return self.batcher.planes(model, array, tiles, mirror, own)
 
         given = [channel.reorient(self.orientation) for channel in channels]
-        labels = self.segmenter.running(run).labels(given).reorient(image.orientation)
+        try:
+            labels = self.segmenter.running(run).labels(given).reorient(image.orientation)
+        except jax.errors.JaxRuntimeError as error:
+            raise told(error) from error
         facts = adapting.facts(results) if results else {}
         if facts:
             with self.lock:

@@ -10,9 +10,9 @@ import pytest
 
 import ukbob_jax as bob
 from tests.inference.nnunet import tiny
-from ukbob_jax.errors import ConfigError, Preempted
+from ukbob_jax.errors import ConfigError, InputError, Preempted
 from ukbob_jax.inference.adaptation.methods import Method
-from ukbob_jax.inference.nnunet import adapting, batching, merge
+from ukbob_jax.inference.nnunet import adapting, batching, merge, tile_network
 from ukbob_jax.inference.nnunet.batching import TileBatcher
 from ukbob_jax.training import sharding
 from ukbob_jax.volumes.volume import Volume
@@ -92,6 +92,8 @@ def test_a_network_that_fails_and_a_stop_are_heard_by_every_scan_that_waits(mode
     with batcher() as running, concurrent.futures.ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(models[0].running(running.planes).logits, array(n)) for n in range(4)]
         assert {str(job.exception()) for job in jobs} == {"broken network"}
+    full = tile_network.told(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 bytes"))
+    assert isinstance(full, ConfigError) and "labeller.batch" in str(full)
     begun, go_on = threading.Event(), threading.Event()
 
     def waits(*_):
@@ -144,6 +146,6 @@ def test_what_does_not_fit_is_refused_before_it_runs(models, monkeypatch):
     monkeypatch.setattr(batching.memory, "available", lambda _: 1000)
     with (
         batcher() as running,
-        pytest.raises(ConfigError, match=r"this scan needs about .*labeller\.batch=1 needs"),
+        pytest.raises(InputError, match=r"this scan needs about .*labeller\.batch=1 needs"),
     ):
         models[0].running(running.planes).logits(array(1))

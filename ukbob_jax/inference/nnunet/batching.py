@@ -22,11 +22,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ukbob_jax.errors import ConfigError, Preempted
+from ukbob_jax.errors import ConfigError, InputError, Preempted
 from ukbob_jax.inference.nnunet import merge
 from ukbob_jax.inference.nnunet.adapting import Leaves
 from ukbob_jax.inference.nnunet.model import NnunetModel
-from ukbob_jax.inference.nnunet.tile_network import Tile, TileNetwork
+from ukbob_jax.inference.nnunet.tile_network import Tile, TileNetwork, told
 from ukbob_jax.inference.nnunet.tiles import Tiles
 from ukbob_jax.inference.windows import memory
 from ukbob_jax.inference.windows.memory import MemoryEstimate
@@ -112,6 +112,7 @@ class TileBatcher:
         if sharding.cases_share(mesh):
             raise ConfigError("mesh.space: tiles are not split; leave it 1.")
         self._mesh, self._announce, self._beside = mesh, announce, beside
+        self._available = memory.available(self.devices[0])  # before anything of it is taken
         self._changed = threading.Condition()
         self._scans: list[_Scan] = []  # in the order of their coming
         self._programs: dict[Any, TileNetwork] = {}
@@ -159,7 +160,7 @@ class TileBatcher:
             mirror: as for `NnunetModel.logits`.
             own: of each fold, parameters of this scan that replace the network's.
         Raises:
-            ConfigError: the scan needs more memory than there is.
+            InputError: the scan needs more memory than there is.
             Preempted: the batcher was stopped meanwhile.
         """
         self._check_memory(model, array, tiles)
@@ -234,7 +235,7 @@ class TileBatcher:
                 self._deliver(picks, program.run(tiles))
         except BaseException as error:  # every scan that waits must hear of it
             with self._changed:
-                self._error = _told(error)
+                self._error = told(error)
                 self._changed.notify_all()
 
     def _next(self) -> list[tuple[_Scan, int] | None] | None:
@@ -313,7 +314,10 @@ class TileBatcher:
                 return
         estimate = self.estimate(model, array.shape, tiles)
         smaller = {"labeller.batch=1": lambda: self.estimate(model, array.shape, tiles, 1)}
-        memory.check(estimate, smaller if self.batch > 1 else {})
+        try:
+            memory.check(estimate, smaller if self.batch > 1 else {})
+        except ConfigError as error:  # of this scan: others may fit
+            raise InputError(str(error)) from error
         with self._changed:
             largest = max((e.total for e in self._estimates.values()), default=0)
             self._estimates[key] = estimate
@@ -343,7 +347,7 @@ class TileBatcher:
             scan=host,
             sums=one.sums * open_scans(batch, tiles) * together,
             network=(one.network + (ROUNDS + 1) * logits + self._beside) * together,
-            available=memory.available(self.devices[0]),
+            available=self._available,
         )
 
 
@@ -355,12 +359,3 @@ def open_scans(batch: int, tiles: Tiles) -> int:
 def _given(picks: Sequence[tuple[_Scan, int] | None]) -> Iterator[tuple[int, tuple[_Scan, int]]]:
     """The places that have a tile, with it."""
     return ((place, pick) for place, pick in enumerate(picks) if pick)
-
-
-def _told(error: BaseException) -> BaseException:
-    """The error, and for a device without memory what to do."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-        return ConfigError(
-            "the devices have too little memory for a batch of tiles; take a smaller labeller.batch or more mesh.data."
-        )
-    return error

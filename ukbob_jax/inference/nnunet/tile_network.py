@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.nnunet import merge
 from ukbob_jax.inference.nnunet.adapting import EachApply, Leaves
@@ -82,3 +83,12 @@ def _without(member: dict[str, Any], paths: Sequence[str]) -> tuple[dict[str, An
     everything = selection.split(member["params"], ".")[0]
     state = {name: tree for name, tree in member.items() if name != "params"}
     return {path: leaf for path, leaf in everything.items() if path not in paths}, state
+
+
+def told(error: BaseException) -> BaseException:
+    """The error, and for a device without memory what to do."""
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return ConfigError(
+            "the devices have too little memory for a batch of tiles; take a smaller labeller.batch or more mesh.data."
+        )
+    return error
