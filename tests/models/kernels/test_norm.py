@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ukbob_jax.models.kernels.norm import EPSILON, normalize
+from ukbob_jax.models.kernels.norm import EPSILON, normalize, shift_and_activate
 
 SHAPE = (2, 3, 4, 5, 6)
 SPACE, CHANNEL, BATCH = (1, 2, 3), (4,), (0, 1, 2, 3)
@@ -35,6 +35,18 @@ def test_values_and_gradients_are_those_of_the_definition(axes, affine, residual
         np.testing.assert_allclose(found, expected, atol=1e-12)
         for mine, theirs in zip(ours(dy), pullback(dy)):
             np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+def test_the_slope_at_zero_is_that_of_the_negative_side():
+    """As PyTorch's leaky ReLU; `jax.nn.leaky_relu` takes the other side."""
+    x = jnp.asarray([-1.0, 0.0, 1.0])
+    gradient = jax.grad(lambda x: shift_and_activate(x, None, None, slope=0.01).sum())(x)
+    np.testing.assert_allclose(gradient, [0.01, 0.01, 1.0])
+    zeros = jnp.zeros((1, 1, 1, 1, 2))
+    shifted = jax.grad(lambda bias: normalize(zeros, SPACE, jnp.ones(2), bias, slope=0.01).sum())(
+        jnp.zeros(2)
+    )
+    np.testing.assert_allclose(shifted, 0.01)
 
 
 def test_a_large_mean_leaves_the_deviation_exact():

@@ -82,7 +82,7 @@ def _backward(axes: Axes, slope: float, kept: tuple, dy: jax.Array) -> tuple[jax
     normal = (x.astype(mean.dtype) - mean) * rstd
     dy = dy.astype(mean.dtype)
     if slope != 1:
-        dy = jnp.where((_affine(normal, scale, bias) if y is None else y) >= 0, dy, slope * dy)
+        dy = jnp.where((_affine(normal, scale, bias) if y is None else y) > 0, dy, slope * dy)
     dresidual = dy.astype(x.dtype) if had_residual else None
     over = tuple(range(x.ndim - 1))
     dscale = dbias = None
@@ -118,7 +118,7 @@ def shift_and_activate(
     y = _affine(x, scale, bias)
     if residual is not None:
         y = y + residual.astype(y.dtype)
-    return y if slope == 1 else jnp.where(y >= 0, y, slope * y)
+    return y if slope == 1 else jnp.where(y > 0, y, slope * y)
 
 
 def _affine(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
