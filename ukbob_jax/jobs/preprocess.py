@@ -25,7 +25,7 @@ from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.case import LABEL_SET, Case
 from ukbob_jax.volumes.layouts import nnunet
 
-VERSION = 1  # raise it when preprocessing changes, so that stores are made anew
+VERSION = 2  # raise it when preprocessing changes, so that stores are made anew
 SPLITS = "splits_final.json"  # in the workdir, nnU-Net's folds
 
 

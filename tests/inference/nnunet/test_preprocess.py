@@ -121,6 +121,25 @@ def test_schemes(tmp_path, scheme, expected):
     np.testing.assert_allclose(array[0], expected(raw.T), atol=1e-6)
 
 
+def test_z_scores_mask_covers_what_is_labelled(tmp_path):
+    """As nnU-Net's does for training cases and cascades: a labelled voxel counts although it is 0."""
+    rules = {"normalization_schemes": ("ZScoreNormalization",), "use_mask_for_norm": (True,)}
+    raw = scan()
+    raw[1, 2, 3:5] = 0  # two voxels outside the mask, one of them labelled
+    said = model(tmp_path, **rules, labels={0: "background", 1: "liver"})
+    ids = np.zeros(raw.shape, np.uint8)
+    ids[1, 2, 3] = 1
+    array, properties = preprocess.crop(Volume(raw, np.eye(4)), said)
+    found = preprocess.finish_cascade(array, properties, Volume(ids, np.eye(4)), said)
+    box = raw[1:5, 2:, 3:6].T.astype(np.float32)
+    inside = np.ones(box.shape, bool)
+    inside[1, 0, 0] = False
+    values = box[inside]
+    expected = np.where(inside, (box - values.mean()) / values.std(), 0)
+    np.testing.assert_allclose(found[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(found[1], ids[1:5, 2:, 3:6].T)
+
+
 def test_normalisation_comes_before_resampling(tmp_path):
     rules = {"normalization_schemes": ("ZScoreNormalization",), "spacing": (2.0, 2.0, 2.0)}
     raw = np.random.default_rng(2).normal(5, 2, (8, 8, 8)).astype(np.float32)

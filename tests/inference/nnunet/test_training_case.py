@@ -1,11 +1,13 @@
 """Training cases: image and label map on the grid of the plans."""
 
+import dataclasses
 import json
 import pathlib
 
 import numpy as np
 import pytest
 
+import ukbob_jax as bob
 from tests.inference.nnunet import raw_folder
 from ukbob_jax.errors import ConfigError, FileError, GeometryError, ValuesError
 from ukbob_jax.inference.nnunet import training_case, write
@@ -72,7 +74,16 @@ def test_image_and_label_map_are_those_of_nnunet(tmp_path, spacing, torch):
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     changes = {"resampling_fn_seg": TORCH, "resampling_fn_seg_kwargs": {"is_seg": True}} if torch else {}
-    raw, plans = begun(tmp_path, number=2, spacing=spacing, **changes)
+    raw, plans = begun(tmp_path, number=2, spacing=spacing, use_mask_for_norm=[True], **changes)
+    for name in ("case_0", "case_1"):  # a corner of zeros, a part of which is labelled
+        for path, value, corner in (
+            (raw / f"imagesTr/{name}_0000.nii.gz", 0, np.s_[:7, :8, :9]),
+            (raw / f"labelsTr/{name}.nii.gz", 2, np.s_[:4, :6, :5]),
+        ):
+            volume = bob.read_volume(path)
+            array = np.array(volume.array)
+            array[corner] = value
+            write_volume(path, dataclasses.replace(volume, array=array))
     manager = PlansManager(dict(plans.plans))
     for name in ("case_0", "case_1"):
         images, label = files(raw, name)

@@ -102,12 +102,12 @@ class NnunetModel:
             MismatchError: another number of channels, or channels on different grids.
             FileError, GeometryError, ValuesError: a file cannot be used.
         """
-        array, properties = preprocess.run(paths, self.plans, nan)
         if self.previous is None:
-            return array, properties
+            return preprocess.run(paths, self.plans, nan)
+        array, properties = preprocess.crop(paths, self.plans, nan)
         earlier = self.previous.preprocess(paths, nan, mirror)
         labels, _ = self.previous.segment(*earlier, mirror=mirror)
-        return preprocess.add_labels(array, properties, labels, self.plans), properties
+        return preprocess.finish_cascade(array, properties, labels, self.plans), properties
 
     def running(self, run_tiles: RunTiles | None) -> "NnunetModel":
         """The same model with its tiles, and those of a cascade's earlier stage, run by `run_tiles`."""

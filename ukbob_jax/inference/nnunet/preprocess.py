@@ -36,63 +36,93 @@ def run(
         plans: of the model.
         nan: "zero" sets NaN and infinite voxels of files to 0 with a warning instead of refusing the file.
     Returns:
+        Array c z y x, float32, and its properties, as `crop` says.
+    Raises:
+        MismatchError, ValuesError, FileError, GeometryError: as `crop` and `finish`.
+    """
+    array, properties = crop(scans, plans, nan)
+    return finish(array, properties, plans), properties
+
+
+def crop(
+    scans: ScanInput | Sequence[ScanInput], plans: NnunetPlans, nan: Literal["refuse", "zero"] = "refuse"
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The first half of `run`, before normalisation: the box of voxels that are not 0.
+
+    Returns:
         Array c z y x, float32, and its properties: nnU-Net's own `spacing` (z y x of the file, mm),
         `shape_before_cropping`, `bbox_used_for_cropping`, `shape_after_cropping_and_before_resampling`; besides `grid`,
-        a Volume without voxels of its own on whose grid labels are written, and `nonzero`, bool z y x after cropping,
-        where any channel is not 0.
+        a Volume without voxels of its own on whose grid labels are written, `nonzero`, bool z y x after cropping,
+        where any channel is not 0, and `name` of the files for messages.
     Raises:
         MismatchError: another number of channels, or channels on different grids.
-        ValuesError: voxels that the normalisation does not take.
-        FileError, GeometryError: as `read_volume`.
+        FileError, GeometryError, ValuesError: as `read_volume`.
     """
     stored, names = read(scans, plans.channels, nan)
     first = stored[0]
     turned = [volume.to_ras() for volume in stored] if plans.reader.endswith("WithReorient") else stored
-    spacing = _spacing(first, turned[0], plans.reader)
     array = _together(turned).transpose(0, *(axis + 1 for axis in plans.transpose_forward))
-    properties: dict[str, Any] = {"spacing": spacing, "shape_before_cropping": array.shape[1:]}
     nonzero = _nonzero(array)
     box = _box(nonzero)
     inside = tuple(slice(low, high) for low, high in box)
+    properties: dict[str, Any] = {
+        "spacing": _spacing(first, turned[0], plans.reader),
+        "shape_before_cropping": array.shape[1:],
+        "bbox_used_for_cropping": [list(pair) for pair in box],
+        "nonzero": nonzero[inside],
+        "grid": dataclasses.replace(first, array=np.broadcast_to(np.uint8(0), first.shape)),
+        "name": ", ".join(names),
+    }
     array = array[(slice(None), *inside)]
-    properties["bbox_used_for_cropping"] = [list(pair) for pair in box]
-    properties["nonzero"] = nonzero[inside]
     properties["shape_after_cropping_and_before_resampling"] = array.shape[1:]
-    properties["grid"] = dataclasses.replace(first, array=np.broadcast_to(np.uint8(0), first.shape))
-    array = _normalize(array, nonzero[inside], plans, ", ".join(names))
-    current = [spacing[axis] for axis in plans.transpose_forward]
+    return array, properties
+
+
+def finish(
+    array: np.ndarray, properties: dict[str, Any], plans: NnunetPlans, labelled: np.ndarray | None = None
+) -> np.ndarray:
+    """The second half of `run`: normalise, then resample; `array` of `crop` may be overwritten.
+
+    Args:
+        array: of `crop`.
+        properties: of `crop`.
+        plans: of the model.
+        labelled: z y x after cropping, where labels that are known (of a training case, or of a cascade's previous
+            stage) are not background: there a voxel counts as inside the mask of z-score, as in nnU-Net, also if it is 0.
+    Returns:
+        Array c z y x, float32.
+    Raises:
+        ValuesError: voxels that the normalisation does not take.
+        FileError: an argument of the plans' resampling that is not known.
+    """
+    array = _normalize(array, properties["nonzero"], labelled, plans, properties["name"])
+    current = [properties["spacing"][axis] for axis in plans.transpose_forward]
     target = full_spacing(plans, current)
     shape = resample.new_shape(array.shape[1:], current, target)
     where = f"{plans.folder}: {plans.configuration}"
     how = resample.axes(plans.resampling_data, array.shape[1:], shape, current, target, where)
-    return resample.image(array, how), properties
+    return resample.image(array, how)
 
 
-def add_labels(
+def finish_cascade(
     array: np.ndarray, properties: dict[str, Any], found: Volume, plans: NnunetPlans
 ) -> np.ndarray:
-    """The array with a mask for each foreground label of a cascade's previous stage, c z y x.
+    """As `finish`, and with a mask for each foreground label of a cascade's previous stage, c z y x.
 
     Args:
-        array: of `run`.
-        properties: of `run`.
+        array: of `crop`.
+        properties: of `crop`.
         found: labels of the previous stage, on the image's grid.
         plans: of this stage.
     """
     turned = found.to_ras() if plans.reader.endswith("WithReorient") else found
     whole = turned.array.T.transpose(plans.transpose_forward)
     whole = whole[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
+    array = finish(array, properties, plans, whole != 0)
     current = [properties["spacing"][axis] for axis in plans.transpose_forward]
     where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
-    ids = labels.on_array_grid(
-        whole,
-        properties["nonzero"],
-        array.shape[1:],
-        current,
-        full_spacing(plans, current),
-        plans.resampling_labels,
-        where,
-    )
+    target, how = full_spacing(plans, current), plans.resampling_labels
+    ids = labels.on_array_grid(whole, properties["nonzero"], array.shape[1:], current, target, how, where)
     masks = np.stack([ids == label for label in sorted(plans.labels) if label]).astype(np.float32)
     return np.concatenate([array, masks])
 
@@ -187,12 +217,16 @@ def _box(mask: np.ndarray) -> list[tuple[int, int]]:
     return box
 
 
-def _normalize(array: np.ndarray, nonzero: np.ndarray, plans: NnunetPlans, name: str) -> np.ndarray:
+def _normalize(
+    array: np.ndarray, nonzero: np.ndarray, labelled: np.ndarray | None, plans: NnunetPlans, name: str
+) -> np.ndarray:
     """Every channel by its scheme, c z y x float32."""
     masked = [
         s == "ZScoreNormalization" and m for s, m in zip(plans.normalization_schemes, plans.use_mask_for_norm)
     ]
     mask = ndimage.binary_fill_holes(nonzero) if any(masked) else None
+    if mask is not None and labelled is not None:
+        mask = mask | labelled
     out = np.ascontiguousarray(array)
     for number, (image, scheme) in enumerate(zip(out, plans.normalization_schemes)):
         if scheme == "ZScoreNormalization":

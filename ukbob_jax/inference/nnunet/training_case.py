@@ -31,9 +31,10 @@ def prepare(
         ValuesError: ids that dataset.json does not name.
         FileError, MismatchError: as `preprocess.run`.
     """
-    array, properties = preprocess.run([pathlib.Path(path) for path in images], plans)
+    array, properties = preprocess.crop([pathlib.Path(path) for path in images], plans)
     ids = _read(plans, label, properties["shape_before_cropping"])
     ids = ids[tuple(slice(*pair) for pair in properties["bbox_used_for_cropping"])]
+    array = preprocess.finish(array, properties, plans, ids != 0)
     how, current = plans.resampling_labels, [properties["spacing"][axis] for axis in plans.transpose_forward]
     where = f"{plans.folder}: {plans.configuration}: resampling_fn_seg"
     shape = array.shape[1:]

@@ -71,10 +71,12 @@ def compare(
 ) -> Difference:
     """One scan of which nnU-Net's prediction is known; `first` is its labels of a cascade's first stage."""
     files = scan if len(scan) > 1 else scan[0]
-    array, properties = ours.preprocess(files)
-    if first is not None:  # whose labels may differ where probabilities are close
-        image = array[: len(ours.plans.channels)]
-        array = preprocess.add_labels(image, properties, bob.read_volume(first, kind="label"), ours.plans)
+    if first is None:
+        array, properties = ours.preprocess(files)
+    else:  # nnU-Net's labels of the first stage: ours may differ where probabilities are close
+        array, properties = preprocess.crop(files, ours.plans)
+        found = bob.read_volume(first, kind="label")
+        array = preprocess.finish_cascade(array, properties, found, ours.plans)
     if array.shape != expected.data.shape:
         return _odd(f"preprocessed {array.shape}, nnU-Net {expected.data.shape}")
     logits = ours.logits(array)

@@ -161,6 +161,7 @@ KINDS: dict[str, tuple[Change, ...]] = {
     "cascade_separate_z": (_SOLID, _separate, _is(cascade=True)),
     "cascade_torch": (_SOLID, _torch, _is(cascade=True)),
     "cascade_folds": (_SOLID, _is(cascade=True, folds=(0, 1))),
+    "cascade_mask": (_SOLID, _channels(2, SCHEMES[:1]), _is(cascade=True)),
     "small": (_is(tiles=(0.2, 0.95)),),
     "large": (_SOLID, _is(tiles=(1.5, 3.5), mirror=None)),
     "steps": (_is(tiles=(0.9, 2.5)), _one_of(step=(0.3, 0.75, 0.8, 1.0))),
