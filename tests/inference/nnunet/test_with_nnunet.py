@@ -29,7 +29,7 @@ from tests.inference.nnunet.random_models import compare, folders, scans, theirs
         ("regions_ignore", 0),
         ("cascade_separate_z", 0),
         ("slices_transposed", 0),
-        ("folds", 0),
+        pytest.param("folds", 0, marks=pytest.mark.slow),
         ("schemes", 0),
         ("prefixed", 0),
         ("other_formats", 1),
