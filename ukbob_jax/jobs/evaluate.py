@@ -15,8 +15,7 @@ import numpy as np
 import ukbob_jax
 from ukbob_jax import anatomy, files, splits
 from ukbob_jax.data.options import Config
-from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import failures, scoring, zero_shot
+from ukbob_jax.evaluation import failures, scoring, tables, zero_shot
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
@@ -76,7 +75,7 @@ def run(config: Config, workdir: str) -> None:
                     regions=segmenter.card.regions,
                     annotated=annotated,
                 ),
-                **outcome(prediction.report),
+                **tables.outcome(prediction.report),
             }
             if number < settings.pictures:
                 name = f"{subject}_{method}.nii.gz"
@@ -84,7 +83,7 @@ def run(config: Config, workdir: str) -> None:
         done[subject] = {"key": key, "methods": scores}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     scores = {subject: done[subject]["methods"] for subject in subjects}
-    rows = collect(folder, settings.name, scores, failures.diagonals_mm(store.rows, subjects))
+    rows = tables.collect(folder, settings.name, scores, failures.diagonals_mm(store.rows, subjects))
     groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
     summary = scoring.summarise(rows, groups if settings.groups else None)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
@@ -100,27 +99,10 @@ def mapping(config: Config, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarra
     """
     same = np.arange(256, dtype=np.uint8)
     if not config.evaluate.label_map:
-        organs = scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
+        organs = tables.scored_organs(config.organs, segmenter.card.channels, bool(segmenter.card.regions))
         return same, anatomy.to_names(dict(segmenter.card.labels)) if config.data.organs else same, organs
     shared = zero_shot.common(config.evaluate.label_map, segmenter.card.used)
-    return shared.found, shared.truth, scored_organs(config.organs, {0: "background", **shared.organs})
-
-
-def scored_organs(names: tuple[str, ...], known: dict[int, str], regions: bool = False) -> dict[int, str]:
-    """Ids and names to score: `names`, or all of the network's but the background (regions have none).
-
-    Raises:
-        ConfigError: a name the network does not know.
-    """
-    ids = {name: organ for organ, name in known.items()}
-    missing = [name for name in names if name not in ids]
-    if missing:
-        raise ConfigError(f"config.organs: {missing[0]!r} is not among the network's labels.")
-    return {
-        ids[name]: name
-        for name in names or ids
-        if (ids[name] != 0 or regions) and name != anatomy.NAMES[anatomy.UNUSED]
-    }
+    return shared.found, shared.truth, tables.scored_organs(config.organs, {0: "background", **shared.organs})
 
 
 def decisive(config: Config, segmenter: Segmenter) -> dict[str, Any]:
@@ -143,37 +125,3 @@ def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tu
     channels = row.channel_indices(contrasts, "the network")
     image = store.read(subject, "image")[..., channels]
     return Volume(image, affine), Volume(store.read(subject, f"label/{label}"), affine)
-
-
-def outcome(report: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a report that go into the row of a scan."""
-    kept = {"mean_entropy": report["mean_entropy"], "accepted": None, "reason": None}
-    if report["adaptation"]:
-        names = ("accepted", "reason", "entropy_before", "entropy_after", "drift")
-        kept |= {name: report["adaptation"][name] for name in names}
-    return kept
-
-
-def collect(
-    folder: pathlib.Path, name: str, scores: dict[str, dict], diagonals: dict[str, float]
-) -> list[dict[str, Any]]:
-    """Write the rows of all subjects as two tables, and return those of organs.
-
-    Args:
-        folder: of the tables.
-        name: of the test set.
-        scores: subject -> method -> `organs`, and entries about the scan.
-        diagonals: of the subjects' fields of view, mm, for scores of older versions.
-    """
-    organs, scans = [], []
-    for subject, of_methods in scores.items():
-        for method, result in of_methods.items():
-            same = {"subject": subject, "method": method}
-            organs += [
-                {**same, "organ": organ, **failures.completed(values, diagonals[subject])}
-                for organ, values in result["organs"].items()
-            ]
-            scans.append({**same, **{field: value for field, value in result.items() if field != "organs"}})
-    files.write_jsonl(folder / f"{name}.jsonl", organs)
-    files.write_jsonl(folder / f"{name}.scans.jsonl", scans)
-    return organs

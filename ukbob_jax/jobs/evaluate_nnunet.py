@@ -16,11 +16,10 @@ from ukbob_jax import files, splits
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import FileError, MismatchError
-from ukbob_jax.evaluation import failures, scoring
-from ukbob_jax.inference.nnunet import write
+from ukbob_jax.evaluation import failures, scoring, tables
+from ukbob_jax.inference.nnunet import raw_folder, write
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
-from ukbob_jax.jobs import evaluate, preprocess
 from ukbob_jax.progress import track
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes.case import LABEL_SET, Case
@@ -43,8 +42,8 @@ def run(config: Config, workdir: str) -> None:
     plans = write.find(home / "nnunet", config.plans, config.configuration, "mirror" in config.augment)
     segmenter = NnunetSegmenter.load(plans.folder, folds=[config.fold], dtype=config.inference.dtype)
     known = dict(enumerate(plans.regions.names)) if plans.regions else plans.labels
-    organs = evaluate.scored_organs(config.organs, known, bool(plans.regions))
-    cases = {case.subject: case for case in preprocess.training_cases(config.source.paths.root)}
+    organs = tables.scored_organs(config.organs, known, bool(plans.regions))
+    cases = {case.subject: case for case in raw_folder.training_cases(config.source.paths.root)}
     name = f"{settings.name}_files"
     folder = home / "evaluation"
     done = {path.stem: files.read_json(path) for path in folder.glob(f"{name}/*.json")}
@@ -53,13 +52,13 @@ def run(config: Config, workdir: str) -> None:
     for subject in track(subjects, f"evaluate {name}"):
         if subject not in cases:
             raise FileError(f"{config.source.paths.root}: no case {subject!r}, which the split names.")
-        key = files.fingerprint([same_for_all, preprocess.checksum(cases[subject], plans)])
+        key = files.fingerprint([same_for_all, raw_folder.checksum(cases[subject], plans)])
         if done.get(subject, {}).get("key") != key:
             done[subject] = {"key": key, **score(segmenter, plans, cases[subject], organs, config)}
             files.write_json(folder / name / f"{subject}.json", done[subject])
     scores = {subject: {METHOD: done[subject]["scores"]} for subject in subjects}
     diagonals = {subject: done[subject]["diagonal_mm"] for subject in subjects}
-    summary = scoring.summarise(evaluate.collect(folder, name, scores, diagonals))
+    summary = scoring.summarise(tables.collect(folder, name, scores, diagonals))
     files.write_json(folder / f"{name}.summary.json", summary)
     for method, found in summary.items():
         print(f"evaluate_nnunet {name}, {scoring.line(method, found)}", file=sys.stderr)
@@ -87,7 +86,7 @@ def score(
         regions=plans.regions,
     )
     return {
-        "scores": {"organs": found, **evaluate.outcome(prediction.report)},
+        "scores": {"organs": found, **tables.outcome(prediction.report)},
         "diagonal_mm": failures.diagonal_mm(truth.shape, truth.spacing_mm),
     }
 

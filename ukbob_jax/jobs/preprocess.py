@@ -8,24 +8,20 @@ where a voxel lies in the patient is not kept, since what is predicted goes back
 import dataclasses
 import functools
 import pathlib
-import warnings
 from typing import Any
 
 import numpy as np
 
 from ukbob_jax import files, processes, splits
 from ukbob_jax.data.options import Config
-from ukbob_jax.errors import EmptyError, FileError
+from ukbob_jax.errors import FileError
 from ukbob_jax.failures import FILE, Failure, Failures, failure
 from ukbob_jax.inference.nnunet import plans as model_plans
-from ukbob_jax.inference.nnunet import training_case, write
+from ukbob_jax.inference.nnunet import raw_folder, training_case, write
 from ukbob_jax.progress import track
-from ukbob_jax.sources.files import file_digest
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.case import LABEL_SET, Case
-from ukbob_jax.volumes.layouts import nnunet
 
-VERSION = 2  # raise it when preprocessing changes, so that stores are made anew
 SPLITS = "splits_final.json"  # in the workdir, nnU-Net's folds
 
 
@@ -42,7 +38,7 @@ def run(config: Config, workdir: str) -> None:
     root = config.source.paths.root
     folder = pathlib.Path(workdir) / "nnunet"
     plans = write.begin(folder, config.plans, root, config.configuration, "mirror" in config.augment)
-    cases = training_cases(root)
+    cases = raw_folder.training_cases(root)
     workers = min(config.workers or processes.cores(), len(cases))
     one = functools.partial(write_one, store=config.store, model=str(plans.folder))
     failures = Failures(pathlib.Path(workdir) / FILE)
@@ -53,16 +49,6 @@ def run(config: Config, workdir: str) -> None:
         names = [case.subject for case in cases if not case.problem]
         files.write_json(pathlib.Path(workdir) / SPLITS, splits.nnunet_folds(names))
     failures.conclude(len(cases))
-
-
-def training_cases(root: str) -> list[Case]:
-    """The labelled cases of a raw folder."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*the labels are regions")  # which this recipe learns
-        cases = [case for case in nnunet.list_cases(root) if case.split == "train"]
-    if not cases:
-        raise EmptyError(f"{root}: no training cases. Put images into imagesTr and label maps into labelsTr.")
-    return cases
 
 
 def write_one(case: Case, store: str, model: str) -> Failure | None:
@@ -80,7 +66,7 @@ def write_one(case: Case, store: str, model: str) -> Failure | None:
         if case.problem:
             raise FileError(case.problem)
         plans = model_plans.read(model)
-        source = checksum(case, plans)
+        source = raw_folder.checksum(case, plans)
         writer = StoreWriter(store)
         if writer.has(case.subject, source):
             return None
@@ -102,27 +88,6 @@ def failure_of(case: Case, outcome: Any) -> Failure | None:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
-
-
-def checksum(case: Case, plans: model_plans.NnunetPlans) -> str:
-    """Digest of the files' bytes and of what decides the arrays and the row."""
-    paths = [*case.images, case.labels[LABEL_SET]]
-    chosen = model_plans.resolve(plans.plans, plans.configuration, str(plans.folder))
-    steps = {
-        name: value for name, value in chosen.items() if name.startswith(("norm", "resampl", "use_mask"))
-    }
-    return splits.digest(
-        {
-            "nnunet": VERSION,
-            "content": [(path.name, file_digest(str(path))) for path in paths],
-            "reader": plans.reader,
-            "transpose": plans.transpose_forward,
-            "spacing": plans.spacing,
-            "steps": steps,
-            "intensities": [dict(properties) for properties in plans.intensities],
-            "description": dataclasses.asdict(case.description),
-        }
-    )
 
 
 def convert(case: Case, plans: model_plans.NnunetPlans) -> dict[str, Any]:
