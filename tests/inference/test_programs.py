@@ -64,3 +64,14 @@ def test_a_scan_compiles_its_program_and_another_of_the_bucket_none(segmenter, c
     assert compiled == programs
     segmenter.predict(Volume(volume[:-1, :, 1:], np.eye(4)), options)
     assert compiled == programs
+
+
+def test_adapted_parameters_take_the_program_of_the_networks_own(compiled):
+    """A checkpoint's parameters are bound to a device, and a refused adaptation returns them."""
+    fresh = make(6)
+    segmenter = Segmenter(fresh.model, jax.device_put(fresh.params, jax.devices()[0]), fresh.card)
+    scan = Volume(np.random.default_rng(0).random((10, 9, 14), np.float32), np.eye(4))
+    compiled.clear()
+    for method in ("off", "etta"):
+        adaptation = segmenter.predict(scan, PredictOptions(method=method)).report["adaptation"]
+    assert adaptation["accepted"] and compiled == ["jit(_segment)", "jit(_adapt)"]

@@ -113,10 +113,10 @@ def etta(
     scan, program = window_batches.prepare_scan(volume, roi, options)
     chosen, others = selection.split(params, options.select)
     state = {} if model_state is None else dict(model_state)
-    outcome = jax.device_get(
-        _adapt(hashable(model), chosen, others, state, scan, options.learning_rate, program)
-    )
-    return _judged(outcome, params, others, options)
+    outcome = _adapt(hashable(model), chosen, others, state, scan, options.learning_rate, program)
+    # What was adapted stays where the parameters are: programs that take those take it too, and none is compiled anew.
+    told = jax.device_get(outcome._replace(adapted={}))._replace(adapted=outcome.adapted)
+    return _judged(told, params, others, options)
 
 
 def measure(
