@@ -49,7 +49,7 @@ def test_a_scan_is_stored_in_ras(folder):
 @pytest.mark.parametrize(
     "changes",
     [{"spacing_mm": (2.0, 2.0, 2.0)}, {"num_classes": 9}, {"contrasts": ("t1",)}, {"nan": "zero"}, {"assume_ras": True},
-     {"constant": "accept"}, {"label_map": "btcv"}, {"mask_value": 255}],
+     {"constant": "accept"}, {"label_map": "btcv"}, {"mask_value": 255}, {"crop": True}, {"order": 3}],
 )  # fmt: skip
 def test_every_setting_changes_the_checksum(folder, changes):
     before, after = listed(folder)[0], listed(folder, **changes)[0]
@@ -72,6 +72,7 @@ def test_bytes_and_split_change_the_checksum(folder):
         ({"constant": "drop"}, r"constant is 'drop'; expected refuse or accept"),
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0, float("inf"))}, "three positive numbers"),
+        ({"order": 2}, "order is 2; expected 1 or 3"),
         ({"label_map": "somewhere"}, "somewhere"),
         ({"person": "(a"}, r"person='\(a' is no regular expression"),
         ({"person": "a|b"}, "has 0 groups; put brackets around the person"),

@@ -13,8 +13,10 @@ from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import names_in_headers, persons, steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
+from ukbob_jax.store import schema
 from ukbob_jax.volumes import label_table, layouts, plausibility
 from ukbob_jax.volumes.case import Case, Description, is_scan
+from ukbob_jax.volumes.resample import CUBIC, LINEAR
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -37,6 +39,8 @@ class ReadOptions:
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
         mask_value: labels are masks of one structure with this value inside, such as 255; it becomes 1. 0: they are
             label maps, in which 255 means "not annotated".
+        order: of the splines that resample images: 1 linear, 3 cubic.
+        crop: cut every scan to the box of its voxels that are not 0, before it is resampled.
         person: regular expression whose one group is the person in a subject's id, such as "(.+)_[LR]" where left and
             right are subjects of their own; splits and folds keep a person's subjects together. "": as the layout says.
     Raises:
@@ -54,6 +58,8 @@ class ReadOptions:
     label_table: str = ""
     mask_value: int = 0
     person: str = ""
+    order: int = LINEAR
+    crop: bool = False
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -64,6 +70,8 @@ class ReadOptions:
                 raise ConfigError(
                     f"{_field(name)} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
                 )
+        if self.order not in (LINEAR, CUBIC):
+            raise ConfigError(f"{_field('order')} is {self.order}; expected {LINEAR} or {CUBIC}.")
         if self.label_map and self.label_table:
             raise ConfigError(
                 f"{_field('label_map')} and {_field('label_table')} both change the ids; give one."
@@ -120,8 +128,9 @@ class Files:
         del settings["person"]  # counts as the person it finds
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
-        if not self.settings.mask_value:
-            del settings["mask_value"]  # stores made before there was one stay as they are
+        for name, default in (("mask_value", 0), ("order", LINEAR), ("crop", False)):
+            if settings[name] == default:
+                del settings[name]  # stores made before there was one stay as they are
         return digest({"files": VERSION, **settings, **said, "split": self.split, "content": content})
 
     def read(self) -> Scan:
@@ -161,6 +170,8 @@ class Files:
         Raises:
             ValuesError: a mask with other values.
         """
+        if schema.is_mask(name):
+            return steps.binary(label, str(self.case.labels[name]))
         value, ignored = self.settings.mask_value, self.case.description.ignored.get(name, ())
         if value:
             inside = label.array == value
@@ -179,10 +190,12 @@ class Files:
 
     def steps(self) -> tuple[steps.Step, ...]:
         """Return what is done to the scan before it is stored, in order."""
-        resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
+        crop = (steps.crop_to_content(),) if self.settings.crop else ()
+        spacing_mm, order = self.settings.spacing_mm, self.settings.order
+        resample = (steps.resample(spacing_mm, order),) if spacing_mm else ()
         relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
         table = (steps.map_ids(self._table()),) if self.settings.label_table else ()
-        return *table, *resample, *relabel
+        return *table, *crop, *resample, *relabel
 
     def _table(self) -> label_table.LabelTable:
         """Read the table of ids; what the data set says is not annotated needs no row in it."""
@@ -217,6 +230,8 @@ class Files:
 
     def _label_doubts(self, name: str, label: Volume) -> list[str]:
         """What is doubtful about a label map whose ids are still those of its file; of a mask they are not."""
+        if schema.is_mask(name):
+            return []
         settings = self.settings
         mapped = settings.label_map or settings.label_table or settings.num_classes
         known = bool(mapped or name in self.names_in_files or self.case.labels[name].is_dir())
