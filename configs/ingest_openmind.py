@@ -23,7 +23,9 @@ def get_config(variant: str = "native") -> ml_collections.ConfigDict:
 
     config.source = ml_collections.ConfigDict()
     config.source.kind = "openmind"
-    config.source.manifest = ""  # pretrain_data.json, or the flat table as .csv, .tsv or .parquet
+    config.source.manifest = (
+        ""  # pretrain_data.json, the flat table (.csv, .tsv, .parquet), or a folder nnsslPlans_*
+    )
     config.source.root = ""  # where relative paths begin; empty: the manifest's folder
     config.source.variables = ()  # "NAME=FOLDER" for paths that begin with $NAME; else the environment's
     config.source.modalities = ()  # such as "T1w"; empty: all
@@ -39,5 +41,6 @@ def get_config(variant: str = "native") -> ml_collections.ConfigDict:
     config.source.nan = "refuse"  # scans with NaN or infinite voxels, or "zero" those voxels
     config.source.assume_ras = False  # accept scans that do not say how they are oriented
     config.source.constant = "refuse"  # scans of one value throughout, or "accept" them
+    config.source.masks_swapped = True  # of images that nnssl preprocessed, where both are there
     config.source.update(VARIANTS[variant])
     return config

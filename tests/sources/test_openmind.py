@@ -285,7 +285,7 @@ def test_two_machines_make_the_same_subject(masked, tmp_path):
             lambda c: images(c)[0].update(associated_masks={"skull": "x"}),
             "mask 'skull' is not known; expected anony",
         ),
-        (lambda c: images(c).clear(), "lists no image"),
+        (lambda c: images(c).clear(), "names no image"),
     ],
 )
 def test_a_tree_that_lacks_something_is_named(tmp_path, change, message):

@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from ukbob_jax import advice
 from ukbob_jax.errors import ConfigError, EmptyError, MismatchError
+from ukbob_jax.sources import nnssl_arrays
 from ukbob_jax.sources import openmind_manifest as manifests
-from ukbob_jax.sources.files import Files, ReadOptions
+from ukbob_jax.sources.files import Files, ReadOptions, file_digest
 from ukbob_jax.sources.openmind_filters import Condition, parse
 from ukbob_jax.sources.openmind_manifest import COLUMNS, NUMBERS, SCORE, Entry, Paths
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest
-from ukbob_jax.volumes.case import Case, Description, listed, stem
+from ukbob_jax.volumes.case import Case, Description, is_scan, listed, stem
 from ukbob_jax.volumes.scan import Scan
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
@@ -63,22 +64,32 @@ class Image:
     attributes: Mapping[str, Any]
     settings: ReadOptions
 
+    @property
+    def preprocessed(self) -> bool:
+        """Whether the files are what nnssl's preprocessing writes."""
+        return self.image.endswith(nnssl_arrays.ENDING)
+
     def files(self) -> list[str]:
-        """List the image and its masks."""
-        return [self.image, *(path for _, path in self.masks)]
+        """List the image, what is said beside it, and its masks."""
+        beside = [str(nnssl_arrays.properties_path(pathlib.Path(self.image)))] if self.preprocessed else []
+        return [self.image, *beside, *(path for _, path in self.masks)]
 
     def checksum(self) -> str:
         """Digest the files' names and bytes, what is said of the image, and the settings."""
         said = {"modality": self.modality, "attributes": dict(self.attributes)}
+        if self.preprocessed:
+            said["properties"] = file_digest(self.files()[1])
+            said["transpose_forward"] = nnssl_arrays.transposed(pathlib.Path(self.image))
         return digest({"openmind": VERSION, **said, "files": self._files().checksum()})
 
     def read(self) -> Scan:
         """Read image and masks in RAS.
 
         Raises:
-            FileError, GeometryError, MismatchError, ValuesError: as `Files.read`.
+            ConfigError, FileError, GeometryError, MismatchError, ValuesError: as `Files.read`, `nnssl_arrays.read`.
         """
-        return self._files().read()
+        given = self._files()
+        return nnssl_arrays.read(given.case) if self.preprocessed else given.read()
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Crop and resample as the settings say; masks are 0 and 1."""
@@ -110,11 +121,13 @@ def list_subjects(
     nan: Literal["refuse", "zero"] = "refuse",
     assume_ras: bool = False,
     constant: Literal["refuse", "accept"] = "refuse",
+    masks_swapped: bool = True,
 ) -> list[Image | Unusable]:
     """List the images of a manifest that pass the filters, in its order; no file of theirs is looked at.
 
     Args:
-        manifest: nnssl's pretrain_data.json, or the flat table as .csv, .tsv or .parquet.
+        manifest: nnssl's pretrain_data.json, also that of its preprocessed images; the flat table as .csv, .tsv or .parquet;
+            or a folder of preprocessed images, such as nnsslPlans_onemmiso, of which nothing else is known.
         root: folder that relative paths start from; "": the manifest's.
         variables: NAME=FOLDER for paths that begin with $NAME; others are looked up in the environment.
         modalities: such as ("T1w", "T2w"); empty: all.
@@ -125,7 +138,9 @@ def list_subjects(
         split: "nnssl": draw the persons who validate as nnssl does, from all that the manifest lists, so that filters move
             nobody; "sizes": as `splits` says, of those who are left.
         splits, seed: number of persons in each split, the rest trains; with split="sizes".
-        spacing_mm, order, crop, nan, assume_ras, constant: as in `files.ReadOptions`.
+        spacing_mm, order, crop, nan, assume_ras, constant: as in `files.ReadOptions`; the last three not for preprocessed
+            images.
+        masks_swapped: preprocessed images that have both masks have each under the other's name, as nnssl writes them.
     Raises:
         ConfigError: a setting or condition that cannot be used, or a variable that is not set.
         FileError: the manifest cannot be read.
@@ -156,11 +171,12 @@ def list_subjects(
     found: list[Image | Unusable] = []
     for entry, name in zip(kept, names):
         person = person_of(entry)
+        path, masks = located(entry, paths, masks_swapped)
         image = Image(
             subject=name,
             split=split_of[person],
-            image=paths.resolve(entry.image),
-            masks=tuple((label_set, paths.resolve(path)) for label_set, path in entry.masks),
+            image=path,
+            masks=masks,
             person=person,
             modality=entry.modality,
             attributes=attributes(entry),
@@ -168,6 +184,19 @@ def list_subjects(
         )
         found.append(_twice(image, manifest) if name in twice else image)
     return found
+
+
+def located(entry: Entry, paths: Paths, swapped: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return an image's file, and the label set and file of each mask; paths without an ending are preprocessed files."""
+    path = paths.resolve(entry.image)
+    masks = tuple((name, paths.resolve(mask)) for name, mask in entry.masks)
+    if is_scan(path):
+        return path, masks
+    path, *others = (
+        f.removesuffix(nnssl_arrays.ENDING) + nnssl_arrays.ENDING for f in (path, *(m for _, m in masks))
+    )
+    names = [name for name, _ in masks]
+    return path, tuple(zip(names[::-1] if swapped and len(names) == 2 else names, others))
 
 
 def chosen(
@@ -217,7 +246,12 @@ def subject_name(entry: Entry) -> str:
 
     Other characters than a store takes become "-"; a name that is too long ends in a digest of itself.
     """
-    parts = (entry.study, entry.person, entry.session, stem(pathlib.Path(entry.name)))
+    parts = (
+        entry.study,
+        entry.person,
+        entry.session,
+        stem(pathlib.Path(entry.name)).removesuffix(nnssl_arrays.ENDING),
+    )
     name = NOT_A_NAME.sub("-", "__".join(parts)).lstrip("._-")
     if len(name) <= LONGEST:
         return name
@@ -232,7 +266,8 @@ def attributes(entry: Entry) -> dict[str, Any]:
         for name, value in entry.facts.items()
         if name not in NUMBERS or isinstance(value, float)
     }
-    return {"study": entry.study, "modality": entry.modality, **known}
+    modality = {"modality": entry.modality} if entry.modality else {}
+    return {"study": entry.study, **modality, **known}
 
 
 def nnssl_validation(persons: Iterable[str]) -> set[str]:

@@ -25,6 +25,7 @@ TREE_MASKS = {  # names of masks in the tree -> label set
     "anatomy_mask": ANATOMY,
 }
 TABLE_MASKS = {"anon_mask_path": ANONYMISATION, "anat_mask_path": ANATOMY}  # columns -> label set
+ARRAY_MASKS = {"__anon": ANONYMISATION, "__anat": ANATOMY}  # ends of names -> label set
 COLUMNS = {  # facts of an image or its person -> attribute of the row
     "age": "age_years",
     "sex": "sex",
@@ -72,7 +73,7 @@ class Entry(NamedTuple):
 
 
 def read(path: str) -> list[Entry]:
-    """Read a manifest: .json is nnssl's tree, .csv, .tsv and .parquet are the flat table.
+    """Read a manifest: .json is nnssl's tree, .csv, .tsv and .parquet are the flat table, a folder has nnssl's arrays.
 
     Raises:
         FileError: missing, not of that form, or a row or image without what it needs, which is named.
@@ -80,7 +81,9 @@ def read(path: str) -> list[Entry]:
         ConfigError: another ending, or parquet without pandas.
     """
     ending = pathlib.Path(path).suffix.lower()
-    if ending == ".json":
+    if os.path.isdir(path):
+        found = list(_folder(pathlib.Path(path)))
+    elif ending == ".json":
         found = list(_tree(path, files.read_json(path)))
     elif ending in (".csv", ".tsv"):
         rows = csv.DictReader(
@@ -92,7 +95,7 @@ def read(path: str) -> list[Entry]:
     else:
         raise ConfigError(f"{path}: expected nnssl's pretrain_data.json, or a table .csv, .tsv or .parquet.")
     if not found:
-        raise EmptyError(f"{path}: lists no image.")
+        raise EmptyError(f"{path}: names no image.")
     return found
 
 
@@ -181,7 +184,9 @@ def _tree_entry(
             f"{where}: mask {min(unknown)!r} is not known; expected anonymization_mask or anatomy_mask."
         )
     named = tuple((TREE_MASKS[name], str(mask)) for name, mask in masks.items())
-    return Entry(*map(str, ids), str(image["name"]), modality, str(image["image_path"]), named, facts)
+    study, person, session = map(str, ids)
+    name, path = str(image["name"]), str(image["image_path"])
+    return Entry(study, person, session, name, modality, path, named, facts)
 
 
 def _scores(about: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -222,9 +227,28 @@ def _table(path: str, rows: Any) -> Iterator[Entry]:
         yield entry
 
 
+def _folder(folder: pathlib.Path) -> Iterator[Entry]:
+    """Images that nnssl preprocessed: COLLECTION/STUDY/SUBJECT/SESSION/NAME.b2nd and masks beside them."""
+    folder = folder.absolute()
+    found = sorted(folder.rglob("*.b2nd"))
+    present = {*found}
+    for path in found:
+        ids = path.relative_to(folder).parts[:-1]
+        if path.stem.endswith(tuple(ARRAY_MASKS)):
+            continue
+        if len(ids) != 4:
+            raise FileError(
+                f"{path}: expected {folder.name}/COLLECTION/DATASET/SUBJECT/SESSION/NAME.b2nd. Name the folder of a "
+                "configuration, such as nnsslPlans_onemmiso."
+            )
+        beside = {ending: path.with_name(f"{path.stem}{ending}.b2nd") for ending in ARRAY_MASKS}
+        masks = tuple((ARRAY_MASKS[ending], str(mask)) for ending, mask in beside.items() if mask in present)
+        yield Entry(*ids[1:], path.stem, "", str(path), masks, {})
+
+
 def _parquet(path: str) -> Iterator[Mapping[str, Any]]:
     try:
-        import pandas
+        import pandas  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             f"{path}: reading parquet needs pandas and pyarrow: pip install pandas pyarrow, or save it as .csv."

@@ -33,8 +33,8 @@ def crop_to_content() -> Step:
         if not content.any():
             return scan
         lines = [np.flatnonzero(content.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-        start = np.array([line[0] for line in lines])
-        size = np.array([line[-1] for line in lines]) - start + 1
+        start = [int(line[0]) for line in lines]
+        size = [int(line[-1]) - int(line[0]) + 1 for line in lines]
         labels = {name: label.crop(start, size) for name, label in scan.labels.items()}
         return scan._replace(image=scan.image.crop(start, size), labels=labels)
 
