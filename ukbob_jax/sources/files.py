@@ -9,13 +9,16 @@ from typing import Any, Literal
 import numpy as np
 
 from ukbob_jax import advice, anatomy
+from ukbob_jax.diffusion import gradients
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import names_in_headers, persons, steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
 from ukbob_jax.store import schema
+from ukbob_jax.store.row import Channel
 from ukbob_jax.volumes import label_table, layouts, plausibility
 from ukbob_jax.volumes.case import Case, Description, is_scan
+from ukbob_jax.volumes.nifti import read_header
 from ukbob_jax.volumes.resample import CUBIC, LINEAR
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
@@ -111,8 +114,8 @@ class Files:
         return self.case.subject
 
     def files(self) -> list[str]:
-        """List images and label maps; of a folder of masks every file in it."""
-        paths = [*self.case.images, *self.case.labels.values()]
+        """List images, label maps and gradients; of a folder of masks every file in it."""
+        paths = [*self.case.images, *self.case.labels.values(), *self.case.gradients]
         inner = [sorted(filter(is_scan, path.rglob("*"))) if path.is_dir() else [path] for path in paths]
         return [str(path) for found in inner for path in found]
 
@@ -221,12 +224,32 @@ class Files:
             "image": scan.image.array,
             "affine": scan.image.affine,
             "labels": {name: steps.as_bytes(label, name) for name, label in scan.labels.items()},
-            "contrasts": self.settings.contrasts,
+            "contrasts": self._channels(scan),
+            "attributes": dict(said.attributes),
             "annotated": annotated(scan),
             "person": self.case.person,
             "description": self._description(),
             "quality": {"doubts": doubts} if doubts else {},
         }
+
+    def _channels(self, scan: Scan) -> Sequence[str | Channel]:
+        """Names of the channels that the settings give, in a diffusion series with the gradient of each.
+
+        Raises:
+            FileError, MismatchError, ValuesError: as `gradients.read`.
+        """
+        if not self.case.gradients:
+            return self.settings.contrasts
+        bval, bvec = self.case.gradients
+        count = scan.image.array.shape[3]
+        found = gradients.read(bval, bvec, read_header(self.case.images[0]).affine, count)
+        names = self.settings.contrasts or [str(number) for number in range(count)]
+        if len(names) != count:
+            return names  # refused when the image is stored
+        return [
+            Channel(name, float(b), tuple(direction.tolist()) if direction.any() else None)
+            for name, b, direction in zip(names, *found)
+        ]
 
     def _label_doubts(self, name: str, label: Volume) -> list[str]:
         """What is doubtful about a label map whose ids are still those of its file; of a mask they are not."""

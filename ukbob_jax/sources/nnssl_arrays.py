@@ -120,7 +120,7 @@ def _array(path: pathlib.Path) -> np.ndarray:
     if not path.is_file():
         raise FileError(f"{path}: no such file. Fetch it, or preprocess it again.")
     try:
-        array = np.asarray(library.open(urlpath=str(path), mode="r", mmap_mode="r")[:])
+        array = np.asarray(library.open(urlpath=str(path), mode="r")[:])
     except Exception as error:  # blosc2 raises RuntimeError, ValueError and others on what is no array
         raise FileError(f"{path}: not readable as a blosc2 array ({error}). Copy it again.") from error
     if array.ndim != 4 or array.shape[0] != 1:

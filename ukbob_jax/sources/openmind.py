@@ -76,7 +76,7 @@ class Image:
 
     def checksum(self) -> str:
         """Digest the files' names and bytes, what is said of the image, and the settings."""
-        said = {"modality": self.modality, "attributes": dict(self.attributes)}
+        said: dict[str, Any] = {}
         if self.preprocessed:
             said["properties"] = file_digest(self.files()[1])
             said["transpose_forward"] = nnssl_arrays.transposed(pathlib.Path(self.image))
@@ -93,11 +93,11 @@ class Image:
 
     def convert(self, scan: Scan) -> dict[str, Any]:
         """Crop and resample as the settings say; masks are 0 and 1."""
-        return {**self._files().convert(scan), "attributes": dict(self.attributes)}
+        return self._files().convert(scan)
 
     def _files(self) -> Files:
         modality = MODALITIES.get(self.modality.lower(), "")
-        about = Description(modality=modality, contrasts=(CHANNEL,))
+        about = Description(modality=modality, contrasts=(CHANNEL,), attributes=self.attributes)
         masks = {name: pathlib.Path(path) for name, path in self.masks}
         case = Case(self.subject, (pathlib.Path(self.image),), masks, self.split, self.person, about)
         return Files(case, self.split, self.settings)

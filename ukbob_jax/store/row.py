@@ -20,7 +20,8 @@ class Channel:
     Attributes:
         name: of the contrast.
         b_s_mm2: diffusion weighting in s/mm²; None: not a diffusion image, or not known.
-        direction: unit vector of the diffusion gradient, x y z; None: none, or not known.
+        direction: unit vector of the diffusion gradient in the world, towards right, anterior, superior; None: none, or
+            not known.
     """
 
     name: str

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
@@ -29,6 +29,7 @@ class Description:
         label_names: per label set, id to name.
         ignored: per label set, ids that mean "not annotated here"; they are stored as 255.
         regions: per label set, overlapping regions of ids that are to be learnt instead of ids.
+        attributes: facts about the scan or its person, by the names that a store takes.
     """
 
     modality: str = ""
@@ -37,6 +38,7 @@ class Description:
     label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     regions: Mapping[str, Regions] = dataclasses.field(default_factory=dict)
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Case(NamedTuple):
@@ -50,6 +52,7 @@ class Case(NamedTuple):
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         description: what the data set says about images and labels.
         problem: why this subject cannot be used, as far as names tell, such as a label map that is missing; "": it can.
+        gradients: the .bval and the .bvec of an image that is a diffusion series; empty: it is none, or they are not there.
     """
 
     subject: str
@@ -59,6 +62,7 @@ class Case(NamedTuple):
     person: str = ""
     description: Description = Description()
     problem: str = ""
+    gradients: tuple[pathlib.Path, ...] = ()
 
 
 def stem(path: pathlib.Path) -> str:

@@ -3,6 +3,7 @@
 Label maps may also lie beside the images, as in a data set of derivatives. Where an image has several, entities choose.
 """
 
+import dataclasses
 import os
 import pathlib
 import warnings
@@ -13,9 +14,11 @@ from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.bids_files import UNITS, Name, Sidecars, parse
 from ukbob_jax.volumes.case import LABEL_SET, MODALITIES, Case, Description, is_scan, listed, selector, stem
 
-DATATYPES = ("anat", "ct", "dwi", "func", "perf", "pet")
+EVERY = "*"  # in place of contrasts: every image is a subject of its own
+NO_IMAGES = ("dseg", "mask", "probseg", "boldref", "xfm")  # suffixes of scans that no such subject is made of
 OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
 DERIVED = {*OF_LABELS, "den", "hemi", "atlas", "from", "to", "mode"}  # entities that a derivative adds
+OF_SPACE = ("space", "res", "den")  # entities of a derived image that does not lie where its scan did
 NATIVE = ("", "orig")  # `space` of a label map that lies on its image, as does the image's own suffix
 NONE = "none"  # selects files without the entity
 
@@ -38,6 +41,8 @@ def list_cases(
     root: str | os.PathLike,
     *,
     contrasts: str | Sequence[str] = ("T1w",),
+    datatype: str = "",
+    derivative: str = "",
     suffix: str = "dseg",
     pipeline: str = "",
     session: str = "",
@@ -57,7 +62,11 @@ def list_cases(
     Args:
         root: the dataset's folder.
         contrasts: ends of the image names in channel order, such as ("acq-water_T1w", "acq-fat_T1w") or
-            "acq-water_T1w,acq-fat_T1w".
+            "acq-water_T1w,acq-fat_T1w". "*": every image that is no label map is a subject of its own, called by its whole
+            name, and its suffix is its attribute "modality".
+        datatype: take images from folders of this name only, such as "anat", or "anat,dwi"; "": from all.
+        derivative: folder below `derivatives` whose images are taken in place of the scans themselves, such as
+            "fmriprep" with contrasts="desc-preproc_T1w"; those in another space only where the contrast names it.
         suffix: last part of the names of label maps, such as "dseg" or "mask".
         pipeline: folder below `derivatives` whose label maps are taken; "": of every one.
         session: take the images of this session only; "none": those without a session.
@@ -76,7 +85,14 @@ def list_cases(
     wanted = {"ses": session, "run": run}
     contrasts = contrasts.split(",") if isinstance(contrasts, str) else contrasts
     present = _files(root, root)
-    images = _images(root, [file for file in present if _selected(file.name, wanted)], contrasts)
+    candidates = _derived(root, derivative, contrasts) if derivative else present
+    kinds = {kind for kind in datatype.split(",") if kind}
+    candidates = [f for f in candidates if not kinds or f.folder.rsplit("/", 1)[-1] in kinds]
+    candidates = [file for file in candidates if _selected(file.name, wanted)]
+    if list(contrasts) == [EVERY]:
+        contrasts, images = [EVERY], _every(root, candidates)
+    else:
+        images = _images(root, candidates, contrasts)
     chosen = {"desc": desc, "space": space, "res": res, "seg": seg, "label": label}
     labels: list[dict[str, pathlib.Path]] = [{} for _ in images]
     for set_name, files in _label_sets(root, present, suffix, pipeline).items():
@@ -90,12 +106,14 @@ def list_cases(
             f"{root}: no image has a *_{suffix} with {asked}. Choose others with {selector('desc')}."
         )
     sidecars = Sidecars(root)
-    return [_case(image, labels[n], contrasts, sidecars) for n, image in enumerate(images)]
+    beside = Sidecars(root / "derivatives" / derivative) if derivative else sidecars
+    return [_case(image, labels[n], contrasts, sidecars, beside) for n, image in enumerate(images)]
 
 
 def _files(root: pathlib.Path, top: pathlib.Path) -> list[_File]:
     """The scans of all subjects below `root`, sorted; `top` is the data set's folder, for which nothing is special."""
-    folders = [f for kind in DATATYPES for g in ("sub-*", "sub-*/ses-*") for f in root.glob(f"{g}/{kind}")]
+    folders = [f for g in ("sub-*/*", "sub-*/ses-*/*") for f in root.glob(g) if f.is_dir()]
+    folders = [f for f in folders if not f.name.startswith("ses-")]
     return [
         _File(path, parse(stem(path)), folder.relative_to(root).as_posix())
         for folder in sorted(folders)
@@ -121,7 +139,7 @@ def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) 
             image.files.setdefault(contrast, file)
     if not found:
         raise EmptyError(
-            f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
+            f"{root}: no image of a sub-* that ends in {' or '.join(contrasts)}, of the session and run asked for. "
             f"Name others with {selector('contrasts')}=T2w."
         )
     images: dict[str, _Image] = {}
@@ -131,6 +149,41 @@ def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) 
                 f"{root}: in more than one folder: {image.subject}. Put the session into the name."
             )
     return list(images.values())
+
+
+def _every(root: pathlib.Path, present: list[_File]) -> list[_Image]:
+    """Each file but label maps as an image of its own."""
+    images: dict[str, _Image] = {}
+    if odd := [file.path.name for file in present if file.name.words]:
+        warnings.warn(f"{root}: {len(odd)} files are not named as BIDS asks: {listed(odd)}.", stacklevel=4)
+    for file in present:
+        name = stem(file.path)
+        if file.name.suffix in NO_IMAGES or file.name.words:
+            continue
+        if name in images:
+            images[name].problems.append(
+                f"{root}: several files of this name: {name}. Keep one, and put the session into the name."
+            )
+        images.setdefault(name, _Image(name, file.folder, file.name.entities, {EVERY: file}, []))
+    if not images:
+        raise EmptyError(
+            f"{root}: no image of the datatype, session and run asked for. Choose others with {selector('datatype')}."
+        )
+    return list(images.values())
+
+
+def _derived(root: pathlib.Path, pipeline: str, contrasts: Sequence[str]) -> list[_File]:
+    """The scans below derivatives/PIPELINE, without those in a space that no contrast names.
+
+    Raises:
+        FileError: no such folder.
+    """
+    folder = root / "derivatives" / pipeline
+    if not folder.is_dir():
+        there = listed(sorted(path.name for path in root.glob("derivatives/*") if path.is_dir())) or "nothing"
+        raise FileError(f"{root}/derivatives: no folder {pipeline!r}; there is {there}.")
+    asked = {key for contrast in contrasts for key in parse(contrast).entities}
+    return [f for f in _files(folder, root) if not ({*OF_SPACE} - asked) & f.name.entities.keys()]
 
 
 def _is_contrast(name: Name, asked: Name) -> bool:
@@ -255,10 +308,15 @@ def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
 
 
 def _case(
-    image: _Image, labels: dict[str, pathlib.Path], contrasts: Sequence[str], sidecars: Sidecars
+    image: _Image,
+    labels: dict[str, pathlib.Path],
+    contrasts: Sequence[str],
+    sidecars: Sidecars,
+    beside: Sidecars,
 ) -> Case:
+    """The case of an image; `sidecars` are of the data set, `beside` of the part of it that images are from."""
     paths = tuple(image.files[contrast].path for contrast in contrasts if contrast in image.files)
-    said = [sidecars.fields(path) for path in paths]
+    said = [beside.fields(path) for path in paths]
     names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
     description = Description(
         modality=_agreed([MODALITIES.get(str(fields.get("Modality", "")).lower(), "") for fields in said]),
@@ -266,6 +324,10 @@ def _case(
         label_names=names,
     )
     person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
+    attributes = sidecars.person(person) if person else {}
+    if EVERY in image.files:
+        attributes["modality"] = image.files[EVERY].name.suffix
+    description = dataclasses.replace(description, attributes=attributes)
     problems = list(image.problems)
     if len(paths) < len(contrasts):
         problems.append(f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}.")
@@ -276,6 +338,7 @@ def _case(
         person=person,
         description=description,
         problem=" ".join(problems),
+        gradients=beside.gradients(paths[0]) if len(paths) == 1 else (),
     )
 
 
