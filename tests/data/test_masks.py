@@ -59,6 +59,15 @@ def test_crops_lie_around_tissue_that_was_not_altered_and_inside_the_scan(masked
         assert 16 <= place.start[0] + 4 < 20  # far from the ends along x: the centre itself
 
 
+def test_nnunets_sampling_takes_tissue_too(masked):
+    sample = ScanSource(masked, masked.subjects, None, masks=True)[0]
+    step = PlaceCrops(masked, ANATOMY, Crops((4, 4, 4), 1.0, sampling="nnunet"), batch_size=1)
+    allowed = np.argwhere((masks_of(0)[ANATOMY] == 1) & (masks_of(0)[ANONYMISATION] == 0))
+    for seed in range(50):
+        [place] = step.random_map(sample, np.random.default_rng(seed))
+        assert (allowed == place.start + 2).all(1).any()
+
+
 def test_without_a_mask_of_anatomy_crops_lie_anywhere(masked):
     for number in (2, 3):
         starts = np.array([place.start for place in places(masked, number)])

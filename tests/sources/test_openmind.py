@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import sys
 import time
 
 import nibabel as nib
@@ -310,6 +311,26 @@ def test_a_table_that_lacks_something_is_named(tmp_path):
         )
     with pytest.raises(ConfigError, match=r"m\.xlsx: expected nnssl's pretrain_data\.json, or a table"):
         openmind_manifest.read(str(tmp_path / "m.xlsx"))
+
+
+def test_parquet_needs_pandas(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(
+        ConfigError, match=r"m\.parquet: reading parquet needs pandas and pyarrow: pip install"
+    ):
+        openmind_manifest.read(str(tmp_path / "m.parquet"))
+
+
+def test_parquet_says_what_csv_says(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    path = {"image_path": "ds1/sub-1/anat/sub-1_T1w.nii.gz", "modality": "T1w", "anat_mask_path": None}
+    table = pandas.DataFrame([{**path, "age": 30.0, "sex": None}, {**path, "age": float("nan"), "sex": "F"}])
+    table.to_parquet(tmp_path / "m.parquet")
+    table.to_csv(tmp_path / "m.csv", index=False)
+    found = openmind_manifest.read(str(tmp_path / "m.parquet"))
+    assert found == openmind_manifest.read(str(tmp_path / "m.csv"))
+    assert [entry.facts for entry in found] == [{"age": 30.0}, {"sex": "F"}]
 
 
 def test_what_cannot_be_used_fails_alone(masked, tmp_path):
