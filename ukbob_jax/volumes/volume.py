@@ -11,6 +11,7 @@ from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import resample
 from ukbob_jax.volumes.geometry import HeaderGeometry
 
+ORDERS = (resample.NEAREST, resample.LINEAR, resample.CUBIC)
 LONGEST = 32767  # voxels along an axis, of NIfTI-1 and of the store
 
 
@@ -101,8 +102,7 @@ class Volume:
             ValuesError: a spacing that is not positive, or another order.
             GeometryError: an axis of more than 32767 voxels, which no NIfTI file holds.
         """
-        if order != resample.CUBIC:
-            _check_order(order)
+        _check_order(order, ORDERS)
         target = np.broadcast_to(np.asarray(spacing_mm, np.float64), (3,))
         if not (np.isfinite(target) & (target > 0)).all():
             raise ValuesError(
@@ -131,7 +131,7 @@ class Volume:
         Raises:
             ValuesError: another order.
         """
-        _check_order(order)
+        _check_order(order, ORDERS[:2])
         matrix = np.linalg.solve(self.affine, reference.affine)
         array = self._each_channel(
             lambda channel: resample.by_matrix(channel, matrix, reference.shape, order)
@@ -174,6 +174,9 @@ class Volume:
         return out
 
 
-def _check_order(order: int) -> None:
-    if order not in (resample.NEAREST, resample.LINEAR):
-        raise ValuesError(f"Resampling order {order!r} is not known; 0 is nearest, 1 is linear.")
+def _check_order(order: int, known: Sequence[int]) -> None:
+    if order not in known:
+        names = ", ".join(
+            f"{number} is {name}" for number, name in zip(known, ("nearest", "linear", "a cubic spline"))
+        )
+        raise ValuesError(f"Resampling order {order!r} is not known; {names}.")
