@@ -4,6 +4,7 @@ import pytest
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, ValuesError
 from ukbob_jax.sources import steps
+from ukbob_jax.volumes.label_table import LabelTable
 from ukbob_jax.volumes.scan import Scan
 from ukbob_jax.volumes.volume import Volume
 
@@ -49,6 +50,19 @@ def test_ids_become_ours_also_those_that_were_annotated():
     assert found.annotated["manual"] == tuple(sorted({mapping.mapped[1], mapping.mapped[3]}))
     everything = steps.relabel("btcv")(scan(label)).annotated["manual"]
     assert everything == tuple(sorted(set(mapping.mapped.values())))
+
+
+def test_masks_keep_their_ids():
+    mask = Volume(np.ones((4, 4, 4), np.uint8), np.eye(4))
+    given = scan(np.full((4, 4, 4), 5))
+    given = given._replace(
+        labels={**given.labels, "mask/anatomy": mask}, annotated={**given.annotated, "mask/anatomy": None}
+    )
+    table = LabelTable("t.csv", {0: 0, 5: 2}, {2: "five"})
+    for step in (steps.relabel("btcv"), steps.map_ids(table)):
+        found = step(given)
+        assert found.labels["mask/anatomy"] is mask and found.annotated["mask/anatomy"] is None
+        assert found.labels["manual"].array.max() in (15, 2)
 
 
 def test_an_id_that_two_become_counts_only_where_both_were_annotated():

@@ -272,7 +272,8 @@ class Files:
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
         """Names of the ids that are stored: the data set's, else the file's, unless ids are mapped to ours."""
         if self.settings.label_table:
-            return dict.fromkeys(self.case.labels, label_table.read(self.settings.label_table).names)
+            names = label_table.read(self.settings.label_table).names
+            return {name: names for name in self.case.labels if not schema.is_mask(name)}
         if self.settings.label_map:
             return {}
         said = {**self.names_in_files, **self.case.description.label_names}

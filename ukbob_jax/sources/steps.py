@@ -7,6 +7,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.store.schema import is_mask
 from ukbob_jax.volumes.label_table import LabelTable
 from ukbob_jax.volumes.resample import LINEAR, NEAREST
 from ukbob_jax.volumes.scan import Scan
@@ -55,7 +56,7 @@ def binary(mask: Volume, path: str) -> Volume:
 
 
 def relabel(dataset: str) -> Step:
-    """Turn the ids of `dataset`, a key of `anatomy.DATASETS`, into ours, also those that were annotated.
+    """Turn the ids of `dataset`, a key of `anatomy.DATASETS`, into ours, also those that were annotated; not in masks.
 
     Raises:
         ConfigError: no such dataset.
@@ -67,17 +68,16 @@ def relabel(dataset: str) -> Step:
         labels = {
             name: Volume(mapping.lut[as_bytes(label, name)], label.affine)
             for name, label in scan.labels.items()
+            if not is_mask(name)
         }
-        return scan._replace(
-            labels=labels,
-            annotated={name: reached(mapping, ids) for name, ids in scan.annotated.items()},
-        )
+        annotated = {name: reached(mapping, ids) for name, ids in scan.annotated.items() if name in labels}
+        return scan._replace(labels={**scan.labels, **labels}, annotated={**scan.annotated, **annotated})
 
     return step
 
 
 def map_ids(table: LabelTable) -> Step:
-    """Turn the ids of a data set into those of a table.
+    """Turn the ids of a data set into those of a table; not in masks.
 
     Raises:
         ValuesError: by the step: ids that the table does not name.
@@ -87,8 +87,9 @@ def map_ids(table: LabelTable) -> Step:
         labels = {
             name: dataclasses.replace(label, array=table.apply(label.array, f"label {name!r}"))
             for name, label in scan.labels.items()
+            if not is_mask(name)
         }
-        return scan._replace(labels=labels)
+        return scan._replace(labels={**scan.labels, **labels})
 
     return step
 

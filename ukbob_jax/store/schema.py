@@ -18,6 +18,8 @@ from typing import Any
 import tensorstore as ts
 
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes.case import ANATOMY as ANATOMY
+from ukbob_jax.volumes.case import ANONYMISATION as ANONYMISATION
 
 FORMAT = {"format": "ukbob-store", "version": 1}
 CHUNK = 32  # voxels, target per axis
@@ -49,8 +51,6 @@ ATTRIBUTES = (
     "study",
     "weight_kg",
 )  # technical facts a row may carry; nothing that names or dates a person
-ANATOMY = "mask/anatomy"  # label set: 1 where tissue is
-ANONYMISATION = "mask/anonymisation"  # label set: 1 where voxels were blurred, removed or replaced
 MASKS = "mask/"  # label sets that begin so hold 0 and 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -13,6 +13,8 @@ from ukbob_jax.volumes import formats
 
 ENDINGS = (".nii.gz", ".nii", *formats.ENDINGS)
 LABEL_SET = "manual"  # name of the label set where a layout has only one
+ANATOMY = "mask/anatomy"  # label set: 1 where tissue is
+ANONYMISATION = "mask/anonymisation"  # label set: 1 where voxels were blurred, removed or replaced
 SHOWN = 3  # names listed in a message
 
 MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT", "pt": "PT"}  # small letters -> DICOM's name

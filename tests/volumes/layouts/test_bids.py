@@ -230,3 +230,23 @@ def test_participants_say_who_somebody_is(tmp_path):
     (tmp_path / "participants.tsv").write_text("id,age\n")
     with pytest.warns(UserWarning, match=r"participants\.tsv: no column participant_id.* It is left out"):
         assert layouts.list_cases("bids", tmp_path)[0].description.attributes == {}
+
+
+def test_masks_become_label_sets_by_name(tmp_path):
+    touch(tmp_path, *[f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in (1, 2)])
+    for middle in ("_desc-brain", "_space-MNI152NLin2009cAsym_desc-brain", "_desc-other"):
+        touch(tmp_path, f"derivatives/fmriprep/sub-1/anat/sub-1{middle}_mask.nii.gz")
+    touch(tmp_path, "derivatives/deface/sub-2/anat/sub-2_T1w_defacemask.nii.gz")
+    chosen = {"anatomy": "desc-brain_mask", "anonymisation": "defacemask"}
+    with pytest.warns(UserWarning, match=r"mask/anatomy: 1 label maps in another space .* sub-1_space-MNI"):
+        one, two = layouts.list_cases("bids", tmp_path, **chosen)
+    assert {name: path.name for name, path in one.labels.items()} == {
+        "mask/anatomy": "sub-1_desc-brain_mask.nii.gz"
+    }
+    assert {name: path.name for name, path in two.labels.items()} == {
+        "mask/anonymisation": "sub-2_T1w_defacemask.nii.gz"
+    }
+    with pytest.raises(
+        FileError, match=r"no image has a mask \*_desc-skull_mask\. Choose others with anatomy"
+    ):
+        layouts.list_cases("bids", tmp_path, anatomy="desc-skull_mask")
