@@ -184,7 +184,16 @@ def files(reads, root, store, quality, patch) -> None:
         f"check_labels.inputs={root}/labels",
         f"check_labels.limits={quality}/limits.json",
     )
-    for recipe in ("amos", "btcv", "brats", "ingest_ukb", "inspect:ukb", "inspect:root", "nnunet"):
+    for recipe in (
+        "amos",
+        "btcv",
+        "brats",
+        "ingest_ukb",
+        "ingest_openmind",
+        "inspect:ukb",
+        "inspect:root",
+        "nnunet",
+    ):
         with pytest.raises(
             UkbobError
         ):  # their data are not here; the fields of the source are handed over before

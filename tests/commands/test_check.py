@@ -48,10 +48,11 @@ def test_a_file_a_folder_and_a_layout_are_named_alike(folder):
 
 def test_options_are_those_of_ingestion(folder):
     words = "--nan zero --constant accept --num-classes 9 --mask-value 255 --assume-ras --spacing-mm 1 2 3 --contrasts t1"
+    words += " --order 3 --crop"
     (scan, _) = check.scans(parse(folder / "i", *words.split()))
     assert scan.settings == ReadOptions(
         nan="zero", constant="accept", num_classes=9, mask_value=255, assume_ras=True, spacing_mm=(1.0, 2.0, 3.0),
-        contrasts=("t1",),
+        contrasts=("t1",), order=3, crop=True,
     )  # fmt: skip
     words = ("--label-map", "btcv", "--label-table", "t.csv")
     with pytest.raises(ConfigError, match="label_map and label_table both change the ids"):
@@ -130,6 +131,7 @@ def test_dicom_of_one_value_is_bad_unless_accepted(ct, capsys):
 @pytest.mark.parametrize(
     "words",
     ["--spacing-mm 1 2 3", "--num-classes 5", "--label-map btcv", "--label-table t.csv", "--mask-value 255", "--nan zero",
+     "--order 3", "--crop",
      "--person (.+)_L", "--assume-ras", "--path modality=CT"],
 )  # fmt: skip
 def test_options_of_files_do_not_go_with_dicom(ct, words):

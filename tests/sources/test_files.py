@@ -8,6 +8,8 @@ import pytest
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import files
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.scan import Scan
 from ukbob_jax.volumes.volume import Volume
@@ -49,7 +51,7 @@ def test_a_scan_is_stored_in_ras(folder):
 @pytest.mark.parametrize(
     "changes",
     [{"spacing_mm": (2.0, 2.0, 2.0)}, {"num_classes": 9}, {"contrasts": ("t1",)}, {"nan": "zero"}, {"assume_ras": True},
-     {"constant": "accept"}, {"label_map": "btcv"}, {"mask_value": 255}],
+     {"constant": "accept"}, {"label_map": "btcv"}, {"mask_value": 255}, {"crop": True}, {"order": 3}],
 )  # fmt: skip
 def test_every_setting_changes_the_checksum(folder, changes):
     before, after = listed(folder)[0], listed(folder, **changes)[0]
@@ -72,6 +74,7 @@ def test_bytes_and_split_change_the_checksum(folder):
         ({"constant": "drop"}, r"constant is 'drop'; expected refuse or accept"),
         ({"spacing_mm": (1.0, 1.0)}, "three positive numbers"),
         ({"spacing_mm": (1.0, 1.0, float("inf"))}, "three positive numbers"),
+        ({"order": 2}, "order is 2; expected 1 or 3"),
         ({"label_map": "somewhere"}, "somewhere"),
         ({"person": "(a"}, r"person='\(a' is no regular expression"),
         ({"person": "a|b"}, "has 0 groups; put brackets around the person"),
@@ -262,3 +265,30 @@ def test_a_subject_without_its_files_fails_alone(folder):
     with pytest.raises(MismatchError, match=r"b\.nii\.gz: it has no label map"):
         found[1].checksum()
     assert found[0].read().labels and found[2].read().labels
+
+
+def test_a_diffusion_series_has_the_gradient_of_each_volume(tmp_path):
+    series = np.random.default_rng(0).integers(1, 99, (4, 5, 6, 3)).astype(np.int16)
+    path = tmp_path / "sub-1" / "dwi" / "sub-1_dwi.nii.gz"
+    write_volume(path, Volume(series, np.diag([-2.0, 2.0, 3.0, 1.0])))
+    path.with_name("sub-1_dwi.bval").write_text("0 700 1000")
+    path.with_name("sub-1_dwi.bvec").write_text("0 1 0\n0 0 0\n0 0 1\n")
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\nsub-1\tF\n")
+    paths = {"root": str(tmp_path), "contrasts": "dwi"}
+    [one] = files.list_subjects(layout="bids", paths=paths)
+    with StoreWriter(tmp_path / "store") as writer:
+        writer.write(one.subject, source=one.checksum(), **one.convert(one.read()))
+    row = Store.open(tmp_path / "store").rows["sub-1"]
+    assert [(c.name, c.b_s_mm2, c.direction) for c in row.channels] == [
+        ("0", 0.0, None), ("1", 700.0, (-1.0, 0.0, 0.0)), ("2", 1000.0, (0.0, 0.0, 1.0)),
+    ]  # fmt: skip
+    assert row.attributes == {"sex": "F"} and [pathlib.Path(p).suffix for p in one.files()][1:] == [
+        ".bval",
+        ".bvec",
+    ]
+    before = one.checksum()
+    path.with_name("sub-1_dwi.bval").write_text("0 700 2000")
+    assert one.checksum() != before
+    path.with_name("sub-1_dwi.bval").write_text("0 700")
+    with pytest.raises(MismatchError, match=r"sub-1_dwi\.bval: 2 gradients, but its image has 3 volumes"):
+        one.convert(one.read())

@@ -42,6 +42,15 @@ def test_a_label_is_stored_as_bytes_or_refused():
             checks.check_label(np.full((1, 1, 3), value), "auto", (1, 1, 3), "s1")
 
 
+def test_a_mask_holds_0_and_1():
+    """nnssl stores -1 outside the non-zero region, which becomes 255 in bytes."""
+    mask = np.array([[[0, 1, 1]]])
+    assert checks.check_label(mask, "mask/anatomy", (1, 1, 3), "s1").tolist() == mask.tolist()
+    for value in (-1, 2, 255):
+        with pytest.raises(ValuesError, match=r"mask 'mask/anatomy' has values .*; expected 0 and 1"):
+            checks.check_label(np.array([[[0, 1, value]]]), "mask/anatomy", (1, 1, 3), "s1")
+
+
 def test_attributes_that_could_name_a_person_are_refused():
     assert checks.check_attributes({"sex": "F"}, "s1") == {"sex": "F"}
     with pytest.raises(ValuesError, match="s1: attribute 'birth_date' may not be stored; allowed: age_years"):

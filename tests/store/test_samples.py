@@ -42,6 +42,16 @@ def test_drawn_voxels_are_of_their_class_distinct_and_the_same_each_time():
     np.testing.assert_array_equal(draw(label.copy())[1], drawn)
 
 
+def test_centres_in_anatomy_are_not_anonymised():
+    anatomy, anonymised = np.zeros((2, 4, 4, 4), np.uint8)
+    anatomy[1:3], anonymised[2:] = 1, 1
+    labels = {"mask/anatomy": anatomy, "mask/anonymisation": anonymised, "auto": anatomy * 7}
+    assert np.flatnonzero(samples.centres("mask/anatomy", labels).any((1, 2))).tolist() == [1]
+    for name in ("mask/anonymisation", "auto"):
+        assert samples.centres(name, labels) is labels[name]
+    assert samples.centres("mask/anatomy", {"mask/anatomy": anatomy}) is anatomy
+
+
 def test_samples_are_spread_over_the_class():
     label = np.ones((16, 16, 64), np.uint8)
     (row,) = draw(label)[1]

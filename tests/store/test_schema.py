@@ -36,6 +36,13 @@ def test_names_that_could_leave_the_store_are_refused(name):
         schema.check_name(name, "label set")
 
 
+@pytest.mark.parametrize("name", ["mask", "mask/", "mask/../a", "mask/a/b", "other/a", "", 3])
+def test_only_masks_have_a_slash_in_their_name(name):
+    assert schema.check_label_set("mask/anatomy", "label set") == "mask/anatomy"
+    with pytest.raises(ValuesError, match="label set"):
+        schema.check_label_set(name, "label set")
+
+
 def test_an_array_is_read_only_with_the_layout_it_was_written_with(tmp_path):
     folder = schema.open_root(tmp_path)
     label = np.arange(40 * 36 * 33, dtype=np.uint32).astype(np.uint8).reshape(40, 36, 33)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.store.conftest import AFFINE, SHAPE, volume
-from ukbob_jax.errors import FileError, GeometryError, MismatchError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.store import schema, writer
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -135,3 +135,20 @@ def test_a_file_that_vanishes_while_it_is_hashed_is_an_error(tmp_path, monkeypat
     monkeypatch.setattr(writer, "digest", lambda folder, key: None)
     with pytest.raises(FileError, match="0: gone while it was being written"):
         writer.digests(folder)
+
+
+def test_masks_lie_in_a_folder_of_their_own(tmp_path):
+    image, label = volume(0)
+    masks = {"mask/anatomy": label // 4, "mask/anonymisation": (label == 1).astype(np.uint8)}
+    with StoreWriter(tmp_path) as writer:
+        writer.write("a", image, AFFINE, {"auto": label, **masks}, source="")
+        writer.write("a", image, AFFINE, {"auto": label, **masks}, source="again")
+        with pytest.raises(ConfigError, match="masks are written with their subject"):
+            writer.write_label("a", "mask/anatomy", masks["mask/anatomy"])
+    store = Store.open(tmp_path)
+    assert store.rows["a"].labels == ("auto", "mask/anatomy", "mask/anonymisation")
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(store.read("a", f"label/{name}"), mask)
+        assert len(store.sample("a", name, 1)) == 512
+    store.verify("a")
+    assert not [p for p in (tmp_path / "subjects" / "a" / "0001").rglob("*") if p.is_file()]

@@ -44,12 +44,15 @@ def test_parameters_and_their_moments_are_split_and_the_batch_too():
 def test_space_splits_crops_along_x_and_nothing_else():
     mesh = sharding.make_mesh(data=2, fsdp=2, space=2, batch_size=8)
     batch = {**toy.batch(0), "annotated": np.ones((8, toy.CLASSES), bool)}
+    batch["anonymised"] = np.zeros((8, *toy.SHAPE), bool)
     parts = {
         name: array.addressable_shards[0].data.shape
         for name, array in sharding.shard_batch(batch, mesh).items()
     }
     x, y, z = toy.SHAPE
-    assert parts["image"] == (2, x // 2, y, z, 2) and parts["label"] == (2, x // 2, y, z)
+    assert (
+        parts["image"] == (2, x // 2, y, z, 2) and parts["label"] == (2, x // 2, y, z) == parts["anonymised"]
+    )
     assert parts["subject"] == (2,) and parts["annotated"] == (2, toy.CLASSES)
     state, _ = toy.run(mesh, steps=1)
     assert state.params["inner"]["kernel"].addressable_shards[0].data.shape == (2, 4)  # as without space

@@ -81,6 +81,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="resample to it, as ingestion would",
     )  # fmt: skip
     parser.add_argument(
+        "--order",
+        type=int,
+        default=ReadOptions.order,
+        help="of the splines that resample: 1 or 3 (default 1)",
+    )
+    parser.add_argument("--crop", action="store_true", help="cut scans to their voxels that are not 0")
+    parser.add_argument(
         "--contrasts", nargs="+", default=ReadOptions.contrasts, metavar="NAME",
         help="a name per channel; of a folder of DICOM files the Dixon contrasts that become channels",
     )  # fmt: skip

@@ -37,7 +37,8 @@ FOLD_FREE = 1 / 6  # of the knots' distance: with shifts below it no two voxels 
 def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
     """Chain `steps`, names in `AUGMENTATIONS` or `PRESETS` or functions of one sample, as a function of a batch.
 
-    A sample's change depends on the key and on its row, not on the other rows. Jit it, alone or within the step.
+    A sample's change depends on the key and on its row, not on the other rows. Jit it, alone or within the step. A mask
+    "anonymised", bool b x y z, moves with the image; what comes from outside counts as anonymised.
     Put noise last: XLA works its input out anew for every minimum and maximum that a later step takes.
 
     Raises:
@@ -64,8 +65,16 @@ def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         rows = jnp.arange(batch["image"].shape[0])
-        image, label = jax.vmap(one, in_axes=(None, 0, 0, 0))(key, rows, batch["image"], batch.get("label"))
-        return {**batch, "image": image, **({} if label is None else {"label": label})}
+        each = jax.vmap(one, in_axes=(None, 0, 0, 0))
+        changed = dict(batch)
+        if "anonymised" in batch:  # as a label map, in which no augmentation takes 0 or IGNORE for another id
+            mask = jnp.where(batch["anonymised"], anatomy.IGNORE, 0).astype(jnp.uint8)
+            changed["image"], mask = each(key, rows, batch["image"], mask)
+            changed["anonymised"] = mask != 0
+        if "label" in batch or "anonymised" not in batch:
+            changed["image"], label = each(key, rows, batch["image"], batch.get("label"))
+            changed.update({} if label is None else {"label": label})
+        return changed
 
     return augment
 

@@ -13,6 +13,7 @@ from ukbob_jax.data.source import Epochs, ScanSource
 from ukbob_jax.data.unpack import unpack
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.schema import ANATOMY
 from ukbob_jax.volumes import intensity
 
 CACHE_OVERHEAD = 1.1  # of TensorStore's cache: padding of the last chunks, and what describes each
@@ -30,6 +31,7 @@ def batches(
     start_step: int = 0,
     contrasts: Sequence[str] | None = None,
     normalize: str = "zscore",
+    masks: bool = False,
     reading: Reading = READING,
 ) -> Generator[Batch]:
     """Yield endless training batches, from `start_step` on.
@@ -48,11 +50,13 @@ def batches(
         start_step: of the first batch.
         contrasts: names to feed, in order; None: those of the first subject.
         normalize: as `intensity.normalize`.
+        masks: honour the label sets `mask/anatomy` and `mask/anonymisation` of the scans that have them. Without labels,
+            crops are centred in the anatomy that was not altered, with the chance `crops.foreground`.
         reading: how this process reads.
     Yields:
         image float32 `b x y z c`, label uint8 `b x y z` (255: ignore) where there are labels, subject int32 `b` (index
-        into `subjects`), and, where some subject was annotated for some classes only, annotated bool `b k`. Packed:
-        what `unpack` takes.
+        into `subjects`), and, where some subject was annotated for some classes only, annotated bool `b k`; with `masks`
+        anonymised bool `b x y z`, True where voxels were altered and nothing is to be learnt. Packed: what `unpack` takes.
     Raises:
         ConfigError: a setting cannot be used; raised at the call.
         MismatchError: a subject lacks a contrast.
@@ -65,15 +69,20 @@ def batches(
     if seed < 0 or start_step < 0:
         raise ConfigError(f"seed {seed}, start_step {start_step}: expected whole numbers from 0.")
     intensity.check_method(normalize)
-    source = ScanSource(store, subjects, labels, contrasts)
+    source = ScanSource(store, subjects, labels, contrasts, masks)
     store = _kept(store, source.decoded_bytes, reading)
     label_set = None if labels is None else labels.set
+    centres = label_set or (ANATOMY if masks else None)
     dataset = (
         grain.MapDataset.source(Epochs(source, seed))
         .seed(seed)
-        .random_map(transforms.PlaceCrops(store, label_set, crops, batch_size))
+        .random_map(transforms.PlaceCrops(store, centres, crops, batch_size))
         .batch(batch_size // reading.processes, drop_remainder=True, batch_fn=transforms.rows_of)
-        .map(transforms.ReadBatch(store, label_set, crops.size, normalize, reading.damaged, source.dtype))
+        .map(
+            transforms.ReadBatch(
+                store, label_set, crops.size, normalize, reading.damaged, source.dtype, masks
+            )
+        )
     )
     dataset = dataset if reading.packed else dataset.map(unpack)
     first = start_step * reading.processes + reading.process

@@ -1,6 +1,7 @@
 """A store as a Grain source: element i is what is known of subject i before any voxel is read."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.data.options import Labels
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.schema import ANATOMY, ANONYMISATION
 from ukbob_jax.volumes.intensity import Statistics
 
 
@@ -27,6 +29,7 @@ class SubjectSample(NamedTuple):
         classes: label of training -> the stored ids that become it, for those a crop may be centred on.
         annotated: bool `k`, per label of training; None where every class was annotated.
         index: of the sample in the endless stream.
+        anonymised: whether a mask says which voxels were altered, and is asked for.
     """
 
     subject: str
@@ -40,6 +43,7 @@ class SubjectSample(NamedTuple):
     classes: dict[int, tuple[int, ...]]
     annotated: np.ndarray | None
     index: int = 0
+    anonymised: bool = False
 
 
 class ScanSource:
@@ -51,14 +55,18 @@ class ScanSource:
         subjects: Sequence[str],
         labels: Labels | None,
         contrasts: Sequence[str] | None = None,
+        masks: bool = False,
     ) -> None:
         """Check every subject's row, so that what is missing is found before training starts.
+
+        With `masks`, samples say whether they have a mask of anonymisation; without labels, anatomy is the one class that
+        crops are centred on, in the scans that have a mask of it.
 
         Raises:
             ConfigError: no subjects are left, an unknown subject or label set.
             MismatchError: a subject lacks a contrast.
         """
-        self.store, self.labels = store, labels
+        self.store, self.labels, self.masks = store, labels, masks
         flagged = {} if labels is None else labels.flagged
         self._flagged = {subject: frozenset(organs) for subject, organs in flagged.items() if organs}
         drop = self._flagged if labels is not None and labels.action == "drop" else {}
@@ -74,9 +82,12 @@ class ScanSource:
         self.partial = False  # whether some subject was annotated for some classes only
         for _, subject in self._subjects:
             self.partial |= self._check(subject)
-            self.decoded_bytes += store.rows[subject].decoded_bytes("" if labels is None else labels.set)
-            if store.rows[subject].dtype != "int16":
-                self.dtype = store.rows[subject].dtype
+            row = store.rows[subject]
+            self.decoded_bytes += row.decoded_bytes("" if labels is None else labels.set)
+            if masks:
+                self.decoded_bytes += math.prod(row.shape) * len({ANATOMY, ANONYMISATION} & {*row.labels})
+            if row.dtype != "int16":
+                self.dtype = row.dtype
 
     def __len__(self) -> int:
         return len(self._subjects)
@@ -98,12 +109,14 @@ class ScanSource:
             lookup=lookup,
             classes=classes,
             annotated=self._annotated(subject),
+            anonymised=self.masks and ANONYMISATION in row.labels,
         )
 
     def _classes(self, subject: str) -> tuple[np.ndarray | None, dict[int, tuple[int, ...]]]:
         """Return the lookup of one subject's labels, and the classes that its crops may be centred on."""
         if self.labels is None:
-            return None, {}
+            tissue = self.masks and self.store.rows[subject].present.get(ANATOMY)
+            return None, {1: (1,)} if tissue else {}
         lookup = self._lookup(self.labels)
         lookup[list(self._flagged.get(subject, ()))] = IGNORE if self.labels.action == "ignore" else 0
         row = self.store.rows[subject]

@@ -91,7 +91,7 @@ class TrainingData:
     def fingerprint(self) -> str:
         """Return 12 digits of what is learnt from: sources, versions of the arrays, organs left out.
 
-        Other label sets do not count.
+        Other label sets do not count; masks are written with their image.
         """
         arrays = ["image", f"label/{self.label}"] if self.label else ["image"]
         rows = ((subject, self.store.rows[subject]) for subject in self.subjects)
@@ -163,6 +163,8 @@ class TrainingData:
     def batches(self, config: Config, start_step: int, **crops: Any) -> Generator[pipeline.Batch]:
         """Yield this process's share of the endless stream of packed batches, as `config.data` says.
 
+        Without labels, they honour masks of anatomy and anonymisation, see `pipeline.batches`.
+
         Args:
             config: the recipe.
             start_step: of the first batch.
@@ -189,6 +191,7 @@ class TrainingData:
             start_step=start_step,
             contrasts=self.contrasts,
             normalize=data.normalize,
+            masks=not self.label,
             reading=Reading(
                 threads=data.threads,
                 workers=data.workers,

@@ -13,6 +13,7 @@ from ukbob_jax.data.options import Crops, Size
 from ukbob_jax.data.source import SubjectSample
 from ukbob_jax.errors import FileError
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.schema import ANONYMISATION
 from ukbob_jax.volumes import intensity
 
 
@@ -107,13 +108,16 @@ class ReadBatch(grain.transforms.Map):
         normalize: str,
         damaged: str = "stop",
         dtype: str = "int16",
+        masks: bool = False,
     ) -> None:
         """Read label set `label_set`, or images only where it is None; `damaged` as in `options.Reading`.
+
+        `masks`: also tell which voxels were anonymised.
 
         `dtype` is of all batches, so that one program serves them: float32 where some image is stored so.
         """
         self.store, self.label_set, self.crop, self.normalize = store, label_set, crop, normalize
-        self.damaged, self.dtype = damaged, np.dtype(dtype)
+        self.damaged, self.dtype, self.masks = damaged, np.dtype(dtype), masks
         self._warned: set[str] = set()
 
     def map(self, element: Sequence[Place]) -> dict[str, np.ndarray]:  # pyright: ignore
@@ -129,6 +133,9 @@ class ReadBatch(grain.transforms.Map):
         for row, wait in waits:
             with self._tolerant(places[row].sample.subject, row, lost):
                 wait()
+        if self.masks:
+            batch["anonymised"] = batch["anonymised"].view(bool)
+            batch["anonymised"][list(lost)] = True
         for row in lost:
             batch["stored"][row] = 0
             if "label" in batch:
@@ -138,7 +145,7 @@ class ReadBatch(grain.transforms.Map):
         return batch
 
     def _voxels(self, places: Sequence[Place]) -> dict[str, np.ndarray]:
-        """Make the arrays that crops are read into: stored `b c x y z`, label `b x y z`."""
+        """Make the arrays that crops are read into: stored `b c x y z`, label and anonymised `b x y z`."""
         padded = any((place.size < self.crop).any() for place in places)
         new = np.zeros if padded else np.empty  # zeros take a tenth of the time that reading does
         voxels: dict[str, np.ndarray] = {
@@ -146,6 +153,8 @@ class ReadBatch(grain.transforms.Map):
         }
         if self.label_set is not None:
             voxels["label"] = new((len(places), *self.crop), np.uint8)
+        if self.masks:
+            voxels["anonymised"] = np.zeros((len(places), *self.crop), np.uint8)  # some scans have no mask
         return voxels
 
     def _fetch(
@@ -160,6 +169,8 @@ class ReadBatch(grain.transforms.Map):
         wanted = [("image", np.moveaxis(voxels["stored"], 1, -1)[inside], channels)]  # b x y z c
         if self.label_set is not None:
             wanted.append((f"label/{self.label_set}", voxels["label"][inside], ()))
+        if sample.anonymised:
+            wanted.append((f"label/{ANONYMISATION}", voxels["anonymised"][inside], ()))
         waits = []
         for name, out, which in wanted:
             with self._tolerant(sample.subject, row, lost):

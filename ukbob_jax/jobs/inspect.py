@@ -16,6 +16,7 @@ from ukbob_jax.evaluation import montages
 from ukbob_jax.progress import track
 from ukbob_jax.store import values as store_values
 from ukbob_jax.store.prepare import Prepared, prepare
+from ukbob_jax.store.row import Channel
 from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import case, formats, sets
 from ukbob_jax.volumes.nifti import read_header
@@ -146,7 +147,8 @@ def voxels(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
 def picture(title: str, values: Mapping[str, Any]) -> montages.SheetRow:
     """Draw a row of the contact sheet; the first label set in the alphabet is shown."""
     image = values["image"]
-    contrasts = values["contrasts"] or [str(channel) for channel in range(image.shape[-1])]
+    given = values["contrasts"] or range(image.shape[-1])
+    contrasts = [channel.name if isinstance(channel, Channel) else str(channel) for channel in given]
     label = next((values["labels"][name] for name in sorted(values["labels"])), None)
     spacing_mm = affines.spacing(np.asarray(values["affine"]))
     return montages.sheet_row(title, image, contrasts, label, spacing_mm, np.resize(anatomy.COLORS, (255, 3)))

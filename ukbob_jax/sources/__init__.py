@@ -11,7 +11,15 @@ from typing import Any, Protocol
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.sources.unusable import Unusable as Unusable
 
-HELPERS = {"names_in_headers", "persons", "steps", "unusable"}  # modules here that are no kind of source
+HELPERS = {
+    "names_in_headers",
+    "nnssl_arrays",
+    "openmind_filters",
+    "openmind_manifest",
+    "persons",
+    "steps",
+    "unusable",
+}  # modules here that are no kind of source
 
 
 class SubjectSource(Protocol):

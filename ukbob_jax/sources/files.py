@@ -9,12 +9,17 @@ from typing import Any, Literal
 import numpy as np
 
 from ukbob_jax import advice, anatomy
+from ukbob_jax.diffusion import gradients
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import names_in_headers, persons, steps
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest, units
+from ukbob_jax.store import schema
+from ukbob_jax.store.row import Channel
 from ukbob_jax.volumes import label_table, layouts, plausibility
 from ukbob_jax.volumes.case import Case, Description, is_scan
+from ukbob_jax.volumes.nifti import read_header
+from ukbob_jax.volumes.resample import CUBIC, LINEAR
 from ukbob_jax.volumes.scan import Scan, check_ids, read_case
 from ukbob_jax.volumes.volume import Volume
 
@@ -37,6 +42,8 @@ class ReadOptions:
         constant: "refuse" scans with a channel of one value throughout, or "accept" them.
         mask_value: labels are masks of one structure with this value inside, such as 255; it becomes 1. 0: they are
             label maps, in which 255 means "not annotated".
+        order: of the splines that resample images: 1 linear, 3 cubic.
+        crop: cut every scan to the box of its voxels that are not 0, before it is resampled.
         person: regular expression whose one group is the person in a subject's id, such as "(.+)_[LR]" where left and
             right are subjects of their own; splits and folds keep a person's subjects together. "": as the layout says.
     Raises:
@@ -54,6 +61,8 @@ class ReadOptions:
     label_table: str = ""
     mask_value: int = 0
     person: str = ""
+    order: int = LINEAR
+    crop: bool = False
 
     def __post_init__(self) -> None:
         """Make tuples of a recipe's lists, and refuse values that mean nothing."""
@@ -64,6 +73,8 @@ class ReadOptions:
                 raise ConfigError(
                     f"{_field(name)} is {getattr(self, name)!r}; expected {' or '.join(choices)}."
                 )
+        if self.order not in (LINEAR, CUBIC):
+            raise ConfigError(f"{_field('order')} is {self.order}; expected {LINEAR} or {CUBIC}.")
         if self.label_map and self.label_table:
             raise ConfigError(
                 f"{_field('label_map')} and {_field('label_table')} both change the ids; give one."
@@ -103,8 +114,8 @@ class Files:
         return self.case.subject
 
     def files(self) -> list[str]:
-        """List images and label maps; of a folder of masks every file in it."""
-        paths = [*self.case.images, *self.case.labels.values()]
+        """List images, label maps and gradients; of a folder of masks every file in it."""
+        paths = [*self.case.images, *self.case.labels.values(), *self.case.gradients]
         inner = [sorted(filter(is_scan, path.rglob("*"))) if path.is_dir() else [path] for path in paths]
         return [str(path) for found in inner for path in found]
 
@@ -120,8 +131,9 @@ class Files:
         del settings["person"]  # counts as the person it finds
         said = {"person": self.case.person, **dataclasses.asdict(self.case.description)}
         said = {name: value for name, value in said.items() if value}
-        if not self.settings.mask_value:
-            del settings["mask_value"]  # stores made before there was one stay as they are
+        for name, default in (("mask_value", 0), ("order", LINEAR), ("crop", False)):
+            if settings[name] == default:
+                del settings[name]  # stores made before there was one stay as they are
         return digest({"files": VERSION, **settings, **said, "split": self.split, "content": content})
 
     def read(self) -> Scan:
@@ -161,6 +173,8 @@ class Files:
         Raises:
             ValuesError: a mask with other values.
         """
+        if schema.is_mask(name):
+            return steps.binary(label, str(self.case.labels[name]))
         value, ignored = self.settings.mask_value, self.case.description.ignored.get(name, ())
         if value:
             inside = label.array == value
@@ -179,10 +193,12 @@ class Files:
 
     def steps(self) -> tuple[steps.Step, ...]:
         """Return what is done to the scan before it is stored, in order."""
-        resample = (steps.resample(self.settings.spacing_mm),) if self.settings.spacing_mm else ()
+        crop = (steps.crop_to_content(),) if self.settings.crop else ()
+        spacing_mm, order = self.settings.spacing_mm, self.settings.order
+        resample = (steps.resample(spacing_mm, order),) if spacing_mm else ()
         relabel = (steps.relabel(self.settings.label_map),) if self.settings.label_map else ()
         table = (steps.map_ids(self._table()),) if self.settings.label_table else ()
-        return *table, *resample, *relabel
+        return *table, *crop, *resample, *relabel
 
     def _table(self) -> label_table.LabelTable:
         """Read the table of ids; what the data set says is not annotated needs no row in it."""
@@ -208,15 +224,37 @@ class Files:
             "image": scan.image.array,
             "affine": scan.image.affine,
             "labels": {name: steps.as_bytes(label, name) for name, label in scan.labels.items()},
-            "contrasts": self.settings.contrasts,
+            "contrasts": self._channels(scan),
+            "attributes": dict(said.attributes),
             "annotated": annotated(scan),
             "person": self.case.person,
             "description": self._description(),
             "quality": {"doubts": doubts} if doubts else {},
         }
 
+    def _channels(self, scan: Scan) -> Sequence[str | Channel]:
+        """Names of the channels that the settings give, in a diffusion series with the gradient of each.
+
+        Raises:
+            FileError, MismatchError, ValuesError: as `gradients.read`.
+        """
+        if not self.case.gradients:
+            return self.settings.contrasts
+        bval, bvec = self.case.gradients
+        count = scan.image.array.shape[3]
+        found = gradients.read(bval, bvec, read_header(self.case.images[0]).affine, count)
+        names = self.settings.contrasts or [str(number) for number in range(count)]
+        if len(names) != count:
+            return names  # refused when the image is stored
+        return [
+            Channel(name, float(b), tuple(direction.tolist()) if direction.any() else None)
+            for name, b, direction in zip(names, *found)
+        ]
+
     def _label_doubts(self, name: str, label: Volume) -> list[str]:
         """What is doubtful about a label map whose ids are still those of its file; of a mask they are not."""
+        if schema.is_mask(name):
+            return []
         settings = self.settings
         mapped = settings.label_map or settings.label_table or settings.num_classes
         known = bool(mapped or name in self.names_in_files or self.case.labels[name].is_dir())
@@ -234,7 +272,8 @@ class Files:
     def _label_names(self) -> Mapping[str, Mapping[int, str]]:
         """Names of the ids that are stored: the data set's, else the file's, unless ids are mapped to ours."""
         if self.settings.label_table:
-            return dict.fromkeys(self.case.labels, label_table.read(self.settings.label_table).names)
+            names = label_table.read(self.settings.label_table).names
+            return {name: names for name in self.case.labels if not schema.is_mask(name)}
         if self.settings.label_map:
             return {}
         said = {**self.names_in_files, **self.case.description.label_names}

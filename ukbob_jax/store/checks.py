@@ -54,13 +54,17 @@ def check_label(label: np.ndarray, name: str, shape: tuple[int, ...], subject: s
 
     Raises:
         MismatchError: another shape than the image's.
-        ValuesError: values that are not integers 0..255, or an unusable name.
+        ValuesError: values that are not integers 0..255, in a mask not 0 and 1, or an unusable name.
     """
+    schema.check_label_set(name, f"{subject}: label set")
     label = np.asarray(array_checks.label_array(f"{subject}: label {name!r}", label))
-    schema.check_name(name, f"{subject}: label set")
     if label.shape != tuple(shape):
         raise MismatchError(
             f"{subject}: label {name!r} is {label.shape}, its image {tuple(shape)}. Resample one."
+        )
+    if schema.is_mask(name) and label.size and not (label.min() >= 0 and label.max() <= 1):
+        raise ValuesError(
+            f"{subject}: mask {name!r} has values {label.min()} to {label.max()}; expected 0 and 1."
         )
     if label.dtype == np.uint8:
         return label

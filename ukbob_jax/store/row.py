@@ -20,7 +20,8 @@ class Channel:
     Attributes:
         name: of the contrast.
         b_s_mm2: diffusion weighting in s/mm²; None: not a diffusion image, or not known.
-        direction: unit vector of the diffusion gradient, x y z; None: none, or not known.
+        direction: unit vector of the diffusion gradient in the world, towards right, anterior, superior; None: none, or
+            not known.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Subject:
         regions: per label set, overlapping regions to learn, as `regions.Regions.to_json` writes them.
         attributes: technical facts, of `schema.ATTRIBUTES`.
         quality: findings about the scan or its labels.
-        present: per label set, ids of the classes in it, ascending, without background and ignore.
+        present: per label set, ids of the classes in it, ascending, without background and ignore; of a mask of anatomy
+            those left beside what was anonymised, where crops may be centred.
         provenance: per label set, where it came from.
         folders: per array, its place below the subject's folder.
         digests: per array, SHA-256 of its files; empty in the manifest.

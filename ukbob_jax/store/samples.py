@@ -1,11 +1,25 @@
 """Voxels of every class, drawn once at ingest, so that a balanced crop needs no scan of the label."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ukbob_jax.anatomy import IGNORE
-from ukbob_jax.store.schema import SAMPLES
+from ukbob_jax.store.schema import ANATOMY, ANONYMISATION, SAMPLES
 
 BLOCK = 2**16  # voxels that are sorted at a time; a place in them is a uint16
+
+
+def centres(name: str, labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return where crops may be centred for label set `name`: the label, of anatomy only what was not anonymised.
+
+    Args:
+        name: a key of `labels`.
+        labels: per label set, `x y z` uint8.
+    """
+    if name != ANATOMY or ANONYMISATION not in labels:
+        return labels[name]
+    return np.where(labels[ANONYMISATION] == 0, labels[ANATOMY], np.uint8(0))
 
 
 def draw(label: np.ndarray) -> tuple[list[int], np.ndarray]:

@@ -4,7 +4,7 @@
     manifest.jsonl                       one row per subject; a cache of the done.json files, absent while subjects change
     subjects/<id>/done.json              the row plus digests; its rename into place makes the subject exist
     subjects/<id>/<generation>/image     zarr3, int16 (float32 where int16 would lose much), x y z c
-    subjects/<id>/<generation>/label/S   zarr3, uint8, x y z, label set S
+    subjects/<id>/<generation>/label/S   zarr3, uint8, x y z, label set S; S may be mask/NAME, then 0 and 1
     subjects/<id>/<generation>/samples/S zarr3, int16, k n 3: voxels of each class in S, -1 where it has fewer
 
 A rewritten subject or an added label set goes into the next generation's folder, and `done.json` names the folder of
@@ -18,26 +18,40 @@ from typing import Any
 import tensorstore as ts
 
 from ukbob_jax.errors import ValuesError
+from ukbob_jax.volumes.case import ANATOMY as ANATOMY
+from ukbob_jax.volumes.case import ANONYMISATION as ANONYMISATION
 
 FORMAT = {"format": "ukbob-store", "version": 1}
 CHUNK = 32  # voxels, target per axis
 SAMPLES = 512  # voxels kept per class
 ATTRIBUTES = (
     "age_years",
+    "bmi_kg_m2",
     "body_part",
+    "derived_from",
+    "echo_time",
     "echo_time_ms",
     "field_strength_t",
     "flip_angle_deg",
+    "handedness",
+    "health_status",
     "height_mm",
+    "is_brain_extract",
     "manufacturer",
     "modality",
+    "phase_encoding_direction",
+    "quality_score",
+    "race",
+    "repetition_time",
     "repetition_time_ms",
     "scanner",
     "seed",
     "sex",
     "site",
+    "study",
     "weight_kg",
 )  # technical facts a row may carry; nothing that names or dates a person
+MASKS = "mask/"  # label sets that begin so hold 0 and 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LZ4 = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
@@ -67,6 +81,24 @@ def check_name(name: str, what: str) -> str:
             f"{what} {name!r}: use 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit."
         )
     return name
+
+
+def check_label_set(name: str, what: str) -> str:
+    """Return `name` when it names a label set: as `check_name`, or "mask/" and such a name.
+
+    Raises:
+        ValuesError: as `check_name`, or "mask", whose folder the masks lie in.
+    """
+    if name == MASKS.rstrip("/"):
+        raise ValuesError(f"{what} {name!r}: masks are named {ANATOMY}, {ANONYMISATION} or the like.")
+    rest = name.removeprefix(MASKS) if isinstance(name, str) else name
+    check_name(rest, what)
+    return name
+
+
+def is_mask(label_set: str) -> bool:
+    """Return whether a label set holds 0 and 1 only."""
+    return label_set.startswith(MASKS)
 
 
 def subject_folder(subject: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 import tensorstore as ts
 
-from ukbob_jax.errors import FileError, UkbobError
+from ukbob_jax.errors import ConfigError, FileError, UkbobError
 from ukbob_jax.store import checks, rows, samples, schema
 from ukbob_jax.store.digest import digest
 from ukbob_jax.store.prepare import About, prepare
@@ -76,7 +76,7 @@ class StoreWriter:
         def arrays(row: Subject) -> Subject:
             row = self._write_array(row, "image", stored)
             for name in sorted(checked):
-                row = self._add_label(row, name, checked[name], {})
+                row = self._add_label(row, name, checked[name], {}, samples.centres(name, checked))
             return row
 
         self._write_generation(row, arrays)
@@ -92,7 +92,12 @@ class StoreWriter:
         Raises:
             FileError: there is no such subject, or the disk cannot be written.
             MismatchError, ValuesError: as for `write`.
+            ConfigError: a mask: crop centres of anatomy and anonymisation depend on each other.
         """
+        if schema.is_mask(name):
+            raise ConfigError(
+                f"{self.path}: label {name!r}: masks are written with their subject; ingest it again."
+            )
         row = rows.read_done(self._root, subject)
         if row is None:
             raise FileError(
@@ -100,7 +105,9 @@ class StoreWriter:
             )
         checked = checks.check_label(label, name, row.shape, subject)
         row = dataclasses.replace(row, version=self._next_version(subject))
-        self._write_generation(row, lambda row: self._add_label(row, name, checked, dict(provenance or {})))
+        self._write_generation(
+            row, lambda row: self._add_label(row, name, checked, dict(provenance or {}), checked)
+        )
 
     def drop(self, subject: str) -> None:
         """Remove a subject, damaged or not; its row goes first, so that no reader meets half of it."""
@@ -149,8 +156,11 @@ class StoreWriter:
             self._root.write("manifest.jsonl", None).result()  # a cache that is about to be out of date
             self._root.write(f"{folder}done.json", rows.encode_line(row.to_json()) + b"\n").result()
 
-    def _add_label(self, row: Subject, name: str, label: np.ndarray, provenance: dict[str, Any]) -> Subject:
-        present, voxels = samples.draw(label)
+    def _add_label(
+        self, row: Subject, name: str, label: np.ndarray, provenance: dict[str, Any], centres: np.ndarray
+    ) -> Subject:
+        """Write a label set, and voxels of each class drawn from `centres`, the label or a part of it."""
+        present, voxels = samples.draw(centres)
         row = self._write_array(row, f"label/{name}", label)
         if present:
             row = self._write_array(row, f"samples/{name}", voxels)

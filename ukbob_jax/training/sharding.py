@@ -26,7 +26,7 @@ PARAM_RULES: Rules = (
 )
 # The same for the arrays of a batch by their names, but of the FIRST axes.
 BATCH_RULES: Rules = (
-    (r"^(image|label)$", PartitionSpec(("data", "fsdp"), "space")),  # b x y z c, b x y z
+    (r"^(image|label|anonymised)$", PartitionSpec(("data", "fsdp"), "space")),  # b x y z c, b x y z twice
     (r"^stored$", PartitionSpec(("data", "fsdp"), None, "space")),  # b c x y z
     (r"", PartitionSpec(("data", "fsdp"))),  # b ...
 )

@@ -4,6 +4,7 @@ BIDS specification 1.10: a name is `sub-01_ses-1_desc-aseg_dseg.nii.gz`, entitie
 or `.tsv` applies to the files of its own suffix whose entities include its own, in its folder and below it.
 """
 
+import contextlib
 import csv
 import io
 import pathlib
@@ -15,6 +16,10 @@ from ukbob_jax import files
 from ukbob_jax.errors import FileError
 from ukbob_jax.volumes.case import stem
 
+LETTERS = {
+    "sex": ("F", "M", "O"),
+    "handedness": ("L", "R", "A"),
+}  # first letters of the specification's words
 UNITS = {
     "hu": "HU",
     "hounsfield unit": "HU",
@@ -60,6 +65,20 @@ class Sidecars:
         table = next(self._inherited(path, ".tsv"), None)
         return self._read(table, read_names) if table else {}
 
+    def gradients(self, path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+        """The nearest .bval and .bvec that apply to an image; empty without one of them."""
+        found = [next(self._inherited(path, ending), None) for ending in (".bval", ".bvec")]
+        return tuple(file for file in found if file) if all(found) else ()
+
+    def person(self, subject: str) -> dict[str, Any]:
+        """What participants.tsv says of a subject, such as sub-01, as attributes of a store."""
+        table = self._root / "participants.tsv"
+        if not table.is_file():
+            return {}
+        about = self._root / "participants.json"
+        units = self._read(about, read_fields) if about.is_file() else {}
+        return attributes(self._read(table, read_participants).get(subject, {}), units)
+
     def fields(self, path: pathlib.Path) -> dict[str, Any]:
         """What JSON sidecars say of an image; a nearer one overrules those above it."""
         found: dict[str, Any] = {}
@@ -95,6 +114,42 @@ class Sidecars:
             found = sorted(folder.glob(f"*{ending}"))
             self._listed[folder, ending] = [(p, parse(p.stem)) for p in found if not p.name.startswith(".")]
         return self._listed[folder, ending]
+
+
+def read_participants(path: pathlib.Path) -> dict[str, dict[str, str]]:
+    """Rows of participants.tsv by participant_id, with names of columns in small letters.
+
+    Raises:
+        FileError: no such column.
+    """
+    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""), delimiter="\t")
+    if "participant_id" not in (rows.fieldnames or ()):
+        raise FileError(f"{path}: no column participant_id; expected a table separated by tabs.")
+    return {
+        row["participant_id"]: {name.lower(): (row[name] or "").strip() for name in rows.fieldnames or ()}
+        for row in rows
+        if row["participant_id"]
+    }
+
+
+def attributes(row: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a store from a row of participants.tsv; what is no number of years or kg is left out.
+
+    Args:
+        row: cells by column.
+        about: participants.json, which may give units.
+    """
+    found: dict[str, Any] = {}
+    for column, name, unit in (("age", "age_years", "y"), ("weight", "weight_kg", "k")):
+        said = about.get(column)
+        units = str(said.get("Units", "") if isinstance(said, dict) else "").lower()
+        if units.startswith(unit) or not units:
+            with contextlib.suppress(KeyError, ValueError):
+                found[name] = float(row[column])
+    for column, known in LETTERS.items():
+        if (letter := row.get(column, row.get("gender", "") if column == "sex" else "")[:1].upper()) in known:
+            found[column] = letter
+    return {name: value for name, value in found.items() if value == value}  # no NaN
 
 
 def read_fields(path: pathlib.Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ukbob_jax import advice
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
@@ -13,6 +13,8 @@ from ukbob_jax.volumes import formats
 
 ENDINGS = (".nii.gz", ".nii", *formats.ENDINGS)
 LABEL_SET = "manual"  # name of the label set where a layout has only one
+ANATOMY = "mask/anatomy"  # label set: 1 where tissue is
+ANONYMISATION = "mask/anonymisation"  # label set: 1 where voxels were blurred, removed or replaced
 SHOWN = 3  # names listed in a message
 
 MODALITIES = {"ct": "CT", "mr": "MR", "mri": "MR", "pet": "PT", "pt": "PT"}  # small letters -> DICOM's name
@@ -29,6 +31,7 @@ class Description:
         label_names: per label set, id to name.
         ignored: per label set, ids that mean "not annotated here"; they are stored as 255.
         regions: per label set, overlapping regions of ids that are to be learnt instead of ids.
+        attributes: facts about the scan or its person, by the names that a store takes.
     """
 
     modality: str = ""
@@ -37,6 +40,7 @@ class Description:
     label_names: Mapping[str, Mapping[int, str]] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     regions: Mapping[str, Regions] = dataclasses.field(default_factory=dict)
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Case(NamedTuple):
@@ -50,6 +54,7 @@ class Case(NamedTuple):
         person: whose scan it is, where one person has several subjects; "": the subject is the person.
         description: what the data set says about images and labels.
         problem: why this subject cannot be used, as far as names tell, such as a label map that is missing; "": it can.
+        gradients: the .bval and the .bvec of an image that is a diffusion series; empty: it is none, or they are not there.
     """
 
     subject: str
@@ -59,6 +64,7 @@ class Case(NamedTuple):
     person: str = ""
     description: Description = Description()
     problem: str = ""
+    gradients: tuple[pathlib.Path, ...] = ()
 
 
 def stem(path: pathlib.Path) -> str:

@@ -5,7 +5,7 @@ Positions are clamped to the input's voxel centres, so the border value repeats 
 
 import numpy as np
 
-NEAREST, LINEAR = 0, 1
+NEAREST, LINEAR, CUBIC = 0, 1, 3
 SLAB_VOXELS = 2**20  # output voxels whose positions are held at once on the general path
 
 
@@ -31,6 +31,17 @@ def along_axes(array: np.ndarray, positions: list[np.ndarray], order: int) -> np
     positions = [np.clip(positions[a], 0, n - 1) for a, n in zip(axes, array.shape)]
     out = _nearest(array, positions) if order == NEAREST else _linear(array, positions)
     return out.transpose(np.argsort(axes))
+
+
+def cubic(array: np.ndarray, ratio: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sample `array` (x y z) at `ratio * (i, j, k)` for every voxel of a grid of `shape`, by a cubic B-spline; float32.
+
+    The spline goes through every voxel, so that it may overshoot beside an edge.
+    """
+    from scipy import ndimage  # not at the start of every command: most scans never need it
+
+    source = array.astype(np.float32)
+    return ndimage.affine_transform(source, ratio, output_shape=shape, order=CUBIC, mode="nearest")
 
 
 def _nearest(array: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:

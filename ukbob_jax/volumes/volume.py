@@ -11,6 +11,7 @@ from ukbob_jax.volumes import affine as affines
 from ukbob_jax.volumes import resample
 from ukbob_jax.volumes.geometry import HeaderGeometry
 
+ORDERS = (resample.NEAREST, resample.LINEAR, resample.CUBIC)
 LONGEST = 32767  # voxels along an axis, of NIfTI-1 and of the store
 
 
@@ -96,12 +97,12 @@ class Volume:
 
         Args:
             spacing_mm: one number, or one per axis, mm.
-            order: 0 nearest (labels; dtype kept), 1 linear (images; float32).
+            order: 0 nearest (labels; dtype kept), 1 linear or 3 cubic spline (images; float32).
         Raises:
             ValuesError: a spacing that is not positive, or another order.
             GeometryError: an axis of more than 32767 voxels, which no NIfTI file holds.
         """
-        _check_order(order)
+        _check_order(order, ORDERS)
         target = np.broadcast_to(np.asarray(spacing_mm, np.float64), (3,))
         if not (np.isfinite(target) & (target > 0)).all():
             raise ValuesError(
@@ -113,9 +114,12 @@ class Volume:
             raise GeometryError(
                 f"Resampling to {spacing_mm} mm makes {shape} voxels, at most {LONGEST} an axis."
             )
-        positions = [r * np.arange(n) for r, n in zip(ratio, shape)]
         affine = self.affine @ np.diag([*ratio, 1.0])
-        array = self._each_channel(lambda channel: resample.along_axes(channel, positions, order))
+        if order == resample.CUBIC:
+            array = self._each_channel(lambda channel: resample.cubic(channel, ratio, shape))
+        else:
+            positions = [r * np.arange(n) for r, n in zip(ratio, shape)]
+            array = self._each_channel(lambda channel: resample.along_axes(channel, positions, order))
         return dataclasses.replace(self, array=array, affine=affine)
 
     def resample_like(self, reference: "Volume", order: int) -> "Volume":
@@ -127,7 +131,7 @@ class Volume:
         Raises:
             ValuesError: another order.
         """
-        _check_order(order)
+        _check_order(order, ORDERS[:2])
         matrix = np.linalg.solve(self.affine, reference.affine)
         array = self._each_channel(
             lambda channel: resample.by_matrix(channel, matrix, reference.shape, order)
@@ -170,6 +174,9 @@ class Volume:
         return out
 
 
-def _check_order(order: int) -> None:
-    if order not in (resample.NEAREST, resample.LINEAR):
-        raise ValuesError(f"Resampling order {order!r} is not known; 0 is nearest, 1 is linear.")
+def _check_order(order: int, known: Sequence[int]) -> None:
+    if order not in known:
+        names = ", ".join(
+            f"{number} is {name}" for number, name in zip(known, ("nearest", "linear", "a cubic spline"))
+        )
+        raise ValuesError(f"Resampling order {order!r} is not known; {names}.")

@@ -160,3 +160,93 @@ def test_a_label_map_that_may_be_of_several_images_is_left_out(tmp_path):
         assert labels(tmp_path) == []
     (tmp_path / "sub-1" / "anat" / "sub-1_run-2_T1w.nii.gz").unlink()
     assert labels(tmp_path) == ["sub-1_dseg.nii.gz"]
+
+
+def test_every_image_of_any_datatype_is_a_subject_of_its_own(tmp_path):
+    touch(
+        tmp_path,
+        *[f"sub-1/ses-a/{name}.nii.gz" for name in ("anat/sub-1_ses-a_T1w", "anat/sub-1_ses-a_run-2_UNIT1")],
+        "sub-1/ses-a/beh/sub-1_ses-a_odd.nii.gz", "sub-2/swi/sub-2_part-mag_GRE.nii.gz",
+        "sub-2/anat/sub-2_T1w_seg_brain.nii.gz", "sub-2/anat/sub-2_desc-x_dseg.nii.gz",
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"1 files are not named as BIDS asks: sub-2_T1w_seg_brain"):
+        found = layouts.list_cases("bids", tmp_path, contrasts="*")
+    assert [(case.subject, case.person, case.description.attributes["modality"]) for case in found] == [
+        ("sub-1_ses-a_T1w", "sub-1", "T1w"), ("sub-1_ses-a_run-2_UNIT1", "sub-1", "UNIT1"),
+        ("sub-1_ses-a_odd", "sub-1", "odd"), ("sub-2_part-mag_GRE", "sub-2", "GRE"),
+    ]  # fmt: skip
+    some = layouts.list_cases("bids", tmp_path, contrasts="*", datatype="swi,beh")
+    assert [case.subject for case in some] == ["sub-1_ses-a_odd", "sub-2_part-mag_GRE"]
+    assert [c.subject for c in layouts.list_cases("bids", tmp_path, contrasts="GRE")] == ["sub-2_part-mag"]
+    with pytest.raises(FileError, match="no image of the datatype"):
+        layouts.list_cases("bids", tmp_path, contrasts="*", datatype="pet")
+
+
+def test_images_of_a_derivative_and_its_own_label_maps(tmp_path):
+    fmriprep(tmp_path)
+    for key in ("sub-1", "sub-2"):
+        for middle in ("", "_space-MNI152NLin2009cAsym_res-2"):
+            touch(tmp_path, f"derivatives/fmriprep/{key}/anat/{key}{middle}_desc-preproc_T1w.nii.gz")
+    chosen = {"derivative": "fmriprep", "contrasts": "desc-preproc_T1w", "desc": "aseg"}
+    found = layouts.list_cases("bids", tmp_path, **chosen)
+    assert [(c.subject, c.images[0].name, c.labels["fmriprep"].name) for c in found] == [
+        (key, f"{key}_desc-preproc_T1w.nii.gz", f"{key}_desc-aseg_dseg.nii.gz") for key in ("sub-1", "sub-2")
+    ]
+    mni = {**chosen, "contrasts": "space-MNI152NLin2009cAsym_res-2_desc-preproc_T1w", "desc": "none"}
+    with pytest.warns(UserWarning, match=r"2 label maps in another space .* sub-1_dseg\.nii\.gz"):
+        [one, _] = layouts.list_cases("bids", tmp_path, **mni)
+    assert one.labels["fmriprep"].name == "sub-1_space-MNI152NLin2009cAsym_res-2_dseg.nii.gz"
+    with pytest.raises(FileError, match="no folder 'spm'; there is fmriprep"):
+        layouts.list_cases("bids", tmp_path, derivative="spm")
+
+
+def test_gradients_are_those_that_apply_by_inheritance(tmp_path):
+    touch(tmp_path, *[f"sub-{n}/dwi/sub-{n}_dwi.nii.gz" for n in (1, 2, 3)])
+    touch(tmp_path, "dwi.bval", "dwi.bvec", "sub-2/dwi/sub-2_dwi.bvec", "sub-1/anat/sub-1_T1w.nii.gz")
+    (tmp_path / "acq-x_dwi.bval").touch()  # of other images
+    found = layouts.list_cases("bids", tmp_path, contrasts="dwi")
+    nearest = [[path.relative_to(tmp_path).as_posix() for path in case.gradients] for case in found]
+    assert nearest == [
+        ["dwi.bval", "dwi.bvec"],
+        ["dwi.bval", "sub-2/dwi/sub-2_dwi.bvec"],
+        ["dwi.bval", "dwi.bvec"],
+    ]
+    assert layouts.list_cases("bids", tmp_path)[0].gradients == ()
+    (tmp_path / "dwi.bval").unlink()
+    assert layouts.list_cases("bids", tmp_path, contrasts="dwi")[0].gradients == ()
+
+
+def test_participants_say_who_somebody_is(tmp_path):
+    touch(tmp_path, *[f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in range(1, 5)])
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tAge\tsex\thandedness\tweight\tbirth\n"
+        "sub-1\t34.5\tfemale\tright\t60\t1990-01-01\nsub-2\t89+\tM\tn/a\tnan\t\nsub-3\t7\tx\n"
+    )
+    said = [case.description.attributes for case in layouts.list_cases("bids", tmp_path)]
+    first = {"age_years": 34.5, "weight_kg": 60.0, "sex": "F", "handedness": "R"}
+    assert said == [first, {"sex": "M"}, {"age_years": 7.0}, {}]
+    (tmp_path / "participants.json").write_text('{"age": {"Units": "months"}, "weight": {"Units": "kg"}}')
+    assert "age_years" not in layouts.list_cases("bids", tmp_path)[0].description.attributes
+    (tmp_path / "participants.tsv").write_text("id,age\n")
+    with pytest.warns(UserWarning, match=r"participants\.tsv: no column participant_id.* It is left out"):
+        assert layouts.list_cases("bids", tmp_path)[0].description.attributes == {}
+
+
+def test_masks_become_label_sets_by_name(tmp_path):
+    touch(tmp_path, *[f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in (1, 2)])
+    for middle in ("_desc-brain", "_space-MNI152NLin2009cAsym_desc-brain", "_desc-other"):
+        touch(tmp_path, f"derivatives/fmriprep/sub-1/anat/sub-1{middle}_mask.nii.gz")
+    touch(tmp_path, "derivatives/deface/sub-2/anat/sub-2_T1w_defacemask.nii.gz")
+    chosen = {"anatomy": "desc-brain_mask", "anonymisation": "defacemask"}
+    with pytest.warns(UserWarning, match=r"mask/anatomy: 1 label maps in another space .* sub-1_space-MNI"):
+        one, two = layouts.list_cases("bids", tmp_path, **chosen)
+    assert {name: path.name for name, path in one.labels.items()} == {
+        "mask/anatomy": "sub-1_desc-brain_mask.nii.gz"
+    }
+    assert {name: path.name for name, path in two.labels.items()} == {
+        "mask/anonymisation": "sub-2_T1w_defacemask.nii.gz"
+    }
+    with pytest.raises(
+        FileError, match=r"no image has a mask \*_desc-skull_mask\. Choose others with anatomy"
+    ):
+        layouts.list_cases("bids", tmp_path, anatomy="desc-skull_mask")

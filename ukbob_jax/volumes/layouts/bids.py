@@ -3,41 +3,47 @@
 Label maps may also lie beside the images, as in a data set of derivatives. Where an image has several, entities choose.
 """
 
+import dataclasses
 import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError, MismatchError
 from ukbob_jax.volumes.bids_files import UNITS, Name, Sidecars, parse
-from ukbob_jax.volumes.case import LABEL_SET, MODALITIES, Case, Description, is_scan, listed, selector, stem
+from ukbob_jax.volumes.bids_images import (
+    EVERY,
+    NONE,
+    File,
+    Image,
+    derived,
+    each_file,
+    list_files,
+    of_contrasts,
+    selected,
+)
+from ukbob_jax.volumes.case import (
+    ANATOMY,
+    ANONYMISATION,
+    LABEL_SET,
+    MODALITIES,
+    Case,
+    Description,
+    listed,
+    selector,
+)
 
-DATATYPES = ("anat", "ct", "dwi", "func", "perf", "pet")
 OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
 DERIVED = {*OF_LABELS, "den", "hemi", "atlas", "from", "to", "mode"}  # entities that a derivative adds
 NATIVE = ("", "orig")  # `space` of a label map that lies on its image, as does the image's own suffix
-NONE = "none"  # selects files without the entity
-
-
-class _File(NamedTuple):
-    path: pathlib.Path
-    name: Name
-    folder: str  # below the root of its data set, such as sub-01/ses-1/anat
-
-
-class _Image(NamedTuple):
-    subject: str
-    folder: str
-    entities: Mapping[str, str]  # of all channels
-    files: dict[str, _File]  # contrast -> file
-    problems: list[str]  # why it cannot be used; empty: it can
 
 
 def list_cases(
     root: str | os.PathLike,
     *,
     contrasts: str | Sequence[str] = ("T1w",),
+    datatype: str = "",
+    derivative: str = "",
     suffix: str = "dseg",
     pipeline: str = "",
     session: str = "",
@@ -47,6 +53,8 @@ def list_cases(
     res: str = "",
     seg: str = "",
     label: str = "",
+    anatomy: str = "",
+    anonymisation: str = "",
 ) -> list[Case]:
     """One case per subject, session and run that has all contrasts; label sets are named after their pipeline.
 
@@ -57,7 +65,11 @@ def list_cases(
     Args:
         root: the dataset's folder.
         contrasts: ends of the image names in channel order, such as ("acq-water_T1w", "acq-fat_T1w") or
-            "acq-water_T1w,acq-fat_T1w".
+            "acq-water_T1w,acq-fat_T1w". "*": every image that is no label map is a subject of its own, called by its whole
+            name, and its suffix is its attribute "modality".
+        datatype: take images from folders of this name only, such as "anat", or "anat,dwi"; "": from all.
+        derivative: folder below `derivatives` whose images are taken in place of the scans themselves, such as
+            "fmriprep" with contrasts="desc-preproc_T1w"; those in another space only where the contrast names it.
         suffix: last part of the names of label maps, such as "dseg" or "mask".
         pipeline: folder below `derivatives` whose label maps are taken; "": of every one.
         session: take the images of this session only; "none": those without a session.
@@ -65,6 +77,9 @@ def list_cases(
         desc: take label maps with this entity only; "none": without it. "": any, if one is left.
         space: likewise; "": on the image itself.
         res, seg, label: as `desc`.
+        anatomy: end of the names of masks of tissue, such as "desc-brain_mask", in any pipeline or beside the images; they
+            become label set "mask/anatomy". "": none.
+        anonymisation: likewise of what was altered, "mask/anonymisation".
     Raises:
         FileError: no such folder.
         EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
@@ -75,8 +90,15 @@ def list_cases(
         raise FileError(f"{root}: no such folder.")
     wanted = {"ses": session, "run": run}
     contrasts = contrasts.split(",") if isinstance(contrasts, str) else contrasts
-    present = _files(root, root)
-    images = _images(root, [file for file in present if _selected(file.name, wanted)], contrasts)
+    present = list_files(root)
+    candidates = derived(root, derivative, contrasts) if derivative else present
+    kinds = {kind for kind in datatype.split(",") if kind}
+    candidates = [f for f in candidates if not kinds or f.folder.rsplit("/", 1)[-1] in kinds]
+    candidates = [file for file in candidates if selected(file.name, wanted)]
+    if list(contrasts) == [EVERY]:
+        contrasts, images = [EVERY], each_file(root, candidates)
+    else:
+        images = of_contrasts(root, candidates, contrasts)
     chosen = {"desc": desc, "space": space, "res": res, "seg": seg, "label": label}
     labels: list[dict[str, pathlib.Path]] = [{} for _ in images]
     for set_name, files in _label_sets(root, present, suffix, pipeline).items():
@@ -89,80 +111,49 @@ def list_cases(
         raise EmptyError(
             f"{root}: no image has a *_{suffix} with {asked}. Choose others with {selector('desc')}."
         )
+    for set_name, end in ((ANATOMY, anatomy), (ANONYMISATION, anonymisation)):
+        for n, path in enumerate(_masks(root, present, set_name, end, images) if end else ()):
+            if path:
+                labels[n][set_name] = path
     sidecars = Sidecars(root)
-    return [_case(image, labels[n], contrasts, sidecars) for n, image in enumerate(images)]
+    beside = Sidecars(root / "derivatives" / derivative) if derivative else sidecars
+    return [_case(image, labels[n], contrasts, sidecars, beside) for n, image in enumerate(images)]
 
 
-def _files(root: pathlib.Path, top: pathlib.Path) -> list[_File]:
-    """The scans of all subjects below `root`, sorted; `top` is the data set's folder, for which nothing is special."""
-    folders = [f for kind in DATATYPES for g in ("sub-*", "sub-*/ses-*") for f in root.glob(f"{g}/{kind}")]
-    return [
-        _File(path, parse(stem(path)), folder.relative_to(root).as_posix())
-        for folder in sorted(folders)
-        for path in sorted(folder.iterdir())
-        if is_scan(path)
-    ]
-
-
-def _images(root: pathlib.Path, present: list[_File], contrasts: Sequence[str]) -> list[_Image]:
-    """Images that have all contrasts, under the name that is left without the contrast."""
-    asked = {contrast: parse(contrast) for contrast in contrasts}
-    found: dict[tuple[str, str], _Image] = {}
-    for file in present:
-        fits = [c for c, name in asked.items() if _is_contrast(file.name, name)]
-        if fits:
-            contrast = max(fits, key=lambda c: len(asked[c].entities))  # the one that says most
-            rest = {k: v for k, v in file.name.entities.items() if k not in asked[contrast].entities}
-            subject = "_".join(f"{key}-{value}" for key, value in rest.items())
-            image = found.setdefault((file.folder, subject), _Image(subject, file.folder, rest, {}, []))
-            if contrast in image.files:
-                twice = f"{image.files[contrast].path.name} and {file.path.name}"
-                image.problems.append(f"{file.path.parent}: two files for {subject}: {twice}; keep one.")
-            image.files.setdefault(contrast, file)
-    if not found:
-        raise EmptyError(
-            f"{root}: no sub-*/anat image that ends in {' or '.join(contrasts)}, of the session and run asked for. "
-            f"Name others with {selector('contrasts')}=T2w."
-        )
-    images: dict[str, _Image] = {}
-    for image in found.values():
-        if images.setdefault(image.subject, image) is not image:
-            images[image.subject].problems.append(
-                f"{root}: in more than one folder: {image.subject}. Put the session into the name."
-            )
-    return list(images.values())
-
-
-def _is_contrast(name: Name, asked: Name) -> bool:
-    same = name.suffix == asked.suffix and not name.words
-    return same and asked.entities.items() <= name.entities.items()
-
-
-def _selected(name: Name, wanted: Mapping[str, str]) -> bool:
-    """Whether a name has the entities asked for; "" asks for nothing, "none" for their absence."""
-    return all(
-        not value or name.entities.get(key, NONE) == value.removeprefix(f"{key}-")
-        for key, value in wanted.items()
-    )
-
-
-def _label_sets(
-    root: pathlib.Path, present: list[_File], suffix: str, pipeline: str
-) -> dict[str, list[_File]]:
+def _label_sets(root: pathlib.Path, present: list[File], suffix: str, pipeline: str) -> dict[str, list[File]]:
     """Label maps by label set: a pipeline's folder, or those beside the images."""
     folders = sorted(path for path in root.glob("derivatives/*") if path.is_dir())
     if pipeline and pipeline not in [path.name for path in folders]:
         there = listed([path.name for path in folders]) or "nothing"
         raise FileError(f"{root}/derivatives: no folder {pipeline!r}; there is {there}.")
-    sets = {path.name: _files(path, root) for path in folders if pipeline in ("", path.name)}
+    sets = {path.name: list_files(path) for path in folders if pipeline in ("", path.name)}
     if not pipeline:
         sets.setdefault(LABEL_SET, []).extend(present)
     return {name: [f for f in files if f.name.suffix == suffix] for name, files in sets.items()}
 
 
-def _owned(root: pathlib.Path, set_name: str, files: list[_File], images: list[_Image]) -> list[list[_File]]:
+def _masks(
+    root: pathlib.Path, present: list[File], set_name: str, end: str, images: list[Image]
+) -> list[pathlib.Path | None]:
+    """Of each image its mask, whose name ends in `end`; several that are left are a problem of the image.
+
+    Raises:
+        EmptyError: no image has one.
+        MismatchError: as `_choose`.
+    """
+    asked = parse(end)
+    sets = _label_sets(root, present, asked.suffix, "").values()
+    files = [f for found in sets for f in found if asked.entities.items() <= f.name.entities.items()]
+    chosen = {key: asked.entities.get(key, "") for key in OF_LABELS}
+    masks = _choose(root, set_name, _owned(root, set_name, files, images), images, chosen)
+    if not any(masks):
+        raise EmptyError(f"{root}: no image has a mask *_{end}. Choose others with {selector(set_name[5:])}.")
+    return masks
+
+
+def _owned(root: pathlib.Path, set_name: str, files: list[File], images: list[Image]) -> list[list[File]]:
     """Of each image the label maps that name it: with all its entities, or with fewer where no other is meant."""
-    found: list[list[_File]] = [[] for _ in images]
+    found: list[list[File]] = [[] for _ in images]
     of_folder: dict[str, list[int]] = {}
     for n, image in enumerate(images):
         of_folder.setdefault(image.folder, []).append(n)
@@ -190,11 +181,11 @@ def _owned(root: pathlib.Path, set_name: str, files: list[_File], images: list[_
     return found
 
 
-def _identity(image: _Image) -> dict[str, str]:
+def _identity(image: Image) -> dict[str, str]:
     return {key: value for key, value in image.entities.items() if key not in DERIVED}
 
 
-def _names(name: Name, own: Mapping[str, str], image: _Image) -> bool:
+def _names(name: Name, own: Mapping[str, str], image: Image) -> bool:
     """Whether a label map's own entities and words are all those of one channel of the image."""
     return any(
         own.items() <= file.name.entities.items() and {*name.words} <= {file.name.suffix}
@@ -205,8 +196,8 @@ def _names(name: Name, own: Mapping[str, str], image: _Image) -> bool:
 def _choose(
     root: pathlib.Path,
     set_name: str,
-    found: list[list[_File]],
-    images: list[_Image],
+    found: list[list[File]],
+    images: list[Image],
     chosen: Mapping[str, str],
 ) -> list[pathlib.Path | None]:
     """Of each image its label map, or None; several that are left are a problem of the image.
@@ -214,7 +205,7 @@ def _choose(
     Raises:
         MismatchError: more images have several than one; the message says which entity would choose.
     """
-    kept = [[file for file in files if _selected(file.name, chosen)] for files in found]
+    kept = [[file for file in files if selected(file.name, chosen)] for files in found]
     elsewhere = []
     if not chosen["space"]:
         elsewhere = [f for files, image in zip(kept, images) for f in files if not _is_native(f.name, image)]
@@ -234,7 +225,7 @@ def _choose(
     return [files[0].path if files else None for files in kept]
 
 
-def _is_native(name: Name, image: _Image) -> bool:
+def _is_native(name: Name, image: Image) -> bool:
     """Whether a label map says the same of its space as the image; `space-T1w` is that of a T1w image."""
     suffixes = {file.name.suffix for file in image.files.values()}
     of_image = {file.name.entities.get("space", "") for file in image.files.values()}
@@ -242,7 +233,7 @@ def _is_native(name: Name, image: _Image) -> bool:
     return space in of_image or (of_image <= {*NATIVE} and space in {*NATIVE, *suffixes})
 
 
-def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
+def _several(root: pathlib.Path, set_name: str, files: list[File]) -> str:
     """One line: the candidates, and the selectors that would leave one."""
     fields = []
     for key in OF_LABELS:
@@ -255,10 +246,15 @@ def _several(root: pathlib.Path, set_name: str, files: list[_File]) -> str:
 
 
 def _case(
-    image: _Image, labels: dict[str, pathlib.Path], contrasts: Sequence[str], sidecars: Sidecars
+    image: Image,
+    labels: dict[str, pathlib.Path],
+    contrasts: Sequence[str],
+    sidecars: Sidecars,
+    beside: Sidecars,
 ) -> Case:
+    """The case of an image; `sidecars` are of the data set, `beside` of the part of it that images are from."""
     paths = tuple(image.files[contrast].path for contrast in contrasts if contrast in image.files)
-    said = [sidecars.fields(path) for path in paths]
+    said = [beside.fields(path) for path in paths]
     names = {name: found for name, path in labels.items() if (found := sidecars.names(path))}
     description = Description(
         modality=_agreed([MODALITIES.get(str(fields.get("Modality", "")).lower(), "") for fields in said]),
@@ -266,6 +262,10 @@ def _case(
         label_names=names,
     )
     person = f"sub-{image.entities['sub']}" if "sub" in image.entities else ""
+    attributes = sidecars.person(person) if person else {}
+    if EVERY in image.files:
+        attributes["modality"] = image.files[EVERY].name.suffix
+    description = dataclasses.replace(description, attributes=attributes)
     problems = list(image.problems)
     if len(paths) < len(contrasts):
         problems.append(f"{paths[0].parent}: not all of {', '.join(contrasts)} for {image.subject}.")
@@ -276,6 +276,7 @@ def _case(
         person=person,
         description=description,
         problem=" ".join(problems),
+        gradients=beside.gradients(paths[0]) if len(paths) == 1 else (),
     )
 
 
