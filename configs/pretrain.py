@@ -3,7 +3,7 @@
     python -m ukbob_jax.main --config=configs/pretrain.py:mae --workdir=runs/mae --config.store=STORE
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine --config.init=runs/mae ...   on labels
 
-Variants: mae, simmim, fusion, simclr. `--config.model.name=resenc_unet` trains another network. Crops, batches and
+Variants: mae, simmim, genesis, fusion, simclr. `--config.model.name=resenc_unet` trains another network. Crops, batches and
 constants are those of the OpenMind benchmark (nnssl), the optimizer that of its transformers; "ours" are not.
 """
 

@@ -27,6 +27,7 @@ TINY = tiny_network.__name__
 SMALL = {
     "mae": {"pretrain.block": 4},
     "simmim": {"pretrain.block": 4},
+    "genesis": {"pretrain.windows": 50},
     "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
     "simclr": {"pretrain.width": 8},
 }
@@ -80,7 +81,7 @@ def test_a_method_learns_and_says_what_it_is(trained):
     assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
     assert (PRETEXT in params) == (method in ("simmim", "simclr"))
-    assert ("head" in params) == (method in ("mae", "fusion"))
+    assert ("head" in params) == (method in ("mae", "genesis", "fusion"))
 
 
 def test_a_pretrained_network_labels_nothing(trained):
@@ -147,6 +148,7 @@ def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
         ),
         ("fusion", {"train.accumulate": 8, "data.batch_size": 8, "pretrain.form": "nnssl"}, "whole pairs"),
         ("simclr", {"train.accumulate": 2}, "config.train.accumulate: 2, but 'simclr' compares all"),
+        ("genesis", {"data.crop": (16, 12, 16)}, r"config.data.crop: \(16, 12, 16\) has a side below 14"),
         ("simmim", {"data.crop": (16, 16, 15)}, r"config.data.crop: \(16, 16, 15\) voxels are no multiple"),
     ],
 )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import contrast, forward, fusion, masked
+from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked
 from ukbob_jax.training.objectives.forward import PRETEXT
 from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.step import Objective
@@ -146,6 +146,15 @@ def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop
     )
 
 
+def _genesis(options: genesis.GenesisOptions, network: Network, channels: int, crop: Crop) -> Task:
+    if min(crop) < genesis.SMALLEST:
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} has a side below {genesis.SMALLEST} voxels, too short for painting."
+        )
+    model = network(channels)
+    return Task(model=model, objective=genesis.genesis(model, options), variables=whole(model))
+
+
 def _fusion(options: fusion.FusionOptions, network: Network, channels: int, crop: Crop) -> Task:
     if min(crop) < options.smallest:
         raise ConfigError(
@@ -178,6 +187,7 @@ def _simclr(options: contrast.SimClrOptions, network: Network, channels: int, cr
 METHODS = {
     "mae": Method(masked.MaskedOptions, _mae),
     "simmim": Method(masked.MaskedOptions, _simmim),
+    "genesis": Method(genesis.GenesisOptions, _genesis),
     "fusion": Method(fusion.FusionOptions, _fusion),
     "simclr": Method(contrast.SimClrOptions, _simclr),
 }
