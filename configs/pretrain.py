@@ -3,8 +3,8 @@
     python -m ukbob_jax.main --config=configs/pretrain.py:mae --workdir=runs/mae --config.store=STORE
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine --config.init=runs/mae ...   on labels
 
-Variants: mae, simmim, genesis, fusion, simclr. `--config.model.name=resenc_unet` trains another network. Crops, batches and
-constants are those of the OpenMind benchmark (nnssl), the optimizer that of its transformers; "ours" are not.
+Variants: mae, simmim, genesis, fusion, voco, swinunetr, simclr. `--config.model.name=resenc_unet` trains another network.
+Crops, batches and constants are those of the OpenMind benchmark (nnssl), the optimizer that of its transformers.
 """
 
 import ml_collections
@@ -37,8 +37,11 @@ def get_config(variant: str = "mae") -> ml_collections.ConfigDict:
 
     config.pretrain = options.section(tasks.METHODS[variant].options)
     config.pretrain.method = variant
+    if variant == "voco":
+        config.data.crop = (256, 256, 64)  # cut into crops of 64 x 64 x 64
     if variant == "simclr":
         config.data.crop = (64, 64, 64)
         config.data.batch_size = 32  # pairs of crops
+    if variant in ("voco", "simclr"):
         config.augment = ("mirror", "low_resolution", "blur", "intensity", "contrast", "gamma", "noise")
     return config

@@ -29,6 +29,8 @@ SMALL = {
     "simmim": {"pretrain.block": 4},
     "genesis": {"pretrain.windows": 50},
     "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
+    "voco": {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2},
+    "swinunetr": {"pretrain.width": 8},
     "simclr": {"pretrain.width": 8},
 }
 
@@ -80,7 +82,7 @@ def test_a_method_learns_and_says_what_it_is(trained):
     params, card = checkpoint(workdir)
     assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
-    assert (PRETEXT in params) == (method in ("simmim", "simclr"))
+    assert (PRETEXT in params) == (method in ("simmim", "voco", "swinunetr", "simclr"))
     assert ("head" in params) == (method in ("mae", "genesis", "fusion"))
 
 
@@ -149,6 +151,12 @@ def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
         ("fusion", {"train.accumulate": 8, "data.batch_size": 8, "pretrain.form": "nnssl"}, "whole pairs"),
         ("simclr", {"train.accumulate": 2}, "config.train.accumulate: 2, but 'simclr' compares all"),
         ("genesis", {"data.crop": (16, 12, 16)}, r"config.data.crop: \(16, 12, 16\) has a side below 14"),
+        (
+            "voco",
+            {"pretrain.grid": (3, 2, 1)},
+            r"\(16, 16, 16\) voxels do not divide into config.pretrain.grid",
+        ),
+        ("swinunetr", {"data.crop": (16, 32, 16)}, r"\(16, 32, 16\) is not square in its axes \(0, 1\)"),
         ("simmim", {"data.crop": (16, 16, 15)}, r"config.data.crop: \(16, 16, 15\) voxels are no multiple"),
     ],
 )

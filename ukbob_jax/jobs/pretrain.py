@@ -63,7 +63,7 @@ def run(config: Config, workdir: str) -> None:
             train_step,
             objective=task.objective,
             optimizer=tx,
-            augment=on_device(config.augment, {}, data.median_spacing()),
+            augment=on_device(config.augment, {}, data.median_spacing(), task.cut),
             accumulate=config.train.accumulate,
             views=task.rows,
             ema=config.train.ema,
@@ -118,7 +118,7 @@ def task_of(config: Config) -> Task:
 def shift(config: Config, task: Task) -> int | None:
     """Return by how many voxels the crops of one sample may lie apart; None: anywhere in the scan.
 
-    What compares crops wants them to share half of each side, at least half of the shortest.
+    What compares two crops wants them to share half of each side.
     """
     return min(config.data.crop) // 2 if task.compares else None
 

@@ -9,7 +9,9 @@ from tests.training.objectives.conftest import check
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import contrast
 from ukbob_jax.training.objectives.voco import (
+    VocoOptions,
     authors_ce,
+    cut,
     overlaps,
     similarity,
     voco,
@@ -127,3 +129,35 @@ def test_a_perfect_prediction_has_no_loss_but_the_regulariser():
     with pytest.raises(ValueError, match="form='mine'"):
         voco(base, base, jnp.eye(4)[None], "mine")
     assert jax.jit(voco, static_argnames="form")(base, base, jnp.eye(4)[None]).total.dtype == jnp.float32
+
+
+def test_crops_are_cut_where_their_overlaps_say():
+    """Voxels tell where they are, so a crop's first voxel is its start."""
+    place = np.stack(np.indices((8, 8, 4)), -1).astype(np.float32)
+    batch = {"image": jnp.stack([place, place + 100]), "kept": jnp.arange(2)}
+    found = jax.jit(lambda key: cut(key, batch, grid=(2, 2, 1), targets=60))(jax.random.key(0))
+    rows = np.asarray(found["image"]).reshape(2, 64, 4, 4, 4, 3)
+    assert (found["kept"] == batch["kept"]).all()
+    starts = rows[:, :, 0, 0, 0] - np.array([0, 100]).reshape(2, 1, 1)
+    np.testing.assert_array_equal(starts[0, :4], [[0, 0, 0], [0, 4, 0], [4, 0, 0], [4, 4, 0]])
+    offset = np.array([0, 100]).reshape(2, 1, 1, 1, 1, 1)
+    np.testing.assert_array_equal(
+        rows - offset - starts[:, :, None, None, None], np.broadcast_to(place[:4, :4], rows.shape)
+    )
+    expected = overlaps(starts[:, 4:].astype(int), (4, 4, 4), (8, 8, 4), (2, 2, 1))
+    np.testing.assert_array_equal(found["overlap"], expected)
+    assert starts[:, 4:, 0].max() == 4 and starts[:, 4:, 2].max() == 0  # the last place is reached
+    assert (starts[0, 4:] != starts[1, 4:]).any()
+
+
+@pytest.mark.parametrize(
+    "fields, named",
+    [
+        ({"grid": (1, 1, 1)}, r"grid: \(1, 1, 1\)"),
+        ({"targets": 0}, "targets: 0"),
+        ({"form": "x"}, "form: 'x'"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(fields, named):
+    with pytest.raises(ConfigError, match=f"config.pretrain.{named}"):
+        VocoOptions(**fields)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
-from ukbob_jax.training.objectives.masked import absolute
+from ukbob_jax.training.objectives.masked import masked_l1
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
@@ -145,6 +145,7 @@ def swin_unetr(
     image: jax.Array,
     weights: tuple[float, float, float] = (1, 1, 1),
     temperature: float = 0.5,
+    anonymised: jax.Array | None = None,
 ) -> SwinLoss:
     """Swin-UNETR's pre-training loss (Tang et al. 2022): a L1 + b NT-Xent + c cross entropy of the rotation.
 
@@ -156,6 +157,7 @@ def swin_unetr(
         image: `2b x y z c`, turned and not cut out.
         weights: of reconstruction, contrast and rotation, in this order.
         temperature: of NT-Xent.
+        anonymised: `2b x y z`, turned with the image: voxels that no reconstruction counts. None: all count.
     """
     turned = jnp.asarray(rotation_logits, jnp.float32)
     chosen = jnp.take_along_axis(
@@ -164,7 +166,7 @@ def swin_unetr(
     rotation = -jnp.mean(chosen)
     first, second = jnp.split(contrast, 2)
     agreement = nt_xent(first, second, temperature)
-    error = jnp.mean(absolute(reconstruction.astype(jnp.float32) - image.astype(jnp.float32)))
+    error = masked_l1(reconstruction, image, jnp.ones(image.shape[:4], bool), anonymised)
     total = weights[0] * error + weights[1] * agreement + weights[2] * rotation
     return SwinLoss(total, rotation, agreement, error)
 

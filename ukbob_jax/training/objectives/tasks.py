@@ -1,6 +1,8 @@
 """Tasks without labels, by the names that `config.pretrain.method` may have: what learns, and from which rows."""
 
 import dataclasses
+import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +14,10 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked
+from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, swin, voco
 from ukbob_jax.training.objectives.forward import PRETEXT
 from ukbob_jax.training.optimizer import path_name
-from ukbob_jax.training.step import Objective
+from ukbob_jax.training.step import Batch, Objective
 
 Variables = Callable[[jax.Array], Mapping[str, Any]]
 Network = Callable[[int], nn.Module]  # output channels -> the network of the recipe
@@ -34,6 +36,7 @@ class Task:
         views: crops of each sample, as neighbouring rows of the batch.
         rows: neighbouring rows that the task looks at together; they stay in one pass.
         compares: whether the loss compares all rows of a pass, so that passes may not be cut.
+        cut: (key, batch) -> batch, on the device, before every row is augmented.
     """
 
     model: nn.Module
@@ -42,6 +45,7 @@ class Task:
     views: int = 1
     rows: int = 1
     compares: bool = False
+    cut: Callable[[jax.Array, Batch], Batch] | None = None
 
 
 class Method(NamedTuple):
@@ -107,6 +111,26 @@ def maps_of(model: nn.Module, crop: Crop) -> list[jax.ShapeDtypeStruct]:
     return jax.eval_shape(lambda v, x: model.apply(v, x, method=features), variables, image)
 
 
+def stride_of(last: jax.ShapeDtypeStruct, crop: Crop) -> tuple[int, ...]:
+    """Voxels of the crop per cell of a map, x y z.
+
+    Raises:
+        ConfigError: the cells do not divide the crop.
+    """
+    sizes = last.shape[1:4]
+    if any(side % n for side, n in zip(crop, sizes)):
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} voxels are no multiple of the {tuple(sizes)} cells of the network's last "
+            "map, from which they are rebuilt."
+        )
+    return tuple(side // n for side, n in zip(crop, sizes))
+
+
+def pooled_width(model: nn.Module, crop: Crop) -> tuple[jax.ShapeDtypeStruct]:
+    """Shape of the pooled maps of one crop, `1 d`."""
+    return (jax.ShapeDtypeStruct((1, sum(level.shape[-1] for level in maps_of(model, crop))), jnp.float32),)
+
+
 def _kept(tree: Mapping[str, Any], pattern: re.Pattern[str]) -> dict[str, Any]:
     """The leaves of a tree whose paths the pattern finds."""
     kept: dict[str, Any] = {}
@@ -129,13 +153,7 @@ def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: C
 def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
     model = network(channels)
     last = maps_of(model, crop)[-1]
-    sizes = last.shape[1:4]
-    if any(side % n for side, n in zip(crop, sizes)):
-        raise ConfigError(
-            f"config.data.crop: {tuple(crop)} voxels are no multiple of the {tuple(sizes)} cells of the network's last "
-            "map, which SimMIM's head unfolds."
-        )
-    stride = tuple(side // n for side, n in zip(crop, sizes))
+    stride = stride_of(last, crop)
     parts = masked.SimMimParts((options.block,) * 3, channels, stride)
     smallest = jax.ShapeDtypeStruct((1, *(options.block,) * 3, channels), jnp.float32)
     cell = jax.ShapeDtypeStruct((1, 1, 1, 1, last.shape[-1]), jnp.float32)
@@ -173,13 +191,50 @@ def _fusion(options: fusion.FusionOptions, network: Network, channels: int, crop
 def _simclr(options: contrast.SimClrOptions, network: Network, channels: int, crop: Crop) -> Task:
     model = network(channels)
     head = contrast.Projection(options.width)
-    width = sum(level.shape[-1] for level in maps_of(model, crop))
     return Task(
         model=model,
         objective=contrast.simclr(model, head, options),
-        variables=encoder(model, head, (jax.ShapeDtypeStruct((1, width), jnp.float32),)),
+        variables=encoder(model, head, pooled_width(model, crop)),
         views=contrast.VIEWS,
         rows=contrast.VIEWS,
+        compares=True,
+    )
+
+
+def _voco(options: voco.VocoOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    head = contrast.Projection(options.width)
+    size = voco.crop_size(crop, options.grid)
+    return Task(
+        model=model,
+        objective=voco.objective_of(model, head, options),
+        variables=encoder(model, head, pooled_width(model, size)),
+        compares=True,
+        cut=functools.partial(voco.cut, grid=options.grid, targets=options.targets),
+    )
+
+
+def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop) -> Task:
+    first, second = options.axes
+    if crop[first] != crop[second]:
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} is not square in its axes {options.axes}, so it cannot be turned there."
+        )
+    model = network(channels)
+    last = maps_of(model, crop)[-1]
+    stride = stride_of(last, crop)
+    if any(s & (s - 1) for s in stride):
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} voxels are {stride} to a cell of the network's last map; these must be powers "
+            "of 2."
+        )
+    if options.form == "nnssl" and math.prod(last.shape[1:4]) < 2:
+        raise ConfigError(f"config.data.crop: {tuple(crop)} voxels leave one cell; two heads want one each.")
+    heads = swin.SwinHeads(channels, stride, options.width, options.form == "paper")
+    return Task(
+        model=model,
+        objective=swin.swin(model, heads, options),
+        variables=encoder(model, heads, (jax.ShapeDtypeStruct((1, 1, 1, 2, last.shape[-1]), jnp.float32),)),
         compares=True,
     )
 
@@ -189,5 +244,7 @@ METHODS = {
     "simmim": Method(masked.MaskedOptions, _simmim),
     "genesis": Method(genesis.GenesisOptions, _genesis),
     "fusion": Method(fusion.FusionOptions, _fusion),
+    "voco": Method(voco.VocoOptions, _voco),
+    "swinunetr": Method(swin.SwinOptions, _swin),
     "simclr": Method(contrast.SimClrOptions, _simclr),
 }

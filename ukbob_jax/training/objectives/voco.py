@@ -4,18 +4,94 @@ s = ReLU(cos(target, base)), o = the share of the target that lies in the base; 
 whose formulas stand with their functions.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.training.objectives.contrast import unit
+from ukbob_jax.training.objectives import forward
+from ukbob_jax.training.objectives.contrast import Projection, check_width, unit
+from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("nnssl", "first")
 EPSILON = 1e-6
+Size = tuple[int, ...]  # x y z
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoOptions:
+    """The fields of `config.pretrain` for "voco"; the defaults are those of the benchmark (nnssl).
+
+    Attributes:
+        grid: base crops along x y z, which together are the crop of the recipe.
+        targets: further crops of their size, anywhere in it.
+        width: of the projection's two hidden layers and of its output.
+        form: of the loss, see `voco`.
+    """
+
+    grid: Size = (4, 4, 1)
+    targets: int = 4
+    width: int = 2048
+    form: str = "nnssl"
+
+    def __post_init__(self) -> None:
+        if len(self.grid) != 3 or min(self.grid) < 1 or max(self.grid) < 2:
+            raise ConfigError(
+                f"config.pretrain.grid: {self.grid} is not three numbers of base crops, two at least."
+            )
+        if self.targets < 1:
+            raise ConfigError(f"config.pretrain.targets: {self.targets} is less than 1.")
+        if self.form not in FORMS:
+            raise ConfigError(
+                f"config.pretrain.form: {self.form!r} is unknown; choose one of {', '.join(FORMS)}."
+            )
+        check_width(self.width)
+
+
+def crop_size(size: Sequence[int], grid: Sequence[int]) -> Size:
+    """Voxels x y z of the crops of which a grid makes up `size`.
+
+    Raises:
+        ConfigError: they do not divide it.
+    """
+    if any(side % n for side, n in zip(size, grid)):
+        raise ConfigError(
+            f"config.data.crop: {tuple(size)} voxels do not divide into config.pretrain.grid {tuple(grid)}."
+        )
+    return tuple(side // n for side, n in zip(size, grid))
+
+
+def cut(key: jax.Array, batch: Batch, *, grid: Sequence[int], targets: int) -> Batch:
+    """Cut every image into its base crops, and `targets` further ones from anywhere, all last places included.
+
+    Args:
+        key: of the places.
+        batch: "image" `b x y z c`; other arrays are kept.
+        grid: base crops along x y z.
+        targets: further crops of each image.
+    Returns:
+        "image" `b*(n+t) x y z c`, of each image first the n base crops, x slowest, then the t others, and "overlap"
+        `b t n` of the others with the base crops.
+    """
+    image = batch["image"]
+    b, *size, c = image.shape
+    crop, (gx, gy, gz) = crop_size(size, grid), grid
+    cells = image.reshape(b, gx, crop[0], gy, crop[1], gz, crop[2], c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    bases = cells.reshape(b, gx * gy * gz, *crop, c)
+    last = jnp.asarray([side - width + 1 for side, width in zip(size, crop)], jnp.int32)
+    starts = jax.random.randint(key, (b, targets, 3), 0, last[None, None])
+    zero = jnp.zeros((), starts.dtype)
+    one = lambda x, start: jax.lax.dynamic_slice(x, (*start, zero), (*crop, c))  # noqa: E731
+    others = jax.vmap(lambda x, places: jax.vmap(functools.partial(one, x))(places))(image, starts)
+    rows = jnp.concatenate([bases, others], axis=1).reshape(-1, *crop, c)
+    return {**batch, "image": rows, "overlap": overlaps(starts, crop, size, grid)}
 
 
 class VocoLoss(NamedTuple):
@@ -153,6 +229,28 @@ def authors_ce(overlap: jax.Array, s: jax.Array) -> jax.Array:
     )
     far = jnp.sum(jnp.where(positive, 0, -jnp.log(1 - s + EPSILON)), axes)
     return near + far / (jnp.sum(~positive, axes, dtype=jnp.float32) + EPSILON)
+
+
+def objective_of(model: nn.Module, head: Projection, options: VocoOptions) -> Objective:
+    """VoCo with one student: batches are what `cut` gives, each crop then augmented by itself.
+
+    Args:
+        model: whose encoder learns.
+        head: from pooled maps to what is compared.
+        options: of the crops and the loss.
+    """
+
+    def objective(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        overlap = batch["overlap"]
+        b, t, n = overlap.shape
+        maps, model_state = forward.encode(model, params, state, batch["image"], key)
+        rows = head.apply({"params": params[forward.PRETEXT]}, forward.pooled(maps)).reshape(b, n + t, -1)
+        loss = voco(rows[:, :n], rows[:, n:], overlap, options.form)
+        return loss.total, (model_state, {"prediction": loss.prediction, "regulariser": loss.regulariser})
+
+    return objective
 
 
 def _off_diagonal(pairs: jax.Array) -> jax.Array:
