@@ -18,7 +18,7 @@ from ukbob_jax.jobs import train
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.objectives.forward import PRETEXT
+from ukbob_jax.training.state import PRETEXT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

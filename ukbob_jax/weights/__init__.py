@@ -19,7 +19,7 @@ from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture
 from ukbob_jax.models.card import PRETRAINING, ModelCard
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.objectives.forward import PRETEXT
+from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.weights import aliases, coverage, files, tensors
 from ukbob_jax.weights.coverage import Report
 from ukbob_jax.weights.tensors import ModelTensor, auxiliary, expected, model_tensors, settled, torch_names

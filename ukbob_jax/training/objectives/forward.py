@@ -9,10 +9,8 @@ import jax.numpy as jnp
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
-from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.state import PRETEXT, TrainState
 from ukbob_jax.training.step import ModelState, Params
-
-PRETEXT = "pretext"  # key of a task's own parameters (heads, tokens), beside the network's
 
 
 def of_network(params: Mapping[str, Any]) -> dict[str, Any]:

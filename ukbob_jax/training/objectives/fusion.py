@@ -79,6 +79,7 @@ def volume_fusion(
     Returns:
         The mixed image `b x y z c`, and the class of each voxel, int32 `b x y z`.
     """
+    boxes, classes = jnp.asarray(boxes, jnp.int32), jnp.asarray(classes, jnp.int32)
     target = jnp.zeros(foreground.shape[:4], jnp.int32)
     for n in range(boxes.shape[1]):  # unrolled: one kernel that writes the target once
         target = jnp.where(_inside(boxes[:, n], target.shape[1:]), classes[:, n, None, None, None], target)

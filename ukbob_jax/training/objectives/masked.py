@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
-from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.state import PRETEXT, TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("paper", "nnssl")
@@ -231,7 +231,7 @@ def simmim(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Obje
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         mask_key, dropout_key = jax.random.split(key)
-        image, own = batch["image"], {"params": params[forward.PRETEXT]}
+        image, own = batch["image"], {"params": params[PRETEXT]}
         hidden = block_mask(mask_key, image.shape[:4], options.block, options.ratio)
         seen = parts.apply(own, image, hidden, method="hide")
         maps, model_state = forward.encode(model, params, state, seen, dropout_key)

@@ -15,8 +15,8 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
 from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, swin, voco
-from ukbob_jax.training.objectives.forward import PRETEXT
 from ukbob_jax.training.optimizer import path_name
+from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.training.step import Batch, Objective
 
 Variables = Callable[[jax.Array], Mapping[str, Any]]
@@ -32,7 +32,7 @@ class Task:
         model: the network, with the output channels that the task wants.
         objective: what is learnt.
         variables: key -> the parameters that learn (the network's, or its encoder's alone, and the task's own under
-            `forward.PRETEXT`) and the other collections.
+            `PRETEXT`) and the other collections.
         views: crops of each sample, as neighbouring rows of the batch.
         rows: neighbouring rows that the task looks at together; they stay in one pass.
         compares: whether the loss compares all rows of a pass, so that passes may not be cut.

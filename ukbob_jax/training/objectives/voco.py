@@ -17,7 +17,7 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
 from ukbob_jax.training.objectives.contrast import Projection, check_width, unit
-from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.state import PRETEXT, TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("nnssl", "first")
@@ -246,7 +246,7 @@ def objective_of(model: nn.Module, head: Projection, options: VocoOptions) -> Ob
         overlap = batch["overlap"]
         b, t, n = overlap.shape
         maps, model_state = forward.encode(model, params, state, batch["image"], key)
-        rows = head.apply({"params": params[forward.PRETEXT]}, forward.pooled(maps)).reshape(b, n + t, -1)
+        rows = head.apply({"params": params[PRETEXT]}, forward.pooled(maps)).reshape(b, n + t, -1)
         loss = voco(rows[:, :n], rows[:, n:], overlap, options.form)
         return loss.total, (model_state, {"prediction": loss.prediction, "regulariser": loss.regulariser})
 
