@@ -16,6 +16,7 @@ from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import pretrain as job
 from ukbob_jax.jobs import train
 from ukbob_jax.models.card import ModelCard
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.state import PRETEXT
@@ -136,11 +137,51 @@ def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
     assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
 
 
+@pytest.mark.parametrize("method", ["fusion", "voco", "simclr"])
+def test_two_devices_equal_one(store, tmp_path, method):
+    """Pairs and crops lie on both; what compares them compares all."""
+    found = []
+    for devices in (1, 2):
+        job.run(
+            recipe(store, method, **{"mesh.data": devices, "train.steps": 2}), str(tmp_path / str(devices))
+        )
+        found.append([row["train/loss"] for row in rows(tmp_path / str(devices))])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SMALL)
+def test_swin_unetr_learns_by_every_method_and_a_training_takes_it(store, tmp_path, method):
+    """In bfloat16, with recomputation, on two devices."""
+    fields = {"model.feature_size": 12, "model.depths": (1, 1, 1, 1), "model.window_size": (4, 4, 4)}
+    more = {
+        "model.dtype": "bfloat16",
+        "model.remat": True,
+        "mesh.data": 2,
+        "data.crop": (32, 32, 32),
+        "train.steps": 2,
+    }
+    if method == "voco":
+        more |= {"data.crop": (64, 64, 32)}
+    job.run(recipe(store, method, "swin_unetr", **fields, **more), str(tmp_path))
+    assert np.isfinite([row["train/loss"] for row in rows(tmp_path)]).all()
+    params, card = checkpoint(tmp_path)
+    assert card.fields["dtype"] == "bfloat16"
+    model = SwinUNETR(4, 5, 12, (1, 1, 1, 1), window_size=(4, 4, 4), norm="instance_affine")
+    loaded = weights.read(tmp_path, model)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params["swin"], params["swin"])
+    whole = method in ("mae", "genesis", "fusion")
+    assert len(loaded.report.new) == 2 if whole else len(loaded.report.new) > 2
+    assert ("decoder5" in params) == whole
+
+
 @pytest.mark.parametrize(
     "method, changes, named",
     [
         ("mae", {"pretrain.method": "maee"}, "config.pretrain.method: 'maee' is unknown"),
         ("mae", {"pretrain.method": "fusion"}, "config.pretrain: 'fusion' has no field 'block'"),
+        ("mae", {"label": "manual"}, "config.label: 'manual', but pre-training looks at images alone"),
+        ("mae", {"init": "w.pt"}, "config.init: 'w.pt', but pre-training starts afresh"),
         ("mae", {"pretrain.ratio": 1.5}, "config.pretrain.ratio: 1.5"),
         ("mae", {"model.in_channels": 2}, "config.model.in_channels is 2, but the store has 4 contrasts"),
         (

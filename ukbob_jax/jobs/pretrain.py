@@ -33,6 +33,7 @@ def run(config: Config, workdir: str) -> None:
         Preempted: asked to stop; the same command goes on.
     """
     recipes.numbers(config)
+    check(config)
     data = TrainingData.open(config, workdir)
     config = resolve(config, data)
     recipes.channels(config, data)
@@ -71,6 +72,20 @@ def run(config: Config, workdir: str) -> None:
         batches=functools.partial(data.batches, config, views=task.views, max_shift=shift(config, task)),
         on_start=functools.partial(files.write_json, pathlib.Path(workdir) / "config.json", config.to_dict()),
     )
+
+
+def check(config: Config) -> None:
+    """Refuse what a pre-training would pass over.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if config.label:
+        raise ConfigError(
+            f"config.label: {config.label!r}, but pre-training looks at images alone; leave it empty."
+        )
+    if config.init:
+        raise ConfigError(f"config.init: {config.init!r}, but pre-training starts afresh; leave it empty.")
 
 
 def resolve(config: Config, data: TrainingData) -> Config:

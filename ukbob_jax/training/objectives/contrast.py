@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
 from ukbob_jax.training.objectives.masked import masked_l1
-from ukbob_jax.training.state import PRETEXT, TrainState
+from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 VIEWS = 2  # crops of a sample, as neighbouring rows of a batch
@@ -120,7 +120,7 @@ def simclr(model: nn.Module, head: Projection, options: SimClrOptions) -> Object
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         maps, model_state = forward.encode(model, params, state, batch["image"], key)
-        rows = head.apply({"params": params[PRETEXT]}, forward.pooled(maps))
+        rows = forward.own(head, params, forward.pooled(maps))
         pairs = rows.reshape(-1, VIEWS, rows.shape[-1])
         loss = nt_xent(pairs[:, 0], pairs[:, 1], options.temperature)
         return loss, (model_state, {"spread": jnp.mean(jnp.std(unit(rows), axis=0))})

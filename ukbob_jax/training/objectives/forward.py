@@ -38,6 +38,11 @@ def encode(
     return [level.astype(jnp.float32) for level in maps], model_state
 
 
+def own(part: nn.Module, params: Params, *inputs: Any, method: str | None = None) -> Any:
+    """Return what a part of the task's own, such as a head, gives for `inputs`."""
+    return part.apply({"params": params[PRETEXT]}, *inputs, method=method)
+
+
 def features_of(model: nn.Module) -> str:
     """Return the name of the method that gives the encoder's maps.
 

@@ -93,7 +93,7 @@ def mixed(foreground: jax.Array, background: jax.Array, target: jax.Array, num_c
 
 
 def tiled_classes(
-    size: tuple[int, int, int],
+    size: tuple[int, ...],
     cell: jax.Array,
     first: jax.Array,
     rank: jax.Array,
@@ -126,7 +126,7 @@ def tiled_classes(
     return jnp.where(inside, of_cell, 0)
 
 
-def draw_tiles(key: jax.Array, size: tuple[int, int, int], options: FusionOptions) -> jax.Array:
+def draw_tiles(key: jax.Array, size: tuple[int, ...], options: FusionOptions) -> jax.Array:
     """Draw a grid of cells for one crop, and its classes: int32 `x y z`.
 
     Raises:
@@ -143,9 +143,7 @@ def draw_tiles(key: jax.Array, size: tuple[int, int, int], options: FusionOption
     return tiled_classes(size, cell, first, rank, classes, options.share)
 
 
-def draw_boxes(
-    key: jax.Array, size: tuple[int, int, int], options: FusionOptions
-) -> tuple[jax.Array, jax.Array]:
+def draw_boxes(key: jax.Array, size: tuple[int, ...], options: FusionOptions) -> tuple[jax.Array, jax.Array]:
     """Draw the boxes of one crop and their classes: int32 `n 6` and `n`, n the most there may be.
 
     Sides are drawn from `smallest` to `widest` of the crop's side, places uniformly among those inside.

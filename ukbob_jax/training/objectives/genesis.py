@@ -102,7 +102,7 @@ def painted(image: jax.Array, boxes: jax.Array, noise: jax.Array, outside: jax.A
     return jnp.where((inside != outside)[..., None], noise, image)
 
 
-def draw_boxes(key: jax.Array, size: tuple[int, int, int], outside: jax.Array) -> jax.Array:
+def draw_boxes(key: jax.Array, size: tuple[int, ...], outside: jax.Array) -> jax.Array:
     """Draw the boxes of in-painting (sides 1/6 to 1/3 of the crop's) or out-painting (3/7 to 4/7): int32 `BOXES 6`.
 
     Each further one comes with chance 0.95; out-painting has one at least.

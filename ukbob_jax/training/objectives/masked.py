@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
-from ukbob_jax.training.state import PRETEXT, TrainState
+from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("paper", "nnssl")
@@ -182,7 +182,7 @@ class SimMimParts(nn.Module):
         stride: voxels of the image per voxel of the encoder's last map, x y z.
     """
 
-    block: tuple[int, int, int]
+    block: tuple[int, ...]
     channels: int
     stride: tuple[int, ...]
 
@@ -231,11 +231,11 @@ def simmim(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Obje
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         mask_key, dropout_key = jax.random.split(key)
-        image, own = batch["image"], {"params": params[PRETEXT]}
+        image = batch["image"]
         hidden = block_mask(mask_key, image.shape[:4], options.block, options.ratio)
-        seen = parts.apply(own, image, hidden, method="hide")
+        seen = forward.own(parts, params, image, hidden, method="hide")
         maps, model_state = forward.encode(model, params, state, seen, dropout_key)
-        prediction = parts.apply(own, maps[-1], method="voxels")
+        prediction = forward.own(parts, params, maps[-1], method="voxels")
         size = image.shape[1:4]
         prediction = prediction[:, : size[0], : size[1], : size[2]]
         return loss(prediction, image, hidden, batch.get("anonymised")), (model_state, {})

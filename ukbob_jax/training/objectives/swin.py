@@ -16,7 +16,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.models.blocks import SLOPE, Conv, Norm
 from ukbob_jax.training.objectives import forward
 from ukbob_jax.training.objectives.contrast import TURNS, check_temperature, check_width, swin_unetr, turn
-from ukbob_jax.training.state import PRETEXT, TrainState
+from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("paper", "nnssl")
@@ -160,7 +160,7 @@ def swin(model: nn.Module, heads: SwinHeads, options: SwinOptions) -> Objective:
             [cut_out(k, half, options) for k, half in zip((first, second), jnp.split(target, 2))]
         )
         maps, model_state = forward.encode(model, params, state, seen, dropout_key)
-        logits, vectors, rebuilt = heads.apply({"params": params[PRETEXT]}, maps[-1])
+        logits, vectors, rebuilt = forward.own(heads, params, maps[-1])
         loss = swin_unetr(
             logits, turns, vectors, rebuilt, target, temperature=options.temperature, anonymised=anonymised
         )

@@ -230,7 +230,8 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
         )
     if options.form == "nnssl" and math.prod(last.shape[1:4]) < 2:
         raise ConfigError(f"config.data.crop: {tuple(crop)} voxels leave one cell; two heads want one each.")
-    heads = swin.SwinHeads(channels, stride, options.width, options.form == "paper")
+    dtype = getattr(model, "dtype", jnp.float32)
+    heads = swin.SwinHeads(channels, stride, options.width, options.form == "paper", dtype)
     return Task(
         model=model,
         objective=swin.swin(model, heads, options),

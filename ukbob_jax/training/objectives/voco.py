@@ -17,7 +17,7 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
 from ukbob_jax.training.objectives.contrast import Projection, check_width, unit
-from ukbob_jax.training.state import PRETEXT, TrainState
+from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("nnssl", "first")
@@ -73,7 +73,7 @@ def cut(key: jax.Array, batch: Batch, *, grid: Sequence[int], targets: int) -> B
 
     Args:
         key: of the places.
-        batch: "image" `b x y z c`; other arrays are kept.
+        batch: "image" `b x y z c`; other arrays are kept, but for a mask of anonymised voxels.
         grid: base crops along x y z.
         targets: further crops of each image.
     Returns:
@@ -91,7 +91,10 @@ def cut(key: jax.Array, batch: Batch, *, grid: Sequence[int], targets: int) -> B
     one = lambda x, start: jax.lax.dynamic_slice(x, (*start, zero), (*crop, c))  # noqa: E731
     others = jax.vmap(lambda x, places: jax.vmap(functools.partial(one, x))(places))(image, starts)
     rows = jnp.concatenate([bases, others], axis=1).reshape(-1, *crop, c)
-    return {**batch, "image": rows, "overlap": overlaps(starts, crop, size, grid)}
+    kept = {
+        name: array for name, array in batch.items() if name != "anonymised"
+    }  # of whole images, in no loss here
+    return {**kept, "image": rows, "overlap": overlaps(starts, crop, size, grid)}
 
 
 class VocoLoss(NamedTuple):
@@ -246,7 +249,7 @@ def objective_of(model: nn.Module, head: Projection, options: VocoOptions) -> Ob
         overlap = batch["overlap"]
         b, t, n = overlap.shape
         maps, model_state = forward.encode(model, params, state, batch["image"], key)
-        rows = head.apply({"params": params[PRETEXT]}, forward.pooled(maps)).reshape(b, n + t, -1)
+        rows = forward.own(head, params, forward.pooled(maps)).reshape(b, n + t, -1)
         loss = voco(rows[:, :n], rows[:, n:], overlap, options.form)
         return loss.total, (model_state, {"prediction": loss.prediction, "regulariser": loss.regulariser})
 
