@@ -197,6 +197,7 @@ def test_swin_unetr_learns_by_every_method_and_a_training_takes_it(store, tmp_pa
             {"pretrain.grid": (3, 2, 1)},
             r"\(16, 16, 16\) voxels do not divide into config.pretrain.grid",
         ),
+        ("voco", {"pretrain.form": "authors"}, "config.train.ema: 0, but form 'authors' has a teacher"),
         ("swinunetr", {"data.crop": (16, 32, 16)}, r"\(16, 32, 16\) is not square in its axes \(0, 1\)"),
         ("simmim", {"data.crop": (16, 16, 15)}, r"config.data.crop: \(16, 16, 15\) voxels are no multiple"),
     ],

@@ -121,6 +121,10 @@ def task_of(config: Config) -> Task:
             f"config.train.accumulate: {accumulate}, but {method!r} compares all samples of a batch; set it to 1 and take "
             "more devices."
         )
+    if task.teacher and not config.train.ema:
+        raise ConfigError(
+            f"config.train.ema: 0, but form {fields['form']!r} has a teacher, the running average; 0.9 is the authors'."
+        )
     groups, over = divmod(config.data.batch_size * task.views, task.rows)
     if over or groups % accumulate:
         raise ConfigError(

@@ -96,6 +96,25 @@ def test_the_other_forms_learn_too(method, fields):
     assert np.isfinite(loss) and loss != loss_of(task, start(task), image=IMAGE)[0]
 
 
+def test_the_authors_teacher_is_the_average_of_the_head_and_learns_nothing():
+    task = task_of("voco", form="authors")
+    assert task.teacher and not task_of("voco").teacher
+    state = start(task)
+    batch = task.cut(jax.random.key(1), {"image": jnp.asarray(IMAGE)})
+    run = jax.jit(task.objective)
+    same = run(state.params, state.replace(ema=state.params), batch, jax.random.key(2))[0]
+    other = task.variables(jax.random.key(5))["params"]
+    head_only = {**other, PRETEXT: state.params[PRETEXT]}
+    assert run(state.params, state.replace(ema=head_only), batch, jax.random.key(2))[0] == same
+    assert run(state.params, state.replace(ema=other), batch, jax.random.key(2))[0] != same
+    taught = jax.jit(
+        jax.grad(
+            lambda ema: task.objective(state.params, state.replace(ema=ema), batch, jax.random.key(2))[0]
+        )
+    )
+    assert all(not np.asarray(g).any() for g in jax.tree.leaves(taught(state.params)))
+
+
 def test_the_same_key_gives_the_same_and_another_another():
     task = task_of("mae")
     state, batch = start(task), {"image": jnp.asarray(IMAGE)}

@@ -36,6 +36,7 @@ class Task:
         views: crops of each sample, as neighbouring rows of the batch.
         rows: neighbouring rows that the task looks at together; they stay in one pass.
         compares: whether the loss compares all rows of a pass, so that passes may not be cut.
+        teacher: whether the objective needs the running average of the parameters.
         cut: (key, batch) -> batch, on the device, before every row is augmented.
     """
 
@@ -45,6 +46,7 @@ class Task:
     views: int = 1
     rows: int = 1
     compares: bool = False
+    teacher: bool = False
     cut: Callable[[jax.Array, Batch], Batch] | None = None
 
 
@@ -210,6 +212,7 @@ def _voco(options: voco.VocoOptions, network: Network, channels: int, crop: Crop
         objective=voco.objective_of(model, head, options),
         variables=encoder(model, head, pooled_width(model, size)),
         compares=True,
+        teacher=options.form == voco.AUTHORS,
         cut=functools.partial(voco.cut, grid=options.grid, targets=options.targets),
     )
 

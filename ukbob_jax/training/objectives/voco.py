@@ -20,7 +20,8 @@ from ukbob_jax.training.objectives.contrast import Projection, check_width, unit
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
-FORMS = ("nnssl", "first")
+FORMS = ("nnssl", "first")  # with one student
+AUTHORS = "authors"  # with a teacher's head
 EPSILON = 1e-6
 Size = tuple[int, ...]  # x y z
 
@@ -33,7 +34,7 @@ class VocoOptions:
         grid: base crops along x y z, which together are the crop of the recipe.
         targets: further crops of their size, anywhere in it.
         width: of the projection's two hidden layers and of its output.
-        form: of the loss, see `voco`.
+        form: of the loss: "nnssl" or "first", see `voco`; "authors", see `voco_authors`.
     """
 
     grid: Size = (4, 4, 1)
@@ -48,9 +49,9 @@ class VocoOptions:
             )
         if self.targets < 1:
             raise ConfigError(f"config.pretrain.targets: {self.targets} is less than 1.")
-        if self.form not in FORMS:
+        if self.form not in (*FORMS, AUTHORS):
             raise ConfigError(
-                f"config.pretrain.form: {self.form!r} is unknown; choose one of {', '.join(FORMS)}."
+                f"config.pretrain.form: {self.form!r} is unknown; choose one of {', '.join((*FORMS, AUTHORS))}."
             )
         check_width(self.width)
 
@@ -235,7 +236,9 @@ def authors_ce(overlap: jax.Array, s: jax.Array) -> jax.Array:
 
 
 def objective_of(model: nn.Module, head: Projection, options: VocoOptions) -> Objective:
-    """VoCo with one student: batches are what `cut` gives, each crop then augmented by itself.
+    """VoCo: batches are what `cut` gives, each crop then augmented by itself.
+
+    The teacher of the authors' form is the running average of the head, `state.ema`, on the same encoder.
 
     Args:
         model: whose encoder learns.
@@ -249,9 +252,15 @@ def objective_of(model: nn.Module, head: Projection, options: VocoOptions) -> Ob
         overlap = batch["overlap"]
         b, t, n = overlap.shape
         maps, model_state = forward.encode(model, params, state, batch["image"], key)
-        rows = forward.own(head, params, forward.pooled(maps)).reshape(b, n + t, -1)
-        loss = voco(rows[:, :n], rows[:, n:], overlap, options.form)
-        return loss.total, (model_state, {"prediction": loss.prediction, "regulariser": loss.regulariser})
+        features = forward.pooled(maps)
+        rows = forward.own(head, params, features).reshape(b, n + t, -1)
+        if options.form == AUTHORS:
+            taught = forward.own(head, state.ema, jax.lax.stop_gradient(features)).reshape(b, n + t, -1)
+            loss = voco_authors(rows[:, n:], rows[:, :n], taught[:, n:], taught[:, :n], overlap)
+        else:
+            loss = voco(rows[:, :n], rows[:, n:], overlap, options.form)
+        parts = loss._asdict()
+        return parts.pop("total"), (model_state, parts)
 
     return objective
 
