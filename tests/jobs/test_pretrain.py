@@ -150,8 +150,8 @@ def test_two_devices_equal_one(store, tmp_path, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", SMALL)
-def test_swin_unetr_learns_by_every_method_and_a_training_takes_it(store, tmp_path, method):
+@pytest.mark.parametrize("method", ["mae", "simmim", "swinunetr"])
+def test_swin_unetr_learns_and_a_training_takes_it(store, tmp_path, method):
     """In bfloat16, with recomputation, on two devices."""
     fields = {"model.feature_size": 12, "model.depths": (1, 1, 1, 1), "model.window_size": (4, 4, 4)}
     more = {
@@ -161,8 +161,6 @@ def test_swin_unetr_learns_by_every_method_and_a_training_takes_it(store, tmp_pa
         "data.crop": (32, 32, 32),
         "train.steps": 2,
     }
-    if method == "voco":
-        more |= {"data.crop": (64, 64, 32)}
     job.run(recipe(store, method, "swin_unetr", **fields, **more), str(tmp_path))
     assert np.isfinite([row["train/loss"] for row in rows(tmp_path)]).all()
     params, card = checkpoint(tmp_path)
@@ -170,7 +168,7 @@ def test_swin_unetr_learns_by_every_method_and_a_training_takes_it(store, tmp_pa
     model = SwinUNETR(4, 5, 12, (1, 1, 1, 1), window_size=(4, 4, 4), norm="instance_affine")
     loaded = weights.read(tmp_path, model)
     jax.tree.map(np.testing.assert_array_equal, loaded.params["swin"], params["swin"])
-    whole = method in ("mae", "genesis", "fusion")
+    whole = method == "mae"
     assert len(loaded.report.new) == 2 if whole else len(loaded.report.new) > 2
     assert ("decoder5" in params) == whole
 
