@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import pretrain as pretraining
 from configs import swin_bob
 from tests import tiny_network
 from tests.conftest import ROOT
@@ -26,7 +27,7 @@ from tests.inference.nnunet import tiny
 from ukbob_jax import devices, jobs, settings
 from ukbob_jax.errors import UkbobError
 from ukbob_jax.inference.segmenter import Segmenter
-from ukbob_jax.jobs import demo, train
+from ukbob_jax.jobs import demo, pretrain, train
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -135,7 +136,7 @@ def run(reads: set[str], workdir: pathlib.Path, recipe: str, *words: str) -> Non
     argv = [f"--config={path}", f"--workdir={workdir}", *(f"--config.{word}" for word in words)]
     config, options = settings.parse(argv, usage="")
     config = settings.resolve(config, workdir)
-    workdir.mkdir(exist_ok=True)
+    workdir.mkdir(exist_ok=True, parents=True)
     with noted(reads):
         devices.start(config, options)
         for job in jobs.names(config):
@@ -218,6 +219,10 @@ def training(reads, root, store, quality, patch) -> None:
         run(reads, root / "e", "swin_bob", store, tiny, *TINY, *more, "epochs.total=1", "epochs.crops=1")
     with pytest.raises(Reached):
         run(reads, root / "f", "swin_bob", store, *TINY)
+    patch.setattr(pretrain, "train_step", stop)
+    for method in pretraining.VARIANTS:
+        with pytest.raises(Reached):
+            run(reads, root / "g" / method, f"pretrain:{method}", store, tiny, *TINY)
     with pytest.raises(UkbobError, match="has 14 classes"):
         run(
             reads,

@@ -35,7 +35,7 @@ class Tiny(nn.Module):
         self.head = Conv(self.out_channels, size=1, bias=True)
         self.aux = [Conv(self.out_channels, size=1, bias=True) for _ in range(self.deep_supervision)]
 
-    def hidden(self, x: jax.Array) -> list[jax.Array]:
+    def hidden(self, x: jax.Array, *, train: bool = False) -> list[jax.Array]:
         fine = nn.leaky_relu(self.fine_norm(self.fine(x)), 0.01)
         pooled = nn.avg_pool(fine, (1, 2, 2), (1, 2, 2), ((0, 0), (0, x.shape[2] % 2), (0, x.shape[3] % 2)))
         return [fine, nn.leaky_relu(self.coarse_norm(self.coarse(pooled)), 0.01)]

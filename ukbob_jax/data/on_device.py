@@ -16,7 +16,10 @@ Batch = dict[str, jax.Array]
 
 
 def on_device(
-    steps: Sequence[str], classes: Mapping[int, str], spacing_mm: Sequence[float]
+    steps: Sequence[str],
+    classes: Mapping[int, str],
+    spacing_mm: Sequence[float],
+    cut: Callable[[jax.Array, Batch], Batch] | None = None,
 ) -> Callable[[jax.Array, Batch], Batch]:
     """Return (key, packed batch) -> what the network learns from: unpacked, then changed by the augmentations named.
 
@@ -28,6 +31,7 @@ def on_device(
         steps: names in `augment.AUGMENTATIONS`, in order.
         classes: id of training -> name; empty: batches without labels.
         spacing_mm: of a voxel, x y z.
+        cut: (key, unpacked batch) -> batch, such as of crops of its crops, each of which is then changed by itself.
     Raises:
         ConfigError: an unknown augmentation, a rot90 of voxels that are not square, or a flip of classes whose sides
             are not known.
@@ -52,6 +56,9 @@ def on_device(
             k = batch["annotated"].shape[1]  # b k
             partner = np.where(mirror[:k] < k, mirror[:k], np.arange(k))
             batch["annotated"] &= batch["annotated"][:, partner]
+        if cut is not None:
+            cut_key, key = jax.random.split(key)
+            batch = cut(cut_key, batch)
         return batch if change is None else change(key, batch)
 
     return prepare

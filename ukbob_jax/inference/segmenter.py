@@ -28,7 +28,7 @@ from ukbob_jax.inference.windows.memory import MemoryEstimate
 from ukbob_jax.inference.windows.planning import Planner
 from ukbob_jax.inference.windows.sliding import Apply, ModuleApply
 from ukbob_jax.inference.windows.window import Window
-from ukbob_jax.models.card import ModelCard
+from ukbob_jax.models.card import PRETRAINING, ModelCard
 from ukbob_jax.options import changed
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
@@ -294,6 +294,10 @@ def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Mod
         raise FileError(f"{workdir}: {what}. Give the workdir of a training run.")
     params, model_state, meta = restore_params(folder, which)
     card = ModelCard.from_json(meta, folder)
+    if card.task == PRETRAINING:
+        raise MismatchError(
+            f"{folder}: is of a pre-training, which knows no labels. Train on labels from it first."
+        )
     return card.build(dtype), params, card, model_state
 
 

@@ -100,7 +100,7 @@ class Architecture(NamedTuple):
             Or a function of the module, where its fields say how many there are.
         parts: "stem" (what sees the input channels), "encoder", "decoder", "head" (what gives the classes) -> pattern.
         features: name of the method that gives the encoder's maps, finest first:
-            `model.apply(variables, x, method=features)`. Empty: none.
+            `model.apply(variables, x, method=features)`; it takes `train` too. Empty: none.
         torch: names in PyTorch files; None where there is no such network in PyTorch.
         without_dropout: module -> the same whose training pass is not random.
         free: fields in which a checkpoint and the model it is brought to may differ.

@@ -11,7 +11,8 @@ from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.regions import Regions
 
-TASKS = ("segmentation", "regression", "pretraining")
+PRETRAINING = "pretraining"  # without labels: the network's last layer predicts none
+TASKS = ("segmentation", "regression", PRETRAINING)
 VERSION = 1  # of what parameters mean; another number is refused
 AXES = "x y z c, RAS+"  # of the arrays a network takes; others are refused
 UNUSED = "unused"  # name of a class that no label map has

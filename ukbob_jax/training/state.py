@@ -10,6 +10,10 @@ import jax.numpy as jnp
 
 from ukbob_jax.training.optimizer import Optimizer
 
+PRETEXT = (
+    "pretext"  # key in the parameters of what a task without labels has beside the network: heads, tokens
+)
+
 
 class TrainState(flax.struct.PyTreeNode):
     """One value of training; `step` alone says which batch comes next.

@@ -6,7 +6,7 @@ errors are those of the network's PyTorch class, which every file format but our
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +17,9 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture
-from ukbob_jax.models.card import ModelCard
+from ukbob_jax.models.card import PRETRAINING, ModelCard
 from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.weights import aliases, coverage, files, tensors
 from ukbob_jax.weights.coverage import Report
 from ukbob_jax.weights.tensors import ModelTensor, auxiliary, expected, model_tensors, settled, torch_names
@@ -129,6 +130,9 @@ def read(
 ) -> Loaded:
     """Bring a checkpoint to `model`; every tensor of the model must be in it, and no other, unless told so.
 
+    Of a pre-training (`jobs/pretrain.py`) its encoder must be there, and the decoder is taken if it was trained too; the
+    last layer starts afresh.
+
     Args:
         path: `.pt` or `.pth` (whole networks or encoders, under any of the names the architecture knows),
             `.safetensors`, or a folder of our checkpoints.
@@ -152,8 +156,11 @@ def read(
     found = contents(path, which, drop, model)
     shapes = {name: array.shape for name, array in found.tensors.items()}
     model = settled(model, shapes)
+    pretrained = found.card is not None and found.card.task == PRETRAINING
+    head = "new" if pretrained else head
     _check_card(path, found.card, model, labels if head != "new" else None, shapes)
-    report, arrays = _report(found.tensors, model, new, head, stem)
+    absent = coverage.beside_encoder(model) - found.tensors.keys() if pretrained else set()
+    report, arrays = _report(found.tensors, model, new, head, stem, absent)
     report = report._replace(left_out=found.left_out)
     if not report.complete:
         raise MismatchError(
@@ -194,6 +201,8 @@ def contents(
         folder = path / "checkpoints"
         params, model_state, meta = restore_params(folder if folder.is_dir() else path, which)
         card = ModelCard.from_json(meta, path)
+        if card.task == PRETRAINING:
+            return _of_pretraining(params, model_state, card)
         return Contents(to_torch(params, card.build(), model_state), card, ())
     file = files.read(path, said.torch.first if said and said.torch else "")
     card = ModelCard.from_json(file.description, path) if file.description is not None else None
@@ -209,6 +218,18 @@ def contents(
         coverage.expression(drop, "drop") if drop else None,
         own,
     )
+    return Contents(found, card, left_out)
+
+
+def _of_pretraining(params: Params, model_state: Mapping[str, Any], card: ModelCard) -> Contents:
+    """What a pre-training has of its network, perhaps the encoder alone; heads and tokens of its task are left out."""
+    model, own = card.build(), params.get(PRETEXT, {})
+    network = {name: value for name, value in params.items() if name != PRETEXT}
+    found = _named(network, model_tensors(model), model, partly=True)
+    if model_state:
+        statistics = model_tensors(model, "batch_stats")
+        found |= _named(model_state["batch_stats"], statistics, model, partly=True)
+    left_out = tuple(f"{PRETEXT}.{'.'.join(path)}" for path in _paths(own))
     return Contents(found, card, left_out)
 
 
@@ -237,8 +258,14 @@ def _compared(state_dict: Mapping[str, Any], model: nn.Module) -> tuple[dict[str
 
 
 def _report(
-    arrays: dict[str, np.ndarray], model: nn.Module, new: str | Sequence[str], head: str, stem: str
+    arrays: dict[str, np.ndarray],
+    model: nn.Module,
+    new: str | Sequence[str],
+    head: str,
+    stem: str,
+    absent: Collection[str] = (),
 ) -> tuple[Report, dict[str, np.ndarray]]:
+    """Report and tensors; those called `absent` may start afresh besides."""
     if head not in ("match", "new") or stem not in ("match", "average", "new"):
         raise ConfigError(
             f"head={head!r}, stem={stem!r}: head is match or new; stem is match, average or new."
@@ -248,7 +275,9 @@ def _report(
     adapted, fresh, averaged = coverage.adapt_channels_and_head(once, model, head, stem)
     report = coverage.compare(adapted, model)
     report = report._replace(reshaped={**report.reshaped, **differing}, averaged=averaged)
-    return coverage.mark_reinitialised(report, lambda name: name in fresh or may(name)), adapted
+    return coverage.mark_reinitialised(
+        report, lambda name: name in fresh or name in absent or may(name)
+    ), adapted
 
 
 def _check_card(
@@ -309,10 +338,19 @@ def _shapes(tree: Mapping[str, Any], model: nn.Module) -> dict[str, tuple[int, .
     }
 
 
-def _named(tree: Mapping[str, Any], wanted: Sequence[ModelTensor], model: nn.Module) -> dict[str, np.ndarray]:
+def _paths(tree: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Path -> leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    given = {tuple(getattr(key, "key", str(key)) for key in keys): leaf for keys, leaf in leaves}
+    return {tuple(getattr(key, "key", str(key)) for key in keys): leaf for keys, leaf in leaves}
+
+
+def _named(
+    tree: Mapping[str, Any], wanted: Sequence[ModelTensor], model: nn.Module, partly: bool = False
+) -> dict[str, np.ndarray]:
+    """The tensors `wanted` of a tree by PyTorch's names; `partly`: those that it has."""
+    given = _paths(tree)
     paths, names = {tensor.path for tensor in wanted}, torch_names(model)
+    wanted = [tensor for tensor in wanted if tensor.path in given] if partly else wanted
     wrong = [f"missing {'/'.join(tensor.path)}" for tensor in wanted if tensor.path not in given]
     wrong += [
         f"unexpected {'/'.join(path)}" for path in given if path not in paths and not auxiliary(path, names)

@@ -68,6 +68,11 @@ def part(model: nn.Module, name: str) -> tuple[str, ...]:
     return tuple(t.name for t in expected(model).values() if pattern.search("/".join(t.path)))
 
 
+def beside_encoder(model: nn.Module) -> set[str]:
+    """The tensors of `model` that are not its encoder's."""
+    return set(expected(model)) - set(part(model, "encoder"))
+
+
 def without_copies(
     tensors: Mapping[str, np.ndarray], model: nn.Module
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:

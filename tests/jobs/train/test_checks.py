@@ -9,6 +9,7 @@ from configs import common
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import checks
+from ukbob_jax.training import recipes
 
 DATA = SimpleNamespace(
     label="manual", contrasts=("a", "b", "c", "d"), regions=None, lookup=None, num_classes=73,
@@ -21,7 +22,7 @@ def recipe(**changes):
 
 
 def test_the_recipe_of_all_recipes_passes():
-    checks.numbers(recipe())
+    recipes.numbers(recipe())
     checks.network(recipe(), DATA)
 
 
@@ -41,7 +42,7 @@ def test_the_recipe_of_all_recipes_passes():
 )
 def test_numbers_that_cannot_be_used_are_refused_by_field(changes, named):
     with pytest.raises(ConfigError, match=named):
-        checks.numbers(recipe(**changes))
+        recipes.numbers(recipe(**changes))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_fused_attention_is_for_one_gpu(attention, count, platform, refused):
     config = recipe(**{"model.attention": attention})
     mesh = SimpleNamespace(size=count, devices=np.array([SimpleNamespace(platform=platform)] * count))
     if not refused:
-        return checks.devices(config, mesh)
+        return recipes.devices(config, mesh)
     with pytest.raises(
         ConfigError, match=r"config\.model\.attention: 'fused' is for one GPU, the mesh has 2"
     ):
-        checks.devices(config, mesh)
+        recipes.devices(config, mesh)

@@ -8,7 +8,7 @@ from configs import btcv, common
 from ukbob_jax import settings
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.jobs.train import recipe
-from ukbob_jax.training import provenance
+from ukbob_jax.training import provenance, recipes
 
 DATA = SimpleNamespace(label="auto", fingerprint=lambda: "0123456789ab")
 # As a training recorded it before the loss had options and the optimizer all its fields.
@@ -101,7 +101,7 @@ def test_a_warm_up_ends_before_the_training():
 def test_a_schedule_has_the_recipes_fields_and_refuses_what_it_cannot_use():
     changes = {"train.steps": 40, "train.log_every": 3}
     config = settings.with_fields(common.base().copy_and_resolve_references(), changes)
-    found = recipe.schedule(config)
+    found = recipes.schedule(config)
     assert (found.steps, found.log_every) == (40, 3) and found.keep == config.train.keep
     with pytest.raises(ConfigError, match="keep"):
-        recipe.schedule(settings.with_fields(config, {"train.keep": 0}))
+        recipes.schedule(settings.with_fields(config, {"train.keep": 0}))

@@ -17,7 +17,7 @@ from ukbob_jax.jobs.train import checks, network, recipe
 from ukbob_jax.jobs.train.loss import label_loss
 from ukbob_jax.jobs.train.validation import validator
 from ukbob_jax.models import architecture
-from ukbob_jax.training import loop, optimizer, sharding
+from ukbob_jax.training import loop, optimizer, recipes, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.objectives.supervised import supervised
 from ukbob_jax.training.step import train_step
@@ -32,7 +32,7 @@ def run(config: Config, workdir: str) -> None:
         Preempted: asked to stop; the same command goes on.
     """
     config = recipe.planned(config, workdir)
-    checks.numbers(config)
+    recipes.numbers(config)
     data = TrainingData.open(config, workdir)
     config = recipe.resolve(config, data)
     checks.network(config, data)
@@ -42,7 +42,7 @@ def run(config: Config, workdir: str) -> None:
     objective = supervised(model, label_loss(config, data, kind.strides(model)))
     tx = optimizer.build(**config.optimizer, steps=config.train.steps, stages=kind.stages_of(model))
     mesh = sharding.make_mesh(**config.mesh, batch_size=config.data.batch_size // config.train.accumulate)
-    checks.devices(config, mesh)
+    recipes.devices(config, mesh)
     print(
         f"train: {len(data.subjects)} subjects, {mesh.size} of {len(jax.devices())} devices", file=sys.stderr
     )
@@ -50,7 +50,7 @@ def run(config: Config, workdir: str) -> None:
         loop.Run(
             workdir=workdir,
             mesh=mesh,
-            schedule=recipe.schedule(config),
+            schedule=recipes.schedule(config),
             seed=config.seed,
             batch_size=config.data.batch_size,
             meta=network.describe(model, config, data),

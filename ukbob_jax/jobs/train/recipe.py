@@ -1,6 +1,5 @@
 """What of a recipe follows from the data, and what of it a resumed training must repeat."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -11,14 +10,12 @@ from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.inference.nnunet import write
 from ukbob_jax.inference.nnunet.plans import NnunetPlans
 from ukbob_jax.regions import DATA_SET
-from ukbob_jax.training import loop, provenance
+from ukbob_jax.training import provenance, recipes
 from ukbob_jax.volumes import dataset_json
 
 OF_PLAN = "plan"  # name of a network or loss that nnU-Net's plans choose
 THICK = 3  # longest side of a patch over the first, beyond which nnU-Net augments plane by plane
 
-# Fields of `config.train` that make the loop's schedule; the step takes the others.
-SCHEDULE_FIELDS = tuple(field.name for field in dataclasses.fields(loop.Schedule))
 # Fields that recipes once did not have, with the values that all trainings had then. They are recorded only where they
 # have others, so that trainings from before go on, and as text: to `check_resume` a field that one side lacks and that
 # is False or 0 changes nothing, and here it does.
@@ -48,11 +45,7 @@ LATER_FIELDS: dict[str, Any] = {
 
 def resolve(config: Config, data: TrainingData) -> Config:
     """Return the recipe with what it leaves to the data filled in: channels (0), steps and warm-up in epochs."""
-    config = ml_collections.ConfigDict(config.to_dict())
-    if config.epochs.total:
-        length = config.epochs.crops * len(data.subjects) / config.data.batch_size  # steps
-        config.train.steps = max(1, round(config.epochs.total * length))
-        config.optimizer.warmup_steps = min(round(config.epochs.warmup * length), config.train.steps - 1)
+    config = recipes.with_length(config, data)
     config.model.in_channels = config.model.in_channels or len(data.contrasts)
     config.model.out_channels = config.model.out_channels or data.num_classes
     return config
@@ -100,15 +93,6 @@ def nnunet_loss(plans: NnunetPlans) -> dict[str, Any]:
     ignored = dataset_json.IGNORE_NAME in plans.dataset["labels"]
     weight = float(plans.out_channels) if ignored else 1.0
     return {"name": "dice_bce", "include_background": True, "batch": plans.batch_dice, "lambda_ce": weight}
-
-
-def schedule(config: Config) -> loop.Schedule:
-    """Return how long to train and how often to do what.
-
-    Raises:
-        ConfigError: a field cannot be used.
-    """
-    return loop.Schedule(**{name: config.train[name] for name in SCHEDULE_FIELDS})
 
 
 def binding(config: Config, data: TrainingData) -> dict[str, Any]:

@@ -1,0 +1,214 @@
+"""From a store's images to an encoder that a training on labels starts from."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, pretrain
+from tests import tiny_network
+from ukbob_jax import phantom, settings, weights
+from ukbob_jax.errors import ConfigError, MismatchError, Preempted
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.jobs import pretrain as job
+from ukbob_jax.jobs import train
+from ukbob_jax.models.card import ModelCard
+from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.training.state import PRETEXT
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SHAPE = (32, 24, 64)
+TINY = tiny_network.__name__
+SMALL = {
+    "mae": {"pretrain.block": 4},
+    "simmim": {"pretrain.block": 4},
+    "genesis": {"pretrain.windows": 50},
+    "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
+    "voco": {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2},
+    "swinunetr": {"pretrain.width": 8},
+    "simclr": {"pretrain.width": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pretrain") / "store"
+    with StoreWriter(path) as writer:
+        for seed in range(4):
+            image, label = phantom.subject(seed, SHAPE)
+            writer.write(
+                f"p{seed}", image, phantom.affine(SHAPE), {"manual": label}, source=str(seed),
+                split="train", contrasts=phantom.CONTRASTS,
+            )  # fmt: skip
+    return path
+
+
+def recipe(store, method, network=TINY, **changes):
+    config = pretrain.get_config(method).copy_and_resolve_references()
+    config = settings.with_network(config, [f"--config.model.name={network}"])
+    given = {
+        "store": str(store), "data.crop": (16, 16, 16), "data.batch_size": 4, "data.threads": 2, "mesh.data": 1,
+        "augment": ("intensity",), "optimizer.learning_rate": 0.02, "optimizer.warmup_steps": 1, "train.steps": 6,
+        "train.log_every": 1, "train.checkpoint_every": 3, "model.in_channels": 0, **SMALL[method],
+    }  # fmt: skip
+    return settings.with_fields(config, {**given, **changes})
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoint(workdir):
+    params, _, meta = restore_params(workdir / "checkpoints", "latest")
+    return params, ModelCard.from_json(meta, workdir)
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def trained(request, store, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp(request.param)
+    job.run(recipe(store, request.param), str(workdir))
+    return request.param, workdir
+
+
+def test_a_method_learns_and_says_what_it_is(trained):
+    method, workdir = trained
+    losses = [row["train/loss"] for row in rows(workdir)]
+    assert len(losses) == 6 and np.isfinite(losses).all()
+    params, card = checkpoint(workdir)
+    assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
+    assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
+    assert (PRETEXT in params) == (method in ("simmim", "voco", "swinunetr", "simclr"))
+    assert ("head" in params) == (method in ("mae", "genesis", "fusion"))
+
+
+def test_a_pretrained_network_labels_nothing(trained):
+    with pytest.raises(MismatchError, match="is of a pre-training, which knows no labels"):
+        Segmenter.load(trained[1], "latest")
+
+
+def test_labels_are_learnt_from_the_encoder_it_leaves(trained, store, tmp_path):
+    """The encoder's numbers are the checkpoint's, the head starts afresh, and the coverage is told."""
+    method, workdir = trained
+    params, _ = checkpoint(workdir)
+    model = tiny_network.Tiny(4, 73)
+    loaded = weights.read(workdir, model, which="latest")
+    for name in ("fine", "coarse", "fine_norm", "coarse_norm"):
+        jax.tree.map(np.testing.assert_array_equal, loaded.params[name], params[name])
+    assert set(loaded.report.new) == {"seg.weight", "seg.bias"} and len(loaded.report.matched) == 8
+    assert bool(loaded.report.left_out) == (PRETEXT in params)
+    if method != "simmim":
+        return
+    config = common.base().copy_and_resolve_references()
+    config = settings.with_network(config, [f"--config.model.name={TINY}"])
+    tuned = {
+        "store": str(store), "label": "manual", "data.val_split": "", "data.crop": (16, 16, 16), "data.batch_size": 2,
+        "data.flagged": "off", "data.threads": 2, "augment": (), "mesh.data": 1, "optimizer.warmup_steps": 0,
+        "train.steps": 1, "train.log_every": 1, "init": str(workdir),
+    }  # fmt: skip
+    train.run(settings.with_fields(config, tuned), str(tmp_path))
+    report = (tmp_path / "init.txt").read_text()
+    assert "matched: 8" in report and "new: 2\n  seg.bias" in report and "pretext.token" in report
+
+
+def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
+    """Stopped after its fourth step, the same command ends with the numbers of a run that was not."""
+    job.run(recipe(store, "mae"), str(tmp_path / "calm"))
+    batches = job.TrainingData.batches
+
+    def stopping(self, config, start_step, **crops):
+        for number, batch in enumerate(batches(self, config, start_step, **crops), start_step + 1):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.TrainingData, "batches", stopping)
+        with pytest.raises(Preempted):
+            job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
+    job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
+    whole, again = checkpoint(tmp_path / "calm")[0], checkpoint(tmp_path / "stopped")[0]
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("method", ["fusion", "voco", "simclr"])
+def test_two_devices_equal_one(store, tmp_path, method):
+    """Pairs and crops lie on both; what compares them compares all."""
+    found = []
+    for devices in (1, 2):
+        job.run(
+            recipe(store, method, **{"mesh.data": devices, "train.steps": 2}), str(tmp_path / str(devices))
+        )
+        found.append([row["train/loss"] for row in rows(tmp_path / str(devices))])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mae", "simmim", "swinunetr"])
+def test_swin_unetr_learns_and_a_training_takes_it(store, tmp_path, method):
+    """In bfloat16, with recomputation, on two devices."""
+    fields = {"model.feature_size": 12, "model.depths": (1, 1, 1, 1), "model.window_size": (4, 4, 4)}
+    more = {
+        "model.dtype": "bfloat16",
+        "model.remat": True,
+        "mesh.data": 2,
+        "data.crop": (32, 32, 32),
+        "train.steps": 2,
+    }
+    job.run(recipe(store, method, "swin_unetr", **fields, **more), str(tmp_path))
+    assert np.isfinite([row["train/loss"] for row in rows(tmp_path)]).all()
+    params, card = checkpoint(tmp_path)
+    assert card.fields["dtype"] == "bfloat16"
+    model = SwinUNETR(4, 5, 12, (1, 1, 1, 1), window_size=(4, 4, 4), norm="instance_affine")
+    loaded = weights.read(tmp_path, model)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params["swin"], params["swin"])
+    whole = method == "mae"
+    assert len(loaded.report.new) == 2 if whole else len(loaded.report.new) > 2
+    assert ("decoder5" in params) == whole
+
+
+@pytest.mark.parametrize(
+    "method, changes, named",
+    [
+        ("mae", {"pretrain.method": "maee"}, "config.pretrain.method: 'maee' is unknown"),
+        ("mae", {"pretrain.method": "fusion"}, "config.pretrain: 'fusion' has no field 'block'"),
+        ("mae", {"label": "manual"}, "config.label: 'manual', but pre-training looks at images alone"),
+        ("mae", {"init": "w.pt"}, "config.init: 'w.pt', but pre-training starts afresh"),
+        ("mae", {"pretrain.ratio": 1.5}, "config.pretrain.ratio: 1.5"),
+        ("mae", {"model.in_channels": 2}, "config.model.in_channels is 2, but the store has 4 contrasts"),
+        (
+            "fusion",
+            {"pretrain.smallest": 20, "pretrain.largest": 30},
+            "config.pretrain.smallest: 20 voxels do not fit",
+        ),
+        ("fusion", {"train.accumulate": 8, "data.batch_size": 8, "pretrain.form": "nnssl"}, "whole pairs"),
+        ("simclr", {"train.accumulate": 2}, "config.train.accumulate: 2, but 'simclr' compares all"),
+        ("genesis", {"data.crop": (16, 12, 16)}, r"config.data.crop: \(16, 12, 16\) has a side below 14"),
+        (
+            "voco",
+            {"pretrain.grid": (3, 2, 1)},
+            r"\(16, 16, 16\) voxels do not divide into config.pretrain.grid",
+        ),
+        ("voco", {"pretrain.form": "authors"}, "config.train.ema: 0, but form 'authors' has a teacher"),
+        ("swinunetr", {"data.crop": (16, 32, 16)}, r"\(16, 32, 16\) is not square in its axes \(0, 1\)"),
+        ("simmim", {"data.crop": (16, 16, 15)}, r"config.data.crop: \(16, 16, 15\) voxels are no multiple"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_field(store, tmp_path, method, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        job.run(recipe(store, method, **changes), str(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_every_variant_is_a_recipe_with_the_benchmarks_numbers():
+    for method in pretrain.VARIANTS:
+        config = pretrain.get_config(method)
+        assert (config.pretrain.method, config.label, config.train.steps) == (method, "", 250_000)
+        assert config.optimizer.warmup_steps == 12_500
+    assert pretrain.get_config().pretrain.ratio == 0.75 and pretrain.get_config().data.crop == (160, 160, 160)

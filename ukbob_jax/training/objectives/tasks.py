@@ -1,0 +1,254 @@
+"""Tasks without labels, by the names that `config.pretrain.method` may have: what learns, and from which rows."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ukbob_jax.errors import ConfigError
+from ukbob_jax.models import architecture
+from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, swin, voco
+from ukbob_jax.training.optimizer import path_name
+from ukbob_jax.training.state import PRETEXT
+from ukbob_jax.training.step import Batch, Objective
+
+Variables = Callable[[jax.Array], Mapping[str, Any]]
+Network = Callable[[int], nn.Module]  # output channels -> the network of the recipe
+Crop = Sequence[int]  # voxels x y z
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a pre-training learns.
+
+    Attributes:
+        model: the network, with the output channels that the task wants.
+        objective: what is learnt.
+        variables: key -> the parameters that learn (the network's, or its encoder's alone, and the task's own under
+            `PRETEXT`) and the other collections.
+        views: crops of each sample, as neighbouring rows of the batch.
+        rows: neighbouring rows that the task looks at together; they stay in one pass.
+        compares: whether the loss compares all rows of a pass, so that passes may not be cut.
+        teacher: whether the objective needs the running average of the parameters.
+        cut: (key, batch) -> batch, on the device, before every row is augmented.
+    """
+
+    model: nn.Module
+    objective: Objective
+    variables: Variables
+    views: int = 1
+    rows: int = 1
+    compares: bool = False
+    teacher: bool = False
+    cut: Callable[[jax.Array, Batch], Batch] | None = None
+
+
+class Method(NamedTuple):
+    """A task before it has a network: the class of its options, and how it is built."""
+
+    options: type
+    build: Callable[[Any, Network, int, Crop], Task]  # (options, network, input channels, crop)
+
+
+def build(method: str, fields: Mapping[str, Any], network: Network, in_channels: int, crop: Crop) -> Task:
+    """Build the task `method`.
+
+    Args:
+        method: a key of `METHODS`.
+        fields: of its options.
+        network: output channels -> module.
+        in_channels: contrasts of the images.
+        crop: voxels x y z of a row.
+    Raises:
+        ConfigError: an unknown method or field, one that cannot be used, or a network that does not fit.
+    """
+    if method not in METHODS:
+        raise ConfigError(
+            f"config.pretrain.method: {method!r} is unknown; choose one of {', '.join(METHODS)}."
+        )
+    known = [field.name for field in dataclasses.fields(METHODS[method].options)]
+    if unknown := [name for name in fields if name not in known]:
+        raise ConfigError(
+            f"config.pretrain: {method!r} has no field {unknown[0]!r}; it has {', '.join(known)}."
+        )
+    return METHODS[method].build(METHODS[method].options(**fields), network, in_channels, crop)
+
+
+def whole(model: nn.Module) -> Variables:
+    """All parameters of the network."""
+    return states.variables_of(model, architecture.of(model).input_shape(model))
+
+
+def encoder(model: nn.Module, head: nn.Module, inputs: Sequence[jax.ShapeDtypeStruct]) -> Variables:
+    """The parameters of the network's encoder, and those of the task's own module `head`, called with `inputs`."""
+    pattern = re.compile(architecture.of(model).parts["encoder"])
+    network = whole(model)
+
+    def variables(key: jax.Array) -> Mapping[str, Any]:
+        network_key, head_key = jax.random.split(key)
+        made = {name: _kept(tree, pattern) for name, tree in network(network_key).items()}
+        own = head.init(head_key, *(jnp.zeros(shape.shape, shape.dtype) for shape in inputs))
+        return {**made, "params": {**made["params"], PRETEXT: own["params"]}}
+
+    return variables
+
+
+def maps_of(model: nn.Module, crop: Crop) -> list[jax.ShapeDtypeStruct]:
+    """Shapes of the encoder's maps of one crop, finest first; nothing is computed.
+
+    Raises:
+        ConfigError: the network does not say what its encoder is.
+    """
+    features, said = forward.features_of(model), architecture.of(model)
+    smallest = jax.ShapeDtypeStruct(said.input_shape(model), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), smallest)
+    image = jax.ShapeDtypeStruct((1, *crop, said.input_shape(model)[-1]), jnp.float32)
+    return jax.eval_shape(lambda v, x: model.apply(v, x, method=features), variables, image)
+
+
+def stride_of(last: jax.ShapeDtypeStruct, crop: Crop) -> tuple[int, ...]:
+    """Voxels of the crop per cell of a map, x y z.
+
+    Raises:
+        ConfigError: the cells do not divide the crop.
+    """
+    sizes = last.shape[1:4]
+    if any(side % n for side, n in zip(crop, sizes)):
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} voxels are no multiple of the {tuple(sizes)} cells of the network's last "
+            "map, from which they are rebuilt."
+        )
+    return tuple(side // n for side, n in zip(crop, sizes))
+
+
+def pooled_width(model: nn.Module, crop: Crop) -> tuple[jax.ShapeDtypeStruct]:
+    """Shape of the pooled maps of one crop, `1 d`."""
+    return (jax.ShapeDtypeStruct((1, sum(level.shape[-1] for level in maps_of(model, crop))), jnp.float32),)
+
+
+def _kept(tree: Mapping[str, Any], pattern: re.Pattern[str]) -> dict[str, Any]:
+    """The leaves of a tree whose paths the pattern finds."""
+    kept: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        *parents, last = names = path_name(path).split("/")
+        if not pattern.search("/".join(names)):
+            continue
+        at = kept
+        for name in parents:
+            at = at.setdefault(name, {})
+        at[last] = leaf
+    return kept
+
+
+def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    return Task(model=model, objective=masked.mae(model, options), variables=whole(model))
+
+
+def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    last = maps_of(model, crop)[-1]
+    stride = stride_of(last, crop)
+    parts = masked.SimMimParts((options.block,) * 3, channels, stride)
+    smallest = jax.ShapeDtypeStruct((1, *(options.block,) * 3, channels), jnp.float32)
+    cell = jax.ShapeDtypeStruct((1, 1, 1, 1, last.shape[-1]), jnp.float32)
+    return Task(
+        model=model,
+        objective=masked.simmim(model, parts, options),
+        variables=encoder(model, parts, (smallest, cell)),
+    )
+
+
+def _genesis(options: genesis.GenesisOptions, network: Network, channels: int, crop: Crop) -> Task:
+    if min(crop) < genesis.SMALLEST:
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} has a side below {genesis.SMALLEST} voxels, too short for painting."
+        )
+    model = network(channels)
+    return Task(model=model, objective=genesis.genesis(model, options), variables=whole(model))
+
+
+def _fusion(options: fusion.FusionOptions, network: Network, channels: int, crop: Crop) -> Task:
+    if min(crop) < options.smallest:
+        raise ConfigError(
+            f"config.pretrain.smallest: {options.smallest} voxels do not fit config.data.crop {tuple(crop)}."
+        )
+    model = network(options.classes)
+    return Task(
+        model=model,
+        objective=fusion.fusion(model, options),
+        variables=whole(model),
+        views=fusion.PAIR if options.form == "paper" else 1,
+        rows=fusion.PAIR,
+    )
+
+
+def _simclr(options: contrast.SimClrOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    head = contrast.Projection(options.width)
+    return Task(
+        model=model,
+        objective=contrast.simclr(model, head, options),
+        variables=encoder(model, head, pooled_width(model, crop)),
+        views=contrast.VIEWS,
+        rows=contrast.VIEWS,
+        compares=True,
+    )
+
+
+def _voco(options: voco.VocoOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    head = contrast.Projection(options.width)
+    size = voco.crop_size(crop, options.grid)
+    return Task(
+        model=model,
+        objective=voco.objective_of(model, head, options),
+        variables=encoder(model, head, pooled_width(model, size)),
+        compares=True,
+        teacher=options.form == voco.AUTHORS,
+        cut=functools.partial(voco.cut, grid=options.grid, targets=options.targets),
+    )
+
+
+def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop) -> Task:
+    first, second = options.axes
+    if crop[first] != crop[second]:
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} is not square in its axes {options.axes}, so it cannot be turned there."
+        )
+    model = network(channels)
+    last = maps_of(model, crop)[-1]
+    stride = stride_of(last, crop)
+    if any(s & (s - 1) for s in stride):
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} voxels are {stride} to a cell of the network's last map; these must be powers "
+            "of 2."
+        )
+    if options.form == "nnssl" and math.prod(last.shape[1:4]) < 2:
+        raise ConfigError(f"config.data.crop: {tuple(crop)} voxels leave one cell; two heads want one each.")
+    dtype = getattr(model, "dtype", jnp.float32)
+    heads = swin.SwinHeads(channels, stride, options.width, options.form == "paper", dtype)
+    return Task(
+        model=model,
+        objective=swin.swin(model, heads, options),
+        variables=encoder(model, heads, (jax.ShapeDtypeStruct((1, 1, 1, 2, last.shape[-1]), jnp.float32),)),
+        compares=True,
+    )
+
+
+METHODS = {
+    "mae": Method(masked.MaskedOptions, _mae),
+    "simmim": Method(masked.MaskedOptions, _simmim),
+    "genesis": Method(genesis.GenesisOptions, _genesis),
+    "fusion": Method(fusion.FusionOptions, _fusion),
+    "voco": Method(voco.VocoOptions, _voco),
+    "swinunetr": Method(swin.SwinOptions, _swin),
+    "simclr": Method(contrast.SimClrOptions, _simclr),
+}
