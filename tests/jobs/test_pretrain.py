@@ -137,9 +137,9 @@ def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
     assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
 
 
-@pytest.mark.parametrize("method", ["fusion", "voco", "simclr"])
+@pytest.mark.parametrize("method", ["voco", "simclr"])
 def test_two_devices_equal_one(store, tmp_path, method):
-    """Pairs and crops lie on both; what compares them compares all."""
+    """Crops lie on both; what compares them compares all."""
     found = []
     for devices in (1, 2):
         job.run(
