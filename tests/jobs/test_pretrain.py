@@ -17,6 +17,7 @@ from ukbob_jax.jobs import pretrain as job
 from ukbob_jax.jobs import train
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
+from ukbob_jax.store.schema import ANONYMISATION
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.state import PRETEXT
@@ -135,6 +136,25 @@ def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
     whole, again = checkpoint(tmp_path / "calm")[0], checkpoint(tmp_path / "stopped")[0]
     jax.tree.map(np.testing.assert_array_equal, again, whole)
     assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("method", ["mae", "fusion"])
+def test_nothing_is_learnt_where_a_store_says_that_voxels_were_anonymised(tmp_path, method):
+    """All voxels of a scan: no loss; half of them: that of the rest."""
+    image, _ = phantom.subject(0, SHAPE)
+    losses = {}
+    for name, part in (("none", 0), ("half", SHAPE[0] // 2), ("all", SHAPE[0])):
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[:part] = 1
+        with StoreWriter(tmp_path / name / "store") as writer:
+            writer.write(
+                "p0", image, phantom.affine(SHAPE), {ANONYMISATION: mask}, source=name, split="train",
+                contrasts=phantom.CONTRASTS,
+            )  # fmt: skip
+        config = recipe(tmp_path / name / "store", method, **{"train.steps": 2, "data.batch_size": 2})
+        job.run(config, str(tmp_path / name / "run"))
+        losses[name] = rows(tmp_path / name / "run")[0]["train/loss"]
+    assert losses["all"] == 0 < losses["none"] != losses["half"] > 0
 
 
 @pytest.mark.parametrize("method", ["voco", "simclr"])
