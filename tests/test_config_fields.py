@@ -191,6 +191,7 @@ def files(reads, root, store, quality, patch) -> None:
         "brats",
         "ingest_ukb",
         "ingest_openmind",
+        "dwi",
         "inspect:ukb",
         "inspect:root",
         "nnunet",
