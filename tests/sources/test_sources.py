@@ -14,7 +14,7 @@ def test_the_kind_names_the_module_that_lists():
 
 def test_unknown_kinds_and_fields_are_refused_with_what_is_expected():
     with pytest.raises(
-        ConfigError, match=r"config\.source\.kind is 'dicom'; expected one of files, openmind, phantom"
+        ConfigError, match=r"config\.source\.kind is 'dicom'; expected one of dwi, files, openmind, phantom"
     ):
         sources.list_subjects({**SOURCE, "kind": "dicom"})
     with pytest.raises(ConfigError, match=r"kind is None"):
