@@ -21,6 +21,7 @@ LOOKED_AT = 1 << 17  # voxels whose values are compared, at most
 FEWEST = 4  # voxels along an axis that can be smoothed
 COARSE = 32  # voxels: an image is halved for a first look where every axis has as many
 SMOOTH_VOXELS = (1.0, 0.0)  # of the first and the second look
+LOST = 0.9  # of the mutual information at rest; a search that ends with less went astray
 BELIEVED = 0.25  # of the shortest side of the field of view
 
 
@@ -100,6 +101,8 @@ def register(fixed: Any, moving: Any) -> np.ndarray | None:
         found = method.Execute(fixed, moving)
         before, after = (_information(sitk, fixed, moving, transform) for transform in (start, found))
     except RuntimeError:  # ITK: the images came to lie apart, or are of one value
+        return None
+    if after < LOST * before:
         return None
     return _matrix(found) if after > before else np.eye(4)
 
