@@ -6,6 +6,7 @@ import pytest
 from tests.diffusion import fields
 from ukbob_jax.diffusion import motion, tensor
 from ukbob_jax.diffusion.gradients import Gradients
+from ukbob_jax.diffusion.itk_images import to_itk
 
 pytest.importorskip("dipy")
 pytest.importorskip("SimpleITK")
@@ -93,3 +94,20 @@ def test_a_motion_that_cannot_be_is_left_out(slices):
     assert left[1:].any() and (slices > 3 or left[1:].all())
     np.testing.assert_array_equal(found.series[..., left], noise[..., left])
     np.testing.assert_array_equal(found.gradients.directions[left], g[left])
+
+
+def test_a_share_of_the_places_tells_as_much(monkeypatch):
+    """Large volumes are looked at here and there, at half the size first: within an eighth of a voxel, either way."""
+    series, affine, *_ = moved_series({1: TURNS[8]})
+    still, turned = (to_itk(series[..., n], affine) for n in (0, 1))
+    everywhere = motion.register(still, turned)
+    monkeypatch.setattr(motion, "LOOKED_AT", 4000)
+    monkeypatch.setattr(motion, "COARSE", 20)
+    found = motion.register(still, turned)
+    truth = np.eye(4)
+    truth[:3, :3], truth[:3, 3] = fields.about(TURNS[8], np.linalg.norm(TURNS[8])), SHIFT
+    corners = np.array([(x, y, z, 1.0) for x in (-35, 35) for y in (-35, 35) for z in (-38, 38)])
+    for matrix in (everywhere, found):
+        assert np.linalg.norm(corners @ (matrix - truth).T, axis=1).max() < 0.5
+    again = motion.register(still, turned)
+    np.testing.assert_allclose(found, again, rtol=0, atol=1e-9)

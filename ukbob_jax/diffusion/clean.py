@@ -48,7 +48,7 @@ def receive_field(image: np.ndarray, affine: np.ndarray, mask: np.ndarray) -> np
     factor = max(1, int((image.size / SHRINK) ** (1 / 3)))
     shrink = [min(factor, max(1, n // 8)) for n in image.shape]
     correction = sitk.N4BiasFieldCorrectionImageFilter()
-    correction.SetNumberOfThreads(1)  # sums in one order: the same numbers every time
+    correction.SetNumberOfThreads(1)  # sums in one order: the same numbers every time, but for rounding
     correction.SetMaximumNumberOfIterations([50, 50, 30])
     correction.Execute(sitk.Shrink(full, shrink), sitk.Shrink(inside, shrink))
     log_field = sitk.GetArrayFromImage(correction.GetLogBiasFieldAsImage(full)).T  # x y z

@@ -109,7 +109,7 @@ def register(fixed: Any, moving: Any) -> np.ndarray | None:
 
 def _method(sitk: Any) -> Any:
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # sums in one order: the same numbers every time
+    method.SetNumberOfThreads(1)  # sums in one order: the same numbers every time, but for rounding
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
