@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.models.activations import SLOPE
 from ukbob_jax.models.architecture import Size
 from ukbob_jax.models.kernels.attention import ATTENDED
 from ukbob_jax.models.kernels.buffers import keep
@@ -27,7 +28,6 @@ from ukbob_jax.models.kernels.norm import (
 )
 
 NORMS = ("instance", "instance_affine", "batch", "group", "layer")
-SLOPE = 0.01  # of the leaky ReLU
 MAPS = "maps"  # name of what convolutions give, for policies of `jax.checkpoint`
 # What blocks keep for the backward pass. The rest costs little to compute again: normalised and activated maps, and all of
 # a Swin block but its attention, whose layers are small beside the convolutions.

@@ -85,7 +85,7 @@ class SwinHeads(nn.Module):
         while max(left) > 1:
             features = max(last.shape[-1] >> min(step + 1, 4), 1)
             x = Conv(features, size=3, bias=True, dtype=self.dtype, name=f"conv_{step}")(x)
-            x = nn.leaky_relu(Norm("instance", dtype=self.dtype)(x), SLOPE)
+            x = Norm("instance", dtype=self.dtype)(x, slope=SLOPE)
             size = [n * (2 if s > 1 else 1) for n, s in zip(x.shape[1:4], left)]
             x = jax.image.resize(x, (len(x), *size, features), "linear")
             left, step = tuple(max(s // 2, 1) for s in left), step + 1

@@ -17,6 +17,7 @@ import numpy as np
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training.objectives import forward
 from ukbob_jax.training.objectives.contrast import Projection, check_width, unit
+from ukbob_jax.training.objectives.masked import absolute
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
@@ -180,7 +181,7 @@ def voco(
     constant = jax.lax.stop_gradient(base) if form == "nnssl" else base
     s, o = similarity(target, constant), jnp.asarray(overlap, jnp.float32)
     positive = o > 0
-    error = -jnp.log(1 - jnp.abs(o - s) + EPSILON)
+    error = -jnp.log(1 - absolute(o - s) + EPSILON)
     gains = o if form == "nnssl" else positive.astype(jnp.float32)
     negatives = jnp.sum(~positive, dtype=jnp.float32) + (EPSILON * o.size if form == "nnssl" else 0.0)
     prediction = _mean(jnp.sum(gains * error), jnp.sum(gains))
@@ -228,7 +229,7 @@ def authors_ce(overlap: jax.Array, s: jax.Array) -> jax.Array:
     """CE(o, s) of `voco_authors` for each volume: `b t n` to `b`."""
     axes = (1, 2)
     positive = overlap > 0
-    near = jnp.sum(-overlap * jnp.log(1 - jnp.abs(overlap - s) + EPSILON), axes) / (
+    near = jnp.sum(-overlap * jnp.log(1 - absolute(overlap - s) + EPSILON), axes) / (
         jnp.sum(overlap, axes) + EPSILON
     )
     far = jnp.sum(jnp.where(positive, 0, -jnp.log(1 - s + EPSILON)), axes)
