@@ -286,7 +286,7 @@ def test_unwritable_store_stops_the_run(tmp_path, dataset, monkeypatch):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ({"kind": "dicom"}, "kind is 'dicom'; expected one of files, openmind, phantom"),
+        ({"kind": "dicom"}, "kind is 'dicom'; expected one of dwi, files, openmind, phantom"),
         ({"kind": "phantom", "count": 1}, "missing a required argument.*kind 'phantom' takes count, shape"),
         (
             {"kind": "phantom", "count": 1, "shape": SHAPE, "seed": 0, "errros": 1},
