@@ -144,7 +144,8 @@ def base() -> ml_collections.ConfigDict:
     config.optimizer.name = "adamw"  # or "sgd", with Nesterov momentum
     config.optimizer.learning_rate = 1e-4  # released script
     config.optimizer.warmup_steps = 500  # ours
-    config.optimizer.schedule = "cosine"  # after the warm-up; or "polynomial", "constant"
+    config.optimizer.schedule = "cosine"  # after the warm-up; or "polynomial", "constant", "sawtooth"
+    config.optimizer.decoder_steps = 0  # of "sawtooth": the encoder stays, the rate rises and falls
     config.optimizer.final_fraction = 0.0  # of the rate, at the end of the schedule
     config.optimizer.power = 0.9  # of the polynomial
     config.optimizer.hold_steps = 1  # the rate changes only every so many steps
@@ -175,6 +176,7 @@ def base() -> ml_collections.ConfigDict:
     config.epochs = ml_collections.ConfigDict()
     config.epochs.total = 0  # length in epochs; 0: train.steps and optimizer.warmup_steps count
     config.epochs.warmup = 0
+    config.epochs.decoder = 0  # becomes optimizer.decoder_steps
     config.epochs.crops = 4  # of each subject in an epoch; released script
 
     config.mesh = ml_collections.ConfigDict()

@@ -3,6 +3,7 @@
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine \
         --config.source.paths.images=IMAGES --config.source.paths.labels=LABELS
     ... --config=configs/finetune.py:nnunet --config.source.paths.root=DATASET       any other layout; docs/ingestion.md
+    ... --config=configs/finetune.py:sawtooth --config.init=runs/mae ...             from a pre-training; docs/pretraining.md
     ... --config.source.splits.val=3 --config.data.val_split=val       three persons validate
 
 IMAGES and LABELS are two folders whose files match by name, or one scan and one label map, as NIfTI. The number of
@@ -16,10 +17,17 @@ import ml_collections
 from configs import common
 from ukbob_jax.volumes import layouts
 
+FOLDERS = {"layout": "folders", "images": "", "labels": ""}
 VARIANTS = {
-    "overfit": {"layout": "folders", "images": "", "labels": ""},
+    "overfit": FOLDERS,
+    "warmup": FOLDERS,  # of a pre-trained network: 50 epochs of warm-up, then polynomial
+    "sawtooth": FOLDERS,  # before that, 25 epochs up and 25 down of the decoder alone
     **{name: {"layout": name, "root": ""} for name in layouts.names() if name != "folders"},
 }
+
+
+PRETRAINED = ("warmup", "sawtooth")
+STEPS_PER_EPOCH, EPOCHS, WARMUP, DECODER = 250, 1000, 50, 50  # of the OpenMind benchmark
 
 
 def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
@@ -28,10 +36,13 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
     config.data.train_split = "train"
     config.data.val_split = ""  # every scan trains; what it reaches is seen in the predictions
     config.data.normalize = "auto"  # CT by its HU, MR by its own mean and spread
-    config.data.crop = (64, 64, 32)
-    config.data.batch_size = 1
     config.model.in_channels = 0  # 0: as many as the store has contrasts
     config.model.out_channels = 0  # 0: the largest label and one
+    if variant in PRETRAINED:
+        pretrained(config, variant)
+        return config
+    config.data.crop = (64, 64, 32)
+    config.data.batch_size = 1
     config.model.feature_size = 12
     config.model.window_size = (4, 4, 4)
     config.augment = ()
@@ -48,3 +59,26 @@ def get_config(variant: str = "overfit") -> ml_collections.ConfigDict:
         config.predict.inputs = config.source.paths.get_oneway_ref("images")
     config.predict.existing = "overwrite"
     return config
+
+
+def pretrained(config: ml_collections.ConfigDict, variant: str) -> None:
+    """A training from the weights of a pre-training, with the network and numbers of that benchmark; `init` says which."""
+    config.data.normalize = "zscore"  # that of the pre-training
+    config.data.crop = (160, 160, 160)
+    config.data.batch_size = 2
+    config.data.foreground = 0.33  # nnU-Net's, as the next five
+    config.data.sampling = "nnunet"
+    config.augment = ("nnunet", "mirror")
+    config.loss.include_background = False
+    config.optimizer.name = "sgd"
+    config.optimizer.weight_decay = 3e-5
+    config.optimizer.clip_norm = 12.0
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "polynomial"
+    config.optimizer.warmup_steps = WARMUP * STEPS_PER_EPOCH
+    config.train.steps = EPOCHS * STEPS_PER_EPOCH
+    config.train.log_every = STEPS_PER_EPOCH
+    config.train.eval_every = 50 * STEPS_PER_EPOCH  # ours
+    if variant == "sawtooth":
+        config.optimizer.schedule = "sawtooth"
+        config.optimizer.decoder_steps = DECODER * STEPS_PER_EPOCH

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common, pretrain
+from configs import common, finetune, pretrain
 from tests import tiny_network
 from ukbob_jax import phantom, settings, weights
 from ukbob_jax.errors import ConfigError, MismatchError, Preempted
@@ -117,25 +117,74 @@ def test_labels_are_learnt_from_the_encoder_it_leaves(trained, store, tmp_path):
     assert "matched: 8" in report and "new: 2\n  seg.bias" in report and "pretext.token" in report
 
 
-def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
-    """Stopped after its fourth step, the same command ends with the numbers of a run that was not."""
-    job.run(recipe(store, "mae"), str(tmp_path / "calm"))
+def stop_after(step, patch):
+    """Ask the run to stop when it reads the batch of that step."""
     batches = job.TrainingData.batches
 
     def stopping(self, config, start_step, **crops):
         for number, batch in enumerate(batches(self, config, start_step, **crops), start_step + 1):
-            if number == 4:
+            if number == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
+    patch.setattr(job.TrainingData, "batches", stopping)
+
+
+def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
+    """Stopped after its fourth step, the same command ends with the numbers of a run that was not."""
+    job.run(recipe(store, "mae"), str(tmp_path / "calm"))
     with monkeypatch.context() as patch:
-        patch.setattr(job.TrainingData, "batches", stopping)
+        stop_after(4, patch)
         with pytest.raises(Preempted):
             job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
     job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
     whole, again = checkpoint(tmp_path / "calm")[0], checkpoint(tmp_path / "stopped")[0]
     jax.tree.map(np.testing.assert_array_equal, again, whole)
     assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
+
+
+def test_a_sawtooth_resumes_across_its_border_and_keeps_the_encoder_until_then(store, tmp_path, monkeypatch):
+    """Stopped when the decoder alone has learnt, the same command ends as a run that was not."""
+    job.run(recipe(store, "mae", **{"train.steps": 2}), str(tmp_path / "mae"))
+    config = settings.with_network(
+        finetune.get_config("sawtooth").copy_and_resolve_references(), [f"--config.model.name={TINY}"]
+    )
+    config = settings.with_fields(config, {
+        "store": str(store), "data.crop": (16, 16, 16), "data.threads": 2, "augment": (), "mesh.data": 1,
+        "optimizer.decoder_steps": 2, "optimizer.warmup_steps": 1, "optimizer.learning_rate": 0.02, "train.steps": 4,
+        "train.log_every": 1, "init": str(tmp_path / "mae"),
+    })  # fmt: skip
+    train.run(config, str(tmp_path / "calm"))
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(Preempted):
+            train.run(config, str(tmp_path / "stopped"))
+    began, border = (
+        restore_params(tmp_path / name / "checkpoints", "latest")[0] for name in ("mae", "stopped")
+    )
+    for name in ("fine", "coarse", "fine_norm", "coarse_norm"):
+        jax.tree.map(np.testing.assert_array_equal, border[name], began[name])
+    train.run(config, str(tmp_path / "stopped"))
+    whole, again = (
+        restore_params(tmp_path / name / "checkpoints", "latest")[0] for name in ("calm", "stopped")
+    )
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    assert np.any(whole["fine"]["kernel"] != began["fine"]["kernel"])
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("variant", ["warmup", "sawtooth"])
+def test_fine_tunings_have_the_benchmarks_numbers(variant):
+    config = finetune.get_config(variant)
+    fields = config.optimizer
+    assert (fields.name, fields.learning_rate, fields.weight_decay, fields.momentum) == (
+        "sgd",
+        1e-3,
+        3e-5,
+        0.99,
+    )
+    assert (fields.warmup_steps, config.train.steps, config.data.crop) == (12_500, 250_000, (160,) * 3)
+    assert fields.decoder_steps == (12_500 if variant == "sawtooth" else 0)
 
 
 @pytest.mark.parametrize("method", ["mae", "fusion"])

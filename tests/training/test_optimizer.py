@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,78 @@ def test_the_rate_of_nnunet_falls_by_a_power_once_an_epoch():
     np.testing.assert_allclose(rate, 0.1 * (1 - epochs / 4) ** 0.9, rtol=1e-5)
     rate = rates(schedule="polynomial", final_fraction=0.2, power=2.0)
     np.testing.assert_allclose(rate, 0.02 + 0.08 * (1 - np.arange(100) / 100) ** 2, rtol=1e-5)
+
+
+def test_the_sawtooth_rises_and_falls_for_the_decoder_then_warms_up_and_falls_for_all():
+    """The benchmark's 25 epochs up, 25 down, 50 up and polynomial, an epoch of one step, of 200 in all."""
+    options = dict(
+        learning_rate=0.1,
+        steps=200,
+        schedule="sawtooth",
+        decoder_steps=50,
+        warmup_steps=50,
+        encoder="^encoder/",
+    )
+    schedule = optimizer.build(**options).learning_rate
+    rate = np.array([schedule(n) for n in range(200)])
+    first = np.concatenate([np.arange(1, 26) / 25, (1 - np.arange(25) / 25) ** 0.9])
+    rest = np.concatenate([np.arange(1, 51) / 50, (1 - np.arange(100) / 100) ** 0.9])
+    np.testing.assert_allclose(rate, 0.1 * np.concatenate([first, rest]), rtol=1e-5)
+
+
+def sawtooth(name, **options):
+    """The parameters, and the optimizer's states, after every one of eight updates, four of them of the decoder alone."""
+    given = dict(name=name, learning_rate=0.1, weight_decay=0.1, steps=8, warmup_steps=1)
+    tx = optimizer.build(**given, schedule="sawtooth", decoder_steps=4, encoder="^encoder/", **options)
+    update, params, state, passed = jax.jit(tx.update), PARAMS, tx.init(PARAMS), []
+    for step in range(8):
+        updates, state = update(gradients(params, step), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        passed.append((params, state))
+    return passed
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_encoder_stays_bit_for_bit_while_the_decoder_learns_alone(name):
+    passed = sawtooth(name)
+    for params, state in passed[:4]:
+        jax.tree.map(np.testing.assert_array_equal, params["encoder"], PARAMS["encoder"])
+        later = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,)]
+        assert later and not any(np.any(leaf) for leaf in later)  # no momentum either
+    heads = [PARAMS["normal_head"]["kernel"], *(params["normal_head"]["kernel"] for params, _ in passed)]
+    assert all(np.any(one != other) for one, other in itertools.pairwise(heads))
+    assert all(
+        np.all(leaf != old)
+        for leaf, old in zip(*map(jax.tree.leaves, (passed[4][0]["encoder"], PARAMS["encoder"])))
+    )
+
+
+def test_the_encoders_moments_start_afresh_after_the_first_stage():
+    """Adam's first update of it is as long as the rate, in the sign of the gradient; here the rate is at its peak."""
+    passed = sawtooth("adamw")
+    before, after = (passed[n][0]["encoder"]["norm1"]["bias"] for n in (3, 4))
+    gradient = gradients(PARAMS, 4)["encoder"]["norm1"]["bias"]
+    np.testing.assert_allclose(after - before, -0.1 * np.sign(gradient), rtol=1e-5)
+
+
+def test_gradients_of_what_stays_do_not_count_for_the_clipping():
+    """With gradients of 1 in the 32 numbers of the rest, whose norm is the limit, nothing is shortened."""
+    rest = sum(leaf.size for name in ("attention", "normal_head") for leaf in jax.tree.leaves(PARAMS[name]))
+    tx = optimizer.build(
+        name="sgd", learning_rate=1.0, weight_decay=0.0, momentum=0.0, clip_norm=float(np.sqrt(rest)), steps=8,
+        schedule="sawtooth", decoder_steps=2, encoder="^encoder/",
+    )  # fmt: skip
+    ones, state = jax.tree.map(jnp.ones_like, PARAMS), tx.init(PARAMS)
+    for norm in (rest, rest, rest + 6):
+        updates, state = tx.update(ones, state, PARAMS)
+        rate = 1.0
+        np.testing.assert_allclose(updates["normal_head"]["kernel"], -rate * np.sqrt(rest / norm), rtol=1e-5)
+
+
+def test_what_is_frozen_for_good_stays_after_the_first_stage_too():
+    params, _ = sawtooth("sgd", frozen="^encoder/norm1/scale")[-1]
+    np.testing.assert_array_equal(params["encoder"]["norm1"]["scale"], PARAMS["encoder"]["norm1"]["scale"])
+    assert np.any(params["encoder"]["norm1"]["bias"] != PARAMS["encoder"]["norm1"]["bias"])
 
 
 def steps_of_sgd(updates):
@@ -153,6 +227,17 @@ def test_frozen_parameters_stay_and_cost_no_memory():
         ({"learning_rate": float("nan")}, "optimizer.learning_rate: nan is not a number from 0 on"),
         ({"weight_decay": -1.0}, "optimizer.weight_decay: -1.0 is not a number from 0 on"),
         ({"clip_norm": 0.0}, "optimizer.clip_norm: 0.0 is not above 0"),
+        ({"schedule": "sawtooth"}, "optimizer.decoder_steps: 0 with schedule 'sawtooth'"),
+        ({"decoder_steps": -1}, "optimizer.decoder_steps: -1 with"),
+        ({"decoder_steps": 4}, "optimizer.decoder_steps: 4 with schedule 'cosine'"),
+        (
+            {"schedule": "sawtooth", "decoder_steps": 4},
+            "optimizer.schedule: 'sawtooth' is for trainings on labels",
+        ),
+        (
+            {"schedule": "sawtooth", "decoder_steps": 4, "warmup_steps": 6},
+            r"optimizer.warmup_steps: 6 is not in 0..5 \(train.steps - 1 - optimizer.decoder_steps\)",
+        ),
         ({"frozen": "("}, r"optimizer.frozen: '\(' is no regular expression"),
     ],
 )

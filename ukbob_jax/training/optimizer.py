@@ -13,7 +13,8 @@ from ukbob_jax.errors import ConfigError
 
 # Decay pulls towards zero, where a gain or an offset has no business: norms, biases, Swin's position biases.
 NO_DECAY = r"(^|/)(bias|scale|relative_bias)$"
-SCHEDULES = ("cosine", "constant", "polynomial")
+SAWTOOTH = "sawtooth"
+SCHEDULES = ("cosine", "constant", "polynomial", SAWTOOTH)
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -34,7 +35,10 @@ class OptimizerOptions:
         name: "adamw", or "sgd" with Nesterov momentum (nnU-Net's: Isensee et al. 2021).
         warmup_steps: the rate rises linearly from 0 during these.
         schedule: after the warm-up, "cosine" or "polynomial", (1 - done) ** power, down to final_fraction at the last
-            step, or "constant".
+            step, or "constant". "sawtooth": before all that, `decoder_steps` in which the encoder stays as it is: the
+            rate of the rest rises linearly in the first half of them and falls as the polynomial to 0 in the second;
+            then come warm-up and polynomial of the whole network (fine-tuning of the OpenMind benchmark).
+        decoder_steps: of "sawtooth".
         final_fraction: of the peak, at the end of the schedule.
         power: of the polynomial.
         hold_steps: the rate changes only every so many steps, as that of trainers that set it once an epoch; 1: at
@@ -59,6 +63,7 @@ class OptimizerOptions:
     name: str = "adamw"
     warmup_steps: int = 0
     schedule: str = "cosine"
+    decoder_steps: int = 0
     final_fraction: float = 0.0
     power: float = 0.9
     hold_steps: int = 1
@@ -78,6 +83,11 @@ class OptimizerOptions:
                 raise ConfigError(
                     f"optimizer.{name}: {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}."
                 )
+        if self.decoder_steps < 2 if self.schedule == SAWTOOTH else self.decoder_steps != 0:
+            raise ConfigError(
+                f"optimizer.decoder_steps: {self.decoder_steps} with schedule {self.schedule!r}; {SAWTOOTH!r} wants 2 or "
+                "more, the others 0."
+            )
         if self.hold_steps < 1:
             raise ConfigError(f"optimizer.hold_steps: {self.hold_steps} is less than 1.")
         for name in ("warmup_steps", "learning_rate", "weight_decay", "final_fraction", "eps", "power"):
@@ -101,22 +111,33 @@ class OptimizerOptions:
             raise ConfigError(f"optimizer.layer_decay: {self.layer_decay} is not in (0, 1]; 1 turns it off.")
 
 
-def build(*, steps: int, stages: Sequence[tuple[str, int]] = (), **fields: Any) -> Optimizer:
+def build(
+    *, steps: int, stages: Sequence[tuple[str, int]] = (), encoder: str = "", **fields: Any
+) -> Optimizer:
     """Build the optimizer of the configuration's section of the same name.
 
     Args:
         steps: of the whole training, warm-up included.
         stages: of the network (`Architecture.stages`): pattern of parameter paths, depth from 0 at the input on. The
             first that is found counts; a parameter that none finds is at the last depth.
+        encoder: pattern of its parameters (`Architecture.parts`), which stay in the first stage of "sawtooth": no
+            update, no decay, no moments, and no share in the norm that is clipped. Their moments start afresh after it.
         **fields: of `OptimizerOptions`.
     Raises:
         ConfigError: a field cannot be used, a warm-up as long as the training, a `layer_decay` for which there are no
-            `stages`, or (from `init`) a `trainable` or `frozen` which matches no parameter, or leaves none to train.
+            `stages`, a "sawtooth" without `encoder`, or (from `init`) a `trainable` or `frozen` which matches no
+            parameter, or leaves none to train.
     """
     options = OptimizerOptions(**fields)
-    if not options.warmup_steps < steps:
+    longest = steps - 1 - options.decoder_steps
+    if not options.warmup_steps <= longest:
+        less = " - optimizer.decoder_steps" if options.decoder_steps else ""
         raise ConfigError(
-            f"optimizer.warmup_steps: {options.warmup_steps} is not in 0..{steps - 1} (train.steps - 1)."
+            f"optimizer.warmup_steps: {options.warmup_steps} is not in 0..{longest} (train.steps - 1{less})."
+        )
+    if options.schedule == SAWTOOTH and not encoder:
+        raise ConfigError(
+            f"optimizer.schedule: {SAWTOOTH!r} is for trainings on labels of a network that says what its encoder is."
         )
     if options.layer_decay != 1 and not stages:
         raise ConfigError(
@@ -124,8 +145,19 @@ def build(*, steps: int, stages: Sequence[tuple[str, int]] = (), **fields: Any) 
             "to 1."
         )
     rate = _schedule(options, steps)
+    rule = _adamw if options.name == "adamw" else _sgd
     parts = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
-    parts.append(_adamw(options, rate) if options.name == "adamw" else _sgd(options, rate))
+    if options.schedule == SAWTOOTH:
+        start = options.decoder_steps
+        later = _from_step(rule(options, lambda n: rate(n + start)), start)
+        parts = [_without(encoder, start), *parts]
+        parts.append(
+            optax.partition(
+                {"now": rule(options, rate), "later": later}, lambda params: _groups(params, encoder)
+            )
+        )
+    else:
+        parts.append(rule(options, rate))
     if options.layer_decay != 1:
         parts.append(_scale_by_depth(options.layer_decay, stages))
     transform = optax.chain(*parts)
@@ -176,16 +208,73 @@ def _sgd(options: OptimizerOptions, rate: optax.Schedule) -> optax.GradientTrans
 def _schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     """Return number of updates made -> learning rate of the next."""
     peak, warmup, last = options.learning_rate, options.warmup_steps, options.final_fraction
+    first, steps = options.decoder_steps, steps - options.decoder_steps
     if options.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, steps - warmup, alpha=last)
-    elif options.schedule == "polynomial":
+    elif options.schedule in ("polynomial", SAWTOOTH):
         after = optax.polynomial_schedule(peak, last * peak, options.power, steps - warmup)
     else:
         after = optax.constant_schedule(peak)
     # (n + 1) / warmup: the first step already learns, and the last of the warm-up is at the peak.
-    joined = optax.join_schedules([lambda n: peak * (n + 1) / max(warmup, 1), after], [warmup])
+    joined = optax.join_schedules([_rise(peak, warmup), after], [warmup])
+    if first:
+        rise = first // 2
+        fall = optax.polynomial_schedule(peak, 0.0, options.power, first - rise)
+        joined = optax.join_schedules([_rise(peak, rise), fall, joined], [rise, first])
     hold = options.hold_steps
     return joined if hold == 1 else lambda n: joined(jnp.asarray(n) // hold * hold)
+
+
+def _rise(peak: float, steps: int) -> optax.Schedule:
+    return lambda n: peak * (n + 1) / max(steps, 1)
+
+
+class _Late(NamedTuple):
+    """State of `_from_step`: updates seen, and the state of what starts late."""
+
+    seen: jax.Array
+    inner: Any
+
+
+def _from_step(inner: optax.GradientTransformation, start: int) -> optax.GradientTransformation:
+    """`inner`, whose first update is the one after `start` updates of 0 that leave its state alone."""
+
+    def init(params: Any) -> _Late:
+        return _Late(jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        started = state.seen >= start
+        moved, after = inner.update(updates, state.inner, params)
+        moved = jax.tree.map(lambda u: jnp.where(started, u, jnp.zeros_like(u)), moved)
+        kept = jax.tree.map(lambda new, old: jnp.where(started, new, old), after, state.inner)
+        return moved, _Late(state.seen + 1, kept)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _without(pattern: str, steps: int) -> optax.GradientTransformation:
+    """Gradients of 0 for the parameters that `pattern` finds, in the first `steps` updates."""
+
+    def init(params: Any) -> jax.Array:
+        del params
+        return jnp.zeros((), jnp.int32)
+
+    def update(updates: Any, seen: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        held = lambda path: re.search(pattern, path_name(path)) is not None  # noqa: E731
+        masked = jax.tree.map_with_path(
+            lambda path, u: jnp.where(seen < steps, jnp.zeros_like(u), u) if held(path) else u, updates
+        )
+        return masked, seen + 1
+
+    return optax.GradientTransformation(init, update)
+
+
+def _groups(params: Any, encoder: str) -> Any:
+    """A tree like `params` of "later", for the encoder's, and "now"."""
+    return jax.tree.map_with_path(
+        lambda path, _: "later" if re.search(encoder, path_name(path)) else "now", params
+    )
 
 
 def _scale_by_depth(layer_decay: float, stages: Sequence[tuple[str, int]]) -> optax.GradientTransformation:

@@ -77,12 +77,14 @@ def channels(config: Config, data: TrainingData) -> None:
 
 
 def with_length(config: Config, data: TrainingData) -> Config:
-    """Return a copy of the recipe with steps and warm-up filled in where it gives them in epochs."""
+    """Return a copy of the recipe with all that it gives in epochs filled in in steps."""
     config = ml_collections.ConfigDict(config.to_dict())
     if config.epochs.total:
         length = config.epochs.crops * len(data.subjects) / config.data.batch_size  # steps
         config.train.steps = max(1, round(config.epochs.total * length))
-        config.optimizer.warmup_steps = min(round(config.epochs.warmup * length), config.train.steps - 1)
+        config.optimizer.decoder_steps = round(config.epochs.decoder * length)
+        longest = max(config.train.steps - 1 - config.optimizer.decoder_steps, 0)
+        config.optimizer.warmup_steps = min(round(config.epochs.warmup * length), longest)
     return config
 
 

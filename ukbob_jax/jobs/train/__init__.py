@@ -40,7 +40,12 @@ def run(config: Config, workdir: str) -> None:
     model = networks.from_section(config.model.to_dict())
     kind = architecture.of(model)
     objective = supervised(model, label_loss(config, data, kind.strides(model)))
-    tx = optimizer.build(**config.optimizer, steps=config.train.steps, stages=kind.stages_of(model))
+    tx = optimizer.build(
+        **config.optimizer,
+        steps=config.train.steps,
+        stages=kind.stages_of(model),
+        encoder=kind.parts.get("encoder", ""),
+    )
     mesh = sharding.make_mesh(**config.mesh, batch_size=config.data.batch_size // config.train.accumulate)
     recipes.devices(config, mesh)
     print(
