@@ -259,13 +259,13 @@ def _without(pattern: str, steps: int) -> optax.GradientTransformation:
         del params
         return jnp.zeros((), jnp.int32)
 
-    def update(updates: Any, seen: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         held = lambda path: re.search(pattern, path_name(path)) is not None  # noqa: E731
         masked = jax.tree.map_with_path(
-            lambda path, u: jnp.where(seen < steps, jnp.zeros_like(u), u) if held(path) else u, updates
+            lambda path, u: jnp.where(state < steps, jnp.zeros_like(u), u) if held(path) else u, updates
         )
-        return masked, seen + 1
+        return masked, state + 1
 
     return optax.GradientTransformation(init, update)
 
