@@ -12,6 +12,7 @@ import ml_collections
 from configs import common
 from ukbob_jax import options
 from ukbob_jax.training.objectives import tasks
+from ukbob_jax.training.probes.voxels import ProbeOptions
 
 VARIANTS = {name: {} for name in tasks.METHODS}
 STEPS_PER_EPOCH, EPOCHS, WARMUP = 250, 1000, 50
@@ -19,7 +20,7 @@ STEPS_PER_EPOCH, EPOCHS, WARMUP = 250, 1000, 50
 
 def get_config(variant: str = "mae") -> ml_collections.ConfigDict:
     config = common.base()
-    config.job = "pretrain"
+    config.job = "pretrain,report"
     config.label = ""  # images alone
     config.data.val_split = ""
     config.data.crop = (160, 160, 160)
@@ -34,6 +35,9 @@ def get_config(variant: str = "mae") -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = WARMUP * STEPS_PER_EPOCH
     config.train.steps = EPOCHS * STEPS_PER_EPOCH
     config.train.eval_every = 0
+    config.probe = options.section(
+        ProbeOptions
+    )  # every=N with label=SET: what the encoder knows of labelled voxels
 
     config.pretrain = options.section(tasks.METHODS[variant].options)
     config.pretrain.method = variant

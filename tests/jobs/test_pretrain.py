@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import common, finetune, pretrain
 from tests import tiny_network
@@ -14,7 +15,7 @@ from ukbob_jax import phantom, settings, weights
 from ukbob_jax.errors import ConfigError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import pretrain as job
-from ukbob_jax.jobs import train
+from ukbob_jax.jobs import report, train
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.store.schema import ANONYMISATION
@@ -41,11 +42,11 @@ SMALL = {
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("pretrain") / "store"
     with StoreWriter(path) as writer:
-        for seed in range(4):
+        for seed in range(5):
             image, label = phantom.subject(seed, SHAPE)
             writer.write(
                 f"p{seed}", image, phantom.affine(SHAPE), {"manual": label}, source=str(seed),
-                split="train", contrasts=phantom.CONTRASTS,
+                split="train" if seed < 4 else "val", contrasts=phantom.CONTRASTS,
             )  # fmt: skip
     return path
 
@@ -185,6 +186,100 @@ def test_fine_tunings_have_the_benchmarks_numbers(variant):
     )
     assert (fields.warmup_steps, config.train.steps, config.data.crop) == (12_500, 250_000, (160,) * 3)
     assert fields.decoder_steps == (12_500 if variant == "sawtooth" else 0)
+
+
+PROBED = {"probe.every": 2, "probe.label": "manual", "probe.subjects": 1, "probe.voxels": 3}
+
+
+@pytest.fixture(scope="module")
+def probed(store, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("probed")
+    job.run(recipe(store, "mae", **PROBED), str(workdir))
+    return workdir
+
+
+def test_probes_come_before_between_and_after_steps_and_move_no_number(probed, store, tmp_path):
+    config = recipe(store, "mae")
+    job.run(config, str(tmp_path))
+    lines = rows(probed)
+    asked = [row for row in lines if "probe/knn" in row]
+    assert [row["step"] for row in asked] == [0, 2, 4, 6]
+    assert {"step", "probe/knn", "probe/linear", "probe/chance"} == set(asked[0])
+    assert all(0 <= row["probe/linear"] <= 1 for row in asked) and asked[0] != {**asked[-1], "step": 0}
+    assert [row for row in lines if row not in asked] == rows(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint(probed)[0], checkpoint(tmp_path)[0])
+    newest = restore_params(probed / "checkpoints", "best")[2]["step"]
+    assert newest == 6  # labels of probes choose no checkpoint
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_resume_repeats_and_misses_no_probe(probed, store, tmp_path, monkeypatch, step):
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(Preempted):
+            job.run(recipe(store, "mae", **PROBED), str(tmp_path))
+    job.run(recipe(store, "mae", **PROBED), str(tmp_path))
+    assert rows(tmp_path) == rows(probed)
+    jax.tree.map(np.testing.assert_array_equal, checkpoint(tmp_path)[0], checkpoint(probed)[0])
+    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert names == [f"rebuilt_{n:08d}.png" for n in (0, 2, 4, 6)]
+    for name in names:
+        assert (tmp_path / "report" / name).read_bytes() == (probed / "report" / name).read_bytes()
+
+
+def test_killed_before_its_first_checkpoint_a_run_asks_once_about_its_start(
+    probed, store, tmp_path, monkeypatch
+):
+    def broken(self, config, start_step, **crops):
+        raise OSError("gone")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.watch, "_painter", lambda *args: None)
+        patch.setattr(job.TrainingData, "batches", broken)
+        with pytest.raises(OSError, match="gone"):
+            job.run(recipe(store, "mae", **PROBED), str(tmp_path))
+    assert [row["step"] for row in rows(tmp_path)] == [0]
+    job.run(recipe(store, "mae", **PROBED), str(tmp_path))
+    assert rows(tmp_path) == rows(probed)
+
+
+def test_probes_on_two_devices_are_those_on_one(store, tmp_path):
+    found = []
+    for devices in (1, 2):
+        workdir = tmp_path / str(devices)
+        config = recipe(
+            store, "mae", **{**PROBED, "mesh.data": devices, "mesh.fsdp": devices, "train.steps": 2}
+        )
+        job.run(config, str(workdir))
+        found.append([row for row in rows(workdir) if "probe/knn" in row])
+    assert found[0][0] == found[1][0]  # of the same untrained network
+    for name in ("probe/knn", "probe/linear"):
+        assert abs(found[0][1][name] - found[1][1][name]) < 0.1  # rounding may move a voxel
+
+
+def test_the_page_of_a_pretraining_has_curves_and_pictures(probed, store):
+    report.run(recipe(store, "mae", **PROBED), str(probed))
+    page = (probed / "report" / "index.html").read_text()
+    assert "balanced accuracy" not in page and "k nearest neighbours" in page and "chance" in page
+    assert page.count("<img") == 5 and "Step 6. Left to right" in page
+    assert (probed / "report" / "pretraining.png").exists()
+
+
+@pytest.mark.parametrize("method", ["simmim", "genesis", "fusion", "swinunetr"])
+def test_what_rebuilds_shows_it(store, tmp_path, method):
+    """Without labels too."""
+    job.run(recipe(store, method, **{"probe.every": 100, "train.steps": 2}), str(tmp_path))
+    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert names == ["rebuilt_00000000.png", "rebuilt_00000002.png"]
+    picture = np.asarray(Image.open(tmp_path / "report" / names[1]))
+    assert picture.ndim == 3 and picture.shape[1] > 300 and len(np.unique(picture)) > 10
+    assert not any("probe" in name for row in rows(tmp_path) for name in row)
+
+
+def test_a_look_at_nothing_is_refused(store, tmp_path):
+    with pytest.raises(ConfigError, match=r"config.probe.every: 5, but 'simclr' rebuilds nothing to show"):
+        job.run(recipe(store, "simclr", **{"probe.every": 5}), str(tmp_path))
 
 
 @pytest.mark.parametrize("method", ["mae", "fusion"])

@@ -6,7 +6,7 @@ import sys
 import ml_collections
 
 from ukbob_jax.evaluation import report
-from ukbob_jax.evaluation.pages import cohort, labels, scores, training
+from ukbob_jax.evaluation.pages import cohort, labels, pretraining, scores, training
 from ukbob_jax.evaluation.report import Section
 from ukbob_jax.quality import verdicts
 from ukbob_jax.store.reader import Store
@@ -17,6 +17,7 @@ LEAD = (
     "Noisy labels filtered, a network trained on what is left, and scans from other scanners adapted to. "
     "Everything below was computed by this run."
 )
+PRETRAINING = "A network trained on images without labels. Everything below was computed by this run."
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -26,6 +27,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         FileError: there is no store, or a result is damaged.
     """
     folder = pathlib.Path(workdir)
+    if "pretrain" in config:
+        sections = [pretraining.section(folder, config.pretrain.method)]
+        page = report.write(folder / "report", "ukbob_jax", PRETRAINING, sections)
+        print(f"report: {page}", file=sys.stderr)
+        return
     store = Store.open(config.store)
     sections = [cohort.section(store, config.label)]
     if (verdicts.folder(store.path, config.label) / verdicts.VERDICTS).exists():

@@ -88,6 +88,8 @@ class Run:
         recipe: what a resume must repeat (`provenance.recipe`).
         subjects: names that a batch's "subject" numbers stand for, for messages.
         name: of the training in messages, such as "train" or "pretrain".
+        ranks: whether the evaluation has the number that ranks checkpoints; False: the newest is the one to read.
+        baseline: whether the state before the first step is evaluated too.
     """
 
     workdir: str | os.PathLike
@@ -99,6 +101,8 @@ class Run:
     recipe: Mapping[str, Any]
     subjects: Sequence[str] = ()
     name: str = "train"
+    ranks: bool = True
+    baseline: bool = False
 
 
 def fit(
@@ -178,6 +182,7 @@ class _Trainer:
         self, run: Run, evaluate: Evaluate | None, checkpoints: Checkpoints, saved: Mapping[str, Any]
     ) -> None:
         self.name, self.schedule, self.mesh = run.name, run.schedule, run.mesh
+        self.ranks, self.baseline = run.ranks, run.baseline
         self.key, self.evaluate, self.checkpoints = jax.random.key(run.seed), evaluate, checkpoints
         self.meta = {**run.meta, "recipe": dict(run.recipe), "best": list(run.schedule.best)}
         self.done: int = saved.get("step", 0)  # the state's step, known without asking the device
@@ -186,7 +191,7 @@ class _Trainer:
         workdir = pathlib.Path(run.workdir)
         mine = workdir if jax.process_index() == 0 else workdir / f"process_{jax.process_index()}"
         mine.mkdir(parents=True, exist_ok=True)
-        self.log = MetricsLog(mine, step=self.done, evaluated=not self.evaluation_pending)
+        self.log = MetricsLog(mine, step=self.done, evaluated=self.done > 0 and not self.evaluation_pending)
         self.buffer = MetricsBuffer(
             mine, saved.get("window", []), run.subjects, run.schedule.stop_after_nonfinite
         )
@@ -201,6 +206,8 @@ class _Trainer:
         """Train to the end of the schedule."""
         if self.evaluation_pending and self.evaluate is not None:
             self.score(self.evaluate, state)
+        if self.baseline and self.done == 0 and self.evaluate is not None:
+            self.look(self.evaluate, state)
         if self.done >= self.schedule.steps:
             return state
         place = functools.partial(sharding.batch_sharding, self.mesh)
@@ -248,16 +255,23 @@ class _Trainer:
         Raises:
             ConfigError: the evaluation has no number of that name.
         """
-        with self.timer.section("evaluation"):
-            numbers, pictures = evaluate(state)
-        self.log.numbers(self.done, numbers)
-        self.log.pictures(self.done, pictures)
+        numbers = self.look(evaluate, state)
         name = self.schedule.best[0]
-        if name not in numbers:
+        if self.ranks and name not in numbers:
             raise ConfigError(f"config.train.best: no {name!r} among {', '.join(numbers)}.")
+        score = numbers[name] if self.ranks and np.isfinite(numbers[name]) else None
         with self.timer.section("checkpoint"):
             self.log.flush()
-            self.checkpoints.rank(self.done, numbers[name] if np.isfinite(numbers[name]) else None)
+            self.checkpoints.rank(self.done, score)
+
+    def look(self, evaluate: Evaluate, state: TrainState) -> dict[str, float]:
+        """Evaluate, log, and return the numbers."""
+        with self.timer.section("evaluation"):
+            numbers, pictures = evaluate(state)
+        if numbers:
+            self.log.numbers(self.done, numbers)
+        self.log.pictures(self.done, pictures)
+        return numbers
 
     def save(self, state: TrainState, *, ranked: bool) -> None:
         """Start saving a checkpoint of `state`; `ranked`: its evaluation follows."""

@@ -31,7 +31,7 @@ class MetricsLog:
         folder = pathlib.Path(workdir)
         self._metrics = _continue(folder / "metrics.jsonl", step, evaluated)
         self._timing = _continue(folder / "timing.jsonl", step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else 0)
 
     def numbers(self, step: int, values: Mapping[str, float | None]) -> None:
         """Reproducible numbers, such as "train/loss"; None or NaN (not defined here) becomes null."""

@@ -30,7 +30,8 @@ FREE = (
     ),  # verdicts count by that fingerprint too
     *("inference", "etta", "tent", "bn", "evaluate", "predict", "organs"),  # what is done with the network
     *("plans", "configuration"),  # of nnU-Net: become fields of data, model and loss
-    "epochs",  # becomes train.steps and optimizer.warmup_steps
+    "epochs",  # becomes steps of train and optimizer
+    "probe",  # looks at a pre-training and changes nothing of it
     *(
         f"data.{name}"
         for name in ("store", "threads", "workers", "cache_gb", "val_split", "val_label", "damaged")

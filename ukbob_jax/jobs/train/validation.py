@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ukbob_jax import anatomy
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
+from ukbob_jax.data.whole import read_image
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import metrics, montages
 from ukbob_jax.inference.options import from_config
@@ -20,10 +21,8 @@ from ukbob_jax.inference.windows.averaging import averaged
 from ukbob_jax.inference.windows.slabs import segment
 from ukbob_jax.inference.windows.sliding import ModuleApply
 from ukbob_jax.regions import Regions
-from ukbob_jax.store.reader import Store
 from ukbob_jax.training import loop, sharding
 from ukbob_jax.training.state import TrainState
-from ukbob_jax.volumes import intensity
 from ukbob_jax.volumes.slices import rescale_intensity, slice_for_display
 
 
@@ -115,14 +114,6 @@ def predictor(
         return np.asarray(result.labels)
 
     return predict
-
-
-def read_image(store: Store, subject: str, contrasts: tuple[str, ...], normalize: str) -> np.ndarray:
-    """Return a whole image as the network takes it: `x y z c`, float32."""
-    row = store.rows[subject]
-    channels = row.channel_indices(contrasts)
-    stats = intensity.Statistics(**{name: tuple(v[c] for c in channels) for name, v in row.intensity.items()})
-    return intensity.normalize(store.read(subject, "image")[..., channels], stats, normalize)
 
 
 def region_dice(pred: np.ndarray, true: np.ndarray, regions: Regions) -> np.ndarray:

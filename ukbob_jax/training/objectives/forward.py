@@ -1,7 +1,7 @@
 """A pass of a network inside an objective, whose parameters may hold parts of the task's own beside the network's."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,24 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training.state import PRETEXT, TrainState
-from ukbob_jax.training.step import ModelState, Params
+from ukbob_jax.training.step import Batch, ModelState, Params
+
+
+class Rebuilt(NamedTuple):
+    """What a task that rebuilds images shows of itself.
+
+    Attributes:
+        seen: `b x y z c`, as the network saw it.
+        rebuilt: `b x y z c`, what it made of it; of a task that finds classes, int32 `b x y z 1`.
+        truth: like `rebuilt`, what it shall make.
+    """
+
+    seen: jax.Array
+    rebuilt: jax.Array
+    truth: jax.Array
+
+
+Show = Callable[[Params, TrainState, Batch, jax.Array], Rebuilt]
 
 
 def of_network(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ free boxes of two subjects (nnssl's form) or the cells of a grid over two crops 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -170,9 +171,29 @@ def fusion(model: nn.Module, options: FusionOptions) -> Objective:
         options: of the mixing.
     """
 
+    rebuild = fusion_pass(model, options)
+
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        _, logits, target, model_state = rebuild(params, state, batch, key)
+        if "anonymised" in batch:
+            either = (batch["anonymised"] != 0).reshape(-1, PAIR, *target.shape[1:]).any(1)
+            target = jnp.where(either, losses.IGNORE, target)
+        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == target)
+        return losses.dice_ce(logits, target), (model_state, {"accuracy": accuracy})
+
+    return objective
+
+
+def fusion_pass(
+    model: nn.Module, options: FusionOptions
+) -> Callable[[Params, TrainState, Batch, jax.Array], tuple[jax.Array, jax.Array, jax.Array, ModelState]]:
+    """What `fusion` computes before its loss: mixed images, logits, classes `b x y z`, the next model state."""
+
+    def rebuild(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array, ModelState]:
         draw_key, dropout_key = jax.random.split(key)
         image = batch["image"]
         pairs = image.reshape(-1, PAIR, *image.shape[1:])
@@ -185,13 +206,20 @@ def fusion(model: nn.Module, options: FusionOptions) -> Objective:
             target = jax.vmap(lambda k: draw_tiles(k, size, options))(keys)
             fused = mixed(foreground, background, target, options.classes)
         logits, model_state = forward.dense(model, params, state, fused, dropout_key)
-        if "anonymised" in batch:
-            either = (batch["anonymised"] != 0).reshape(-1, PAIR, *size).any(1)
-            target = jnp.where(either, losses.IGNORE, target)
-        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == target)
-        return losses.dice_ce(logits, target), (model_state, {"accuracy": accuracy})
+        return fused, logits, target, model_state
 
-    return objective
+    return rebuild
+
+
+def shown(rebuild: Callable[..., tuple[jax.Array, jax.Array, jax.Array, ModelState]]) -> forward.Show:
+    """Mixed images, the classes found in them and the true ones, out of `fusion_pass`."""
+
+    def show(params: Params, state: TrainState, batch: Batch, key: jax.Array) -> forward.Rebuilt:
+        fused, logits, target, _ = rebuild(params, state, batch, key)
+        found = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return forward.Rebuilt(fused, found[..., None], target[..., None])
+
+    return show
 
 
 def _inside(box: jax.Array, size: tuple[int, ...]) -> jax.Array:

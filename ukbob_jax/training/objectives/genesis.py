@@ -6,6 +6,7 @@ the whole crop, but for anonymised voxels.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -161,9 +162,26 @@ def genesis(model: nn.Module, options: GenesisOptions) -> Objective:
         options: how images are spoilt.
     """
 
+    rebuild = genesis_pass(model, options)
+
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        shown, anonymised, model_state = rebuild(params, state, batch, key)
+        every = jnp.ones(shown.truth.shape[:4], bool)
+        return masked_mse(shown.rebuilt, shown.truth, every, anonymised), (model_state, {})
+
+    return objective
+
+
+def genesis_pass(
+    model: nn.Module, options: GenesisOptions
+) -> Callable[[Params, TrainState, Batch, jax.Array], tuple[forward.Rebuilt, jax.Array | None, ModelState]]:
+    """What `genesis` computes before its loss; the second is what was anonymised, flipped as the image."""
+
+    def rebuild(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[forward.Rebuilt, jax.Array | None, ModelState]:
         pair_key, dropout_key = jax.random.split(key)
         image = batch["image"]
         channels = image.shape[-1]
@@ -177,10 +195,9 @@ def genesis(model: nn.Module, options: GenesisOptions) -> Objective:
         seen, target = jax.vmap(lambda k, x: pair(k, x, still))(keys, image[..., :channels])
         prediction, model_state = forward.dense(model, params, state, seen, dropout_key)
         anonymised = image[..., channels] if "anonymised" in batch else None
-        every = jnp.ones(image.shape[:4], bool)
-        return masked_mse(prediction, target, every, anonymised), (model_state, {})
+        return forward.Rebuilt(seen, prediction, target), anonymised, model_state
 
-    return objective
+    return rebuild
 
 
 def _flipped(key: jax.Array, image: jax.Array, options: GenesisOptions) -> jax.Array:

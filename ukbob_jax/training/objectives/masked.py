@@ -6,7 +6,7 @@ sum(w d(prediction, target)) / sum(w), d the squared error (He et al. 2022) or t
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,8 @@ from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 FORMS = ("paper", "nnssl")
+# (params, state, batch, key) -> what was seen and rebuilt, which voxels were hidden, the next model state
+Pass = Callable[[Params, TrainState, Batch, jax.Array], tuple[forward.Rebuilt, jax.Array, ModelState]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,15 +162,31 @@ def mae(model: nn.Module, options: MaskedOptions) -> Objective:
         options: of the masks.
     """
 
-    def objective(
+    return _objective(mae_pass(model, options), masked_mse)
+
+
+def mae_pass(model: nn.Module, options: MaskedOptions) -> Pass:
+    """What `mae` computes before its loss."""
+
+    def rebuild(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+    ) -> tuple[forward.Rebuilt, jax.Array, ModelState]:
         mask_key, dropout_key = jax.random.split(key)
         image = batch["image"]
         hidden = block_mask(mask_key, image.shape[:4], options.block, options.ratio)
         seen = jnp.where(hidden[..., None], jnp.zeros((), image.dtype), image)
         prediction, model_state = forward.dense(model, params, state, seen, dropout_key)
-        return masked_mse(prediction, image, hidden, batch.get("anonymised")), (model_state, {})
+        return forward.Rebuilt(seen, prediction, image), hidden, model_state
+
+    return rebuild
+
+
+def _objective(rebuild: Pass, loss: Callable[..., jax.Array]) -> Objective:
+    def objective(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        shown, hidden, model_state = rebuild(params, state, batch, key)
+        return loss(shown.rebuilt, shown.truth, hidden, batch.get("anonymised")), (model_state, {})
 
     return objective
 
@@ -226,10 +244,15 @@ def simmim(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Obje
         options: of the masks.
     """
     loss = masked_l1 if options.form == "paper" else masked_mse
+    return _objective(simmim_pass(model, parts, options), loss)
 
-    def objective(
+
+def simmim_pass(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Pass:
+    """What `simmim` computes before its loss."""
+
+    def rebuild(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+    ) -> tuple[forward.Rebuilt, jax.Array, ModelState]:
         mask_key, dropout_key = jax.random.split(key)
         image = batch["image"]
         hidden = block_mask(mask_key, image.shape[:4], options.block, options.ratio)
@@ -238,6 +261,6 @@ def simmim(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Obje
         prediction = forward.own(parts, params, maps[-1], method="voxels")
         size = image.shape[1:4]
         prediction = prediction[:, : size[0], : size[1], : size[2]]
-        return loss(prediction, image, hidden, batch.get("anonymised")), (model_state, {})
+        return forward.Rebuilt(seen, prediction, image), hidden, model_state
 
-    return objective
+    return rebuild

@@ -6,7 +6,8 @@ Two views of each crop are turned and cut out; three heads on the encoder's last
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -144,9 +145,45 @@ def swin(model: nn.Module, heads: SwinHeads, options: SwinOptions) -> Objective:
         options: of the views and the loss.
     """
 
+    answer = swin_pass(model, heads, options)
+
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        shown, logits, vectors, turns, anonymised, model_state = answer(params, state, batch, key)
+        loss = swin_unetr(
+            logits,
+            turns,
+            vectors,
+            shown.rebuilt,
+            shown.truth,
+            temperature=options.temperature,
+            anonymised=anonymised,
+        )
+        right = jnp.mean(jnp.argmax(logits, axis=-1) == turns)
+        parts = {name: getattr(loss, name) for name in ("rotation", "contrast", "reconstruction")}
+        return loss.total, (model_state, {**parts, "accuracy": right})
+
+    return objective
+
+
+class Answers(NamedTuple):
+    """What the heads say of two views, which way these were turned, and what was anonymised."""
+
+    shown: forward.Rebuilt
+    logits: jax.Array
+    vectors: jax.Array
+    turns: jax.Array
+    anonymised: jax.Array | None
+    model_state: ModelState
+
+
+def swin_pass(
+    model: nn.Module, heads: SwinHeads, options: SwinOptions
+) -> Callable[[Params, TrainState, Batch, jax.Array], Answers]:
+    """What `swin` computes before its loss."""
+
+    def answer(params: Params, state: TrainState, batch: Batch, key: jax.Array) -> Answers:
         turn_key, cut_key, dropout_key = jax.random.split(key, 3)
         image = jnp.concatenate([batch["image"]] * 2)
         turns = jax.random.randint(turn_key, (len(image),), 0, TURNS)
@@ -161,11 +198,7 @@ def swin(model: nn.Module, heads: SwinHeads, options: SwinOptions) -> Objective:
         )
         maps, model_state = forward.encode(model, params, state, seen, dropout_key)
         logits, vectors, rebuilt = forward.own(heads, params, maps[-1])
-        loss = swin_unetr(
-            logits, turns, vectors, rebuilt, target, temperature=options.temperature, anonymised=anonymised
-        )
-        right = jnp.mean(jnp.argmax(logits, axis=-1) == turns)
-        parts = {name: getattr(loss, name) for name in ("rotation", "contrast", "reconstruction")}
-        return loss.total, (model_state, {**parts, "accuracy": right})
+        shown = forward.Rebuilt(seen, rebuilt, target)
+        return Answers(shown, logits, vectors, turns, anonymised, model_state)
 
-    return objective
+    return answer

@@ -38,6 +38,7 @@ class Task:
         compares: whether the loss compares all rows of a pass, so that passes may not be cut.
         teacher: whether the objective needs the running average of the parameters.
         cut: (key, batch) -> batch, on the device, before every row is augmented.
+        show: (params, state, batch, key) -> what was seen, rebuilt and true; None: the task rebuilds nothing.
     """
 
     model: nn.Module
@@ -48,6 +49,7 @@ class Task:
     compares: bool = False
     teacher: bool = False
     cut: Callable[[jax.Array, Batch], Batch] | None = None
+    show: forward.Show | None = None
 
 
 class Method(NamedTuple):
@@ -147,9 +149,19 @@ def _kept(tree: Mapping[str, Any], pattern: re.Pattern[str]) -> dict[str, Any]:
     return kept
 
 
+def _first(rebuild: Callable[..., tuple]) -> forward.Show:
+    """What a pass shows, which is the first that it returns."""
+    return lambda *args: rebuild(*args)[0]
+
+
 def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
     model = network(channels)
-    return Task(model=model, objective=masked.mae(model, options), variables=whole(model))
+    return Task(
+        model=model,
+        objective=masked.mae(model, options),
+        variables=whole(model),
+        show=_first(masked.mae_pass(model, options)),
+    )
 
 
 def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
@@ -163,6 +175,7 @@ def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop
         model=model,
         objective=masked.simmim(model, parts, options),
         variables=encoder(model, parts, (smallest, cell)),
+        show=_first(masked.simmim_pass(model, parts, options)),
     )
 
 
@@ -172,7 +185,12 @@ def _genesis(options: genesis.GenesisOptions, network: Network, channels: int, c
             f"config.data.crop: {tuple(crop)} has a side below {genesis.SMALLEST} voxels, too short for painting."
         )
     model = network(channels)
-    return Task(model=model, objective=genesis.genesis(model, options), variables=whole(model))
+    return Task(
+        model=model,
+        objective=genesis.genesis(model, options),
+        variables=whole(model),
+        show=_first(genesis.genesis_pass(model, options)),
+    )
 
 
 def _fusion(options: fusion.FusionOptions, network: Network, channels: int, crop: Crop) -> Task:
@@ -187,6 +205,7 @@ def _fusion(options: fusion.FusionOptions, network: Network, channels: int, crop
         variables=whole(model),
         views=fusion.PAIR if options.form == "paper" else 1,
         rows=fusion.PAIR,
+        show=fusion.shown(fusion.fusion_pass(model, options)),
     )
 
 
@@ -240,6 +259,7 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
         objective=swin.swin(model, heads, options),
         variables=encoder(model, heads, (jax.ShapeDtypeStruct((1, 1, 1, 2, last.shape[-1]), jnp.float32),)),
         compares=True,
+        show=_first(swin.swin_pass(model, heads, options)),
     )
 
 

@@ -3,6 +3,7 @@
 The same command resumes: an interrupted training goes on from its last checkpoint, a finished one is passed over.
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -15,6 +16,7 @@ from ukbob_jax.data.on_device import on_device
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.jobs.pretrain.watch import watcher
 from ukbob_jax.models import architecture
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.training import loop, optimizer, provenance, recipes, sharding
@@ -43,6 +45,10 @@ def run(config: Config, workdir: str) -> None:
     groups = config.data.batch_size * task.views // task.rows  # of rows that stay on one device
     mesh = sharding.make_mesh(**config.mesh, batch_size=groups // config.train.accumulate)
     recipes.devices(config, mesh)
+    evaluate = watcher(config, data, task, mesh, workdir)
+    schedule = recipes.schedule(config)
+    if evaluate is not None:
+        schedule = dataclasses.replace(schedule, eval_every=config.probe.every)
     print(
         f"pretrain: {config.pretrain.method} on {len(data.subjects)} subjects, {mesh.size} of {len(jax.devices())} devices",
         file=sys.stderr,
@@ -51,13 +57,15 @@ def run(config: Config, workdir: str) -> None:
         loop.Run(
             workdir=workdir,
             mesh=mesh,
-            schedule=recipes.schedule(config),
+            schedule=schedule,
             seed=config.seed,
             batch_size=config.data.batch_size * task.views,
             meta=describe(task, config, data),
             recipe=provenance.recipe(config.to_dict(), data.fingerprint()),
             subjects=data.subjects,
             name="pretrain",
+            ranks=False,
+            baseline=True,
         ),
         init=functools.partial(states.init, variables=task.variables, optimizer=tx, ema=config.train.ema > 0),
         step=functools.partial(
@@ -70,6 +78,7 @@ def run(config: Config, workdir: str) -> None:
             ema=config.train.ema,
         ),
         batches=functools.partial(data.batches, config, views=task.views, max_shift=shift(config, task)),
+        evaluate=evaluate,
         on_start=functools.partial(files.write_json, pathlib.Path(workdir) / "config.json", config.to_dict()),
     )
 
