@@ -20,6 +20,7 @@ from ukbob_jax.models.card import ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.store.schema import ANONYMISATION
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.training.checkpoint_folder import step_name
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.state import PRETEXT
 
@@ -208,8 +209,9 @@ def test_probes_come_before_between_and_after_steps_and_move_no_number(probed, s
     assert all(0 <= row["probe/linear"] <= 1 for row in asked) and asked[0] != {**asked[-1], "step": 0}
     assert [row for row in lines if row not in asked] == rows(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, checkpoint(probed)[0], checkpoint(tmp_path)[0])
-    newest = restore_params(probed / "checkpoints", "best")[2]["step"]
-    assert newest == 6  # labels of probes choose no checkpoint
+    assert restore_params(probed / "checkpoints", "best")[2]["step"] == 6  # probes choose no checkpoint
+    kept = sorted(path.name for path in (probed / "checkpoints").iterdir() if path.is_dir())
+    assert kept == [step_name(4), step_name(6)]
 
 
 @pytest.mark.parametrize("step", [1, 5])

@@ -9,7 +9,7 @@ from PIL import Image
 from ukbob_jax.volumes.slices import PLANES, rescale_intensity, slice_for_display
 
 GAP = 4  # white pixels between slices
-SMALLEST = 128  # pixels of the longest side of a volume
+SMALLEST = 192  # pixels of the longest side of a volume
 
 
 def picture(

@@ -1,4 +1,4 @@
-"""Self-supervised objectives under one name, `bob.ssl`: pure functions of arrays; `jobs/pretrain.py` trains with them."""
+"""Self-supervised objectives under one name, `bob.ssl`: pure functions of arrays; `jobs/pretrain` trains with them."""
 
 from ukbob_jax.training.objectives.contrast import SwinLoss, nt_xent, swin_unetr, turn
 from ukbob_jax.training.objectives.fusion import volume_fusion

@@ -130,7 +130,7 @@ def read(
 ) -> Loaded:
     """Bring a checkpoint to `model`; every tensor of the model must be in it, and no other, unless told so.
 
-    Of a pre-training (`jobs/pretrain.py`) its encoder must be there, and the decoder is taken if it was trained too; the
+    Of a pre-training (`jobs/pretrain`) its encoder must be there, and the decoder is taken if it was trained too; the
     last layer starts afresh.
 
     Args:
