@@ -55,10 +55,13 @@ def test_patch_embedding_is_the_convolution_of_stride_two(x):
     embed = PatchEmbed(3)
     even = x[:, :, :4]
     variables = embed.init(jax.random.key(0), even)
-    kernel = variables["params"]["kernel"]
+    kernel, bias = (np.asarray(variables["params"][name]) for name in ("kernel", "bias"))
     numbers = ("NDHWC", "DHWIO", "NDHWC")
     expected = jax.lax.conv_general_dilated(even, kernel, (2, 2, 2), "VALID", dimension_numbers=numbers)
-    np.testing.assert_allclose(embed.apply(variables, even), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        embed.apply(variables, even), np.asarray(expected) + bias[None, None, None, None], atol=1e-5
+    )
+    assert bias.all() and np.abs(bias).max() < (8 * even.shape[-1]) ** -0.5  # drawn as PyTorch's
 
 
 def test_upsampling_puts_each_voxels_product_in_its_cube(x):

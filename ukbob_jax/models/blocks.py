@@ -40,8 +40,16 @@ def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) 
 
     Drawn flat: XLA takes seconds to compile a draw with five axes on CPU.
     """
-    bound = math.prod(shape[:-1]) ** -0.5
-    return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+    return uniform(math.prod(shape[:-1]) ** -0.5)(key, shape, dtype)
+
+
+def uniform(bound: float) -> Callable[..., jax.Array]:
+    """Return what draws (key, shape, dtype) from -bound to bound."""
+
+    def draw(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+    return draw
 
 
 def per_axis(value: int | Size, rank: int) -> Size:
@@ -196,7 +204,11 @@ class Conv(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each cube of 2 x 2 x 2 voxels becomes one token: a convolution of size and stride 2, as a matrix product."""
+    """Each cube of 2 x 2 x 2 voxels becomes one token: a convolution of size and stride 2, as a matrix product.
+
+    Its bias is drawn, as PyTorch's: tokens of air and of hidden blocks, whose voxels are all 0, would else be 0 as well, and
+    every layer norm over such a token makes its gradient longer by 1 / sqrt(epsilon).
+    """
 
     features: int
     dtype: Any = jnp.float32
@@ -206,7 +218,7 @@ class PatchEmbed(nn.Module):
         """b 2x 2y 2z i to b x y z o."""
         b, *size, channels = x.shape
         kernel = self.param("kernel", kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        bias = self.param("bias", uniform((8 * channels) ** -0.5), (self.features,), jnp.float32)
         pairs = [length for s in size for length in (s // 2, 2)]
         x = x.astype(self.dtype).reshape(b, *pairs, channels).transpose(0, 1, 3, 5, 2, 4, 6, 7)
         x = jnp.einsum("bxyzuvwi,uvwio->bxyzo", x, kernel.astype(self.dtype))
