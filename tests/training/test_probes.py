@@ -140,7 +140,9 @@ def test_tiles_cover_the_scan_and_small_ones_lie_in_the_middle():
 def test_a_network_that_shows_brightness_is_found_to_know_structures(store):
     options = ProbeOptions(every=1, label="manual", voxels=20, neighbours=3)
     model = Tiny(1, 1)
-    ask = probe.build(options, model, store=store.path, contrasts=("t1",), normalize="zscore", crop=CROP)
+    ask = probe.build(
+        options, model, store=store, split=store.split, contrasts=("t1",), normalize="zscore", crop=CROP
+    )
     variables = model.init(jax.random.key(0), jnp.zeros((1, *CROP, 1)))
     numbers = ask(variables)
     assert numbers == ask(variables)
@@ -162,7 +164,15 @@ def test_a_network_that_shows_brightness_is_found_to_know_structures(store):
 def test_what_cannot_be_asked_is_refused_by_field(store, changes, named):
     options = ProbeOptions(**{"every": 1, "label": "manual", **changes})
     with pytest.raises(ConfigError, match=named):
-        probe.build(options, Tiny(1, 1), store=store.path, contrasts=("t1",), normalize="zscore", crop=CROP)
+        probe.build(
+            options,
+            Tiny(1, 1),
+            store=store,
+            split=store.split,
+            contrasts=("t1",),
+            normalize="zscore",
+            crop=CROP,
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a pre-training looks at now and then: probes of its encoder, and a picture of what it rebuilds."""
 
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ukbob_jax import files
+from ukbob_jax import files, splits
 from ukbob_jax.data.on_device import on_device
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
@@ -46,7 +47,8 @@ def watcher(config: Config, data: TrainingData, task: Task, mesh: Mesh, workdir:
         ask = probe.build(
             options,
             task.model,
-            store=data.store.path,
+            store=data.store,
+            split=functools.partial(splits.named, config, data.store),
             contrasts=data.contrasts,
             normalize=config.data.normalize,
             crop=config.data.crop,

@@ -21,7 +21,8 @@ def build(
     options: ProbeOptions,
     model: nn.Module,
     *,
-    store: str,
+    store: Store,
+    split: Callable[[str], Sequence[str]],
     contrasts: tuple[str, ...],
     normalize: str,
     crop: Sequence[int],
@@ -34,15 +35,19 @@ def build(
         options: what is asked.
         model: whose encoder answers.
         store: of the training.
+        split: name -> subjects of `store`; an `options.store` says itself who is in its splits.
         contrasts: that are fed.
         normalize: as `intensity.normalize`.
         crop: of training, voxels x y z; the windows.
     Raises:
         ConfigError: naming the field: a split or label set that is not there, or nothing to learn or to score.
     """
-    opened = Store.open(options.store or store)
+    opened = store
+    if options.store:
+        opened = Store.open(options.store)
+        split = opened.split
     features = voxels.extractor(model)
-    train, test = _windows(options, opened, contrasts, crop)
+    train, test = _windows(options, opened, split, contrasts, crop)
     ids = [np.concatenate([window.classes for window in side]) for side in (train, test)]
     classes = np.intersect1d(ids[0], ids[1])
     if len(classes) < 2:
@@ -88,11 +93,16 @@ def _classifier(kind: str, options: ProbeOptions, rows: int, num_classes: int) -
 
 
 def _windows(
-    options: ProbeOptions, store: Store, contrasts: tuple[str, ...], crop: Sequence[int]
+    options: ProbeOptions,
+    store: Store,
+    split: Callable[[str], Sequence[str]],
+    contrasts: tuple[str, ...],
+    crop: Sequence[int],
 ) -> tuple[list[Window], list[Window]]:
     """The windows of both splits."""
-    held_out = _labelled(options, store, "test_split", ())
-    learnt = _labelled(options, store, "train_split", {store.rows[subject].owner for subject in held_out})
+    held_out = _labelled(options, store, split, "test_split", ())
+    owners = {store.rows[subject].owner for subject in held_out}
+    learnt = _labelled(options, store, split, "train_split", owners)
     sides = []
     for subjects, field in ((learnt, "train_split"), (held_out, "test_split")):
         for subject in subjects:
@@ -112,15 +122,17 @@ def _windows(
     return sides[0], sides[1]
 
 
-def _labelled(options: ProbeOptions, store: Store, field: str, others: Any) -> list[str]:
+def _labelled(
+    options: ProbeOptions, store: Store, split: Callable[[str], Sequence[str]], field: str, others: Any
+) -> list[str]:
     """The first subjects of a split that have the label set, without persons among `others`."""
     try:
-        split = store.split(getattr(options, field))
+        subjects = split(getattr(options, field))
     except ConfigError as error:
         raise ConfigError(f"config.probe.{field}: {error}") from error
     chosen = [
         subject
-        for subject in split
+        for subject in subjects
         if options.label in store.rows[subject].labels and store.rows[subject].owner not in others
     ][: options.subjects]
     if not chosen:
