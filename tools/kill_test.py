@@ -1,6 +1,7 @@
 """Kill a training again and again, and show that it ends with the same numbers as one left alone.
 
     python -m tools.kill_test --kills 20                       a toy, about five minutes
+    python -m tools.kill_test --kills 20 --pretrain voco       a small pre-training, by its recipe on phantoms
     python -m tools.kill_test --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
 
 Each start is killed with signal 9 at a random moment of its training. Compared are the digest of every array of the
@@ -16,7 +17,10 @@ import sys
 import tempfile
 import time
 
+from tests import tiny_pretraining
+
 TOY = [sys.executable, "-m", "tests.training.toy_run", "{workdir}"]
+STEPS_PER_KILL = 50
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,10 +32,16 @@ def main(argv: list[str] | None = None) -> int:
         "--seconds", type=float, default=1.0, help="longest time a start may train before it is killed"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pretrain", choices=tiny_pretraining.CASES, help="a method of pre-training")
     parser.add_argument("command", nargs="*", help="after --; default: a toy model")
     options = parser.parse_args(argv)
-    command = options.command or [*TOY, str(50 * options.kills)]
+    if options.pretrain and options.command:
+        parser.error("--pretrain has a command of its own; give one of the two.")
+    steps = STEPS_PER_KILL * options.kills
+    command = options.command or [*TOY, str(steps)]
     with tempfile.TemporaryDirectory() as folder:
+        if options.pretrain:
+            command = pretraining(pathlib.Path(folder) / "store", options.pretrain, steps)
         calm, killed = pathlib.Path(folder) / "calm", pathlib.Path(folder) / "killed"
         start(command, calm).wait()
         count = kill_often(command, killed, options.kills, options.seconds, random.Random(options.seed))
@@ -42,6 +52,12 @@ def main(argv: list[str] | None = None) -> int:
         + (f"DIFFERENT: {different}" if different else "identical")
     )
     return int(bool(different) or count < options.kills or code != 0)
+
+
+def pretraining(store: pathlib.Path, case: str, steps: int) -> list[str]:
+    """Write phantoms into `store`; the command that learns from them, with `{workdir}` in it."""
+    tiny_pretraining.write_store(store)
+    return tiny_pretraining.command(store, "{workdir}", case, **{"train.steps": steps})
 
 
 def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from configs import common, finetune, pretrain
-from tests import tiny_network
+from tests import tiny_network, tiny_pretraining
+from tests.tiny_pretraining import SHAPE, method_of, recipe
+from tools import kill_test
 from ukbob_jax import phantom, settings, weights
 from ukbob_jax.errors import ConfigError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
@@ -26,41 +28,14 @@ from ukbob_jax.training.state import PRETEXT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-SHAPE = (32, 24, 64)
 TINY = tiny_network.__name__
-SMALL = {
-    "mae": {"pretrain.block": 4},
-    "simmim": {"pretrain.block": 4},
-    "genesis": {"pretrain.windows": 50},
-    "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
-    "voco": {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2},
-    "swinunetr": {"pretrain.width": 8},
-    "simclr": {"pretrain.width": 8},
-}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("pretrain") / "store"
-    with StoreWriter(path) as writer:
-        for seed in range(5):
-            image, label = phantom.subject(seed, SHAPE)
-            writer.write(
-                f"p{seed}", image, phantom.affine(SHAPE), {"manual": label}, source=str(seed),
-                split="train" if seed < 4 else "val", contrasts=phantom.CONTRASTS,
-            )  # fmt: skip
+    tiny_pretraining.write_store(path, held_out=1)
     return path
-
-
-def recipe(store, method, network=TINY, **changes):
-    config = pretrain.get_config(method).copy_and_resolve_references()
-    config = settings.with_network(config, [f"--config.model.name={network}"])
-    given = {
-        "store": str(store), "data.crop": (16, 16, 16), "data.batch_size": 4, "data.threads": 2, "mesh.data": 1,
-        "augment": ("intensity",), "optimizer.learning_rate": 0.02, "optimizer.warmup_steps": 1, "train.steps": 6,
-        "train.log_every": 1, "train.checkpoint_every": 3, "model.in_channels": 0, **SMALL[method],
-    }  # fmt: skip
-    return settings.with_fields(config, {**given, **changes})
 
 
 def rows(workdir):
@@ -72,7 +47,7 @@ def checkpoint(workdir):
     return params, ModelCard.from_json(meta, workdir)
 
 
-@pytest.fixture(scope="module", params=list(SMALL))
+@pytest.fixture(scope="module", params=list(tiny_pretraining.CASES))
 def trained(request, store, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param)
     job.run(recipe(store, request.param), str(workdir))
@@ -80,7 +55,7 @@ def trained(request, store, tmp_path_factory):
 
 
 def test_a_method_learns_and_says_what_it_is(trained):
-    method, workdir = trained
+    method, workdir = method_of(trained[0]), trained[1]
     losses = [row["train/loss"] for row in rows(workdir)]
     assert len(losses) == 6 and np.isfinite(losses).all()
     params, card = checkpoint(workdir)
@@ -132,17 +107,26 @@ def stop_after(step, patch):
     patch.setattr(job.TrainingData, "batches", stopping)
 
 
-def test_it_resumes_bit_for_bit(store, tmp_path, monkeypatch):
-    """Stopped after its fourth step, the same command ends with the numbers of a run that was not."""
-    job.run(recipe(store, "mae"), str(tmp_path / "calm"))
+def test_it_resumes_bit_for_bit(trained, store, tmp_path, monkeypatch):
+    """Stopped while its fourth batch is read, the same command ends with every array of the state as a run that was not."""
+    case, calm = trained
     with monkeypatch.context() as patch:
         stop_after(4, patch)
         with pytest.raises(Preempted):
-            job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
-    job.run(recipe(store, "mae"), str(tmp_path / "stopped"))
-    whole, again = checkpoint(tmp_path / "calm")[0], checkpoint(tmp_path / "stopped")[0]
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
-    assert rows(tmp_path / "stopped") == rows(tmp_path / "calm")
+            job.run(recipe(store, case), str(tmp_path))
+    assert 0 < restore_params(tmp_path / "checkpoints", "latest")[2]["step"] < 6
+    job.run(recipe(store, case), str(tmp_path))
+    assert kill_test.compare(calm, tmp_path) == []
+    params = [checkpoint(workdir)[0] for workdir in (calm, tmp_path)]
+    jax.tree.map(np.testing.assert_array_equal, *params)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(capfd):
+    """Processes of the recipe, with the teacher's running average in their state."""
+    seed = os.getpid()  # other moments in every test run; a failure says which
+    code = kill_test.main(["--kills", "2", "--seed", str(seed), "--pretrain", "voco_authors"])
+    assert code == 0, f"--seed {seed}\n{capfd.readouterr()}"
 
 
 def test_a_sawtooth_resumes_across_its_border_and_keeps_the_encoder_until_then(store, tmp_path, monkeypatch):
