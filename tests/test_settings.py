@@ -161,3 +161,16 @@ def test_scans_to_predict_may_be_others_than_those_to_learn_from():
     assert config.predict.inputs == "mine"
     config.predict.inputs = "new"
     assert config.source.paths.images == "mine"
+
+
+def test_several_processes_may_make_one_workdir_at_once(tmp_path, monkeypatch):
+    """Another one is quicker: its marker appears while this one looks at what is there."""
+    listed = pathlib.Path.iterdir
+
+    def late(self):
+        marker_of_another.write_text("train\n")
+        return listed(self)
+
+    marker_of_another = tmp_path / ".ukbob"
+    monkeypatch.setattr(pathlib.Path, "iterdir", late)
+    assert settings.prepare_workdir(str(tmp_path), ("train",)) == tmp_path.resolve()

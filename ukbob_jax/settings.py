@@ -283,7 +283,8 @@ def prepare_workdir(workdir: str, job: tuple[str, ...]) -> pathlib.Path:
     marker = path / ".ukbob"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if not marker.exists() and any(path.iterdir()):
+        # In this order: another process of the same run may write the marker, always its first file, in between.
+        if any(path.iterdir()) and not marker.exists():
             raise ConfigError(
                 f"{workdir}: not empty and not a workdir of a former run. Choose another --workdir."
             )
