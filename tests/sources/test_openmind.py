@@ -15,9 +15,9 @@ from ukbob_jax import sources
 from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError, ValuesError
 from ukbob_jax.sources import openmind, openmind_manifest
 from ukbob_jax.sources.openmind import list_subjects
-from ukbob_jax.sources.openmind_filters import parse
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.volumes.conditions import parse
 
 VOXELS = (6, 5, 4)
 COLUMNS = (
@@ -195,13 +195,13 @@ def test_a_score_belongs_to_study_modality_and_origin(tmp_path):
     ],
 )
 def test_conditions(text, facts, expected):
-    assert parse(text)(facts) is expected
+    assert parse(text, openmind_manifest.COLUMNS, "where")(facts) is expected
 
 
 @pytest.mark.parametrize("text", ["sex", "hair=red", "age=a:b"])
 def test_conditions_that_mean_nothing_are_refused(text):
     with pytest.raises(ConfigError, match="where"):
-        parse(text)
+        parse(text, openmind_manifest.COLUMNS, "where")
 
 
 def test_the_split_is_nnssls_and_filters_move_nobody(tmp_path):

@@ -14,7 +14,6 @@ from ukbob_jax.sources.unusable import Unusable as Unusable
 HELPERS = {
     "names_in_headers",
     "nnssl_arrays",
-    "openmind_filters",
     "openmind_manifest",
     "persons",
     "steps",

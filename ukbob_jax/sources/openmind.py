@@ -19,11 +19,11 @@ from ukbob_jax.errors import ConfigError, EmptyError, MismatchError
 from ukbob_jax.sources import nnssl_arrays
 from ukbob_jax.sources import openmind_manifest as manifests
 from ukbob_jax.sources.files import Files, ReadOptions, file_digest
-from ukbob_jax.sources.openmind_filters import Condition, parse
 from ukbob_jax.sources.openmind_manifest import COLUMNS, NUMBERS, SCORE, Entry, Paths
 from ukbob_jax.sources.unusable import Unusable
 from ukbob_jax.splits import assign_splits, digest
 from ukbob_jax.volumes.case import Case, Description, is_scan, listed, stem
+from ukbob_jax.volumes.conditions import Condition, parse
 from ukbob_jax.volumes.scan import Scan
 
 VERSION = 1  # raise it when reading or converting changes, so that stores are made anew
@@ -134,7 +134,7 @@ def list_subjects(
         studies: ids of datasets, such as ("ds000001",); empty: all.
         max_quality_score: keep images with this score or less, since 1 is best; images without one are left out then. 0:
             keep all.
-        where: conditions on what is known of an image or its person, see `openmind_filters.parse`; all must hold.
+        where: conditions on what is known of an image or its person, see `conditions.parse`; all must hold.
         split: "nnssl": draw the persons who validate as nnssl does, from all that the manifest lists, so that filters move
             nobody; "sizes": as `splits` says, of those who are left.
         splits, seed: number of persons in each split, the rest trains; with split="sizes".
@@ -158,7 +158,13 @@ def list_subjects(
         raise ConfigError(f"{advice.setting('split') or 'split'} is {split!r}; expected nnssl or sizes.")
     entries, paths = manifests.read(manifest), Paths(manifest, root, variables)
     validates = nnssl_validation(person_of(entry) for entry in entries) if split == "nnssl" else set()
-    kept = chosen(entries, modalities, studies, max_quality_score, [parse(text) for text in where])
+    kept = chosen(
+        entries,
+        modalities,
+        studies,
+        max_quality_score,
+        [parse(text, COLUMNS, advice.setting("where") or "where") for text in where],
+    )
     if not kept:
         raise EmptyError(f"{manifest}: none of {len(entries)} images passes the filters. Widen them.")
     persons = dict.fromkeys(map(person_of, kept))

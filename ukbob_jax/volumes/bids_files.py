@@ -79,6 +79,20 @@ class Sidecars:
         units = self._read(about, read_fields) if about.is_file() else {}
         return attributes(self._read(table, read_participants).get(subject, {}), units)
 
+    def participant(self, subject: str) -> dict[str, str]:
+        """The row of participants.tsv of a subject, such as sub-01."""
+        table = self._root / "participants.tsv"
+        return self._read(table, read_participants).get(subject, {}) if table.is_file() else {}
+
+    def scan(self, path: pathlib.Path) -> dict[str, str]:
+        """The row of an image in the `_scans.tsv` of its session, or of its subject."""
+        for folder in path.parents[1:3]:  # above that of the datatype
+            for table in sorted(folder.glob("sub-*_scans.tsv")):
+                row = self._read(table, read_scans).get(path.relative_to(folder).as_posix(), {})
+                if row:
+                    return row
+        return {}
+
     def fields(self, path: pathlib.Path) -> dict[str, Any]:
         """What JSON sidecars say of an image; a nearer one overrules those above it."""
         found: dict[str, Any] = {}
@@ -122,13 +136,27 @@ def read_participants(path: pathlib.Path) -> dict[str, dict[str, str]]:
     Raises:
         FileError: no such column.
     """
+    return _rows(path, "participant_id")
+
+
+def read_scans(path: pathlib.Path) -> dict[str, dict[str, str]]:
+    """Rows of a `_scans.tsv` by filename, which is relative to the table.
+
+    Raises:
+        FileError: no such column.
+    """
+    return _rows(path, "filename")
+
+
+def _rows(path: pathlib.Path, key: str) -> dict[str, dict[str, str]]:
+    """Rows of a table by its column `key`."""
     rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""), delimiter="\t")
-    if "participant_id" not in (rows.fieldnames or ()):
-        raise FileError(f"{path}: no column participant_id; expected a table separated by tabs.")
+    if key not in (rows.fieldnames or ()):
+        raise FileError(f"{path}: no column {key}; expected a table separated by tabs.")
     return {
-        row["participant_id"]: {name.lower(): (row[name] or "").strip() for name in rows.fieldnames or ()}
+        row[key]: {name.lower(): (row[name] or "").strip() for name in rows.fieldnames or ()}
         for row in rows
-        if row["participant_id"]
+        if row[key]
     }
 
 

@@ -1,18 +1,20 @@
 """Which scans of a BIDS data set are images, and of which subject; label maps are found for them by `layouts.bids`."""
 
+import math
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ukbob_jax.errors import EmptyError, FileError
-from ukbob_jax.volumes.bids_files import Name, parse
+from ukbob_jax.volumes.bids_files import Name, Sidecars, parse
 from ukbob_jax.volumes.case import is_scan, listed, selector, stem
 
 EVERY = "*"  # in place of contrasts: every image is a subject of its own
 NO_IMAGES = ("dseg", "mask", "probseg", "boldref", "xfm")  # suffixes of scans that no such subject is made of
 OF_SPACE = ("space", "res", "den")  # entities of a derived image that does not lie where its scan did
 NONE = "none"  # selects files without the entity
+UNKNOWN = ("", "n/a")  # cells of a table that say nothing
 
 
 class File(NamedTuple):
@@ -120,3 +122,31 @@ def selected(name: Name, wanted: Mapping[str, str]) -> bool:
         not value or name.entities.get(key, NONE) == value.removeprefix(f"{key}-")
         for key, value in wanted.items()
     )
+
+
+def facts(image: Image, sidecars: Sidecars, beside: Sidecars) -> dict[str, Any]:
+    """What the data set says of an image: columns and fields in small letters, entities, `datatype` and `suffix`.
+
+    Of the first channel: from the JSON sidecars of its part of the data set (`beside`), from participants.tsv and
+    `_scans.tsv` (`sidecars`), and from its name; a later one overrules those before it. Numbers are floats; `n/a` and empty
+    cells are not known.
+    """
+    file = next(iter(image.files.values()))
+    said = {
+        name.lower(): value
+        for name, value in beside.fields(file.path).items()
+        if isinstance(value, str | int | float)
+    }
+    rows = (sidecars.participant(f"sub-{file.name.entities.get('sub', '')}"), sidecars.scan(file.path))
+    name = {**file.name.entities, "datatype": file.folder.rsplit("/", 1)[-1], "suffix": file.name.suffix}
+    found = {**said, **{k: v for row in rows for k, v in row.items() if v not in UNKNOWN}, **name}
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(value: Any) -> Any:
+    """A float where the value is a number, but for one that is not finite; else itself."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return number if math.isfinite(number) and not isinstance(value, bool) else value

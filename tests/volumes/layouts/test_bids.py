@@ -1,7 +1,7 @@
 import pytest
 
 from tests.volumes.layouts.conftest import problems, table, touch
-from ukbob_jax.errors import FileError, MismatchError
+from ukbob_jax.errors import ConfigError, EmptyError, FileError, MismatchError
 from ukbob_jax.volumes import layouts
 
 
@@ -250,3 +250,35 @@ def test_masks_become_label_sets_by_name(tmp_path):
         FileError, match=r"no image has a mask \*_desc-skull_mask\. Choose others with anatomy"
     ):
         layouts.list_cases("bids", tmp_path, anatomy="desc-skull_mask")
+
+
+def test_conditions_choose_images_by_what_the_data_set_says(tmp_path):
+    """By person, by image, by sidecar and by name; what is not known fulfils no condition but its own."""
+    touch(
+        tmp_path,
+        *[f"sub-{n}/ses-a/anat/sub-{n}_ses-a_{c}.nii.gz" for n in range(1, 5) for c in ("T1w", "T2w")],
+    )
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tage\tsex\tbirth\nsub-1\t30\tF\t1990\nsub-2\t70\tf\t1950\nsub-3\t89+\tF\tn/a\nsub-4\t31\tM\t1989\n"
+    )
+    for n, score in ((1, "1.5"), (2, "n/a")):
+        (tmp_path / f"sub-{n}/ses-a/sub-{n}_ses-a_scans.tsv").write_text(
+            f"filename\tquality\nanat/sub-{n}_ses-a_T1w.nii.gz\t{score}\nanat/sub-{n}_ses-a_T2w.nii.gz\t3.5\n"
+        )
+    (tmp_path / "T2w.json").write_text('{"Manufacturer": "GE", "EchoTime": 0.1, "ImageType": ["ORIGINAL"]}')
+
+    def found(where):
+        cases = layouts.list_cases("bids", tmp_path, contrasts="*", where=where)
+        return [case.subject[4] + case.subject[-3:] for case in cases]
+
+    assert len(found("")) == 8
+    assert found("sex=f; suffix=T1w") == ["1T1w", "2T1w", "3T1w"]
+    assert found("age=:60;suffix=t1w") == ["1T1w", "4T1w"] and found("birth=;suffix=T1w") == ["3T1w"]
+    assert found("quality=:2.5") == ["1T1w"] and found("quality=3.5") == ["1T2w", "2T2w"]
+    assert found("manufacturer=Siemens,ge;sub=02,3") == ["2T2w", "3T2w"] and len(found("datatype=anat")) == 8
+    case, *_ = layouts.list_cases("bids", tmp_path, contrasts="*", where="sex=M")
+    assert case.person == "sub-4" and "birth" not in case.description.attributes
+    with pytest.raises(ConfigError, match=r"where: 'colour=red': .* with a name of age, .*, suffix"):
+        found("sex=F;colour=red")
+    with pytest.raises(EmptyError, match="none of 8 images passes where=age=100:"):
+        found("age=100:")

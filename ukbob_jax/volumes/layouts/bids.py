@@ -18,6 +18,7 @@ from ukbob_jax.volumes.bids_images import (
     Image,
     derived,
     each_file,
+    facts,
     list_files,
     of_contrasts,
     selected,
@@ -32,6 +33,7 @@ from ukbob_jax.volumes.case import (
     listed,
     selector,
 )
+from ukbob_jax.volumes.conditions import parse as parse_condition
 
 OF_LABELS = ("desc", "space", "res", "seg", "label")  # entities that choose among the label maps of an image
 DERIVED = {*OF_LABELS, "den", "hemi", "atlas", "from", "to", "mode"}  # entities that a derivative adds
@@ -55,6 +57,7 @@ def list_cases(
     label: str = "",
     anatomy: str = "",
     anonymisation: str = "",
+    where: str = "",
 ) -> list[Case]:
     """One case per subject, session and run that has all contrasts; label sets are named after their pipeline.
 
@@ -80,9 +83,13 @@ def list_cases(
         anatomy: end of the names of masks of tissue, such as "desc-brain_mask", in any pipeline or beside the images; they
             become label set "mask/anatomy". "": none.
         anonymisation: likewise of what was altered, "mask/anonymisation".
+        where: conditions on what the data set says of an image (`bids_images.facts`), separated by ";", which must all hold,
+            such as "sex=F; age=18:65; suffix=T1w,T2w"; see `conditions.parse`. "": none.
     Raises:
         FileError: no such folder.
-        EmptyError: no image of these contrasts, session and run, or no label map with the entities asked for.
+        ConfigError: a condition that means nothing, or a name that the data set does not know.
+        EmptyError: no image of these contrasts, session and run, none that passes `where`, or no label map with the entities
+            asked for.
         MismatchError: nobody has all contrasts, or several label maps remain for most images.
     """
     root = pathlib.Path(root)
@@ -117,7 +124,32 @@ def list_cases(
                 labels[n][set_name] = path
     sidecars = Sidecars(root)
     beside = Sidecars(root / "derivatives" / derivative) if derivative else sidecars
-    return [_case(image, labels[n], contrasts, sidecars, beside) for n, image in enumerate(images)]
+    cases = [_case(image, labels[n], contrasts, sidecars, beside) for n, image in enumerate(images)]
+    if not where:
+        return cases
+    return [case for case, passes in zip(cases, _passing(root, images, where, sidecars, beside)) if passes]
+
+
+def _passing(
+    root: pathlib.Path, images: list[Image], where: str, sidecars: Sidecars, beside: Sidecars
+) -> list[bool]:
+    """Of each image whether all conditions hold.
+
+    Raises:
+        ConfigError: as `conditions.parse`.
+        EmptyError: none passes.
+    """
+    known = [facts(image, sidecars, beside) for image in images]
+    names = sorted({name for of_image in known for name in of_image})
+    conditions = [
+        parse_condition(text, names, selector("where")) for text in where.split(";") if text.strip()
+    ]
+    passing = [all(condition(of_image) for condition in conditions) for of_image in known]
+    if not any(passing):
+        raise EmptyError(
+            f"{root}: none of {len(images)} images passes {selector('where')}={where}. Widen it."
+        )
+    return passing
 
 
 def _label_sets(root: pathlib.Path, present: list[File], suffix: str, pipeline: str) -> dict[str, list[File]]:

@@ -1,29 +1,30 @@
-"""Conditions on what a manifest knows of an image or its person: `sex=F`, `age=18:65`, `derived_from=`."""
+"""Conditions on what a data set says of an image or its person: `sex=F`, `age=18:65`, `derived_from=`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ukbob_jax import advice
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.sources.openmind_manifest import COLUMNS
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
 
-def parse(text: str) -> Condition:
-    """Return the condition that `text` means, a function of an image's facts by column.
+def parse(text: str, names: Collection[str], field: str) -> Condition:
+    """Return the condition that `text` means, a function of an image's facts by name; numbers are floats.
 
     `NAME=VALUE,VALUE`: one of these, small letters count as capitals. `NAME=LOW:HIGH`: a number from LOW to HIGH, both
     included, either may be left out. `NAME=`: nothing is known. Whatever is not known fulfils no other condition.
 
+    Args:
+        text: the condition.
+        names: that may stand in it.
+        field: that holds the condition, for messages.
     Raises:
         ConfigError: an unknown name, or not of that form.
     """
     name, equals, asked = (part.strip() for part in text.partition("="))
-    field = advice.setting("where") or "where"
-    if not equals or name not in COLUMNS:
+    if not equals or name not in names:
         raise ConfigError(
-            f"{field}: {text!r}: expected NAME=VALUE,VALUE or NAME=LOW:HIGH with a name of {', '.join(COLUMNS)}."
+            f"{field}: {text!r}: expected NAME=VALUE,VALUE or NAME=LOW:HIGH with a name of {', '.join(names)}."
         )
     if not asked:
         return lambda facts: name not in facts
