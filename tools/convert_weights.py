@@ -4,12 +4,14 @@
     python -m tools.convert_weights model_swinvit.pt start/checkpoints --downsample merging --out_channels 73 \\
         --new decoder,head
     python -m tools.convert_weights runs/swin_bob swin_bob.pt
+    python -m tools.convert_weights runs/mae mae.pt --which latest
 
 Files are written in the layout of the network's PyTorch class, with its card inside; a target without a suffix becomes
 a folder that training, prediction and `bob.weights.load` read. Files of others do not say which network they are of:
 give --architecture, and the fields that no tensor shows, such as Swin-UNETR's patch merging (--downsample
 merging_legacy for MONAI 0.9 to 1.4, merging from 1.5). The rest is read off the tensors; any field of the network can
-be given as --FIELD VALUE. Prints which tensors matched; exit code 3 where the weights do not fit.
+be given as --FIELD VALUE. Of a pre-training a file gets what was trained, perhaps the encoder alone, and nothing fresh.
+Prints which tensors matched; exit code 3 where the weights do not fit.
 """
 
 import argparse
@@ -22,13 +24,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from ukbob_jax import weights
 from ukbob_jax.errors import ConfigError, UkbobError
 from ukbob_jax.files import read_json
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import PARTS, Architecture
-from ukbob_jax.models.card import FACTS, FIRST_ARCHITECTURE, ModelCard, facts_from_json
+from ukbob_jax.models.card import FACTS, FIRST_ARCHITECTURE, PRETRAINING, ModelCard, facts_from_json
 
 OF_HEAD, OF_STEM = ("labels", "regions"), ("contrasts",)  # facts that a new head or stem makes wrong
 
@@ -98,6 +101,9 @@ def convert(options: argparse.Namespace) -> None:
     if found.card:
         said = architecture.find(found.card.architecture, imported_only=True)
     model = said.build(fields_of(options, said, found))
+    if found.card and found.card.task == PRETRAINING and options.target.suffix and not changes(options):
+        write_trained(options, found, model)
+        return
     choices = {name: getattr(options, name) for name in ("drop", "head", "stem", "which")}
     parts = options.new.split(",")
     new = tuple(parts) if set(parts) <= set(PARTS) else options.new
@@ -109,6 +115,22 @@ def convert(options: argparse.Namespace) -> None:
     else:
         save_folder(options.target, loaded, card)
     print(f"written: {options.target}, {said.name} {json.dumps(card.fields)}")
+
+
+def changes(options: argparse.Namespace) -> bool:
+    """Whether the network is to become another than the source's."""
+    return bool(options.new or options.fields or options.head != "match" or options.stem != "match")
+
+
+def write_trained(options: argparse.Namespace, found: weights.Contents, model: nn.Module) -> None:
+    """Write what a pre-training has of its network, under all names of the PyTorch class."""
+    card = card_of(options, ModelCard.of(model), found.card)
+    tensors = weights.with_copies(found.tensors, model)
+    weights.files.write(options.target, tensors, {"card": card.to_json()})
+    print(f"left out: {len(found.left_out)}", *found.left_out, sep="\n  ")
+    print(
+        f"written: {options.target}, {len(tensors)} tensors of {card.architecture} {json.dumps(card.fields)}"
+    )
 
 
 def fields_of(options: argparse.Namespace, said: Architecture, found: weights.Contents) -> dict[str, Any]:

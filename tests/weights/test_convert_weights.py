@@ -1,14 +1,20 @@
 """`tools/convert_weights.py`: every kind of target gives back the numbers of the source."""
 
+import re
+
+import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from tests.weights.monai_files import FIELDS, MODEL, same, state_dict, write
 from tools import convert_weights
-from ukbob_jax import weights
-from ukbob_jax.models.card import ModelCard
+from ukbob_jax import networks, weights
+from ukbob_jax.models import architecture
+from ukbob_jax.models.card import PRETRAINING, ModelCard
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.regions import Regions
+from ukbob_jax.training.state import PRETEXT
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -105,3 +111,48 @@ def test_an_encoder_becomes_a_start_for_other_classes(tmp_path):
     np.testing.assert_array_equal(
         kernel, weights.from_monai(state_dict(), MODEL)["swin"]["patch_embed"]["kernel"]
     )
+
+
+@pytest.mark.parametrize("encoder_alone", [False, True])
+@pytest.mark.parametrize("name", ["swin_unetr", "resenc_unet"])
+def test_a_pretraining_becomes_a_file_of_what_it_trained_under_the_originals_names(
+    tmp_path, capsys, name, encoder_alone
+):
+    """MONAI's names, or those of nnssl's ResidualEncoderUNet with all its aliases; no fresh last layer or decoder."""
+    small = {
+        "n_stages": 2,
+        "strides": (1, 2),
+        "kernel_sizes": 3,
+        "features_per_stage": (4, 8),
+        "n_blocks_per_stage": (1, 1),
+        "n_conv_per_stage_decoder": 1,
+    }
+    model = MODEL if name == "swin_unetr" else networks.build(name, 2, 2, **small)
+    said = architecture.of(model)
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jax.ShapeDtypeStruct(said.input_shape(model), "float32")
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes["params"])
+    whole = weights.to_torch(params, model)
+    encoder = re.compile(said.parts["encoder"])
+    kept = traverse_util.unflatten_dict(
+        {path: leaf for path, leaf in traverse_util.flatten_dict(params).items()
+         if not encoder_alone or encoder.search("/".join(path))}
+    )  # fmt: skip
+    kept[PRETEXT] = {"token": np.ones(3, np.float32)}
+    card = ModelCard.of(model, task=PRETRAINING, window=(32, 32, 32))
+    convert_weights.save_folder(tmp_path / "run", weights.Loaded(kept, {}, None, None), card)
+    assert convert(tmp_path / "run", tmp_path / "out.pt", "--which", "latest") == 0
+    assert "pretext.token" in capsys.readouterr().out
+    file = weights.files.read(tmp_path / "out.pt")
+    same(file.tensors, {key: value for key, value in whole.items() if key in file.tensors})
+    assert (file.tensors.keys() == whole.keys()) != encoder_alone
+    loaded = weights.read(tmp_path / "out.pt", model)  # as from the folder
+    assert loaded.card.task == PRETRAINING and set(loaded.report.matched) <= file.tensors.keys()
+    if not encoder_alone:
+        assert (
+            len(loaded.report.new)
+            == len(weights.read(tmp_path / "run", model, which="latest").report.new)
+            > 0
+        )

@@ -102,9 +102,14 @@ def to_torch(
         statistics = _named(model_state["batch_stats"], model_tensors(model, "batch_stats"), model)
         counts = {k: v.astype(np.int64) for k, v in statistics.items() if k.endswith("num_batches_tracked")}
         state_dict |= statistics | counts
+    return with_copies(state_dict, model)
+
+
+def with_copies(tensors: Mapping[str, np.ndarray], model: nn.Module) -> dict[str, np.ndarray]:
+    """Tensors by PyTorch's names, all of the network or some, with its further names for them and its integer tables."""
     names = torch_names(model)
-    copies = {copy: state_dict[first] for copy, first in names.copies(model).items() if first in state_dict}
-    return state_dict | copies | names.buffers(model)
+    copies = {copy: tensors[first] for copy, first in names.copies(model).items() if first in tensors}
+    return {**tensors, **copies, **names.buffers(model)}
 
 
 from_monai, to_monai = from_torch, to_torch  # what they are for `SwinUNETR`
