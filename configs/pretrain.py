@@ -3,7 +3,8 @@
     python -m ukbob_jax.main --config=configs/pretrain.py:mae --workdir=runs/mae --config.store=STORE
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine --config.init=runs/mae ...   on labels
 
-Variants: mae, simmim, genesis, fusion, voco, swinunetr, simclr. `--config.model.name=resenc_unet` trains another network.
+Variants: mae, simmim, s3d, genesis, fusion, voco, swinunetr, simclr. `--config.model.name=resenc_unet` trains another
+network; s3d wants a convolutional one.
 Crops, batches and constants are those of the OpenMind benchmark (nnssl), the optimizer that of its transformers.
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 from configs import common, pretrain
 from tests import tiny_network
-from ukbob_jax import phantom, settings, weights
+from ukbob_jax import networks, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import pretrain as job
@@ -29,6 +29,7 @@ TINY = tiny_network.__name__
 SMALL = {
     "mae": {"pretrain.block": 4},
     "simmim": {"pretrain.block": 4},
+    "s3d": {"pretrain.block": 4},
     "genesis": {"pretrain.windows": 50},
     "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
     "voco": {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2},
@@ -84,8 +85,8 @@ def test_a_method_learns_and_says_what_it_is(trained):
     params, card = checkpoint(workdir)
     assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
-    assert (PRETEXT in params) == (method in ("simmim", "voco", "swinunetr", "simclr"))
-    assert ("head" in params) == (method in ("mae", "genesis", "fusion"))
+    assert (PRETEXT in params) == (method in ("simmim", "s3d", "voco", "swinunetr", "simclr"))
+    assert ("head" in params) == (method in ("mae", "s3d", "genesis", "fusion"))
 
 
 def test_a_pretrained_network_labels_nothing(trained):
@@ -191,6 +192,30 @@ def test_swin_unetr_learns_and_a_training_takes_it(store, tmp_path, method):
     whole = method == "mae"
     assert len(loaded.report.new) == 2 if whole else len(loaded.report.new) > 2
     assert ("decoder5" in params) == whole
+
+
+@pytest.mark.slow
+def test_a_convolutional_network_learns_sparsely_and_a_training_takes_it(store, tmp_path):
+    """In bfloat16, with recomputation, on two devices: encoder and decoder are taken, tokens and their layers left out."""
+    network = {
+        "n_stages": 3,
+        "features_per_stage": (4, 6, 8),
+        "kernel_sizes": (3, 3, 3),
+        "strides": (1, 2, 2),
+    }
+    network |= {"n_blocks_per_stage": (1, 1, 1), "n_conv_per_stage_decoder": (1, 1)}
+    fields = {f"model.{name}": value for name, value in network.items()}
+    more = {"model.dtype": "bfloat16", "model.remat": True, "mesh.data": 2, "train.steps": 3}
+    job.run(recipe(store, "s3d", "resenc_unet", **fields, **more), str(tmp_path))
+    losses = [row["train/loss"] for row in rows(tmp_path)]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    params, _ = checkpoint(tmp_path)
+    assert {f"token_{i}" for i in range(3)} <= set(params[PRETEXT])
+    loaded = weights.read(tmp_path, networks.build("resenc_unet", 4, 5, **network), which="latest")
+    for name in ("stem", "encoder_0", "encoder_2", "decoder_0"):
+        jax.tree.map(np.testing.assert_array_equal, loaded.params[name], params[name])
+    assert all("seg_layers" in name for name in loaded.report.new), loaded.report.new
+    assert len(loaded.report.left_out) == len(jax.tree.leaves(params[PRETEXT]))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, swin, voco
+from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, s3d, swin, voco
 from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.training.step import Batch, Objective
@@ -91,11 +91,21 @@ def encoder(model: nn.Module, head: nn.Module, inputs: Sequence[jax.ShapeDtypeSt
     pattern = re.compile(architecture.of(model).parts["encoder"])
     network = whole(model)
 
+    def part(key: jax.Array) -> Mapping[str, Any]:
+        return {name: _kept(tree, pattern) for name, tree in network(key).items()}
+
+    return beside(
+        part, lambda key: head.init(key, *(jnp.zeros(shape.shape, shape.dtype) for shape in inputs))
+    )
+
+
+def beside(network: Variables, own: Variables) -> Variables:
+    """The variables of a network, and the parameters of the task's own."""
+
     def variables(key: jax.Array) -> Mapping[str, Any]:
-        network_key, head_key = jax.random.split(key)
-        made = {name: _kept(tree, pattern) for name, tree in network(network_key).items()}
-        own = head.init(head_key, *(jnp.zeros(shape.shape, shape.dtype) for shape in inputs))
-        return {**made, "params": {**made["params"], PRETEXT: own["params"]}}
+        network_key, own_key = jax.random.split(key)
+        made = network(network_key)
+        return {**made, "params": {**made["params"], PRETEXT: own(own_key)["params"]}}
 
     return variables
 
@@ -163,6 +173,17 @@ def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop
         model=model,
         objective=masked.simmim(model, parts, options),
         variables=encoder(model, parts, (smallest, cell)),
+    )
+
+
+def _s3d(options: s3d.S3dOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    parts = s3d.Densify(getattr(model, "dtype", jnp.float32))
+    levels = s3d.levels(model, channels, crop, options.block)
+    return Task(
+        model=model,
+        objective=s3d.s3d(model, parts, options),
+        variables=beside(whole(model), lambda key: parts.init(key, *s3d.one_cell(levels))),
     )
 
 
@@ -246,6 +267,7 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
 METHODS = {
     "mae": Method(masked.MaskedOptions, _mae),
     "simmim": Method(masked.MaskedOptions, _simmim),
+    "s3d": Method(s3d.S3dOptions, _s3d),
     "genesis": Method(genesis.GenesisOptions, _genesis),
     "fusion": Method(fusion.FusionOptions, _fusion),
     "voco": Method(voco.VocoOptions, _voco),
