@@ -35,6 +35,7 @@ SMALL = {
     "voco": {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2},
     "swinunetr": {"pretrain.width": 8},
     "simclr": {"pretrain.width": 8},
+    "rasd": {"pretrain.width": 4, "pretrain.voxels": 64, "pretrain.most": 6, "pretrain.ellipsoids": 1},
 }
 
 
@@ -86,7 +87,7 @@ def test_a_method_learns_and_says_what_it_is(trained):
     assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
     assert (PRETEXT in params) == (method in ("simmim", "s3d", "voco", "swinunetr", "simclr"))
-    assert ("head" in params) == (method in ("mae", "s3d", "genesis", "fusion"))
+    assert ("head" in params) == (method in ("mae", "s3d", "genesis", "fusion", "rasd"))
 
 
 def test_a_pretrained_network_labels_nothing(trained):
@@ -158,7 +159,7 @@ def test_nothing_is_learnt_where_a_store_says_that_voxels_were_anonymised(tmp_pa
     assert losses["all"] == 0 < losses["none"] != losses["half"] > 0
 
 
-@pytest.mark.parametrize("method", ["voco", "simclr"])
+@pytest.mark.parametrize("method", ["voco", "simclr", "rasd"])
 def test_two_devices_equal_one(store, tmp_path, method):
     """Crops lie on both; what compares them compares all."""
     found = []
@@ -168,6 +169,19 @@ def test_two_devices_equal_one(store, tmp_path, method):
         )
         found.append([row["train/loss"] for row in rows(tmp_path / str(devices))])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+
+
+def test_made_volumes_need_no_store_and_learn_in_passes(tmp_path):
+    """Their contrasts are the network's channels; an image of zeros would have no accuracy to gain."""
+    changes = {"model.in_channels": 2, "train.steps": 30, "train.accumulate": 2, "augment": ()}
+    job.run(recipe("", "rasd", **changes), str(tmp_path))
+    _, card = checkpoint(tmp_path)
+    assert (
+        card.contrasts == ("made_0", "made_1") and card.provenance["store"] == "" and card.spacing_mm is None
+    )
+    log = rows(tmp_path)
+    first, last = (np.mean([row["train/accuracy"] for row in part]) for part in (log[:5], log[-5:]))
+    assert last > first
 
 
 @pytest.mark.slow
@@ -233,6 +247,16 @@ def test_a_convolutional_network_learns_sparsely_and_a_training_takes_it(store, 
             "config.pretrain.smallest: 20 voxels do not fit",
         ),
         ("fusion", {"train.accumulate": 8, "data.batch_size": 8, "pretrain.form": "nnssl"}, "whole pairs"),
+        (
+            "rasd",
+            {"augment": ("noise", "affine")},
+            "config.augment: 'affine' is not one of gamma, .*'rasd' compares",
+        ),
+        (
+            "rasd",
+            {"pretrain.fewest": 7},
+            r"config.pretrain.fewest: 7 is not in 2..6 \(config.pretrain.most\)",
+        ),
         ("simclr", {"train.accumulate": 2}, "config.train.accumulate: 2, but 'simclr' compares all"),
         ("genesis", {"data.crop": (16, 12, 16)}, r"config.data.crop: \(16, 12, 16\) has a side below 14"),
         (
@@ -256,4 +280,14 @@ def test_every_variant_is_a_recipe_with_the_benchmarks_numbers():
         config = pretrain.get_config(method)
         assert (config.pretrain.method, config.label, config.train.steps) == (method, "", 250_000)
         assert config.optimizer.warmup_steps == 12_500
+    made = pretrain.get_config("rasd")
+    assert (made.store, made.augment, made.data.batch_size, made.pretrain.temperature) == ("", (), 4, 0.1)
+    assert (made.pretrain.fewest, made.pretrain.most, made.pretrain.finest, made.pretrain.coarsest) == (
+        4,
+        32,
+        2,
+        24,
+    )
+    sparse = pretrain.get_config("s3d")
+    assert (sparse.pretrain.block, sparse.pretrain.ratio, sparse.data.batch_size) == (16, 0.75, 8)
     assert pretrain.get_config().pretrain.ratio == 0.75 and pretrain.get_config().data.crop == (160, 160, 160)

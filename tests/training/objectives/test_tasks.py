@@ -23,6 +23,7 @@ FIELDS = {
     "voco": {"grid": (2, 2, 1), "targets": 2, "width": 6},
     "swinunetr": {"width": 6},
     "simclr": {"width": 6},
+    "rasd": {"width": 6, "voxels": 64, "most": 5, "ellipsoids": 1},
 }
 IMAGE = np.random.default_rng(0).normal(size=(4, *CROP, 2)).astype(np.float32)
 MASK = IMAGE.sum(-1) > 0.5

@@ -14,7 +14,18 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, s3d, swin, voco
+from ukbob_jax.training.objectives import (
+    contrast,
+    forward,
+    fusion,
+    genesis,
+    masked,
+    rasd,
+    s3d,
+    swin,
+    synthesis,
+    voco,
+)
 from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.training.step import Batch, Objective
@@ -51,10 +62,14 @@ class Task:
 
 
 class Method(NamedTuple):
-    """A task before it has a network: the class of its options, and how it is built."""
+    """A task before it has a network: the class of its options, and how it is built.
+
+    makes: whether its `cut` makes the images; of a batch it looks at the number of rows alone.
+    """
 
     options: type
     build: Callable[[Any, Network, int, Crop], Task]  # (options, network, input channels, crop)
+    makes: bool = False
 
 
 def build(method: str, fields: Mapping[str, Any], network: Network, in_channels: int, crop: Crop) -> Task:
@@ -69,16 +84,30 @@ def build(method: str, fields: Mapping[str, Any], network: Network, in_channels:
     Raises:
         ConfigError: an unknown method or field, one that cannot be used, or a network that does not fit.
     """
-    if method not in METHODS:
-        raise ConfigError(
-            f"config.pretrain.method: {method!r} is unknown; choose one of {', '.join(METHODS)}."
-        )
+    _check(method)
     known = [field.name for field in dataclasses.fields(METHODS[method].options)]
     if unknown := [name for name in fields if name not in known]:
         raise ConfigError(
             f"config.pretrain: {method!r} has no field {unknown[0]!r}; it has {', '.join(known)}."
         )
     return METHODS[method].build(METHODS[method].options(**fields), network, in_channels, crop)
+
+
+def makes(method: str) -> bool:
+    """Return whether the task `method` makes its images, and so needs no store.
+
+    Raises:
+        ConfigError: an unknown method.
+    """
+    _check(method)
+    return METHODS[method].makes
+
+
+def _check(method: str) -> None:
+    if method not in METHODS:
+        raise ConfigError(
+            f"config.pretrain.method: {method!r} is unknown; choose one of {', '.join(METHODS)}."
+        )
 
 
 def whole(model: nn.Module) -> Variables:
@@ -264,6 +293,18 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
     )
 
 
+def _rasd(options: rasd.RasdOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(options.width)
+    return Task(
+        model=model,
+        objective=rasd.rasd(model, options),
+        variables=whole(model),
+        views=synthesis.VIEWS,
+        rows=synthesis.VIEWS,
+        cut=functools.partial(synthesis.pairs, size=tuple(crop), channels=channels, options=options),
+    )
+
+
 METHODS = {
     "mae": Method(masked.MaskedOptions, _mae),
     "simmim": Method(masked.MaskedOptions, _simmim),
@@ -273,4 +314,5 @@ METHODS = {
     "voco": Method(voco.VocoOptions, _voco),
     "swinunetr": Method(swin.SwinOptions, _swin),
     "simclr": Method(contrast.SimClrOptions, _simclr),
+    "rasd": Method(rasd.RasdOptions, _rasd, makes=True),
 }
