@@ -163,6 +163,25 @@ def test_hidden_cells_are_0_and_visible_ones_are_not_the_dense_encoders(encoders
     assert checked >= 3, name
 
 
+def test_what_a_network_pads_is_visible():
+    """18 x 13 x 9 voxels become 24 x 16 x 12: with nothing hidden the numbers are the dense ones, and the crop fits."""
+    size, model = (18, 13, 9), network("plain_unet")
+    image = jax.random.normal(jax.random.key(0), (1, *size, 1))
+    variables = jax.jit(model.init)(jax.random.key(1), image)
+
+    @jax.jit
+    def both(variables, image):
+        with sparse.encoder(model, jnp.ones((1, *size), bool), BLOCK):
+            found = model.apply(variables, image)
+        return found, model.apply(variables, image)
+
+    found, want = both(variables, image)
+    assert found.shape == (1, *size, 1)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+    # The coarsest cells have 8 x 8 x 4 voxels: longer than blocks of 3 along every axis, not than blocks of 4.
+    assert [s3d.levels(model, 1, size, block) for block in (3, 4)] == [[4, 6, 6, 0], [4, 6, 6, 6]]
+
+
 def test_tokens_fill_hidden_cells_and_the_convolution_starts_as_identity():
     parts = s3d.Densify()
     level = jax.random.normal(jax.random.key(0), (2, 4, 4, 4, 3))
