@@ -3,7 +3,8 @@
     python -m ukbob_jax.main --config=configs/pretrain.py:mae --workdir=runs/mae --config.store=STORE
     python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine --config.init=runs/mae ...   on labels
 
-Variants: mae, simmim, genesis, fusion, voco, swinunetr, simclr. `--config.model.name=resenc_unet` trains another network.
+Variants: mae, simmim, s3d, genesis, fusion, voco, swinunetr, simclr, rasd. `--config.model.name=resenc_unet` trains another
+network; s3d wants a convolutional one. rasd makes its volumes and needs no store.
 Crops, batches and constants are those of the OpenMind benchmark (nnssl), the optimizer that of its transformers.
 """
 
@@ -48,4 +49,8 @@ def get_config(variant: str = "mae") -> ml_collections.ConfigDict:
         config.data.batch_size = 32  # pairs of crops
     if variant in ("voco", "simclr"):
         config.augment = ("mirror", "low_resolution", "blur", "intensity", "contrast", "gamma", "noise")
+    if variant == "rasd":
+        config.store = ""  # if one is named, its contrasts and spacing are taken
+        config.data.batch_size = 4  # volumes, each in two appearances
+        config.augment = ()  # each appearance has drawn its own
     return config

@@ -18,12 +18,14 @@ VOCO = {"pretrain.width": 8, "pretrain.grid": (2, 2, 1), "pretrain.targets": 2}
 CASES = {
     "mae": {"pretrain.block": 4},
     "simmim": {"pretrain.block": 4},
+    "s3d": {"pretrain.block": 4},
     "genesis": {"pretrain.windows": 50},
     "fusion": {"pretrain.smallest": 3, "pretrain.largest": 6},
     "voco": VOCO,
     "voco_authors": {**VOCO, "pretrain.form": "authors", "train.ema": 0.9},
     "swinunetr": {"pretrain.width": 8},
     "simclr": {"pretrain.width": 8},
+    "rasd": {"pretrain.width": 4, "pretrain.voxels": 64, "pretrain.most": 6, "pretrain.ellipsoids": 1},
 }
 
 

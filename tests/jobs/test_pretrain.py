@@ -13,7 +13,7 @@ from configs import common, finetune, pretrain
 from tests import tiny_network, tiny_pretraining
 from tests.tiny_pretraining import SHAPE, method_of, recipe
 from tools import kill_test
-from ukbob_jax import phantom, settings, weights
+from ukbob_jax import networks, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import pretrain as job
@@ -61,8 +61,8 @@ def test_a_method_learns_and_says_what_it_is(trained):
     params, card = checkpoint(workdir)
     assert (card.task, card.architecture, card.window) == ("pretraining", TINY, (16, 16, 16))
     assert card.contrasts == tuple(phantom.CONTRASTS) and card.provenance["pretrain"]["method"] == method
-    assert (PRETEXT in params) == (method in ("simmim", "voco", "swinunetr", "simclr"))
-    assert ("head" in params) == (method in ("mae", "genesis", "fusion"))
+    assert (PRETEXT in params) == (method in ("simmim", "s3d", "voco", "swinunetr", "simclr"))
+    assert ("head" in params) == (method in ("mae", "s3d", "genesis", "fusion", "rasd"))
 
 
 def test_a_pretrained_network_labels_nothing(trained):
@@ -96,15 +96,18 @@ def test_labels_are_learnt_from_the_encoder_it_leaves(trained, store, tmp_path):
 
 def stop_after(step, patch):
     """Ask the run to stop when it reads the batch of that step."""
-    batches = job.TrainingData.batches
+    for data in (job.TrainingData, job.MadeData):
+        patch.setattr(data, "batches", stopping(data.batches, step))
 
-    def stopping(self, config, start_step, **crops):
+
+def stopping(batches, step):
+    def stop(self, config, start_step, **crops):
         for number, batch in enumerate(batches(self, config, start_step, **crops), start_step + 1):
             if number == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    patch.setattr(job.TrainingData, "batches", stopping)
+    return stop
 
 
 def test_it_resumes_bit_for_bit(trained, store, tmp_path, monkeypatch):
@@ -287,7 +290,7 @@ def test_nothing_is_learnt_where_a_store_says_that_voxels_were_anonymised(tmp_pa
     assert losses["all"] == 0 < losses["none"] != losses["half"] > 0
 
 
-@pytest.mark.parametrize("method", ["voco", "simclr"])
+@pytest.mark.parametrize("method", ["voco", "simclr", "rasd"])
 def test_two_devices_equal_one(store, tmp_path, method):
     """Crops lie on both; what compares them compares all."""
     found = []
@@ -297,6 +300,19 @@ def test_two_devices_equal_one(store, tmp_path, method):
         )
         found.append([row["train/loss"] for row in rows(tmp_path / str(devices))])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+
+
+def test_made_volumes_need_no_store_and_learn_in_passes(tmp_path):
+    """Their contrasts are the network's channels; an image of zeros would have no accuracy to gain."""
+    changes = {"model.in_channels": 2, "train.steps": 30, "train.accumulate": 2, "augment": ()}
+    job.run(recipe("", "rasd", **changes), str(tmp_path))
+    _, card = checkpoint(tmp_path)
+    assert (
+        card.contrasts == ("made_0", "made_1") and card.provenance["store"] == "" and card.spacing_mm is None
+    )
+    log = rows(tmp_path)
+    first, last = (np.mean([row["train/accuracy"] for row in part]) for part in (log[:5], log[-5:]))
+    assert last > first
 
 
 @pytest.mark.slow
@@ -323,6 +339,30 @@ def test_swin_unetr_learns_and_a_training_takes_it(store, tmp_path, method):
     assert ("decoder5" in params) == whole
 
 
+@pytest.mark.slow
+def test_a_convolutional_network_learns_sparsely_and_a_training_takes_it(store, tmp_path):
+    """In bfloat16, with recomputation, on two devices: encoder and decoder are taken, tokens and their layers left out."""
+    network = {
+        "n_stages": 3,
+        "features_per_stage": (4, 6, 8),
+        "kernel_sizes": (3, 3, 3),
+        "strides": (1, 2, 2),
+    }
+    network |= {"n_blocks_per_stage": (1, 1, 1), "n_conv_per_stage_decoder": (1, 1)}
+    fields = {f"model.{name}": value for name, value in network.items()}
+    more = {"model.dtype": "bfloat16", "model.remat": True, "mesh.data": 2, "train.steps": 3}
+    job.run(recipe(store, "s3d", "resenc_unet", **fields, **more), str(tmp_path))
+    losses = [row["train/loss"] for row in rows(tmp_path)]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    params, _ = checkpoint(tmp_path)
+    assert {f"token_{i}" for i in range(3)} <= set(params[PRETEXT])
+    loaded = weights.read(tmp_path, networks.build("resenc_unet", 4, 5, **network), which="latest")
+    for name in ("stem", "encoder_0", "encoder_2", "decoder_0"):
+        jax.tree.map(np.testing.assert_array_equal, loaded.params[name], params[name])
+    assert all("seg_layers" in name for name in loaded.report.new), loaded.report.new
+    assert len(loaded.report.left_out) == len(jax.tree.leaves(params[PRETEXT]))
+
+
 @pytest.mark.parametrize(
     "method, changes, named",
     [
@@ -338,6 +378,16 @@ def test_swin_unetr_learns_and_a_training_takes_it(store, tmp_path, method):
             "config.pretrain.smallest: 20 voxels do not fit",
         ),
         ("fusion", {"train.accumulate": 8, "data.batch_size": 8, "pretrain.form": "nnssl"}, "whole pairs"),
+        (
+            "rasd",
+            {"augment": ("noise", "affine")},
+            "config.augment: 'affine' is not one of gamma, .*'rasd' compares",
+        ),
+        (
+            "rasd",
+            {"pretrain.fewest": 7},
+            r"config.pretrain.fewest: 7 is not in 2..6 \(config.pretrain.most\)",
+        ),
         ("simclr", {"train.accumulate": 2}, "config.train.accumulate: 2, but 'simclr' compares all"),
         ("genesis", {"data.crop": (16, 12, 16)}, r"config.data.crop: \(16, 12, 16\) has a side below 14"),
         (
@@ -361,4 +411,14 @@ def test_every_variant_is_a_recipe_with_the_benchmarks_numbers():
         config = pretrain.get_config(method)
         assert (config.pretrain.method, config.label, config.train.steps) == (method, "", 250_000)
         assert config.optimizer.warmup_steps == 12_500
+    made = pretrain.get_config("rasd")
+    assert (made.store, made.augment, made.data.batch_size, made.pretrain.temperature) == ("", (), 4, 0.1)
+    assert (made.pretrain.fewest, made.pretrain.most, made.pretrain.finest, made.pretrain.coarsest) == (
+        4,
+        32,
+        2,
+        24,
+    )
+    sparse = pretrain.get_config("s3d")
+    assert (sparse.pretrain.block, sparse.pretrain.ratio, sparse.data.batch_size) == (16, 0.75, 8)
     assert pretrain.get_config().pretrain.ratio == 0.75 and pretrain.get_config().data.crop == (160, 160, 160)

@@ -17,11 +17,13 @@ CROP = (16, 16, 16)
 FIELDS = {
     "mae": {"block": 4},
     "simmim": {"block": 4},
+    "s3d": {"block": 1},  # the network's last layer sees one voxel, and hidden ones must see the encoder
     "genesis": {"windows": 20},
     "fusion": {"smallest": 3, "largest": 6},
     "voco": {"grid": (2, 2, 1), "targets": 2, "width": 6},
     "swinunetr": {"width": 6},
     "simclr": {"width": 6},
+    "rasd": {"width": 6, "voxels": 64, "most": 5, "ellipsoids": 1},
 }
 IMAGE = np.random.default_rng(0).normal(size=(4, *CROP, 2)).astype(np.float32)
 MASK = IMAGE.sum(-1) > 0.5
@@ -29,6 +31,11 @@ MASK = IMAGE.sum(-1) > 0.5
 
 def task_of(method, **fields):
     return tasks.build(method, {**FIELDS[method], **fields}, lambda k: Tiny(2, k), 2, CROP)
+
+
+def moved(params):
+    """Away from the start, where some layers are the identity and pass no gradient on."""
+    return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(7), p.shape), params)
 
 
 def start(task, change=lambda params: params):
@@ -48,8 +55,9 @@ def loss_of(task, state, **batch):
 def test_a_task_learns_with_what_it_wants_and_nothing_else(method):
     """Every parameter has a gradient; tasks of the encoder have no other part of the network."""
     task = task_of(method)
-    state = start(task)
+    state = start(task, moved)
     own = {PRETEXT} if method in ("simmim", "voco", "swinunetr", "simclr") else {"head"}
+    own |= {PRETEXT} if method == "s3d" else set()
     assert set(state.params) == {"fine", "fine_norm", "coarse", "coarse_norm"} | own
     batch = {"image": jnp.asarray(IMAGE)}
     batch = batch if task.cut is None else task.cut(jax.random.key(1), batch)
@@ -64,7 +72,7 @@ def test_a_task_learns_with_what_it_wants_and_nothing_else(method):
     assert all("bias" in name for name in still), still
 
 
-@pytest.mark.parametrize("method", ["mae", "simmim", "genesis", "fusion"])
+@pytest.mark.parametrize("method", ["mae", "simmim", "s3d", "genesis", "fusion"])
 def test_with_all_voxels_anonymised_there_is_nothing_to_learn(method):
     task = task_of(method)
     loss, _ = loss_of(task, start(task), image=IMAGE, anonymised=np.ones_like(MASK))
@@ -87,7 +95,7 @@ def test_masks_are_flipped_and_turned_with_the_image():
 
 @pytest.mark.parametrize("method, fields", [("fusion", {"form": "nnssl"}), ("genesis", {"form": "nnssl"}),
                                             ("swinunetr", {"form": "nnssl"}), ("simmim", {"form": "nnssl"}),
-                                            ("voco", {"form": "first"})])  # fmt: skip
+                                            ("s3d", {"form": "nnssl"}), ("voco", {"form": "first"})])  # fmt: skip
 def test_the_other_forms_learn_too(method, fields):
     more = {"fewest": 2, "most": 4} if method == "fusion" else {}
     task, other = task_of(method), task_of(method, **fields, **more)

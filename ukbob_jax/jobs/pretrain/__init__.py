@@ -12,6 +12,8 @@ from typing import Any
 import jax
 
 from ukbob_jax import files, networks
+from ukbob_jax.data import augment
+from ukbob_jax.data.made_data import MadeData
 from ukbob_jax.data.on_device import on_device
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
@@ -36,7 +38,8 @@ def run(config: Config, workdir: str) -> None:
     """
     recipes.numbers(config)
     check(config)
-    data = TrainingData.open(config, workdir)
+    made = tasks.makes(config.pretrain.method)
+    data = MadeData.open(config, workdir) if made else TrainingData.open(config, workdir)
     config = resolve(config, data)
     recipes.channels(config, data)
     task = task_of(config)
@@ -50,7 +53,8 @@ def run(config: Config, workdir: str) -> None:
     if evaluate is not None:
         schedule = dataclasses.replace(schedule, eval_every=config.probe.every)
     print(
-        f"pretrain: {config.pretrain.method} on {len(data.subjects)} subjects, {mesh.size} of {len(jax.devices())} devices",
+        f"pretrain: {config.pretrain.method} on {'made volumes' if made else f'{len(data.subjects)} subjects'}, {mesh.size} "
+        f"of {len(jax.devices())} devices",
         file=sys.stderr,
     )
     loop.fit(
@@ -95,9 +99,15 @@ def check(config: Config) -> None:
         )
     if config.init:
         raise ConfigError(f"config.init: {config.init!r}, but pre-training starts afresh; leave it empty.")
+    moving = [step for step in config.augment if step not in augment.INTENSITY]
+    if tasks.makes(config.pretrain.method) and moving:
+        raise ConfigError(
+            f"config.augment: {moving[0]!r} is not one of {', '.join(augment.INTENSITY)}, which leave voxels in their "
+            f"place; {config.pretrain.method!r} compares them in two appearances."
+        )
 
 
-def resolve(config: Config, data: TrainingData) -> Config:
+def resolve(config: Config, data: TrainingData | MadeData) -> Config:
     """Return the recipe with what it leaves to the data filled in: channels (0), steps and warm-up in epochs."""
     config = recipes.with_length(config, data)
     config.model.in_channels = config.model.in_channels or len(data.contrasts)
@@ -151,7 +161,7 @@ def shift(config: Config, task: Task) -> int | None:
     return min(config.data.crop) // 2 if task.compares else None
 
 
-def describe(task: Task, config: Config, data: TrainingData) -> dict[str, Any]:
+def describe(task: Task, config: Config, data: TrainingData | MadeData) -> dict[str, Any]:
     """Return what a reader of the checkpoints must know: the network, and what it has seen."""
     card = ModelCard.of(
         task.model,
@@ -162,7 +172,7 @@ def describe(task: Task, config: Config, data: TrainingData) -> dict[str, Any]:
         window=tuple(config.data.crop),
         training=data.extremes() | data.appearance(),
         provenance={
-            "store": data.store.path,
+            "store": data.store.path if data.store else "",
             "pretrain": config.pretrain.to_dict(),
             "data": data.fingerprint(),
         },

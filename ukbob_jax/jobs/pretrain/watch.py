@@ -1,6 +1,5 @@
 """What a pre-training looks at now and then: probes of its encoder, and a picture of what it rebuilds."""
 
-import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ukbob_jax import files, splits
+from ukbob_jax.data.made_data import MadeData
 from ukbob_jax.data.on_device import on_device
 from ukbob_jax.data.options import Config
 from ukbob_jax.data.training_data import TrainingData
@@ -26,7 +26,9 @@ from ukbob_jax.training.state import TrainState
 TITLE = "look/seen_rebuilt_truth"
 
 
-def watcher(config: Config, data: TrainingData, task: Task, mesh: Mesh, workdir: str) -> loop.Evaluate | None:
+def watcher(
+    config: Config, data: TrainingData | MadeData, task: Task, mesh: Mesh, workdir: str
+) -> loop.Evaluate | None:
     """Return state -> numbers of `config.probe`, and a picture, which also lies in the workdir's `report`; None: never.
 
     They see the parameters that a fine-tuning would take, and change nothing. Every process works them out by itself.
@@ -48,7 +50,7 @@ def watcher(config: Config, data: TrainingData, task: Task, mesh: Mesh, workdir:
             options,
             task.model,
             store=data.store,
-            split=functools.partial(splits.named, config, data.store),
+            split=lambda name: splits.named(config, data.store, name) if data.store else (),
             contrasts=data.contrasts,
             normalize=config.data.normalize,
             crop=config.data.crop,
@@ -72,7 +74,9 @@ def watcher(config: Config, data: TrainingData, task: Task, mesh: Mesh, workdir:
     return evaluate
 
 
-def _painter(config: Config, data: TrainingData, task: Task, show: Any) -> Callable[[Any], np.ndarray]:
+def _painter(
+    config: Config, data: TrainingData | MadeData, task: Task, show: Any
+) -> Callable[[Any], np.ndarray]:
     """Return variables, on one device -> the picture of the first sample of the first batch, not augmented."""
     unpack = on_device((), {}, data.median_spacing(), task.cut)
     key = jax.random.key(0)

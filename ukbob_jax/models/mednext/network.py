@@ -119,7 +119,7 @@ class MedNeXt(nn.Module):
         """
         self._check_input(x)
         size = x.shape[1:-1]
-        maps = self._encode(_padded(x))
+        maps = self.hidden(_padded(x))
         y = maps[LEVELS]
         decoded = [y]  # coarsest first
         for level in reversed(range(LEVELS)):

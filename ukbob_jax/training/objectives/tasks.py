@@ -14,7 +14,18 @@ import jax.numpy as jnp
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, masked, swin, voco
+from ukbob_jax.training.objectives import (
+    contrast,
+    forward,
+    fusion,
+    genesis,
+    masked,
+    rasd,
+    s3d,
+    swin,
+    synthesis,
+    voco,
+)
 from ukbob_jax.training.optimizer import path_name
 from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.training.step import Batch, Objective
@@ -53,10 +64,14 @@ class Task:
 
 
 class Method(NamedTuple):
-    """A task before it has a network: the class of its options, and how it is built."""
+    """A task before it has a network: the class of its options, and how it is built.
+
+    makes: whether its `cut` makes the images; of a batch it looks at the number of rows alone.
+    """
 
     options: type
     build: Callable[[Any, Network, int, Crop], Task]  # (options, network, input channels, crop)
+    makes: bool = False
 
 
 def build(method: str, fields: Mapping[str, Any], network: Network, in_channels: int, crop: Crop) -> Task:
@@ -71,16 +86,30 @@ def build(method: str, fields: Mapping[str, Any], network: Network, in_channels:
     Raises:
         ConfigError: an unknown method or field, one that cannot be used, or a network that does not fit.
     """
-    if method not in METHODS:
-        raise ConfigError(
-            f"config.pretrain.method: {method!r} is unknown; choose one of {', '.join(METHODS)}."
-        )
+    _check(method)
     known = [field.name for field in dataclasses.fields(METHODS[method].options)]
     if unknown := [name for name in fields if name not in known]:
         raise ConfigError(
             f"config.pretrain: {method!r} has no field {unknown[0]!r}; it has {', '.join(known)}."
         )
     return METHODS[method].build(METHODS[method].options(**fields), network, in_channels, crop)
+
+
+def makes(method: str) -> bool:
+    """Return whether the task `method` makes its images, and so needs no store.
+
+    Raises:
+        ConfigError: an unknown method.
+    """
+    _check(method)
+    return METHODS[method].makes
+
+
+def _check(method: str) -> None:
+    if method not in METHODS:
+        raise ConfigError(
+            f"config.pretrain.method: {method!r} is unknown; choose one of {', '.join(METHODS)}."
+        )
 
 
 def whole(model: nn.Module) -> Variables:
@@ -93,11 +122,21 @@ def encoder(model: nn.Module, head: nn.Module, inputs: Sequence[jax.ShapeDtypeSt
     pattern = re.compile(architecture.of(model).parts["encoder"])
     network = whole(model)
 
+    def part(key: jax.Array) -> Mapping[str, Any]:
+        return {name: _kept(tree, pattern) for name, tree in network(key).items()}
+
+    return beside(
+        part, lambda key: head.init(key, *(jnp.zeros(shape.shape, shape.dtype) for shape in inputs))
+    )
+
+
+def beside(network: Variables, own: Variables) -> Variables:
+    """The variables of a network, and the parameters of the task's own."""
+
     def variables(key: jax.Array) -> Mapping[str, Any]:
-        network_key, head_key = jax.random.split(key)
-        made = {name: _kept(tree, pattern) for name, tree in network(network_key).items()}
-        own = head.init(head_key, *(jnp.zeros(shape.shape, shape.dtype) for shape in inputs))
-        return {**made, "params": {**made["params"], PRETEXT: own["params"]}}
+        network_key, own_key = jax.random.split(key)
+        made = network(network_key)
+        return {**made, "params": {**made["params"], PRETEXT: own(own_key)["params"]}}
 
     return variables
 
@@ -176,6 +215,17 @@ def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop
         objective=masked.simmim(model, parts, options),
         variables=encoder(model, parts, (smallest, cell)),
         show=_first(masked.simmim_pass(model, parts, options)),
+    )
+
+
+def _s3d(options: s3d.S3dOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(channels)
+    parts = s3d.Densify(getattr(model, "dtype", jnp.float32))
+    levels = s3d.levels(model, channels, crop, options.block)
+    return Task(
+        model=model,
+        objective=s3d.s3d(model, parts, options),
+        variables=beside(whole(model), lambda key: parts.init(key, *s3d.one_cell(levels))),
     )
 
 
@@ -263,12 +313,26 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
     )
 
 
+def _rasd(options: rasd.RasdOptions, network: Network, channels: int, crop: Crop) -> Task:
+    model = network(options.width)
+    return Task(
+        model=model,
+        objective=rasd.rasd(model, options),
+        variables=whole(model),
+        views=synthesis.VIEWS,
+        rows=synthesis.VIEWS,
+        cut=functools.partial(synthesis.pairs, size=tuple(crop), channels=channels, options=options),
+    )
+
+
 METHODS = {
     "mae": Method(masked.MaskedOptions, _mae),
     "simmim": Method(masked.MaskedOptions, _simmim),
+    "s3d": Method(s3d.S3dOptions, _s3d),
     "genesis": Method(genesis.GenesisOptions, _genesis),
     "fusion": Method(fusion.FusionOptions, _fusion),
     "voco": Method(voco.VocoOptions, _voco),
     "swinunetr": Method(swin.SwinOptions, _swin),
     "simclr": Method(contrast.SimClrOptions, _simclr),
+    "rasd": Method(rasd.RasdOptions, _rasd, makes=True),
 }

@@ -21,7 +21,7 @@ def build(
     options: ProbeOptions,
     model: nn.Module,
     *,
-    store: Store,
+    store: Store | None,
     split: Callable[[str], Sequence[str]],
     contrasts: tuple[str, ...],
     normalize: str,
@@ -34,7 +34,7 @@ def build(
     Args:
         options: what is asked.
         model: whose encoder answers.
-        store: of the training.
+        store: of the training; None: it has none.
         split: name -> subjects of `store`; an `options.store` says itself who is in its splits.
         contrasts: that are fed.
         normalize: as `intensity.normalize`.
@@ -42,10 +42,10 @@ def build(
     Raises:
         ConfigError: naming the field: a split or label set that is not there, or nothing to learn or to score.
     """
-    opened = store
-    if options.store:
-        opened = Store.open(options.store)
-        split = opened.split
+    opened = Store.open(options.store) if options.store else store
+    if opened is None:
+        raise ConfigError("config.probe.store: empty, and this training has no store; name one with labels.")
+    split = opened.split if options.store else split
     features = voxels.extractor(model)
     train, test = _windows(options, opened, split, contrasts, crop)
     ids = [np.concatenate([window.classes for window in side]) for side in (train, test)]
