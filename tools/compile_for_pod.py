@@ -36,6 +36,7 @@ from tools.compiled_step import (
     instructions,
     lower,
     matmul_flops,
+    one_device_flops,
     pretraining,
     training,
     type_bytes,
@@ -202,6 +203,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         "program": stats.generated_code_size_in_bytes,
     }
     expected = matmul_flops(text) / mesh.size
+    alone = one_device_flops(work, args.batch_per_device) / args.space
     return {
         "settings": vars(args),
         "versions": {
@@ -221,6 +223,8 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         "flops": cost["flops"],
         "matmul_flops_of_all": expected * mesh.size,
         "flops_over_share": cost["flops"] / expected,
+        "one_device_flops": alone,
+        "flops_over_one_device": cost["flops"] / alone,
         "collectives": by_kind(exchanges),
         "prediction": predict(chip, sides, mesh.size, cost["flops"], traffic(program), exchanges),
     }
@@ -292,6 +296,8 @@ def show(found: dict[str, Any]) -> str:
         f"FLOPs           {found['flops'] / 1e12:.3f} T; products and convolutions of the whole step / devices: "
         f"{found['matmul_flops_of_all'] / 1e12 / math.prod(found['mesh'].values()):.3f} T "
         f"(ratio {found['flops_over_share']:.3f})",
+        f"                with the arithmetic of each element, of the step on one device / devices: "
+        f"{found['one_device_flops'] / 1e12:.3f} T (ratio {found['flops_over_one_device']:.3f})",
         *(
             f"collectives     {row['number']} {kind} of {gb(row['bytes'])}, {gb(row['sent'])} sent"
             for kind, row in found["collectives"].items()

@@ -164,6 +164,21 @@ def lower(work: Work, mesh: jax.sharding.Mesh, batch_size: int) -> tuple[Any, An
     return compiled.lower(state, batch, key), state
 
 
+def one_device_flops(work: Work, samples: int) -> float:
+    """FLOPs of the step for `samples` samples on a single TPU, before the compiler rearranges anything.
+
+    Every operation counts: products, and the arithmetic of each element of a map.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(work.init, key)
+    batch = {
+        name: jax.ShapeDtypeStruct((samples * work.rows, *row.shape), row.dtype)
+        for name, row in work.arrays.items()
+    }
+    lowered = jax.jit(work.step).trace(state, batch, key).lower(lowering_platforms=("tpu",))
+    return lowered.cost_analysis()["flops"]
+
+
 def convolutions(stablehlo: str) -> collections.Counter:
     """How many convolutions of each number of spatial axes a lowered program has."""
     layouts = re.findall(r"stablehlo\.convolution\(.*?dim_numbers = \[([^\]]*)\]", stablehlo)
