@@ -259,14 +259,20 @@ def share(case: Case, rounds: int) -> dict[str, Any]:
     """Our step beside what comes before its forward pass."""
     key, batch = jax.random.key(0), {"image": jnp.asarray(case.image)}
     step = our_step(case)
-    views = compiled(functools.partial(seen, case.method, case.options), (key, batch))
+    views = ready(functools.partial(seen, case.method, case.options), key, batch)
     rows = batch
     if case.task.cut:
         rows = {"image": jax.jit(case.task.cut)(key, batch)["image"]}
-    augmented = compiled(augment.compose(*case.config.augment), (key, rows))
-    wall, _ = take_turns({"step": step.run, "views": views.run, "augment": augmented.run}, rounds)
+    augmented = ready(augment.compose(*case.config.augment), key, rows)
+    wall, _ = take_turns({"step": step.run, "views": views, "augment": augmented}, rounds)
     seconds = {name: statistics.median(each) for name, each in wall.items()}
     return case._asdict() | shares(**seconds)
+
+
+def ready(function: Callable, *inputs: Any) -> Callable[[], Any]:
+    """() -> the function's result for `inputs`, once it is there; compiled."""
+    program = jax.jit(function).lower(*inputs).compile()
+    return lambda: jax.block_until_ready(program(*inputs))
 
 
 def shares(step: float, views: float, augment: float) -> dict[str, float]:
