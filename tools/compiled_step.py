@@ -32,6 +32,7 @@ OPTIMIZER = {
     "final_fraction": 0.0,
     "power": 0.9,
     "hold_steps": 1,
+    "decoder_steps": 0,
     "momentum": 0.99,
     "weight_decay": 1e-5,
     "clip_norm": 1.0,
