@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import swin_bob
+from configs import pretrain, swin_bob
 from tools import compile_for_pod as pod
 from tools import compiled_step
 from ukbob_jax.training import sharding
@@ -236,6 +236,25 @@ def test_newer_slices_have_their_devices(name: str, devices: int) -> None:
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(run.stdout) == devices
+
+
+@pytest.mark.parametrize("method", ["voco", "fusion"])
+def test_a_pretraining_is_that_of_its_recipe(method: str) -> None:
+    args = pod.parse(["--method", method, "--feature_size", "12"])
+    config, work = pretrain.get_config(method), compiled_step.pretraining(args, method)
+    assert work.arrays["stored"].shape == (1, *config.data.crop)
+    state = jax.eval_shape(work.init, jax.random.key(0))
+    assert "decoder1" in state.params if method == "fusion" else set(state.params) == {"swin", "pretext"}
+    assert work.rows == (2 if method == "fusion" else 1)
+
+
+def test_a_step_on_one_device_has_more_flops_than_its_products() -> None:
+    def step(state: dict, batch: dict, key: jax.Array) -> jax.Array:
+        return jnp.tanh(batch["image"] @ state["w"] + 1)
+
+    arrays = {"image": jax.ShapeDtypeStruct((8,), jnp.float32)}
+    work = compiled_step.Work(step, lambda key: {"w": jnp.zeros((8, 3))}, arrays, rows=2)
+    assert compiled_step.one_device_flops(work, samples=5) == 2 * 10 * 8 * 3 + 10 * 3
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from tools.compiled_step import (
     instructions,
     lower,
     matmul_flops,
+    training,
     type_bytes,
 )
 from ukbob_jax import devices, files
@@ -250,7 +251,7 @@ def _compile(args: argparse.Namespace, folder: str) -> None:
     jax.config.update("jax_platforms", "cpu")
     found = topologies.get_topology_desc(platform="cuda", target_config=TARGET, topology="1x1x1").devices
     mesh = sharding.make_mesh(batch_size=args.batch, devices=found)
-    lowered, _ = lower(args, mesh, args.batch, None)
+    lowered, _ = lower(training(args, None), mesh, args.batch)
     (pathlib.Path(folder) / "stablehlo.txt").write_text(lowered.as_text())
     truth = {"true": True, "false": False}
     options = {

@@ -3,6 +3,7 @@
     python -m tools.compile_for_pod                                                        # v5e:2x2, full width
     python -m tools.compile_for_pod --topology v5e:16x16 --out pod.json                    # data = 256
     python -m tools.compile_for_pod --topology v5e:16x16 --data 32 --fsdp 8
+    python -m tools.compile_for_pod --topology v5e:16x16 --method mae --remat             # a pre-training
 
 Prints memory, FLOPs and collectives per chip, and predicts how well the step scales. Wants `pip install libtpu` and a
 quarter of an hour to an hour of one core: the step has some 2,900 kernels, each scheduled and given registers by itself.
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
+from configs import pretrain
 from tools.compiled_step import (
     ENTRY,
     STILL,
@@ -34,6 +36,9 @@ from tools.compiled_step import (
     instructions,
     lower,
     matmul_flops,
+    one_device_flops,
+    pretraining,
+    training,
     type_bytes,
 )
 from ukbob_jax import files
@@ -170,10 +175,16 @@ def _group(rest: str, devices: int) -> int:
 def report(args: argparse.Namespace) -> dict[str, Any]:
     """Compiles; everything that is printed, as JSON values. Bytes and FLOPs are per chip and step."""
     chip, sides, devices = topology(args.topology)
-    data = len(devices) // args.fsdp if args.data == -1 else args.data
+    data = len(devices) // (args.fsdp * args.space) if args.data == -1 else args.data
     batch_size = args.batch_per_device * data * args.fsdp
-    mesh = sharding.make_mesh(data=data, fsdp=args.fsdp, batch_size=batch_size, devices=devices)
-    lowered, state = lower(args, mesh, batch_size, augment.compose(*AUGMENT))
+    mesh = sharding.make_mesh(
+        data=data, fsdp=args.fsdp, space=args.space, batch_size=batch_size, devices=devices
+    )
+    if args.method:
+        work = pretraining(args, args.method, tuple(args.size) if args.size else None)
+    else:
+        work = training(args, augment.compose(*AUGMENT))
+    lowered, state = lower(work, mesh, batch_size)
     text = lowered.as_text()
     start = time.perf_counter()
     compiled = lowered.compile(compiler_options=dict(option.split("=", 1) for option in args.xla))
@@ -192,6 +203,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         "program": stats.generated_code_size_in_bytes,
     }
     expected = matmul_flops(text) / mesh.size
+    alone = one_device_flops(work, args.batch_per_device) / args.space
     return {
         "settings": vars(args),
         "versions": {
@@ -211,6 +223,8 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         "flops": cost["flops"],
         "matmul_flops_of_all": expected * mesh.size,
         "flops_over_share": cost["flops"] / expected,
+        "one_device_flops": alone,
+        "flops_over_one_device": cost["flops"] / alone,
         "collectives": by_kind(exchanges),
         "prediction": predict(chip, sides, mesh.size, cost["flops"], traffic(program), exchanges),
     }
@@ -282,6 +296,8 @@ def show(found: dict[str, Any]) -> str:
         f"FLOPs           {found['flops'] / 1e12:.3f} T; products and convolutions of the whole step / devices: "
         f"{found['matmul_flops_of_all'] / 1e12 / math.prod(found['mesh'].values()):.3f} T "
         f"(ratio {found['flops_over_share']:.3f})",
+        f"                with the arithmetic of each element, of the step on one device / devices: "
+        f"{found['one_device_flops'] / 1e12:.3f} T (ratio {found['flops_over_one_device']:.3f})",
         *(
             f"collectives     {row['number']} {kind} of {gb(row['bytes'])}, {gb(row['sent'])} sent"
             for kind, row in found["collectives"].items()
@@ -310,7 +326,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=int, default=-1, help="devices along `data`; -1: all that are left")
     parser.add_argument("--fsdp", type=int, default=1, help="devices along `fsdp`")
-    parser.add_argument("--batch_per_device", type=int, default=1)
+    parser.add_argument(
+        "--method", choices=tuple(pretrain.VARIANTS), help="a pre-training; default: training on labels"
+    )
+    parser.add_argument("--size", type=int, nargs=3, help="voxels x y z of its images; default: the recipe's")
+    parser.add_argument("--space", type=int, default=1, help="devices that share each case")
+    parser.add_argument(
+        "--batch_per_device", type=int, default=1, help="samples per device, or per `space` devices"
+    )
     args = parser.parse_args(argv)
     if not re.fullmatch(rf"({'|'.join(CHIPS)}):\d+(x\d+)+", args.topology):
         parser.error(f"--topology: {args.topology!r} is not like v5e:2x2; chips: {', '.join(CHIPS)}.")

@@ -5,16 +5,19 @@ import collections
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from configs import pretrain
+from ukbob_jax.data import on_device
 from ukbob_jax.models.kernels.attention import KINDS
 from ukbob_jax.models.swin_unetr.network import MULTIPLE, SwinUNETR
 from ukbob_jax.training import losses, optimizer, sharding
 from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives import tasks
 from ukbob_jax.training.objectives.supervised import supervised
 from ukbob_jax.training.step import Augment, train_step
 
@@ -29,6 +32,7 @@ OPTIMIZER = {
     "final_fraction": 0.0,
     "power": 0.9,
     "hold_steps": 1,
+    "decoder_steps": 0,
     "momentum": 0.99,
     "weight_decay": 1e-5,
     "clip_norm": 1.0,
@@ -78,35 +82,102 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def lower(
-    args: argparse.Namespace, mesh: jax.sharding.Mesh, batch_size: int, augment: Augment | None
-) -> tuple[Any, Any]:
-    """(the step lowered for the mesh, shapes of its state); `args` of `arguments`."""
-    model = SwinUNETR(
-        CHANNELS, args.classes, feature_size=args.feature_size, norm=NORM, dtype=jnp.dtype(args.dtype),
-        remat=args.remat,
-        attention=args.attention,
-    )  # fmt: skip
-    tx = optimizer.build(**OPTIMIZER)
-    variables = states.variables_of(model, (1, *(MULTIPLE,) * 3, CHANNELS))
-    init = functools.partial(states.init, variables=variables, optimizer=tx)
-    key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(init, key)
-    size = (batch_size, *(args.crop,) * 3)
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (*size, CHANNELS), jnp.float32, sharding=sharding.batch_sharding(mesh, "image")
-        ),
-        "label": jax.ShapeDtypeStruct(size, jnp.uint8, sharding=sharding.batch_sharding(mesh, "label")),
+class Work(NamedTuple):
+    """What a step learns, and from what."""
+
+    step: Callable  # (state, batch, key) -> (state, metrics)
+    init: Callable  # key -> state
+    arrays: dict[str, jax.ShapeDtypeStruct]  # of one row of a batch
+    rows: int = 1  # of a batch for each of its samples
+
+
+def training(args: argparse.Namespace, augment: Augment | None) -> Work:
+    """The paper's training on labels; `args` of `arguments`."""
+    network, tx = network_of(args, CHANNELS, args.classes), optimizer.build(**OPTIMIZER)
+    size = (args.crop,) * 3
+    step = functools.partial(
+        train_step, objective=supervised(network, losses.dice_ce), optimizer=tx, augment=augment
+    )
+    variables = states.variables_of(network, (1, *(MULTIPLE,) * 3, CHANNELS))
+    arrays = {
+        "image": jax.ShapeDtypeStruct((*size, CHANNELS), jnp.float32),
+        "label": jax.ShapeDtypeStruct(size, jnp.uint8),
     }
+    return Work(step, functools.partial(states.init, variables=variables, optimizer=tx), arrays)
+
+
+def pretraining(args: argparse.Namespace, method: str, size: tuple[int, ...] | None = None) -> Work:
+    """A pre-training as `configs/pretrain.py` has it, from images of one contrast as a store has them, voxels of 1 mm.
+
+    Args:
+        args: of `arguments`; `crop` and `classes` have no meaning here.
+        method: variant of the recipe.
+        size: voxels x y z of an image; None: the recipe's.
+    """
+    config = pretrain.get_config(method)
+    size = size or tuple(config.data.crop)
+    fields = {name: value for name, value in config.pretrain.to_dict().items() if name != "method"}
+    task = tasks.build(method, fields, lambda out: network_of(args, 1, out), 1, size)
+    tx = optimizer.build(**config.optimizer, steps=config.train.steps)
     step = functools.partial(
         train_step,
-        objective=supervised(model, losses.dice_ce),
+        objective=task.objective,
         optimizer=tx,
-        augment=augment,
+        augment=on_device.on_device(config.augment, {}, (1.0, 1.0, 1.0), task.cut),
+        views=task.rows,
     )
-    compiled = sharding.compile_step(step, sharding.state_sharding(state, mesh), mesh)
+    arrays = {
+        "stored": jax.ShapeDtypeStruct((1, *size), jnp.int16),
+        "size": jax.ShapeDtypeStruct((3,), jnp.int32),
+        "offset": jax.ShapeDtypeStruct((1,), jnp.float32),
+        "scale": jax.ShapeDtypeStruct((1,), jnp.float32),
+        "range": jax.ShapeDtypeStruct((2,), jnp.float32),
+        "anonymised": jax.ShapeDtypeStruct(size, jnp.bool_),
+    }
+    init = functools.partial(states.init, variables=task.variables, optimizer=tx)
+    return Work(step, init, arrays, task.views)
+
+
+def network_of(args: argparse.Namespace, in_channels: int, out_channels: int) -> SwinUNETR:
+    """Swin-UNETR with the fields of `args`."""
+    return SwinUNETR(
+        in_channels,
+        out_channels,
+        feature_size=args.feature_size,
+        norm=NORM,
+        dtype=jnp.dtype(args.dtype),
+        remat=args.remat,
+        attention=args.attention,
+    )
+
+
+def lower(work: Work, mesh: jax.sharding.Mesh, batch_size: int) -> tuple[Any, Any]:
+    """(the step lowered for the mesh, shapes of its state), for `batch_size` samples."""
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(work.init, key)
+    batch = {
+        name: jax.ShapeDtypeStruct(
+            (batch_size * work.rows, *row.shape), row.dtype, sharding=sharding.batch_sharding(mesh, name)
+        )
+        for name, row in work.arrays.items()
+    }
+    compiled = sharding.compile_step(work.step, sharding.state_sharding(state, mesh), mesh)
     return compiled.lower(state, batch, key), state
+
+
+def one_device_flops(work: Work, samples: int) -> float:
+    """FLOPs of the step for `samples` samples on a single TPU, before the compiler rearranges anything.
+
+    Every operation counts: products, and the arithmetic of each element of a map.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    state = jax.eval_shape(work.init, key)
+    batch = {
+        name: jax.ShapeDtypeStruct((samples * work.rows, *row.shape), row.dtype)
+        for name, row in work.arrays.items()
+    }
+    lowered = jax.jit(work.step).trace(state, batch, key).lower(lowering_platforms=("tpu",))
+    return lowered.cost_analysis()["flops"]
 
 
 def convolutions(stablehlo: str) -> collections.Counter:
