@@ -1,0 +1,78 @@
+"""What both graders end with: gates of the features by the embedding of the organ, and the grade."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ukbob_jax.errors import MismatchError
+from ukbob_jax.models.blocks import kernel_init
+
+
+class GatedHead(nn.Module):
+    """out = fc2(g2 * fc1(g1 * x)) with g1 = attention1([x; e]), g2 = attention2([x; e]) (Quality Sentinel, model).
+
+    All four are plain affine maps: no gate and no output is squashed, unless `squash`.
+
+    Args:
+        hidden: width between fc1 and fc2.
+        squash: a sigmoid on the grade, which keeps it in (0, 1).
+        detection: a second output beside the grade: a score, higher where the label needs repair (`losses.auc_margin`).
+        dtype: of the arithmetic.
+    """
+
+    hidden: int = 50
+    squash: bool = False
+    detection: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Features `x` (b c) and `embedding` (b e) to grades (b,), with `detection` (grades, scores)."""
+
+        def affine(y: jax.Array, width: int, name: str) -> jax.Array:
+            return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, name=name)(y)
+
+        both = jnp.concatenate([x, embedding.astype(x.dtype)], -1)
+        gate1 = affine(both, x.shape[-1], "attention1")
+        gate2 = affine(both, self.hidden, "attention2")
+        mixed = gate2 * affine(gate1 * x, self.hidden, "fc1")
+        grade = affine(mixed, 1, "fc2")[:, 0].astype(jnp.float32)
+        grade = jax.nn.sigmoid(grade) if self.squash else grade
+        if not self.detection:
+            return grade
+        return grade, affine(mixed, 1, "detector")[:, 0].astype(jnp.float32)
+
+
+def embedded(model: Any, embedding: jax.Array | None, batch: int) -> jax.Array:
+    """The embedding of each sample, b e; zeros where a model is initialised without one.
+
+    Args:
+        model: with fields `num_classes_embedding` (e) and `learned_classes`.
+        embedding: b e, or the class of each sample (b, integers) where the model learns the embeddings.
+        batch: b.
+    Raises:
+        MismatchError: there is none, or of another shape.
+    """
+    width = model.num_classes_embedding
+    if embedding is None and model.is_initializing():
+        embedding = jnp.zeros((batch,), jnp.int32) if model.learned_classes else jnp.zeros((batch, width))
+    if model.learned_classes:
+        if (
+            embedding is None
+            or not jnp.issubdtype(embedding.dtype, jnp.integer)
+            or embedding.shape != (batch,)
+        ):
+            raise MismatchError(
+                f"{type(model).__name__}: it learns its embeddings and needs the class of each of {batch} samples, "
+                "integers of shape (b,)."
+            )
+        table = nn.Embed(model.learned_classes, width, nn.initializers.normal(1.0), name="classes")
+        return table(embedding)
+    if embedding is None or embedding.shape != (batch, width):
+        got = "none" if embedding is None else f"shape {embedding.shape}"
+        raise MismatchError(
+            f"{type(model).__name__}: needs embeddings of shape ({batch}, {width}), one per sample, got {got}."
+        )
+    return embedding
