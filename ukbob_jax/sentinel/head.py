@@ -68,7 +68,9 @@ def embedded(model: Any, embedding: jax.Array | None, batch: int) -> jax.Array:
                 f"{type(model).__name__}: it learns its embeddings and needs the class of each of {batch} samples, "
                 "integers of shape (b,)."
             )
-        table = nn.Embed(model.learned_classes, width, nn.initializers.normal(1.0), name="classes")
+        table = nn.Embed(
+            model.learned_classes, width, embedding_init=nn.initializers.normal(1.0), name="classes"
+        )
         return table(embedding)
     if embedding is None or embedding.shape != (batch, width):
         got = "none" if embedding is None else f"shape {embedding.shape}"
