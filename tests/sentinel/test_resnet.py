@@ -125,7 +125,7 @@ def test_learned_embeddings_a_detector_and_a_squashed_grade():
     ("embedding", "what"),
     [
         (None, r"embeddings of shape \(2, 4\), one per sample, got none"),
-        (jnp.zeros((2, 3)), r"got shape \(2, 3\)"),
+        (jnp.zeros((2, 3)), r"got float32 of shape \(2, 3\)"),
     ],
 )
 def test_a_missing_or_misshapen_embedding_is_one_line(embedding, what):

@@ -45,36 +45,41 @@ class GatedHead(nn.Module):
         return grade, affine(mixed, 1, "detector")[:, 0].astype(jnp.float32)
 
 
-def embedded(model: Any, embedding: jax.Array | None, batch: int) -> jax.Array:
+def table(model: Any) -> nn.Embed | None:
+    """The embeddings that a model learns, or None."""
+    if not model.learned_classes:
+        return None
+    start = nn.initializers.normal(1.0)
+    return nn.Embed(model.learned_classes, model.num_classes_embedding, embedding_init=start, name="classes")
+
+
+def embedded(model: Any, learned: nn.Embed | None, embedding: jax.Array | None, batch: int) -> jax.Array:
     """The embedding of each sample, b e; zeros where a model is initialised without one.
 
     Args:
-        model: with fields `num_classes_embedding` (e) and `learned_classes`.
+        model: with a field `num_classes_embedding`, e.
+        learned: see `table`.
         embedding: b e, or the class of each sample (b, integers) where the model learns the embeddings.
         batch: b.
     Raises:
         MismatchError: there is none, or of another shape.
     """
-    width = model.num_classes_embedding
+    kind, width = type(model).__name__, model.num_classes_embedding
     if embedding is None and model.is_initializing():
-        embedding = jnp.zeros((batch,), jnp.int32) if model.learned_classes else jnp.zeros((batch, width))
-    if model.learned_classes:
+        embedding = jnp.zeros((batch,), jnp.int32) if learned else jnp.zeros((batch, width))
+    got = "none" if embedding is None else f"{embedding.dtype} of shape {embedding.shape}"
+    if learned:
         if (
             embedding is None
             or not jnp.issubdtype(embedding.dtype, jnp.integer)
             or embedding.shape != (batch,)
         ):
             raise MismatchError(
-                f"{type(model).__name__}: it learns its embeddings and needs the class of each of {batch} samples, "
-                "integers of shape (b,)."
+                f"{kind}: it learns its embeddings and needs class numbers of shape ({batch},), got {got}."
             )
-        table = nn.Embed(
-            model.learned_classes, width, embedding_init=nn.initializers.normal(1.0), name="classes"
-        )
-        return table(embedding)
+        return learned(embedding)
     if embedding is None or embedding.shape != (batch, width):
-        got = "none" if embedding is None else f"shape {embedding.shape}"
         raise MismatchError(
-            f"{type(model).__name__}: needs embeddings of shape ({batch}, {width}), one per sample, got {got}."
+            f"{kind}: needs embeddings of shape ({batch}, {width}), one per sample, got {got}."
         )
     return embedding

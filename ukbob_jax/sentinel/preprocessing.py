@@ -215,7 +215,7 @@ class Cube(NamedTuple):
 def cube(first: Array, last: Array, spacing_mm: Sequence[float], margin_mm: float = 20.0) -> Cube:
     """The cube around voxels `first` to `last` (3 each, both inside) whose side is the longest extent and two margins.
 
-    It keeps the organ's proportions; `with_size` tells the grader its side.
+    It keeps the organ's proportions; graders are told its side beside the crop.
     """
     spacing = np.asarray(spacing_mm, np.float64)
     first, last = np.asarray(first, np.float64), np.asarray(last, np.float64) + 1
@@ -249,9 +249,3 @@ def prepare_cubes(
         return jnp.einsum("nxts,nux->nuts", values, matrices[0])
 
     return _stacked(resized, image, masks, window)
-
-
-def with_size(embedding: Array, side_mm: Array) -> jax.Array:
-    """Embeddings n e with the logarithm of the cube's side in dm behind them, n e+1: crops alone have no size."""
-    scale = jnp.log(jnp.asarray(side_mm, jnp.float32) / 100)[:, None]
-    return jnp.concatenate([jnp.asarray(embedding, jnp.float32), scale], -1)

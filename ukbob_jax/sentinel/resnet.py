@@ -17,7 +17,7 @@ from ukbob_jax.errors import GeometryError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture, TorchNames
 from ukbob_jax.models.blocks import Conv, Norm
-from ukbob_jax.sentinel.head import GatedHead, embedded
+from ukbob_jax.sentinel.head import GatedHead, embedded, table
 
 EXPANSION = 4  # channels of a block's output per channel inside
 STEM = 7  # pixels, kernel of the first convolution
@@ -112,7 +112,7 @@ class ResNet50(nn.Module):
             )
         features = self._features(slices, train)
         head = GatedHead(self.hidden, self.squash, self.detection, self.dtype, name="head")
-        return head(features, embedded(self, embedding, len(slices)))
+        return head(features, embedded(self, table(self), embedding, len(slices)))
 
     def _features(self, x: jax.Array, train: bool) -> jax.Array:
         """b h w 2 to b c."""
