@@ -33,7 +33,7 @@ class Embeddings(NamedTuple):
     @property
     def known(self) -> np.ndarray:
         """Classes that have one, k, bool."""
-        return np.isfinite(self.vectors).all(-1)
+        return np.asarray(np.isfinite(self.vectors).all(-1))
 
     def of(self, classes: Iterable[int]) -> np.ndarray:
         """The vectors of some classes, n e, float32.

@@ -62,7 +62,9 @@ def window(image: Array, modality: str = "CT", rule: str = "percentile") -> Wind
     return Window(float(low), float(max(high, low + 1e-6 * max(1.0, abs(low)))))
 
 
-def resize_matrix(start: Array, stop: Array, length: int, size: int) -> jax.Array:
+def resize_matrix(
+    start: Array, stop: Array, length: int, size: int, valid: Array | int | None = None
+) -> jax.Array:
     """Matrices n s length that resize `[start, stop)` of an axis of `length` pixels to `size` pixels.
 
     Pillow's bilinear filter: with scale r = (stop - start) / size the pixel i of the result is the mean of the pixels
@@ -70,6 +72,7 @@ def resize_matrix(start: Array, stop: Array, length: int, size: int) -> jax.Arra
 
     Args:
         start, stop: n, pixels; they may lie outside the axis, where there is nothing: such rows are 0.
+        valid: pixels from the axis' beginning that hold something, where the rest is padding; by default `length`.
     """
     start, stop = (jnp.asarray(a, jnp.float32)[:, None, None] for a in (start, stop))
     ratio = (stop - start) / size
@@ -77,7 +80,8 @@ def resize_matrix(start: Array, stop: Array, length: int, size: int) -> jax.Arra
     centre = (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * ratio
     pixel = jnp.arange(length, dtype=jnp.float32)[None, None, :] - start
     weight = jnp.maximum(0, 1 - jnp.abs(pixel + 0.5 - centre) / jnp.maximum(ratio, 1))
-    weight = jnp.where((pixel >= 0) & (pixel < stop - start), weight, 0)
+    end = jnp.minimum(stop, length if valid is None else valid) - start
+    weight = jnp.where((pixel >= 0) & (pixel < end), weight, 0)
     total = weight.sum(-1, keepdims=True)
     return weight / jnp.where(total > 0, total, 1)
 
@@ -153,7 +157,9 @@ def prepare(
             f"slice of shape {image.shape} with a mask of shape {mask.shape}: use one grid, (h, w)."
         )
     box = crop_box(mask, margin)
-    return _prepare(image.astype(np.float32)[None], mask[None], box[None], np.float32(window), size)[0]
+    return _prepare(
+        image.astype(np.float32)[None], mask[None], box[None], np.asarray(window, np.float32), size
+    )[0]
 
 
 def prepare_slices(images: Array, masks: Array, boxes: Array, window: Array, size: int = SIZE) -> jax.Array:
@@ -225,7 +231,13 @@ def cube(first: Array, last: Array, spacing_mm: Sequence[float], margin_mm: floa
 
 
 def prepare_cubes(
-    image: Array, masks: Array, starts: Array, stops: Array, window: Array, size: int
+    image: Array,
+    masks: Array,
+    starts: Array,
+    stops: Array,
+    window: Array,
+    size: int,
+    shape: Array | None = None,
 ) -> jax.Array:
     """What the grader of volumes sees of n masks of one scan, static shapes, usable inside jit: n s s s 2.
 
@@ -237,15 +249,17 @@ def prepare_cubes(
         starts, stops: n 3, voxels, see `cube`.
         window: 2 numbers.
         size: s.
+        shape: 3, voxels of the volume proper where it is padded at the end; by default all.
     """
-    matrices = [resize_matrix(starts[:, a], stops[:, a], image.shape[a], size) for a in range(3)]
+    valid = image.shape if shape is None else shape
+    matrices = [resize_matrix(starts[:, a], stops[:, a], image.shape[a], size, valid[a]) for a in range(3)]
 
     def resized(values: jax.Array) -> jax.Array:
         if values.ndim == 3:  # one image for all masks
-            values = jnp.einsum("xyz,nsz->nxys", values, matrices[2])
+            values = jnp.einsum("xyz,nsz->nxys", values, matrices[2], precision="highest")
         else:
-            values = jnp.einsum("nxyz,nsz->nxys", values, matrices[2])
-        values = jnp.einsum("nxys,nty->nxts", values, matrices[1])
-        return jnp.einsum("nxts,nux->nuts", values, matrices[0])
+            values = jnp.einsum("nxyz,nsz->nxys", values, matrices[2], precision="highest")
+        values = jnp.einsum("nxys,nty->nxts", values, matrices[1], precision="highest")
+        return jnp.einsum("nxts,nux->nuts", values, matrices[0], precision="highest")
 
     return _stacked(resized, image, masks, window)

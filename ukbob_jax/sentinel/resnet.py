@@ -119,7 +119,8 @@ class ResNet50(nn.Module):
         conv = functools.partial(Conv, bias=True, dtype=self.dtype, draw=he_fan_out)
         x = conv(self.width, (STEM, STEM), (2, 2), name="conv1")(x)
         x = jax.nn.relu(Norm("batch", dtype=self.dtype, name="bn1")(x, train))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        around: Any = ((1, 1), (1, 1))
+        x = nn.max_pool(x, (3, 3), (2, 2), around)
         self.sow("intermediates", "stem", x)
         for stage, depth in enumerate(self.depths):
             for block in range(depth):
@@ -137,7 +138,7 @@ def _unused(model: ResNet50) -> dict[str, np.ndarray]:
     """Tensors of torchvision's network that the grader replaced and never reads: as a fresh batch norm, and zeros."""
     features, width = model.width * EXPANSION * 2 ** (len(model.depths) - 1), model.width
     shapes = {"conv1.weight": (width, 3, STEM, STEM), "fc.weight": (1000, features), "fc.bias": (1000,)}
-    found = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    found: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
         found[f"bn1.{name}"] = np.full(width, value, np.float32)
     found["bn1.num_batches_tracked"] = np.zeros((), np.int64)

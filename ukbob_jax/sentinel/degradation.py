@@ -7,7 +7,7 @@ generator passed in, so the same generator state gives the same mask.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cc3d
 import numpy as np
@@ -29,7 +29,7 @@ class Organ(NamedTuple):
 
     labels: np.ndarray  # x y z, the whole map
     label: int
-    crop: tuple[slice, slice, slice]
+    crop: tuple[slice, ...]
     spacing_mm: np.ndarray  # 3
     seams: np.ndarray  # slices z before which another station begins
 
@@ -118,9 +118,10 @@ def degrade(
 def _distance(mask: Mask, spacing_mm: np.ndarray) -> np.ndarray:
     """mm from each voxel inside `mask` to the nearest outside; of large crops on a grid of every step-th voxel."""
     step = max(1, int(np.ceil((mask.size / LARGEST) ** (1 / 3))))
+    found: Any = ndimage.distance_transform_edt(mask[::step, ::step, ::step], spacing_mm * step)
+    coarse: np.ndarray = found
     if step == 1:
-        return ndimage.distance_transform_edt(mask, spacing_mm)
-    coarse = ndimage.distance_transform_edt(mask[::step, ::step, ::step], spacing_mm * step)
+        return coarse
     for axis in range(3):
         coarse = coarse.repeat(step, axis)
     return coarse[tuple(slice(n) for n in mask.shape)]
@@ -242,8 +243,11 @@ def _shift(organ: Organ, mask: Mask, target: float, rng: np.random.Generator) ->
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
     extent = max((s.stop - s.start) * mm for s, mm in zip(organ.crop, organ.spacing_mm))
-    steps = lambda size: np.rint(size * direction / organ.spacing_mm).astype(int)  # noqa: E731
-    return organ.whole(_search(lambda size: _moved(part, steps(size)), part, target, extent))
+
+    def make(size: float) -> Mask:
+        return _moved(part, np.rint(size * direction / organ.spacing_mm).astype(int).tolist())
+
+    return organ.whole(_search(make, part, target, extent))
 
 
 def _swap_sides(organ: Organ, mask: Mask, target: float, rng: np.random.Generator) -> Mask | None:

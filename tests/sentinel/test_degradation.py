@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ukbob_jax.sentinel import degrade
-from ukbob_jax.sentinel.degrade import KINDS, NOTHING_LEFT
-from ukbob_jax.sentinel.pairs import BINS, pair_at, pairs, slice_dice
+from ukbob_jax.sentinel import degradation
+from ukbob_jax.sentinel.degradation import KINDS, NOTHING_LEFT
+from ukbob_jax.sentinel.sampling import BINS, pair_at, pairs, slice_dice
 
 REMOVING = ("erode", "drop_components", "truncate")
 ADDING = ("dilate", "add_components", "merge_neighbours")
@@ -26,15 +26,15 @@ def labels():
 
 
 def worse(labels, kind, severity, seed=0, label=LEFT):
-    return degrade.degrade(
-        degrade.organ_of(labels, label, (1, 1, 2)), kind, severity, np.random.default_rng(seed)
+    return degradation.degrade(
+        degradation.organ_of(labels, label, (1, 1, 2)), kind, severity, np.random.default_rng(seed)
     )
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in NOTHING_LEFT])
 def test_the_dice_is_about_what_was_asked_for(labels, kind):
     for severity in (0.1, 0.3, 0.5) if kind != "merge_neighbours" else (0.1,):  # the neighbour here is small
-        score = degrade.dice(worse(labels, kind, severity), labels == LEFT)
+        score = degradation.dice(worse(labels, kind, severity), labels == LEFT)
         slack = {"drop_components": 0.2}.get(kind, 0.12)  # pieces and slices come whole
         assert score == pytest.approx(1 - severity, abs=slack), severity
 
@@ -46,13 +46,13 @@ def test_kinds_keep_their_promises(labels_and_truth, kind, severity, seed):
     mask = worse(labels, kind, severity, seed)
     assert mask.dtype == bool
     assert mask.shape == labels.shape
-    assert 0 <= degrade.dice(mask, truth) <= 1
+    assert 0 <= degradation.dice(mask, truth) <= 1
     if kind in REMOVING:
         assert not (mask & ~truth).any()
     if kind in ADDING:
         assert not (truth & ~mask).any()
     if kind in NOTHING_LEFT:
-        assert degrade.dice(mask, truth) == 0
+        assert degradation.dice(mask, truth) == 0
         assert mask.any() != (kind == "empty")
     np.testing.assert_array_equal(mask, worse(labels, kind, severity, seed))
 
@@ -67,9 +67,9 @@ def test_whole_error_swaps_the_sides(labels):
 
 
 def test_truncation_is_at_a_seam(labels):
-    organ = degrade.organ_of(labels, LEFT, seams=[10, 18, 31])
+    organ = degradation.organ_of(labels, LEFT, seams=[10, 18, 31])
     for seed in range(4):
-        mask = degrade.degrade(organ, "truncate", 0.4, np.random.default_rng(seed))
+        mask = degradation.degrade(organ, "truncate", 0.4, np.random.default_rng(seed))
         ends = np.flatnonzero(mask.any((0, 1)))[[0, -1]]
         whole = np.flatnonzero((labels == LEFT).any((0, 1)))[[0, -1]]
         assert (ends[0] in (10, 18) and ends[1] == whole[1]) or (ends[1] in (9, 17) and ends[0] == whole[0])
@@ -88,13 +88,13 @@ def test_an_organ_alone_has_no_neighbour_and_no_wrong_organ():
 
 
 def test_two_errors_on_top_of_each_other(labels):
-    score = degrade.dice(worse(labels, "erode+shift", 0.5), labels == LEFT)
+    score = degradation.dice(worse(labels, "erode+shift", 0.5), labels == LEFT)
     assert 0.3 < score < 0.8  # the second is measured on what the first left
 
 
 def test_large_crops_are_measured_on_a_coarser_grid(labels, monkeypatch):
-    monkeypatch.setattr(degrade, "LARGEST", 500)
-    score = degrade.dice(worse(labels, "dilate", 0.3), labels == LEFT)
+    monkeypatch.setattr(degradation, "LARGEST", 500)
+    score = degradation.dice(worse(labels, "dilate", 0.3), labels == LEFT)
     assert score == pytest.approx(0.7, abs=0.02)
 
 
@@ -131,8 +131,8 @@ def test_the_dice_of_slices(labels):
 @pytest.mark.parametrize(
     ("call", "what"),
     [
-        (lambda v: degrade.organ_of(v, 5), r"label 5 \(liver\) is not in this map"),
-        (lambda v: degrade.organ_of(v[0], 5), r"a label map is \(x, y, z\)"),
+        (lambda v: degradation.organ_of(v, 5), r"label 5 \(liver\) is not in this map"),
+        (lambda v: degradation.organ_of(v[0], 5), r"a label map is \(x, y, z\)"),
         (lambda v: worse(v, "melt", 0.5), "kind 'melt'"),
         (lambda v: worse(v, "erode", 1.5), "severity is 0 to 1"),
         (lambda v: pair_at(0, 0, v, kinds=("empty",)), "leaves something of the organ"),

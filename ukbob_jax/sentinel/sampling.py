@@ -11,7 +11,7 @@ import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, ValuesError
-from ukbob_jax.sentinel.degrade import KINDS, NOTHING_LEFT, Mask, degrade, dice, organ_of
+from ukbob_jax.sentinel.degradation import KINDS, NOTHING_LEFT, Mask, degrade, dice, organ_of
 
 BINS = 10  # parts of the quality range
 UNTOUCHED = 1 / 3  # share of the best part in which the label stays as it is
@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     """A mask of an organ, and how right it is."""
 
     label: int
-    kind: str  # of `degrade.KINDS`, two joined by "+", or "none"
+    kind: str  # of `degradation.KINDS`, two joined by "+", or "none"
     mask: Mask  # x y z
     dice: float
 
@@ -48,7 +48,7 @@ def pair_at(
         spacing_mm: of a voxel.
         classes: that may be drawn; by default all that are there. Those that are not there are passed over.
         kinds: errors that may be drawn.
-        seams: see `degrade.organ_of`.
+        seams: see `degradation.organ_of`.
     Raises:
         ConfigError: an unknown kind, or none that leaves something of the organ.
         ValuesError: none of the classes is there.
