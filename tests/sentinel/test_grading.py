@@ -77,7 +77,9 @@ def test_grades_of_volumes_are_those_of_the_cubes_one_by_one(graders, scan, tabl
         seen = preprocessing.prepare_cubes(
             image, (labels == label)[None], cube.start[None], cube.stop[None], window, 8
         )
-        want = model.apply(variables, seen, table.of([label]), jnp.float32([cube.side_mm]))[0]
+        want = model.apply(variables, seen, table.of([label]), preprocessing.place(cube, image.shape)[None])[
+            0
+        ]
         assert found.dice[label] == pytest.approx(float(want), abs=1e-5)
     assert found.slices.tolist() == [0, 14, 4, 0, 0, 1, 0, 0]
     assert found.slice_dice.shape == (8, 0)

@@ -19,10 +19,10 @@ def tiny():
     return model, jax.jit(model.init)(jax.random.key(0), cubes), cubes
 
 
-def test_grades_depend_on_mask_embedding_and_size(tiny):
+def test_grades_depend_on_mask_embedding_and_place(tiny):
     model, variables, cubes = tiny
     run = jax.jit(lambda x, e, s: model.apply(variables, x, e, s))
-    e, s = jnp.ones((2, 3)), jnp.array([50.0, 80.0])
+    e, s = jnp.ones((2, 3)), jnp.array([[0.5, 0, 0.1, -1], [0.8, 0.3, 0, 1]])
     grade = run(cubes, e, s)
     assert grade.shape == (2,)
     assert ((grade > 0) & (grade < 1)).all()
@@ -80,7 +80,7 @@ def test_other_encoders_serve_too(network, fields):
     ("cubes", "embedding", "side", "what"),
     [((2, 8, 8, 8), None, None, r"cubes are \(2, 8, 8, 8\)"),
      ((2, 8, 8, 8, 2), (2, 4), None, r"embeddings of shape \(2, 3\)"),
-     ((2, 8, 8, 8, 2), (2, 3), (1,), r"sides are \(1,\)")],
+     ((2, 8, 8, 8, 2), (2, 3), (2, 3), r"places are \(2, 3\)")],
 )  # fmt: skip
 def test_bad_input_is_one_line(tiny, cubes, embedding, side, what):
     args = [

@@ -48,7 +48,7 @@ class _Crops(NamedTuple):
 
     label: np.ndarray  # n
     z: np.ndarray  # n, -1 for cubes
-    where: np.ndarray  # n 4, boxes of slices, or n 7, start, stop and side of cubes
+    where: np.ndarray  # n 4, boxes of slices, or n 10, start, stop and place of cubes
 
 
 def grade(
@@ -234,9 +234,9 @@ def _cubes(
     for c in classes:
         first, last = (np.array([f(a[c]) for a in along]) for f in (_first, _last))
         cube = preprocessing.cube(first, last, spacing_mm, margin_mm)
-        rows.append([*cube.start, *cube.stop, cube.side_mm])
+        rows.append([*cube.start, *cube.stop, *preprocessing.place(cube, labels.shape)])
     label = np.array(classes, np.int32)
-    return _Crops(label, np.full(len(label), -1, np.int32), np.array(rows, np.float32).reshape(-1, 7))
+    return _Crops(label, np.full(len(label), -1, np.int32), np.array(rows, np.float32).reshape(-1, 10))
 
 
 def _first(inside: np.ndarray) -> np.ndarray:
@@ -298,8 +298,8 @@ def _program(model: Any, kind: str, size: int, chunk: int) -> Any:
             part, embedding = jax.tree.map(
                 lambda a: jax.lax.dynamic_slice_in_dim(a, i * chunk, chunk), (crops, vectors)
             )
-            side = () if kind == "slices" else (part.where[:, 6],)
-            out = model.apply(variables, seen(image, labels, shape, window, part), embedding, *side)
+            place = () if kind == "slices" else (part.where[:, 6:],)
+            out = model.apply(variables, seen(image, labels, shape, window, part), embedding, *place)
             grades, scores = out if model.detection else (out, jnp.full(chunk, jnp.nan))
             put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * chunk, axis=0)
             return put(found[0], grades), put(found[1], scores)

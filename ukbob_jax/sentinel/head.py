@@ -13,17 +13,21 @@ from ukbob_jax.models.blocks import kernel_init
 class GatedHead(nn.Module):
     """out = fc2(g2 * fc1(g1 * x)) with g1 = attention1([x; e]), g2 = attention2([x; e]) (Quality Sentinel, model).
 
-    All four are plain affine maps: no gate and no output is squashed, unless `squash`.
+    As published all four are plain affine maps, and no output is squashed. The product of two gates that nothing bounds
+    grows with the fourth power of the features, and a sigmoid behind it saturates in the first steps of a training. So
+    `bounded` normalises x (LayerNorm), puts a sigmoid on both gates and a GELU before fc2.
 
     Args:
         hidden: width between fc1 and fc2.
         squash: a sigmoid on the grade, which keeps it in (0, 1).
+        bounded: see above.
         detection: a second output beside the grade: a score, higher where the label needs repair (`losses.auc_margin`).
         dtype: of the arithmetic.
     """
 
     hidden: int = 50
     squash: bool = False
+    bounded: bool = False
     detection: bool = False
     dtype: Any = jnp.float32
 
@@ -34,10 +38,14 @@ class GatedHead(nn.Module):
         def affine(y: jax.Array, width: int, name: str) -> jax.Array:
             return nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, name=name)(y)
 
+        if self.bounded:
+            x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+        gate = jax.nn.sigmoid if self.bounded else lambda y: y
         both = jnp.concatenate([x, embedding.astype(x.dtype)], -1)
-        gate1 = affine(both, x.shape[-1], "attention1")
-        gate2 = affine(both, self.hidden, "attention2")
+        gate1 = gate(affine(both, x.shape[-1], "attention1"))
+        gate2 = gate(affine(both, self.hidden, "attention2"))
         mixed = gate2 * affine(gate1 * x, self.hidden, "fc1")
+        mixed = jax.nn.gelu(mixed) if self.bounded else mixed
         grade = affine(mixed, 1, "fc2")[:, 0].astype(jnp.float32)
         grade = jax.nn.sigmoid(grade) if self.squash else grade
         if not self.detection:

@@ -221,13 +221,22 @@ class Cube(NamedTuple):
 def cube(first: Array, last: Array, spacing_mm: Sequence[float], margin_mm: float = 20.0) -> Cube:
     """The cube around voxels `first` to `last` (3 each, both inside) whose side is the longest extent and two margins.
 
-    It keeps the organ's proportions; graders are told its side beside the crop.
+    It keeps the organ's proportions; graders are told its `place` beside the crop.
     """
     spacing = np.asarray(spacing_mm, np.float64)
     first, last = np.asarray(first, np.float64), np.asarray(last, np.float64) + 1
     side = float(((last - first) * spacing).max() + 2 * margin_mm)
     centre, half = (first + last) / 2, side / 2 / spacing
     return Cube((centre - half).astype(np.float32), (centre + half).astype(np.float32), side)
+
+
+def place(cube: Cube, shape: Sequence[int]) -> np.ndarray:
+    """Where a cube lies, 4 numbers: log of its side in dm, and its centre x y z, -1 to 1 from end to end.
+
+    A resized crop has no size, and an organ on the wrong side looks like its partner.
+    """
+    centre = (cube.start + cube.stop) / np.asarray(shape, np.float64) - 1
+    return np.array([np.log(cube.side_mm / 100), *centre], np.float32)
 
 
 def prepare_cubes(

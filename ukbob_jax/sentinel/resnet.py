@@ -65,6 +65,7 @@ class ResNet50(nn.Module):
         num_classes_embedding: numbers of an embedding, e.
         hidden: see `GatedHead`; the released network has 50.
         squash: a sigmoid on the grade; the released network has none.
+        bounded: see `GatedHead`; the released network is not. Give it with `squash`.
         detection: a second output, see `GatedHead`.
         learned_classes: the network learns an embedding of each of so many classes; it is then called with class
             numbers. 0: embeddings are given.
@@ -76,6 +77,7 @@ class ResNet50(nn.Module):
     num_classes_embedding: int = 512
     hidden: int = 50
     squash: bool = False
+    bounded: bool = False
     detection: bool = False
     learned_classes: int = 0
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -111,7 +113,7 @@ class ResNet50(nn.Module):
                 f"ResNet50: slices are {slices.shape}, expected (b, h, w, 2): image and mask."
             )
         features = self._features(slices, train)
-        head = GatedHead(self.hidden, self.squash, self.detection, self.dtype, name="head")
+        head = GatedHead(self.hidden, self.squash, self.bounded, self.detection, self.dtype, name="head")
         return head(features, embedded(self, table(self), embedding, len(slices)))
 
     def _features(self, x: jax.Array, train: bool) -> jax.Array:
@@ -152,7 +154,7 @@ TORCH = TorchNames(
         (r"\.downsample_conv\.", ".downsample.0."),
         (r"\.downsample_norm\.", ".downsample.1."),
     ),
-    auxiliary=r"^(head/detector|classes)/",
+    auxiliary=r"^(head/(detector|norm)|classes)/",
     unused=_unused,
     first=r"(.*?)attention1\.weight",
 )

@@ -14,6 +14,7 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError, GeometryError, MismatchError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture
+from ukbob_jax.models.blocks import kernel_init
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.sentinel.head import GatedHead, embedded, table
 
@@ -23,6 +24,7 @@ SMALL = {
     "strides": (1, 2, 2, 2),
     "n_conv_per_stage": 1,
 }  # of the default network, plain_unet
+PLACE = 4  # numbers of a cube's place: size and centre
 LEAST = 1e-3  # voxels: below this a region has no mean
 
 
@@ -30,14 +32,17 @@ class VolumeGrader(nn.Module):
     """Grades of masks in cubes: channel 0 the image, channel 1 the mask, as `preprocessing.prepare_cubes` makes them.
 
     Of each map of the encoder four numbers per channel are kept: its mean in the mask, near the mask's surface, and
-    everywhere, and its maximum; instance norms leave little in the mean alone. Behind them stands the size of the cube.
+    everywhere, and its maximum; instance norms leave little in the mean alone. What the organ is and where the cube lies
+    pass two layers together, so that a mask can be found to be in the wrong place, and go into gates and features.
 
     Args:
         num_classes_embedding: numbers of an embedding, e.
         network: its architecture must say where the encoder's maps are (`Architecture.features`).
         network_fields: of the network, a mapping or pairs; channels are set here.
         hidden, detection: see `GatedHead`.
+        context: width of those two layers.
         squash: a sigmoid on the grade.
+        bounded: see `GatedHead`.
         learned_classes: see `ResNet50`.
         dtype: of the arithmetic; parameters are float32.
     """
@@ -46,7 +51,9 @@ class VolumeGrader(nn.Module):
     network: str = "plain_unet"
     network_fields: Any = tuple(SMALL.items())
     hidden: int = 50
+    context: int = 64
     squash: bool = True
+    bounded: bool = True
     detection: bool = False
     learned_classes: int = 0
     dtype: Any = jnp.float32
@@ -86,13 +93,14 @@ class VolumeGrader(nn.Module):
     def setup(self) -> None:  # noqa: D102 - Flax calls it
         self.encoder = self.built()
         self.classes = table(self)
-        self.head = GatedHead(self.hidden, self.squash, self.detection, self.dtype)
+        self.place = [nn.Dense(self.context, dtype=self.dtype, kernel_init=kernel_init) for _ in range(2)]
+        self.head = GatedHead(self.hidden, self.squash, self.bounded, self.detection, self.dtype)
 
     def __call__(
         self,
         cubes: jax.Array,
         embedding: jax.Array | None = None,
-        side_mm: jax.Array | None = None,
+        place: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -101,26 +109,29 @@ class VolumeGrader(nn.Module):
         Args:
             cubes: any float type.
             embedding: b e; with `learned_classes` class numbers (b,); `init` needs none.
-            side_mm: of each cube, b; None: not known, as in a grader that never sees it.
+            place: of each cube, b 4, see `preprocessing.place`; None: zeros, for a grader that is never told.
             train: as the network's.
         Raises:
             GeometryError: another number of axes or channels.
-            MismatchError: no embedding, or sides, of this batch.
+            MismatchError: embeddings or places are not those of a batch.
         """
         if cubes.ndim != 5 or cubes.shape[-1] != self.in_channels:
             raise GeometryError(
                 f"VolumeGrader: cubes are {cubes.shape}, expected (b, x, y, z, 2): image and mask."
             )
         batch = len(cubes)
-        if side_mm is not None and side_mm.shape != (batch,):
+        place = jnp.zeros((batch, PLACE)) if place is None else place
+        if place.shape != (batch, PLACE):
             raise MismatchError(
-                f"VolumeGrader: sides are {side_mm.shape}, expected one per cube, ({batch},)."
+                f"VolumeGrader: places are {place.shape}, expected ({batch}, {PLACE}), one per cube."
             )
         maps = getattr(self.encoder, architecture.find(self.network).features)(cubes, train=train)
         mask = (cubes[..., 1:] + 1) / 2
-        size = jnp.zeros((batch,)) if side_mm is None else jnp.log(side_mm.astype(jnp.float32) / 100)
-        features = jnp.concatenate([*(pooled(m, mask) for m in maps), size[:, None].astype(jnp.float32)], -1)
-        return self.head(features, embedded(self, self.classes, embedding, batch))
+        context = jnp.concatenate([embedded(self, self.classes, embedding, batch), place], -1)
+        for layer in self.place:
+            context = jax.nn.gelu(layer(context))
+        features = jnp.concatenate([*(pooled(m, mask) for m in maps), context.astype(jnp.float32)], -1)
+        return self.head(features, context)
 
 
 def pooled(features: jax.Array, mask: jax.Array) -> jax.Array:
@@ -148,5 +159,5 @@ ARCHITECTURE = Architecture(
     fields=architecture.module_fields,
     multiple=lambda model: architecture.find(model.network).multiple(model.built()),
     strides=lambda model: ((1, 1, 1),),
-    parts={"encoder": r"^encoder/", "head": r"^head/"},
+    parts={"encoder": r"^encoder/", "head": r"^(head|place_\d+|classes)/"},
 )
