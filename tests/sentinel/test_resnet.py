@@ -5,7 +5,9 @@ import pytest
 
 import ukbob_jax as bob
 from tests.sentinel import reference as pack
+from ukbob_jax.sentinel.head import GatedHead
 from ukbob_jax.sentinel.resnet import ResNet50
+from ukbob_jax.weights import torch_files
 
 CHECKED = ("mean", "std", "min", "max", "mean_abs", "proj")
 GRADIENTS = {
@@ -109,6 +111,32 @@ def test_the_released_layout_is_written_and_read(case, reference, tmp_path):
 
 def small(**fields):
     return ResNet50(num_classes_embedding=4, depths=(1, 1), width=4, hidden=3, **fields)
+
+
+def test_a_network_of_torchvision_starts_a_grader(tmp_path):
+    model = small()
+    variables = model.init(jax.random.key(0), jnp.ones((1, 16, 16, 2)))
+    state = {"batch_stats": variables["batch_stats"]}
+    theirs = bob.weights.to_torch(variables["params"], model, state)
+    theirs = {
+        name.removeprefix("net."): array for name, array in theirs.items() if name.startswith("net.layer")
+    }
+    theirs |= {"conv1.weight": np.ones((4, 3, 7, 7), np.float32), "fc.weight": np.ones((9, 32), np.float32)}
+    torch_files.save(tmp_path / "resnet.pth", theirs)
+    new = r"^(conv1\.bias|bn1|attention\d|fc\d)\b"
+    read = bob.weights.read(tmp_path / "resnet.pth", model, stem="average", new=new, seed=1)
+    np.testing.assert_array_equal(read.params["conv1"]["kernel"], np.full((7, 7, 2, 4), 1.5))
+    for name in ("layer1_0", "layer2_0"):
+        jax.tree.map(np.testing.assert_array_equal, read.params[name], variables["params"][name])
+
+
+def test_the_bounded_head_does_not_saturate():
+    x = 1000 * jax.random.normal(jax.random.key(1), (8, 64))
+    for bounded in (True, False):
+        head = GatedHead(squash=True, bounded=bounded)
+        variables = head.init(jax.random.key(0), x, jnp.ones((8, 4)))
+        grade = head.apply(variables, x, jnp.ones((8, 4)))
+        assert (jnp.abs(grade - 0.5) < 0.49).all() == bounded
 
 
 def test_learned_embeddings_a_detector_and_a_squashed_grade():

@@ -156,6 +156,7 @@ TORCH = TorchNames(
     ),
     auxiliary=r"^(head/(detector|norm)|classes)/",
     unused=_unused,
+    aliases=((r"^(layer\d+|fc)\.", r"net.\1."),),  # torchvision's own files
     first=r"(.*?)attention1\.weight",
 )
 ARCHITECTURE = Architecture(
