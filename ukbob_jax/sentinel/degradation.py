@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
+from ukbob_jax.sentinel.preprocessing import classes_in
 
 LARGEST = (
     500_000  # voxels of a crop whose distances are computed voxel by voxel; of larger ones on a coarser grid
@@ -312,7 +313,7 @@ def _smooth(organ: Organ, mask: Mask, target: float, rng: np.random.Generator) -
 def _wrong_organ(organ: Organ, mask: Mask, target: float, rng: np.random.Generator) -> Mask | None:
     """The mask of another organ, as by a wrong id."""
     del target
-    others = np.setdiff1d(np.unique(organ.labels), [0, organ.label, anatomy.IGNORE])
+    others = np.setdiff1d(classes_in(organ.labels), [organ.label])
     return (organ.labels == rng.choice(others)) & ~mask if len(others) else None
 
 

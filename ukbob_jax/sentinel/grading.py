@@ -98,7 +98,7 @@ def grade(
         GeometryError: the image is no volume.
     """
     image, labels = _checked(image, labels, num_classes, modality, image_modality)
-    there = np.setdiff1d(np.unique(labels), [0, anatomy.IGNORE]).astype(int)
+    there = preprocessing.classes_in(labels)
     vectors, wanted = _vectors(model, embeddings, classes, there, num_classes)
     found = [label for label in wanted if label in set(there.tolist())]
     kind = "slices" if isinstance(model, ResNet50) else "cubes"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
 
 Array = jax.Array | np.ndarray
@@ -195,6 +196,13 @@ def _stacked(
 
 
 _prepare = jax.jit(prepare_slices, static_argnames="size")
+
+
+def classes_in(labels: np.ndarray) -> np.ndarray:
+    """The classes of a label map of any shape, in order; neither background nor 255. Counted, not sorted, where bytes."""
+    bytes_ = labels.dtype == np.uint8
+    found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if bytes_ else np.unique(labels)
+    return np.setdiff1d(found, [0, anatomy.IGNORE]).astype(int)
 
 
 def slices_used(count: int, most: int = 10) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError, ValuesError
 from ukbob_jax.sentinel.degradation import KINDS, NOTHING_LEFT, Mask, degrade, dice, organ_of
+from ukbob_jax.sentinel.preprocessing import classes_in
 
 BINS = 10  # parts of the quality range
 UNTOUCHED = 1 / 3  # share of the best part in which the label stays as it is
@@ -59,7 +59,7 @@ def pair_at(
         raise ConfigError(f"kind {unknown[0]!r} is unknown; there are {', '.join(KINDS)}.")
     if not partly:
         raise ConfigError(f"kinds {', '.join(kinds) or 'none'}: give one that leaves something of the organ.")
-    there = np.setdiff1d(np.unique(labels), [0, anatomy.IGNORE])
+    there = classes_in(np.asarray(labels))
     there = there if classes is None else np.intersect1d(there, classes)
     if not len(there):
         raise ValuesError("labels: none of the classes is there; nothing can be degraded.")
