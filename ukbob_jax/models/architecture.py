@@ -52,6 +52,8 @@ class TorchNames(NamedTuple):
         axes: path and number of axes of a parameter -> the axes of PyTorch's array in the order of ours.
         auxiliary: pattern of parameters that PyTorch files have no place for, such as heads that only training uses.
         buffers: model -> arrays that a state_dict carries beside the weights; they may be absent, but must agree.
+        unused: model -> tensors that a state_dict carries and the network never reads: they may be absent or hold
+            anything, and are written as given here.
         copies: model -> further names of tensors that a state_dict holds several times: further name -> first name.
         aliases: (pattern, replacement) in order, from names that other trainers give to PyTorch's.
         pretext: pattern of the tensors, by PyTorch's names, that only pre-training tasks have.
@@ -65,6 +67,7 @@ class TorchNames(NamedTuple):
     axes: Callable[[Path, int], tuple[int, ...]] = conv_axes
     auxiliary: str = NOTHING
     buffers: Callable[[Any], dict[str, np.ndarray]] = lambda model: {}
+    unused: Callable[[Any], dict[str, np.ndarray]] = lambda model: {}
     copies: Callable[[Any], dict[str, str]] = lambda model: {}
     aliases: tuple[tuple[str, str], ...] = ()
     pretext: str = NOTHING

@@ -91,8 +91,8 @@ def to_torch(
         model: whose parameters they are.
         model_state: running statistics of norm="batch"; without them their keys are absent.
     Returns:
-        Names to arrays in PyTorch's layout, with its integer tables and every name of a tensor that has several;
-        without parameters that PyTorch files have no place for.
+        Names to arrays in PyTorch's layout, with its integer tables, every name of a tensor that has several, and what it
+        carries unused; without parameters that PyTorch files have no place for.
     Raises:
         ValueError: names every missing, extra or mis-shaped parameter.
     """
@@ -109,7 +109,7 @@ def with_copies(tensors: Mapping[str, np.ndarray], model: nn.Module) -> dict[str
     """Tensors by PyTorch's names, all of the network or some, with its further names for them and its integer tables."""
     names = torch_names(model)
     copies = {copy: tensors[first] for copy, first in names.copies(model).items() if first in tensors}
-    return {**tensors, **copies, **names.buffers(model)}
+    return {**tensors, **copies, **names.buffers(model), **names.unused(model)}
 
 
 from_monai, to_monai = from_torch, to_torch  # what they are for `SwinUNETR`
@@ -215,7 +215,10 @@ def contents(
         said, model = architecture.find(card.architecture, imported_only=True), None
     if said is None:
         raise ConfigError(f"{path}: does not say which network it is for. Give the architecture.")
-    own = {*expected(model), *torch_names(model).copies(model)} if model else ()
+    own: set[str] = set()
+    if model:
+        names = torch_names(model)
+        own = {*expected(model), *names.copies(model), *names.unused(model)}
     found, left_out = aliases.rename(
         file.tensors,
         said.torch or architecture.TorchNames(),

@@ -88,7 +88,7 @@ def without_copies(
 
 
 def compare(tensors: Mapping[str, np.ndarray], model: nn.Module) -> Report:
-    """What `tensors` give of `model`. Its buffers may be absent, but must agree."""
+    """What `tensors` give of `model`. Its buffers may be absent, but must agree; what it never reads is passed over."""
     want, buffers = expected(model), torch_names(model).buffers(model)
     matched, reshaped = [], {}
     for name, tensor in want.items():
@@ -102,7 +102,8 @@ def compare(tensors: Mapping[str, np.ndarray], model: nn.Module) -> Report:
         if name in tensors and not np.array_equal(tensors[name], index):
             reshaped[name] = "the table of another model"
     missing = tuple(name for name in want if name not in tensors)
-    unexpected = tuple(name for name in tensors if name not in want and name not in buffers)
+    known = {*want, *buffers, *torch_names(model).unused(model)}
+    unexpected = tuple(name for name in tensors if name not in known)
     return Report(tuple(matched), missing, unexpected, reshaped)
 
 
