@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import small
+from experiments.openmind import transfer
 from experiments.real import hippocampus
 from experiments.solf import curation, curation_figure, detect
 from ukbob_jax.quality import solf
@@ -154,3 +155,55 @@ def test_means_of_the_hippocampus_are_of_scans_then_of_labels_and_count_what_has
     assert 0.39 < low < found["mean"]["dice"]["mean"] < high < 0.81
     rows = hippocampus.table({"network": found, "floor": found}).splitlines()
     assert len(rows) == 8 and rows[2].startswith("| network | anterior | 0.567 (")
+
+
+def test_transfer_reports_what_pretraining_adds(tmp_path, capsys):
+    """Of two seeds and three scans: the gain is paired by scan and seed."""
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    (workdir / "mae").mkdir(parents=True)
+    data.mkdir()
+    (data / "split.json").write_text(json.dumps({"train": ["a"], "val": ["b"], "test": ["c", "d", "e"]}))
+    (workdir / "mae.json").write_text(json.dumps({"cpu_seconds": 60.0, "steps": 6}))
+    (workdir / "mae" / "starts.jsonl").write_text(
+        json.dumps({"ukbob_jax": "0", "python": "3", "machine": "x", "devices": "1 CPU"}) + "\n"
+    )
+    probes = [
+        {"step": step, "probe/knn": 0.5, "probe/linear": 0.6 + step / 100, "probe/chance": 1 / 3}
+        for step in (0, 6)
+    ]
+    (workdir / "mae" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in probes))
+    for arm, above in (("scratch", 0.0), ("mae", 0.1)):
+        (workdir / f"rate_{arm}.json").write_text(json.dumps({"rate": 1e-3, "val": {}}))
+        for seed, base in ((0, 0.5), (1, 0.6)):
+            found = {
+                "dice": [base + above, base, base + 2 * above],
+                "labels": [0.5, 0.5],
+                "cpu_seconds": 30.0,
+            }
+            (workdir / f"test_{arm}_6_{seed}.json").write_text(json.dumps(found))
+    words = [
+        "--data",
+        data,
+        "--workdir",
+        workdir,
+        "--output",
+        tmp_path,
+        "--methods",
+        "mae",
+        "--labelled",
+        6,
+        "--seeds",
+        0,
+        1,
+    ]
+    transfer.main([*map(str, words), "--report"])
+    result = json.loads((tmp_path / "transfer.json").read_text())
+    of = result["arms"]["mae"]["labelled"]["6"]
+    assert of["dice"] == pytest.approx(0.65) and of["gain"] == pytest.approx(0.1)
+    assert of["gain_of_seed"] == pytest.approx([0.1, 0.1]) and of["gain_interval"][0] == pytest.approx(
+        0, abs=1e-12
+    )
+    assert result["cpu_minutes"] == {"pretraining": 1.0, "fine-tuning": 2.0}
+    assert "| mae | 0.650 (+0.100, +0.000 to +0.200; 2 of 2) |" in capsys.readouterr().out
+    for name in ("transfer.png", "probes.png"):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
