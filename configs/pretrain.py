@@ -1,7 +1,7 @@
 """Pre-training without labels, on the images of a store; docs/pretraining.md says what each method does.
 
     python -m ukbob_jax.main --config=configs/pretrain.py:mae --workdir=runs/mae --config.store=STORE
-    python -m ukbob_jax.main --config=configs/finetune.py --workdir=runs/mine --config.init=runs/mae ...   on labels
+    python -m ukbob_jax.main --config=configs/finetune.py:warmup --workdir=runs/mine --config.init=runs/mae ...   on labels
 
 Variants: mae, simmim, s3d, genesis, fusion, voco, swinunetr, simclr, rasd. `--config.model.name=resenc_unet` trains another
 network; s3d wants a convolutional one. rasd makes its volumes and needs no store.

@@ -121,7 +121,8 @@ def assign_splits(subjects: Sequence[str], sizes: Mapping[str, int], seed: int) 
     """
     if min(sizes.values(), default=0) < 0 or sum(sizes.values()) > len(subjects):
         raise ConfigError(
-            f"config.source.splits {dict(sizes)}: negative, or more than the {len(subjects)} subjects of the source."
+            f"config.source.splits: {dict(sizes)} has a negative number, or more than the {len(subjects)} persons that may "
+            "be drawn; those whom the data set puts in a split itself stay there."
         )
     drawn = sorted(subjects, key=lambda subject: digest({"seed": seed, "subject": subject}))
     names = [name for name, size in sorted(sizes.items()) for _ in range(size)]

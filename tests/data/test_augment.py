@@ -348,7 +348,9 @@ def test_flip_swaps_the_ids_of_the_two_sides_and_keeps_ignore():
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(ConfigError, match="augmentation 'gama' is not known; choose from gamma, intensity"):
+    with pytest.raises(
+        ConfigError, match=r"config.augment: 'gama' is not known; choose from gamma, intensity"
+    ):
         augment.compose("gamma", "gama")
 
 

@@ -255,7 +255,7 @@ def test_the_page_of_a_pretraining_has_curves_and_pictures(probed, store):
     assert (probed / "report" / "pretraining.png").exists()
 
 
-@pytest.mark.parametrize("method", ["simmim", "genesis", "fusion", "swinunetr"])
+@pytest.mark.parametrize("method", ["simmim", "s3d", "genesis", "fusion", "swinunetr"])
 def test_what_rebuilds_shows_it(store, tmp_path, method):
     """Without labels too."""
     job.run(recipe(store, method, **{"probe.every": 100, "train.steps": 2}), str(tmp_path))
@@ -371,6 +371,30 @@ def test_a_convolutional_network_learns_sparsely_and_a_training_takes_it(store, 
         ("mae", {"label": "manual"}, "config.label: 'manual', but pre-training looks at images alone"),
         ("mae", {"init": "w.pt"}, "config.init: 'w.pt', but pre-training starts afresh"),
         ("mae", {"pretrain.ratio": 1.5}, "config.pretrain.ratio: 1.5"),
+        ("mae", {"pretrain.block": 16}, "config.pretrain.ratio: 0.75 hides none of the 1 whole blocks"),
+        ("simmim", {"pretrain.ratio": 0.01}, "config.pretrain.ratio: 0.01 hides none of the 64 whole blocks"),
+        ("s3d", {"pretrain.block": 20}, r"config.pretrain.block: blocks of \(20, 20, 20\) voxels do not fit"),
+        (
+            "simclr",
+            {"data.batch_size": 1},
+            "config.data.batch_size: 1, but 'simclr' compares .* take 2 or more",
+        ),
+        ("swinunetr", {"data.batch_size": 1}, "config.data.batch_size: 1, but 'swinunetr' compares"),
+        (
+            "voco",
+            {"data.batch_size": 1, "pretrain.form": "authors", "train.ema": 0.9},
+            "config.data.batch_size: 1, but 'voco' compares",
+        ),
+        (
+            "mae",
+            {"data.val_split": "val"},
+            "config.data.val_split: 'val', but pre-training validates on no labels",
+        ),
+        (
+            "mae",
+            {"train.eval_every": 5},
+            "config.train.eval_every: 5, but pre-training validates on no labels",
+        ),
         ("mae", {"model.in_channels": 2}, "config.model.in_channels is 2, but the store has 4 contrasts"),
         (
             "fusion",

@@ -54,7 +54,7 @@ def compose(*steps: str | Augmentation) -> Callable[[jax.Array, Batch], Batch]:
             chain.append(AUGMENTATIONS[step])
         else:
             known = ", ".join((*AUGMENTATIONS, *PRESETS))
-            raise ConfigError(f"augmentation {step!r} is not known; choose from {known}.")
+            raise ConfigError(f"config.augment: {step!r} is not known; choose from {known}.")
 
     def one(key: jax.Array, row: jax.Array, image: jax.Array, label: Label) -> Sample:
         key = jax.random.fold_in(key, row)
@@ -252,7 +252,7 @@ def rot90(
     """
     shape = image.shape[:3]
     if shape[axes[0]] != shape[axes[1]]:
-        raise ConfigError(f"augmentation rot90: crop {shape} is not square in axes {axes}. Leave it out.")
+        raise ConfigError(f"config.augment: rot90: crop {shape} is not square in axes {axes}. Leave it out.")
     turns = jnp.floor(draws[1] * 3).astype(jnp.int32)
     turned = [functools.partial(jnp.rot90, k=k, axes=axes) for k in (1, 2, 3)]
     changed = jax.tree.map(lambda array: jax.lax.switch(turns, turned, array), (image, label))

@@ -39,7 +39,7 @@ def on_device(
     x_mm, y_mm, _ = spacing_mm
     if "rot90" in steps and abs(x_mm - y_mm) > SAME_SPACING * x_mm:
         raise ConfigError(
-            f"augmentation rot90: voxels of {x_mm:.9g} x {y_mm:.9g} mm are not square in x and y. Leave it out."
+            f"config.augment: rot90: voxels of {x_mm:.9g} x {y_mm:.9g} mm are not square in x and y. Leave it out."
         )
     own: dict[str, augment.Augmentation] = {
         "affine": functools.partial(augment.affine, spacing_mm=tuple(spacing_mm))

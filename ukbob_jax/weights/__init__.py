@@ -309,7 +309,7 @@ def _check_card(
             wrong.append(f"{field} {theirs[field]!r}, not {ours[field]!r}")
     if wrong:
         raise MismatchError(
-            f"{path}: was made for {'; '.join(wrong)}. Build the model the checkpoint describes."
+            f"{path}: was made for {'; '.join(wrong)}. Give the network the fields of the checkpoint (config.model)."
         )
 
 

@@ -122,7 +122,7 @@ def test_deep_supervision_trains_resumes_elsewhere_and_leaves_a_network_for_infe
         ({"organs": ("livre",)}, "config.organs: 'livre' is not among"),
         ({"data.train_split": "training"}, "no split 'training'; it has"),
         ({"label": "expert"}, "no label set 'expert'; it has manual"),
-        ({"augment": ("gama",)}, "augmentation 'gama' is not known"),
+        ({"augment": ("gama",)}, "config.augment: 'gama' is not known"),
         ({"train.steps": 1}, "optimizer.warmup_steps: 1 is not in 0..0"),
         ({"train.accumulate": 3}, "config.train.accumulate: 3 does not divide config.data.batch_size 2"),
         ({"train.ema": 1.0}, r"config.train.ema: 1.0 is not in \[0, 1\)"),

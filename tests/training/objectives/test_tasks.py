@@ -123,6 +123,21 @@ def test_the_authors_teacher_is_the_average_of_the_head_and_learns_nothing():
     assert all(not np.asarray(g).any() for g in jax.tree.leaves(taught(state.params)))
 
 
+def test_the_accuracy_of_fusion_is_that_of_voxels_in_the_loss():
+    """What was anonymised cannot be found, and does not count as missed."""
+    task = task_of("fusion")
+    state = start(task, moved)
+    halves = np.zeros(IMAGE.shape[:4], bool)
+    found = {}
+    for name, half in (("first", np.s_[:, :8]), ("second", np.s_[:, 8:])):
+        mask = halves.copy()
+        mask[half] = True
+        found[name] = float(loss_of(task, state, image=IMAGE, anonymised=mask)[1][1]["accuracy"])
+    every = float(loss_of(task, state, image=IMAGE)[1][1]["accuracy"])
+    assert found["first"] != found["second"]
+    assert np.mean(list(found.values())) == pytest.approx(every, abs=1e-6)  # halves of one size
+
+
 def test_the_same_key_gives_the_same_and_another_another():
     task = task_of("mae")
     state, batch = start(task), {"image": jnp.asarray(IMAGE)}

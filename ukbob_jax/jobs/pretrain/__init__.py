@@ -99,6 +99,15 @@ def check(config: Config) -> None:
         )
     if config.init:
         raise ConfigError(f"config.init: {config.init!r}, but pre-training starts afresh; leave it empty.")
+    for field, value in (
+        ("data.val_split", config.data.val_split),
+        ("train.eval_every", config.train.eval_every),
+    ):
+        if value:
+            raise ConfigError(
+                f"config.{field}: {value!r}, but pre-training validates on no labels; leave it out. config.probe looks at "
+                "the network on the way."
+            )
     moving = [step for step in config.augment if step not in augment.INTENSITY]
     if tasks.makes(config.pretrain.method) and moving:
         raise ConfigError(
@@ -143,6 +152,11 @@ def task_of(config: Config) -> Task:
     if task.teacher and not config.train.ema:
         raise ConfigError(
             f"config.train.ema: 0, but form {fields['form']!r} has a teacher, the running average; 0.9 is the authors'."
+        )
+    if config.data.batch_size < task.samples:
+        raise ConfigError(
+            f"config.data.batch_size: {config.data.batch_size}, but {method!r} compares samples of a batch with each other; "
+            f"take {task.samples} or more."
         )
     groups, over = divmod(config.data.batch_size * task.views, task.rows)
     if over or groups % accumulate:

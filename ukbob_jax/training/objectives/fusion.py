@@ -180,7 +180,9 @@ def fusion(model: nn.Module, options: FusionOptions) -> Objective:
         if "anonymised" in batch:
             either = (batch["anonymised"] != 0).reshape(-1, PAIR, *target.shape[1:]).any(1)
             target = jnp.where(either, losses.IGNORE, target)
-        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == target)
+        counted = target != losses.IGNORE
+        right = counted & (jnp.argmax(logits, axis=-1) == target)
+        accuracy = jnp.sum(right) / jnp.maximum(jnp.sum(counted), 1)
         return losses.dice_ce(logits, target), (model_state, {"accuracy": accuracy})
 
     return objective

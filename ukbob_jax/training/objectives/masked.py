@@ -47,6 +47,29 @@ class MaskedOptions:
             )
 
 
+def grid_of(size: Sequence[int], sides: Sequence[int], ratio: float) -> list[int]:
+    """Return how many whole blocks a crop has along each axis.
+
+    Args:
+        size: of the crop, voxels x y z.
+        sides: of a block, voxels x y z.
+        ratio: of the blocks that is hidden.
+    Raises:
+        ConfigError: a side of the crop is shorter than a block, or no block is hidden, so that nothing is learnt.
+    """
+    grid = [length // side for length, side in zip(size, sides)]
+    if min(grid) < 1:
+        raise ConfigError(
+            f"config.pretrain.block: blocks of {tuple(sides)} voxels do not fit a crop of {tuple(size)}."
+        )
+    if int(ratio * math.prod(grid)) < 1:
+        raise ConfigError(
+            f"config.pretrain.ratio: {ratio} hides none of the {math.prod(grid)} whole blocks of {tuple(sides)} voxels in a "
+            f"crop of {tuple(size)}. Take a larger config.data.crop, a smaller config.pretrain.block or a larger ratio."
+        )
+    return grid
+
+
 def block_mask(key: jax.Array, shape: Sequence[int], block: int | Sequence[int], ratio: float) -> jax.Array:
     """Draw which blocks of voxels are hidden: int(ratio n) of the n whole blocks of each sample, exactly.
 
@@ -58,15 +81,11 @@ def block_mask(key: jax.Array, shape: Sequence[int], block: int | Sequence[int],
     Returns:
         bool `b x y z`, True where hidden.
     Raises:
-        ConfigError: a side is shorter than a block.
+        ConfigError: as `grid_of`.
     """
     b, *size = shape
     sides = (block,) * len(size) if isinstance(block, int) else tuple(block)
-    grid = [length // side for length, side in zip(size, sides)]
-    if min(grid) < 1:
-        raise ConfigError(
-            f"config.pretrain.block: blocks of {sides} voxels do not fit a crop of {tuple(size)}."
-        )
+    grid = grid_of(size, sides, ratio)
     n = math.prod(grid)
     rank = jnp.argsort(jnp.argsort(jax.random.uniform(key, (b, n)), axis=1), axis=1)
     hidden = (rank < int(ratio * n)).reshape(b, *grid)
@@ -161,8 +180,7 @@ def mae(model: nn.Module, options: MaskedOptions) -> Objective:
         model: with as many output as input channels.
         options: of the masks.
     """
-
-    return _objective(mae_pass(model, options), masked_mse)
+    return reconstruction(mae_pass(model, options), masked_mse)
 
 
 def mae_pass(model: nn.Module, options: MaskedOptions) -> Pass:
@@ -181,7 +199,9 @@ def mae_pass(model: nn.Module, options: MaskedOptions) -> Pass:
     return rebuild
 
 
-def _objective(rebuild: Pass, loss: Callable[..., jax.Array]) -> Objective:
+def reconstruction(rebuild: Pass, loss: Callable[..., jax.Array]) -> Objective:
+    """Learn what a pass hides: `loss` of (rebuilt, truth, hidden, the batch's "anonymised" or None)."""
+
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
@@ -244,7 +264,7 @@ def simmim(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Obje
         options: of the masks.
     """
     loss = masked_l1 if options.form == "paper" else masked_mse
-    return _objective(simmim_pass(model, parts, options), loss)
+    return reconstruction(simmim_pass(model, parts, options), loss)
 
 
 def simmim_pass(model: nn.Module, parts: SimMimParts, options: MaskedOptions) -> Pass:

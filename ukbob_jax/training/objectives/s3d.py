@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from ukbob_jax.models import architecture
 from ukbob_jax.models.blocks import Conv
 from ukbob_jax.training.objectives import forward, sparse
-from ukbob_jax.training.objectives.masked import MaskedOptions, block_mask, masked_mse
+from ukbob_jax.training.objectives.masked import MaskedOptions, Pass, block_mask, masked_mse, reconstruction
 from ukbob_jax.training.state import TrainState
-from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
+from ukbob_jax.training.step import Batch, ModelState, Objective, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,21 +107,26 @@ def s3d(model: nn.Module, parts: Densify, options: S3dOptions) -> Objective:
         parts: what fills hidden cells.
         options: of the masks.
     """
+    return reconstruction(s3d_pass(model, parts, options), masked_mse)
 
-    def objective(
+
+def s3d_pass(model: nn.Module, parts: Densify, options: S3dOptions) -> Pass:
+    """What `s3d` computes before its loss."""
+
+    def rebuild(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+    ) -> tuple[forward.Rebuilt, jax.Array, ModelState]:
         mask_key, dropout_key = jax.random.split(key)
         image = batch["image"]
         hidden = block_mask(mask_key, image.shape[:4], options.block, options.ratio)
-        shown = options.form == "nnssl"
-        seen = image if shown else jnp.where(hidden[..., None], jnp.zeros((), image.dtype), image)
+        masked = jnp.where(hidden[..., None], jnp.zeros((), image.dtype), image)
+        fed = image if options.form == "nnssl" else masked
 
         def fill(maps: list[jax.Array], visible: list[jax.Array | None]) -> list[jax.Array]:
             return forward.own(parts, params, maps, visible)
 
         with sparse.encoder(model, ~hidden, options.block, fill):
-            prediction, model_state = forward.dense(model, params, state, seen, dropout_key)
-        return masked_mse(prediction, image, hidden, batch.get("anonymised")), (model_state, {})
+            prediction, model_state = forward.dense(model, params, state, fed, dropout_key)
+        return forward.Rebuilt(masked, prediction, image), hidden, model_state
 
-    return objective
+    return rebuild

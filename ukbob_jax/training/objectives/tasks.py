@@ -46,6 +46,7 @@ class Task:
             `PRETEXT`) and the other collections.
         views: crops of each sample, as neighbouring rows of the batch.
         rows: neighbouring rows that the task looks at together; they stay in one pass.
+        samples: of a batch that the loss needs at least: what compares a sample with others has none in a batch of one.
         compares: whether the loss compares all rows of a pass, so that passes may not be cut.
         teacher: whether the objective needs the running average of the parameters.
         cut: (key, batch) -> batch, on the device, before every row is augmented.
@@ -57,6 +58,7 @@ class Task:
     variables: Variables
     views: int = 1
     rows: int = 1
+    samples: int = 1
     compares: bool = False
     teacher: bool = False
     cut: Callable[[jax.Array, Batch], Batch] | None = None
@@ -90,7 +92,8 @@ def build(method: str, fields: Mapping[str, Any], network: Network, in_channels:
     known = [field.name for field in dataclasses.fields(METHODS[method].options)]
     if unknown := [name for name in fields if name not in known]:
         raise ConfigError(
-            f"config.pretrain: {method!r} has no field {unknown[0]!r}; it has {', '.join(known)}."
+            f"config.pretrain: {method!r} has no field {unknown[0]!r}; it has {', '.join(known)}. "
+            f"Name the method behind the recipe: configs/pretrain.py:{method}."
         )
     return METHODS[method].build(METHODS[method].options(**fields), network, in_channels, crop)
 
@@ -194,6 +197,7 @@ def _first(rebuild: Callable[..., tuple]) -> forward.Show:
 
 
 def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
+    masked.grid_of(crop, (options.block,) * 3, options.ratio)
     model = network(channels)
     return Task(
         model=model,
@@ -204,6 +208,7 @@ def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: C
 
 
 def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
+    masked.grid_of(crop, (options.block,) * 3, options.ratio)
     model = network(channels)
     last = maps_of(model, crop)[-1]
     stride = stride_of(last, crop)
@@ -222,10 +227,12 @@ def _s3d(options: s3d.S3dOptions, network: Network, channels: int, crop: Crop) -
     model = network(channels)
     parts = s3d.Densify(getattr(model, "dtype", jnp.float32))
     levels = s3d.levels(model, channels, crop, options.block)
+    masked.grid_of(crop, (options.block,) * 3, options.ratio)
     return Task(
         model=model,
         objective=s3d.s3d(model, parts, options),
         variables=beside(whole(model), lambda key: parts.init(key, *s3d.one_cell(levels))),
+        show=_first(s3d.s3d_pass(model, parts, options)),
     )
 
 
@@ -268,6 +275,7 @@ def _simclr(options: contrast.SimClrOptions, network: Network, channels: int, cr
         variables=encoder(model, head, pooled_width(model, crop)),
         views=contrast.VIEWS,
         rows=contrast.VIEWS,
+        samples=2,
         compares=True,
     )
 
@@ -280,6 +288,7 @@ def _voco(options: voco.VocoOptions, network: Network, channels: int, crop: Crop
         model=model,
         objective=voco.objective_of(model, head, options),
         variables=encoder(model, head, pooled_width(model, size)),
+        samples=2 if options.form == voco.AUTHORS else 1,
         compares=True,
         teacher=options.form == voco.AUTHORS,
         cut=functools.partial(voco.cut, grid=options.grid, targets=options.targets),
@@ -298,7 +307,7 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
     if any(s & (s - 1) for s in stride):
         raise ConfigError(
             f"config.data.crop: {tuple(crop)} voxels are {stride} to a cell of the network's last map; these must be powers "
-            "of 2."
+            "of 2; take sides that the network halves without remainder."
         )
     if options.form == "nnssl" and math.prod(last.shape[1:4]) < 2:
         raise ConfigError(f"config.data.crop: {tuple(crop)} voxels leave one cell; two heads want one each.")
@@ -308,6 +317,7 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
         model=model,
         objective=swin.swin(model, heads, options),
         variables=encoder(model, heads, (jax.ShapeDtypeStruct((1, 1, 1, 2, last.shape[-1]), jnp.float32),)),
+        samples=2,
         compares=True,
         show=_first(swin.swin_pass(model, heads, options)),
     )
