@@ -7,10 +7,11 @@ import pytest
 
 from tests import tiny_network
 from tests.tiny_network import Tiny
+from ukbob_jax import networks
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.training import optimizer
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives import tasks
+from ukbob_jax.training.objectives import forward, tasks
 from ukbob_jax.training.state import PRETEXT
 
 CROP = (16, 16, 16)
@@ -136,6 +137,28 @@ def test_the_accuracy_of_fusion_is_that_of_voxels_in_the_loss():
     every = float(loss_of(task, state, image=IMAGE)[1][1]["accuracy"])
     assert found["first"] != found["second"]
     assert np.mean(list(found.values())) == pytest.approx(every, abs=1e-6)  # halves of one size
+
+
+@pytest.mark.parametrize("method", ["simmim", "swinunetr"])
+def test_a_last_map_of_one_cell_is_refused_where_its_norm_makes_it_a_constant(method):
+    """The features of two different crops are equal there; of a crop with two cells along an axis they are not."""
+    fields = {"n_stages": 3, "features_per_stage": (2, 2, 2), "kernel_sizes": (3, 3, 3), "strides": (1, 4, 4)}
+    fields |= {"n_conv_per_stage": (1, 1, 1), "n_conv_per_stage_decoder": (1, 1)}
+
+    def network(k):
+        return networks.build("plain_unet", 2, k, **fields)
+
+    with pytest.raises(ConfigError, match=r"config.data.crop: \(16, 16, 16\) voxels leave one cell"):
+        tasks.build(method, FIELDS[method], network, 2, CROP)
+    tasks.build(method, FIELDS[method], network, 2, (32, 32, 16))
+    model = network(2)
+    variables = model.init(jax.random.key(0), IMAGE[:1])
+    maps = model.apply(variables, IMAGE[:2], method=forward.features_of(model))
+    assert maps[-1].shape[1:4] == (1, 1, 1)
+    np.testing.assert_array_equal(maps[-1][0], maps[-1][1])
+    # a residual path without a norm passes the crop on: nothing to refuse
+    fields |= {"n_blocks_per_stage": fields.pop("n_conv_per_stage")}
+    tasks.build(method, FIELDS[method], lambda k: networks.build("resenc_unet", 2, k, **fields), 2, CROP)
 
 
 def test_the_same_key_gives_the_same_and_another_another():

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
+from ukbob_jax.models.blocks import Norm
 from ukbob_jax.training import state as states
 from ukbob_jax.training.objectives import (
     contrast,
@@ -33,6 +34,11 @@ from ukbob_jax.training.step import Batch, Objective
 Variables = Callable[[jax.Array], Mapping[str, Any]]
 Network = Callable[[int], nn.Module]  # output channels -> the network of the recipe
 Crop = Sequence[int]  # voxels x y z
+OVER_CELLS = (
+    "instance",
+    "instance_affine",
+    "group",
+)  # kinds of `Norm` that see all cells of one sample's map
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +163,40 @@ def maps_of(model: nn.Module, crop: Crop) -> list[jax.ShapeDtypeStruct]:
     return jax.eval_shape(lambda v, x: model.apply(v, x, method=features), variables, image)
 
 
+def last_map(model: nn.Module, crop: Crop) -> jax.ShapeDtypeStruct:
+    """Shape of the encoder's last map of one crop, which alone answers for the crop.
+
+    Raises:
+        ConfigError: the map says nothing of the crop: it has one cell, and instance norm makes that a constant.
+    """
+    single: list[bool] = []
+
+    def note(call: Callable[..., Any], args: tuple, kwargs: dict[str, Any], at: Any) -> Any:
+        if isinstance(at.module, Norm) and at.module.kind in ("instance", "instance_affine"):
+            size = (args[0][0] if isinstance(args[0], tuple) else args[0]).shape[1:-1]
+            single.append(math.prod(size) == 1)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        last = maps_of(model, crop)[-1]
+    if math.prod(last.shape[1:4]) == 1 and any(single[-1:]) and _is_constant(model, crop):
+        raise ConfigError(
+            f"config.data.crop: {tuple(crop)} voxels leave one cell of the network's last map, which instance norm makes "
+            "the same for every scan; take a larger crop."
+        )
+    return last
+
+
+def _is_constant(model: nn.Module, crop: Crop) -> bool:
+    """Whether an untrained encoder's last map is the same for two crops of noise; residual paths may keep them apart."""
+    said, (start, draw) = architecture.of(model), jax.random.split(jax.random.key(0))
+    smallest = jnp.zeros(said.input_shape(model))
+    noise = jax.random.normal(draw, (2, *crop, smallest.shape[-1]))
+    variables = jax.jit(model.init)(start, smallest)
+    maps = jax.jit(lambda v, x: model.apply(v, x, method=forward.features_of(model)))(variables, noise)
+    return bool(jnp.all(maps[-1][0] == maps[-1][1]))
+
+
 def stride_of(last: jax.ShapeDtypeStruct, crop: Crop) -> tuple[int, ...]:
     """Voxels of the crop per cell of a map, x y z.
 
@@ -210,7 +250,7 @@ def _mae(options: masked.MaskedOptions, network: Network, channels: int, crop: C
 def _simmim(options: masked.MaskedOptions, network: Network, channels: int, crop: Crop) -> Task:
     masked.grid_of(crop, (options.block,) * 3, options.ratio)
     model = network(channels)
-    last = maps_of(model, crop)[-1]
+    last = last_map(model, crop)
     stride = stride_of(last, crop)
     parts = masked.SimMimParts((options.block,) * 3, channels, stride)
     smallest = jax.ShapeDtypeStruct((1, *(options.block,) * 3, channels), jnp.float32)
@@ -302,7 +342,7 @@ def _swin(options: swin.SwinOptions, network: Network, channels: int, crop: Crop
             f"config.data.crop: {tuple(crop)} is not square in its axes {options.axes}, so it cannot be turned there."
         )
     model = network(channels)
-    last = maps_of(model, crop)[-1]
+    last = last_map(model, crop)
     stride = stride_of(last, crop)
     if any(s & (s - 1) for s in stride):
         raise ConfigError(
