@@ -26,6 +26,16 @@ def test_sigterm_is_noted_inside_and_handled_as_before_outside():
         signal.signal(signal.SIGTERM, former)
 
 
+def test_the_first_interrupt_is_noted_and_the_second_ends_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with Preemption() as preemption:
+        signal.raise_signal(signal.SIGINT)
+        assert preemption.requested(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_the_former_handler_comes_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(RuntimeError, match="broken"), Preemption():

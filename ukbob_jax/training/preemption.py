@@ -1,5 +1,6 @@
 """Notice that this job is about to be stopped, in time to save."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -7,9 +8,12 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NOTE = b"\nstopping after this step, which is saved; Ctrl-C again ends at once, without it\n"
+
 
 class Preemption:
-    """A context in which SIGTERM sets a flag instead of ending the process.
+    """A context in which SIGTERM, and the first Ctrl-C, set a flag instead of ending the process.
 
     One process handles the signal itself. With several, JAX's own handler lets all agree on one step to stop at; a
     Python handler would replace it and the agreement would never come.
@@ -20,12 +24,13 @@ class Preemption:
         self._agreed = jax.distributed.is_initialized()
         self._ours = not self._agreed and threading.current_thread() is threading.main_thread()
         if self._ours:
-            self._former = signal.signal(signal.SIGTERM, self._notice)
+            self._former = {number: signal.signal(number, self._notice) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._ours:
-            signal.signal(signal.SIGTERM, self._former)
+            for number, former in self._former.items():
+                signal.signal(number, former)
 
     def requested(self, step: int) -> bool:
         """Whether to save and stop after `step`; call it at every step, on every process."""
@@ -35,3 +40,6 @@ class Preemption:
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._asked.set()
+        if number == signal.SIGINT:
+            signal.signal(number, self._former[signal.SIGINT])
+            os.write(2, NOTE)  # not print, which may have been interrupted itself

@@ -170,7 +170,8 @@ def read(
     if not report.complete:
         raise MismatchError(
             f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, "
-            "those to leave out with drop=, or head=, stem= for other classes or input channels."
+            "those to leave out with drop=, or head=, stem= for other classes or input channels; in a recipe with "
+            'config.init_new, "head", "stem_average", "stem" or "decoder".'
         )
     if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValuesError(
