@@ -390,11 +390,6 @@ def test_a_convolutional_network_learns_sparsely_and_a_training_takes_it(store, 
             {"data.val_split": "val"},
             "config.data.val_split: 'val', but pre-training validates on no labels",
         ),
-        (
-            "mae",
-            {"train.eval_every": 5},
-            "config.train.eval_every: 5, but pre-training validates on no labels",
-        ),
         ("mae", {"model.in_channels": 2}, "config.model.in_channels is 2, but the store has 4 contrasts"),
         (
             "fusion",

@@ -236,11 +236,11 @@ def test_frozen_parameters_stay_and_cost_no_memory():
         ),
         (
             {"schedule": "sawtooth", "decoder_steps": 4, "warmup_steps": 6},
-            r"optimizer.warmup_steps: 6 is not in 0..5 \(config.train.steps - 1 - config.optimizer.decoder_steps\)",
+            r"optimizer.warmup_steps: 6 is not in 0..5 \(train.steps - 1 - optimizer.decoder_steps\)",
         ),
         (
             {"schedule": "sawtooth", "decoder_steps": 10, "warmup_steps": 1},
-            "config.optimizer.decoder_steps: 10 are not fewer than config.train.steps, 10",
+            "optimizer.decoder_steps: 10 are not fewer than train.steps, 10",
         ),
         ({"frozen": "("}, r"optimizer.frozen: '\(' is no regular expression"),
     ],

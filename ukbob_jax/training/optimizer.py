@@ -81,38 +81,34 @@ class OptimizerOptions:
         for name, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ConfigError(
-                    f"config.optimizer.{name}: {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}."
+                    f"optimizer.{name}: {getattr(self, name)!r} is unknown; choose one of {', '.join(known)}."
                 )
         if self.decoder_steps < 2 if self.schedule == SAWTOOTH else self.decoder_steps != 0:
             raise ConfigError(
-                f"config.optimizer.decoder_steps: {self.decoder_steps} with schedule {self.schedule!r}; {SAWTOOTH!r} wants "
+                f"optimizer.decoder_steps: {self.decoder_steps} with schedule {self.schedule!r}; {SAWTOOTH!r} wants "
                 "2 or more, the others 0."
             )
         if self.hold_steps < 1:
-            raise ConfigError(f"config.optimizer.hold_steps: {self.hold_steps} is less than 1.")
+            raise ConfigError(f"optimizer.hold_steps: {self.hold_steps} is less than 1.")
         for name in ("warmup_steps", "learning_rate", "weight_decay", "final_fraction", "eps", "power"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(
-                    f"config.optimizer.{name}: {getattr(self, name)} is not a number from 0 on."
-                )
+                raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not a number from 0 on.")
         for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"config.optimizer.{name}: {getattr(self, name)} is not in [0, 1).")
+                raise ConfigError(f"optimizer.{name}: {getattr(self, name)} is not in [0, 1).")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(
-                f"config.optimizer.clip_norm: {self.clip_norm} is not above 0; a large one, such as 1e9, turns it off."
+                f"optimizer.clip_norm: {self.clip_norm} is not above 0; a large one, such as 1e9, turns it off."
             )
         for name in ("trainable", "frozen"):
             try:
                 re.compile(getattr(self, name))
             except re.error as error:
                 raise ConfigError(
-                    f"config.optimizer.{name}: {getattr(self, name)!r} is no regular expression: {error}."
+                    f"optimizer.{name}: {getattr(self, name)!r} is no regular expression: {error}."
                 ) from error
         if not 0 < self.layer_decay <= 1:
-            raise ConfigError(
-                f"config.optimizer.layer_decay: {self.layer_decay} is not in (0, 1]; 1 turns it off."
-            )
+            raise ConfigError(f"optimizer.layer_decay: {self.layer_decay} is not in (0, 1]; 1 turns it off.")
 
 
 def build(
@@ -136,20 +132,20 @@ def build(
     longest = steps - 1 - options.decoder_steps
     if longest < 0:
         raise ConfigError(
-            f"config.optimizer.decoder_steps: {options.decoder_steps} are not fewer than config.train.steps, {steps}."
+            f"optimizer.decoder_steps: {options.decoder_steps} are not fewer than train.steps, {steps}."
         )
     if not options.warmup_steps <= longest:
-        less = " - config.optimizer.decoder_steps" if options.decoder_steps else ""
+        less = " - optimizer.decoder_steps" if options.decoder_steps else ""
         raise ConfigError(
-            f"config.optimizer.warmup_steps: {options.warmup_steps} is not in 0..{longest} (config.train.steps - 1{less})."
+            f"optimizer.warmup_steps: {options.warmup_steps} is not in 0..{longest} (train.steps - 1{less})."
         )
     if options.schedule == SAWTOOTH and not encoder:
         raise ConfigError(
-            f"config.optimizer.schedule: {SAWTOOTH!r} is for trainings on labels of a network that says what its encoder is."
+            f"optimizer.schedule: {SAWTOOTH!r} is for trainings on labels of a network that says what its encoder is."
         )
     if options.layer_decay != 1 and not stages:
         raise ConfigError(
-            f"config.optimizer.layer_decay: {options.layer_decay}, but this network does not say which stages it has; set "
+            f"optimizer.layer_decay: {options.layer_decay}, but this network does not say which stages it has; set "
             "it to 1."
         )
     rate = _schedule(options, steps)
@@ -302,9 +298,9 @@ def _choose(params: Any, trainable: str, frozen: str) -> Any:
     for field, pattern in (("trainable", trainable), ("frozen", frozen)):
         if pattern and not any(re.search(pattern, name) for name in names):
             raise ConfigError(
-                f"config.optimizer.{field}: {pattern!r} matches no parameter; one is named {names[0]!r}."
+                f"optimizer.{field}: {pattern!r} matches no parameter; one is named {names[0]!r}."
             )
     train = [bool(re.search(trainable, name)) and not (frozen and re.search(frozen, name)) for name in names]
     if not any(train):
-        raise ConfigError(f"config.optimizer.frozen: {frozen!r} leaves no parameter to train.")
+        raise ConfigError(f"optimizer.frozen: {frozen!r} leaves no parameter to train.")
     return jax.tree.unflatten(jax.tree.structure(params), ["train" if t else "freeze" for t in train])

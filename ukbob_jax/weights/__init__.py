@@ -170,8 +170,7 @@ def read(
     if not report.complete:
         raise MismatchError(
             f"{path}: does not fit the model: {report.problems()}. Name the parts that may be new with new=, "
-            "those to leave out with drop=, or head=, stem= for other classes or input channels; in a recipe with "
-            'config.init_new, "head", "stem_average", "stem" or "decoder".'
+            "those to leave out with drop=, or head=, stem= for other classes or input channels."
         )
     if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValuesError(
@@ -310,7 +309,7 @@ def _check_card(
             wrong.append(f"{field} {theirs[field]!r}, not {ours[field]!r}")
     if wrong:
         raise MismatchError(
-            f"{path}: was made for {'; '.join(wrong)}. Give the network the fields of the checkpoint (config.model)."
+            f"{path}: was made for {'; '.join(wrong)}. Build the model the checkpoint describes."
         )
 
 

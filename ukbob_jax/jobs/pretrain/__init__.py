@@ -99,15 +99,11 @@ def check(config: Config) -> None:
         )
     if config.init:
         raise ConfigError(f"config.init: {config.init!r}, but pre-training starts afresh; leave it empty.")
-    for field, value in (
-        ("data.val_split", config.data.val_split),
-        ("train.eval_every", config.train.eval_every),
-    ):
-        if value:
-            raise ConfigError(
-                f"config.{field}: {value!r}, but pre-training validates on no labels; leave it out. config.probe looks at "
-                "the network on the way."
-            )
+    if config.data.val_split:
+        raise ConfigError(
+            f"config.data.val_split: {config.data.val_split!r}, but pre-training validates on no labels; leave it empty. "
+            "config.probe looks at the network on the way."
+        )
     moving = [step for step in config.augment if step not in augment.INTENSITY]
     if tasks.makes(config.pretrain.method) and moving:
         raise ConfigError(
