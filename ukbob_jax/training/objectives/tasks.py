@@ -34,11 +34,6 @@ from ukbob_jax.training.step import Batch, Objective
 Variables = Callable[[jax.Array], Mapping[str, Any]]
 Network = Callable[[int], nn.Module]  # output channels -> the network of the recipe
 Crop = Sequence[int]  # voxels x y z
-OVER_CELLS = (
-    "instance",
-    "instance_affine",
-    "group",
-)  # kinds of `Norm` that see all cells of one sample's map
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
