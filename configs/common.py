@@ -114,8 +114,12 @@ def base() -> ml_collections.ConfigDict:
     )
     config.data.normalize = "zscore"  # of the voxels that are not 0; an earlier released script
     config.data.contrasts = ()  # names to feed; empty: all in the store
-    config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
+    config.data.flagged = "ignore"  # rejected labels: "ignore", "drop" the scan, "background", or "off"
+    config.data.flagged_by = (
+        "solf"  # or "sentinel", "either", "both"; "weighted": Sentinel's grades weigh the loss
+    )
     config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
+    config.data.grades = ""  # a sentinel.jsonl; empty: the one in the store
     config.data.damaged = "stop"  # a crop that cannot be read ends the run; "skip": warn, ignore its voxels
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only
