@@ -6,6 +6,8 @@ import pytest
 from experiments.robustness import corruptions, real, results, sweep
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ukbob_jax import files, phantom
+from ukbob_jax.inference.adaptation.methods import Method
+from ukbob_jax.inference.adaptation.options import Adaptation
 from ukbob_jax.volumes.volume import Volume
 
 SHAPE = (32, 24, 48)
@@ -189,3 +191,13 @@ def test_the_shifted_copy_keeps_its_place_and_scale(tmp_path, capsys):
         real.write(tmp_path / "real.json", scan, [{**row, "scan": scan}])
     assert "| ct | the scan | off | 0.500 | 0.600 |" in capsys.readouterr().out
     assert [r["scan"] for r in files.read_json(tmp_path / "real.json")["rows"]] == ["ct", "mr"]
+
+
+def test_the_sweep_runs_etta_with_a_guard_beside_it_without():
+    tried = {"off": {"method": "off"}, "etta 3": {"method": "etta", "steps": 3, "max_drift": None}}
+    found = sweep.with_guard(tried, "both", "runs/grader")
+    assert list(found) == ["etta 3, guard both"]
+    options = Method.parse(found["etta 3, guard both"]).options
+    assert options == Adaptation(steps=3, max_drift=None, guard="both", grader="runs/grader")
+    with pytest.raises(SystemExit):
+        sweep.main(["--workdir", "w", "--store", "s", "--phase", "test", "--guard", "both"])
