@@ -27,7 +27,7 @@ from experiments.robustness import results
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from experiments.robustness.results import CLEAN
 from ukbob_jax import anatomy, devices
-from ukbob_jax.evaluation import scoring
+from ukbob_jax.evaluation import scoring, tables
 from ukbob_jax.inference.adaptation.options import GUARDS
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
@@ -142,7 +142,7 @@ def measure(
     if scan["corruption"] != CLEAN:
         number = int.from_bytes(scan["subject"].encode()[-4:])  # the last characters tell subjects apart
         pixels, known = corrupt(pixels, known, scan["corruption"], scan["severity"], number)
-    organs = evaluate.scored_organs((), segmenter.card.labels)
+    organs = tables.scored_organs((), segmenter.card.labels)
     for name, method in methods.items():
         start = time.monotonic()
         found = segmenter.predict(Volume(pixels, image.affine), method=method)
