@@ -40,6 +40,9 @@ def base() -> ml_collections.ConfigDict:
     config.audit = ml_collections.ConfigDict()
     config.audit.cases = 120  # flagged labels that are shown with pictures, largest outlier score first
     config.audit.rows = 2_000  # flagged labels that are listed
+    config.audit.grades = ""  # a sentinel.jsonl to show beside; empty: the one in the store, if there is one
+    config.audit.worst = 12  # lowest grades that are listed, flagged or not
+    config.audit.age_band_years = 10.0  # width of an age group in the table of grades
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 
     config.check_labels = ml_collections.ConfigDict()

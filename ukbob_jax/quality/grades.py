@@ -15,6 +15,9 @@ from ukbob_jax.quality.verdicts import folder
 GRADES = "sentinel.jsonl"  # in the folder of `verdicts.folder`
 
 
+ByOrgan = Mapping[str, Mapping[int, "Grade"]]  # by subject, by organ id
+
+
 @dataclasses.dataclass(frozen=True)
 class Grade:
     """What a grader says of the label of one organ of one subject.
@@ -94,7 +97,7 @@ def read(
     return found
 
 
-def flagged_organs(grades: Mapping[str, Mapping[int, Grade]]) -> dict[str, set[int]]:
+def flagged_organs(grades: ByOrgan) -> dict[str, set[int]]:
     """Return the ids of the organs whose label is not to be trusted, by subject; subjects without any are left out."""
     flagged = {subject: {o for o, grade in of.items() if grade.flagged} for subject, of in grades.items()}
     return {subject: organs for subject, organs in flagged.items() if organs}
