@@ -18,7 +18,7 @@ GRADES = "sentinel.jsonl"  # in the folder of `verdicts.folder`
 ByOrgan = Mapping[str, Mapping[int, "Grade"]]  # by subject, by organ id
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Grade:
     """What a grader says of the label of one organ of one subject.
 
