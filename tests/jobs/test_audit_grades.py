@@ -132,3 +132,17 @@ def test_a_page_without_grades_has_no_filter_of_them(made, tmp_path):  # noqa: F
         hidden = "return [...document.querySelectorAll('#agreement-of, #order-of')].map(e => e.hidden)"
         assert window.run(hidden) == [True, True]
         assert window.run("return document.querySelectorAll('.grades').length") == 0
+
+
+def test_a_label_that_sentinel_flagged_represents_no_organ(graded, tmp_path):
+    config = graded[0].copy_and_resolve_references()
+    before = data(graded[1])["representatives"][str(LIVER)]["subject"]
+    rows = files.read_jsonl(config.audit.grades)
+    config.audit.grades = str(tmp_path / "sentinel.jsonl")
+    where = before, LIVER
+    files.write_jsonl(
+        config.audit.grades,
+        [{**r, "flagged": r["flagged"] or (r["subject"], r["organ"]) == where} for r in rows],
+    )
+    audit.run(config, str(tmp_path))
+    assert data(tmp_path)["representatives"][str(LIVER)]["subject"] != before

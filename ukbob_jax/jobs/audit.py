@@ -43,7 +43,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     subjects, measures, flagged = judged(config, store, rows, folder)
     graded = graded_labels(config, store)
     index = {subject: i for i, subject in enumerate(subjects)}
-    ranking = rank(rows, also=worth_seeing(graded, settings.worst))
+    by_sentinel = {(s, o) for s, organs in grades.flagged_organs(graded).items() for o in organs}
+    ranking = rank(rows, by_sentinel | lowest(graded, settings.worst), by_sentinel)
     ranked = list(zip(ranking.rows, ranking.scores))
     order = looking_order(ranking.rows, graded)
     listed = [i for i, (row, _) in enumerate(ranked) if order[i] < settings.rows or "decision" in row]
@@ -88,12 +89,10 @@ def graded_labels(config: ml_collections.ConfigDict, store: Store) -> grades.ByO
     return {subject: of for subject, of in found.items() if subject in store.rows}
 
 
-def worth_seeing(graded: grades.ByOrgan, worst: int) -> set[tuple[str, int]]:
-    """Return (subject, organ) of the labels that the grader flagged, and of the `worst` with the lowest grades."""
-    every = [(grade.dice, subject, organ) for subject, of in graded.items() for organ, grade in of.items()]
-    lowest = heapq.nsmallest(worst, every)
-    flagged = {(s, o) for s, organs in grades.flagged_organs(graded).items() for o in organs}
-    return flagged | {(subject, organ) for _, subject, organ in lowest}
+def lowest(graded: grades.ByOrgan, count: int) -> set[tuple[str, int]]:
+    """Return (subject, organ) of the labels with the lowest grades."""
+    every = ((grade.dice, subject, organ) for subject, of in graded.items() for organ, grade in of.items())
+    return {(subject, organ) for _, subject, organ in heapq.nsmallest(count, every)}
 
 
 def looking_order(rows: list[dict[str, Any]], graded: grades.ByOrgan) -> list[int]:
