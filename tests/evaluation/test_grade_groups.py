@@ -42,6 +42,9 @@ def test_a_site_with_worse_labels_is_found_and_equity_says_what_it_costs():
         name, site = f"s{number}", "ABC"[number % 3]
         grades[name] = {o: Grade(0.8 - 0.2 * (site == "C") + rng.normal(0, 0.01)) for o in (1, 5)}
         about[name] = {"site": site} if number < 23 else {}
+    two = {name: {"site": a.get("site", "A").replace("B", "A")} for name, a in about.items()}
+    first, second = grade_groups.by_group(grades, two)[0]["groups"]
+    assert first["p"] == second["p"] == 1 / 2001  # one comparison, not two; no random division is as far
     (site,) = grade_groups.by_group(grades, about)
     rows = {g["name"]: g for g in site["groups"]}
     assert site["unknown"] == 1 and [rows[g]["count"] for g in "ABC"] == [8, 8, 7]
@@ -61,6 +64,7 @@ def test_ages_are_in_bands_and_bands_in_order():
     (age,) = grade_groups.by_group(grades, {name: {"age_years": a} for name, a in ages.items()})
     assert [g["name"] for g in age["groups"]] == ["40 to 50 years", "50 to 60 years", "100 to 110 years"]
     assert age["unknown"] == 3
+    assert [(g["count"], g["low"]) for g in age["groups"]] == [(1, None), (2, 0.5), (1, None)]
 
 
 def test_holm_adjusts_by_what_is_left():

@@ -17,8 +17,8 @@ def by_organ(grades: ByOrgan, names: Mapping[int, str]) -> list[dict[str, Any]]:
     """Describe the grades of each organ, lowest mean first: JSON values.
 
     Returns:
-        organ (id), name, count of labels, mean grade with its 95 % interval over subjects (`low`, `high`), `worst`
-        grade, and how many are `flagged`.
+        organ (id), name, count of labels, mean grade with its 95 % interval over subjects (`low`, `high`; None for one),
+        `worst` grade, and how many are `flagged`.
     """
     found: dict[int, list[Grade]] = {}
     for of_subject in grades.values():
@@ -40,7 +40,7 @@ def by_group(
 
     A person's number is the mean over organs of grade minus the organ's mean grade, plus the mean of all grades: so
     people with other organs in view, or of the other sex, are compared on equal terms. Each group is compared with all
-    other people by a permutation test; p is Holm's, over the groups of one attribute.
+    other people by a permutation test; p is Holm's, over the groups of one attribute (two groups are one comparison).
 
     Args:
         grades: of the labels.
@@ -62,7 +62,8 @@ def by_group(
             continue
         values, groups = scores[known], groups[known]
         rows = [_compared(name, values[groups == name], values[groups != name]) for name in names]
-        for row, p in zip(rows, holm([row["p"] for row in rows])):
+        p_values = [row["p"] for row in rows]
+        for row, p in zip(rows, p_values if len(rows) == 2 else holm(p_values)):
             row["p"] = p
         equity = statistics.equity(values.tolist(), groups.tolist())
         entry = {"attribute": attribute, "unknown": int((~known).sum()), "groups": rows}
@@ -112,8 +113,8 @@ def _compared(name: str, own: np.ndarray, others: np.ndarray) -> dict[str, Any]:
     return {"name": name, "count": len(own), **_mean(own), "difference": difference, "p": p}
 
 
-def _mean(values: np.ndarray) -> dict[str, float]:
-    low, high = statistics.mean_interval(values)
+def _mean(values: np.ndarray) -> dict[str, float | None]:
+    low, high = statistics.mean_interval(values) if len(values) > 1 else (None, None)
     return {"mean": float(values.mean()), "low": low, "high": high}
 
 
