@@ -40,6 +40,9 @@ def base() -> ml_collections.ConfigDict:
     config.audit = ml_collections.ConfigDict()
     config.audit.cases = 120  # flagged labels that are shown with pictures, largest outlier score first
     config.audit.rows = 2_000  # flagged labels that are listed
+    config.audit.grades = ""  # a sentinel.jsonl to show beside; empty: the one in the store, if there is one
+    config.audit.worst = 12  # lowest grades that are listed, flagged or not
+    config.audit.age_band_years = 10.0  # width of an age group in the table of grades
     config.audit.contrast = ""  # name of the contrast in the pictures; empty: the last but one of the store
 
     config.check_labels = ml_collections.ConfigDict()
@@ -114,8 +117,12 @@ def base() -> ml_collections.ConfigDict:
     )
     config.data.normalize = "zscore"  # of the voxels that are not 0; an earlier released script
     config.data.contrasts = ()  # names to feed; empty: all in the store
-    config.data.flagged = "ignore"  # labels SOLF rejects: "ignore", "drop" the scan, "background", or "off"
+    config.data.flagged = "ignore"  # rejected labels: "ignore", "drop" the scan, "background", or "off"
+    config.data.flagged_by = (
+        "solf"  # or "sentinel", "either", "both"; "weighted": Sentinel's grades weigh the loss
+    )
     config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
+    config.data.grades = ""  # a sentinel.jsonl; empty: the one in the store
     config.data.damaged = "stop"  # a crop that cannot be read ends the run; "skip": warn, ignore its voxels
     config.data.threads = 8
     config.data.workers = 0  # reader processes; 0: threads only

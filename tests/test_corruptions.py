@@ -1,11 +1,20 @@
 """The corruptions of the robustness suite: what each does, by closed forms and by what must hold for all."""
 
+from types import SimpleNamespace
+
+import jax
 import numpy as np
 import pytest
 
 from experiments.robustness import corruptions, real, results, sweep
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from ukbob_jax import files, phantom
+from tests.inference import networks
+from ukbob_jax import anatomy, files, phantom
+from ukbob_jax.inference.adaptation.methods import Method
+from ukbob_jax.inference.adaptation.options import Adaptation
+from ukbob_jax.inference.segmenter import Segmenter
+from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes.volume import Volume
 
 SHAPE = (32, 24, 48)
@@ -189,3 +198,35 @@ def test_the_shifted_copy_keeps_its_place_and_scale(tmp_path, capsys):
         real.write(tmp_path / "real.json", scan, [{**row, "scan": scan}])
     assert "| ct | the scan | off | 0.500 | 0.600 |" in capsys.readouterr().out
     assert [r["scan"] for r in files.read_json(tmp_path / "real.json")["rows"]] == ["ct", "mr"]
+
+
+def test_the_sweep_runs_etta_with_a_guard_beside_it_without():
+    tried = {"off": {"method": "off"}, "etta 3": {"method": "etta", "steps": 3, "max_drift": None}}
+    found = sweep.with_guard(tried, "both", "runs/grader")
+    assert list(found) == ["etta 3, guard both"]
+    options = Method.parse(found["etta 3, guard both"]).options
+    assert options == Adaptation(steps=3, max_drift=None, guard="both", grader="runs/grader")
+    with pytest.raises(SystemExit):
+        sweep.main(["--workdir", "w", "--store", "s", "--phase", "test", "--guard", "both"])
+
+
+def test_a_scan_of_the_sweep_is_measured_with_every_method(tmp_path):
+    image = networks.scan((16, 16, 16))
+    with StoreWriter(tmp_path / "store") as writer:
+        stored = np.array(
+            [0, anatomy.IDS["liver"], 0, anatomy.IDS["spleen"]], np.uint8
+        )  # the network's are 1 and 3
+        sets = {"manual": stored[networks.bands(image.array)]}
+        writer.write("s1", image.array[..., None], image.affine, sets, source="", contrasts=("water",))
+    model = networks.Bands()
+    params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 8, 1)))["params"]
+    scan = {"network": "n", "phase": "test", "corruption": "none", "severity": 0, "subject": "s1"}
+    methods = {"off": {"method": "off"}, "etta": {"method": "etta", "learning_rate": 1e-3}}
+    grader = SimpleNamespace(grade=lambda *_: SimpleNamespace(dice=np.full(4, 0.5)))
+    methods |= sweep.with_guard(methods, "both", grader)
+    segmenter = Segmenter(model, params, networks.CARD)
+    off, etta, guarded = sweep.measure(segmenter, Store.open(tmp_path / "store"), scan, methods, "manual")
+    assert off["dice"] == 1 and off["accepted"] is None and "grade_before" not in etta
+    assert (
+        guarded["method"] == "etta, guard both" and guarded["grade_before"] == guarded["grade_after"] == 0.5
+    )

@@ -6,6 +6,7 @@
     ... --minutes 4                     stop after 4 minutes; the same command goes on
     ... --severities 3 5 --subjects 2   a part of it
     ... --network NAME                  under which another network's rows are kept
+    ... --guard both --grader WORKDIR   also ETTA with its results graded, `sentinel` or `both`, see docs/methods.md
 
 Settings of each method are chosen on the validation corruptions, by the mean change of Dice; all corruptions of the test
 phase are others, and so are its bodies. ETTA runs without its guard against drift there: a limit on it changes no result,
@@ -26,7 +27,8 @@ from experiments.robustness import results
 from experiments.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from experiments.robustness.results import CLEAN
 from ukbob_jax import anatomy, devices
-from ukbob_jax.evaluation import scoring
+from ukbob_jax.evaluation import scoring, tables
+from ukbob_jax.inference.adaptation.options import GUARDS
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import evaluate
 from ukbob_jax.store.reader import Store
@@ -63,8 +65,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--candidates", nargs="*", choices=CANDIDATES, help="off and others; default: all")
     parser.add_argument("--severities", type=int, nargs="*", choices=SEVERITIES, default=SEVERITIES)
     parser.add_argument("--subjects", type=int, help="default: all of the split")
+    parser.add_argument("--guard", choices=GUARDS[1:], help="also run etta with this guard")
+    parser.add_argument("--grader", default="", help="workdir of the grader that the guard asks")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     args = parser.parse_args(argv)
+    if bool(args.guard) != bool(args.grader):
+        parser.error("--guard and --grader go together")
     devices.use_compile_cache()
     deadline = time.monotonic() + 60 * args.minutes
     args.output.mkdir(parents=True, exist_ok=True)
@@ -74,6 +80,7 @@ def main(argv: list[str]) -> None:
     tried = candidates(bool(segmenter.model_state.get("batch_stats")))
     tried = {name: tried[name] for name in args.candidates or tried}
     methods = tried if args.phase == "validation" else results.chosen(rows, args.network, tried)
+    methods |= with_guard(methods, args.guard, args.grader) if args.guard else {}
     done = {results.key(row) for row in rows}
     for scan in plan(args, store):
         left = {
@@ -98,6 +105,15 @@ def main(argv: list[str]) -> None:
 def candidates(has_statistics: bool) -> dict[str, dict[str, Any]]:
     """What is tried for a network with or without the statistics of batch norm."""
     return {name: method for name, method in CANDIDATES.items() if method["method"] != "bn" or has_statistics}
+
+
+def with_guard(methods: dict[str, dict[str, Any]], guard: str, grader: str) -> dict[str, dict[str, Any]]:
+    """ETTA's settings of `methods`, each with a guard by grades."""
+    return {
+        f"{name}, guard {guard}": {**settings, "guard": guard, "grader": grader}
+        for name, settings in methods.items()
+        if settings["method"] == "etta"
+    }
 
 
 def plan(args: argparse.Namespace, store: Store) -> list[dict[str, Any]]:
@@ -126,7 +142,7 @@ def measure(
     if scan["corruption"] != CLEAN:
         number = int.from_bytes(scan["subject"].encode()[-4:])  # the last characters tell subjects apart
         pixels, known = corrupt(pixels, known, scan["corruption"], scan["severity"], number)
-    organs = evaluate.scored_organs((), segmenter.card.labels)
+    organs = tables.scored_organs((), segmenter.card.labels)
     for name, method in methods.items():
         start = time.monotonic()
         found = segmenter.predict(Volume(pixels, image.affine), method=method)
@@ -134,6 +150,7 @@ def measure(
         dice = [row["dice"] for row in scores.values() if row["dice"] is not None]
         adaptation = found.report["adaptation"] or {}
         kept = {key: adaptation.get(key) for key in ("accepted", "entropy_before", "entropy_after", "drift")}
+        kept |= {key: adaptation[key] for key in ("grade_before", "grade_after") if key in adaptation}
         seconds = round(time.monotonic() - start, 2)
         yield {**scan, "method": name, "dice": float(np.mean(dice)), **kept, "seconds": seconds}
 

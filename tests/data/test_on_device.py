@@ -33,6 +33,9 @@ def test_a_flip_swaps_the_ids_the_network_has():
         np.testing.assert_array_equal(row, plain if kind == "same" else mirrored)
     assert set(rows) == {"turned", "same"}
     assert np.asarray(found["annotated"]).tolist() == [[True, False, True, False]] * 16
+    weighed = {**given, "weights": jax.numpy.tile(jax.numpy.float32([1, 0.5, 0.2, 0.7]), (16, 1))}
+    found = on_device(("flip",), classes, (1, 1, 1))(jax.random.key(0), weighed)
+    np.testing.assert_array_equal(found["weights"], np.tile(np.float32([1, 0.5, 0.2, 0.5]), (16, 1)))
     with pytest.raises(ConfigError, match="kidney_left but not kidney_right"):
         on_device(("flip",), {0: "background", 1: "kidney_left"}, (1, 1, 1))
 

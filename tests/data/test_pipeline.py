@@ -159,6 +159,16 @@ def test_partial_annotation_is_told_per_class_and_only_then(store):
     assert dict(zip(batch["subject"].tolist(), batch["annotated"].tolist()))[5] == [True, False, True]
 
 
+def test_weights_of_labels_come_with_each_row_and_only_where_given(store):
+    assert "weights" not in take(store, 1)[0]
+    batch = take(store, 1, batch_size=5, weights={"s1": {5: 0.5, 7: 0.25}}, num_classes=10)[0]
+    rows = dict(zip(batch["subject"].tolist(), batch["weights"]))
+    assert batch["weights"].dtype == np.float32 and batch["weights"].shape == (5, 10)
+    assert rows[1][[0, 5, 7, 9]].tolist() == [1, 0.5, 0.25, 1] and (rows[0] == 1).all()
+    both = take(store, 1, batch_size=4, views=2, weights={"s1": {5: 0.5}}, num_classes=10)[0]
+    assert both["weights"].shape == (8, 10)
+
+
 def test_classes_that_are_not_annotated_are_no_crop_centres(store):
     found = take(store, 10, subjects=("s5",), crop=(2, 2, 2), foreground=1.0)
     assert {int(centre) for batch in found for centre in batch["label"][:, 1, 1, 1]} == {5, 9}

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.data.conftest import SHAPE, TRAIN
 from ukbob_jax.data.options import Labels
-from ukbob_jax.data.source import Epochs, ScanSource, centre_classes, shuffled
+from ukbob_jax.data.source import Epochs, ScanSource, centre_classes, class_weights, shuffled
 
 ALL = (*TRAIN, "s5")
 
@@ -27,6 +27,16 @@ def test_a_subject_comes_with_its_labels_meaning(store):
     assert sample.lookup[5] == 255 and sample.lookup[7] == 7 and set(sample.classes) == {7, 9}
     assert sample.annotated.all() and np.flatnonzero(source[5].annotated).tolist() == [0, 5, 9]
     assert source[0].lookup[5] == 5  # flagged in the other only
+
+
+def test_a_class_counts_as_much_as_the_least_of_its_labels(store):
+    lookup = np.zeros(256, np.uint8)
+    lookup[[5, 7, 9, 11]] = 1, 1, 2, 255
+    found = class_weights({5: 0.5, 7: 0.75, 9: 0.25, 11: 0.1, 12: 0.1}, lookup, 4)
+    assert found.dtype == np.float32 and found.tolist() == [1, 0.5, 0.25, 1]
+    source = ScanSource(store, ALL, Labels("auto", weights={"s1": {5: 0.5}}, num_classes=10))
+    assert source[1].weights[5] == 0.5 and source[1].weights.sum() == 9.5 and (source[0].weights == 1).all()
+    assert ScanSource(store, ALL, Labels("auto"))[1].weights is None
 
 
 def test_the_callers_lookup_stays_as_it_is(store):

@@ -7,9 +7,11 @@ import pytest
 
 from configs import common
 from tests.data.conftest import SHAPE, TRAIN, label_of
-from ukbob_jax import settings
+from ukbob_jax import files, settings
 from ukbob_jax.data.training_data import TrainingData
-from ukbob_jax.errors import ConfigError
+from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.quality import grades
+from ukbob_jax.quality.grades import Grade
 from ukbob_jax.regions import Regions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -207,3 +209,25 @@ def test_the_regions_that_a_data_set_defines_are_learnt(tmp_path):
     data = opened(Store.open(tmp_path / "store"), tmp_path, regions="dataset", **{"model.out_channels": 0})
     assert data.num_classes == 2 and data.regions is not None and data.regions.values == ((1, 2), (2,))
     assert data.names == {0: "background", 1: "rim", 2: "core"}
+
+
+def test_grades_choose_labels_and_weigh_them(store, tmp_path):
+    found = [("s1", 5, Grade(0.5)), ("s1", 7, Grade(0.25, flagged=True)), ("s2", 9, Grade(0.0, flagged=True))]
+    others = [(subject, 5, Grade(1.0)) for subject in ("s0", "s3", "s4")]
+    path = tmp_path / "sentinel.jsonl"
+    files.write_jsonl(path, grades.rows([*found, *others]))
+    given = {"data.flagged": "ignore", "data.grades": str(path)}
+    flagged = opened(store, tmp_path, **given, **{"data.flagged_by": "sentinel"})
+    assert flagged.flagged == {"s1": {7}, "s2": {9}} and flagged.weights == {}
+    config = recipe(store, **given, **{"data.flagged_by": "weighted", "data.batch_size": 5})
+    data = TrainingData.open(config, str(tmp_path))
+    assert data.flagged == {"s2": {9}} and data.weights["s1"] == {5: 0.5, 7: 0.25}
+    assert len({d.fingerprint() for d in (data, flagged, opened(store, tmp_path))}) == 3
+    stream = data.batches(config, 0)
+    batch = next(stream)
+    stream.close()
+    row = batch["weights"][batch["subject"].tolist().index(1)]
+    assert batch["weights"].shape == (5, 10) and row[[0, 5, 7, 9]].tolist() == [1, 0.5, 0.25, 1]
+    files.write_jsonl(path, grades.rows(found))
+    with pytest.raises(FileError, match="3 subjects of label set 'auto' have no grades, such as s0"):
+        opened(store, tmp_path, **given, **{"data.flagged_by": "weighted"})

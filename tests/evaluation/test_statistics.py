@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ukbob_jax.evaluation import metrics
+from ukbob_jax.evaluation import metrics, statistics
 
 NAN = float("nan")
 
@@ -92,3 +92,33 @@ def test_bootstrap_interval_of_a_mean_is_near_the_normal_one():
     np.testing.assert_allclose((low, high), np.percentile(resampled.mean(1), [2.5, 97.5]), rtol=1e-12)
     low, high = metrics.bootstrap_interval(values, np.median, level=0.5)
     assert low < np.median(values) < high < 0.82
+
+
+def test_unpaired_groups_are_compared_over_every_division_where_there_are_few():
+    a, b = [1.0, 2.0, 3.0], [7.0, 8.0, 9.0, 10.0]
+    difference, p = statistics.unpaired(a, b)
+    assert difference == -6.5 and p == 1 / 35  # one of the 35 divisions is as far, and none on the other side
+    reference = stats.permutation_test(
+        (a, b), lambda x, y: abs(np.mean(x) - np.mean(y)), alternative="greater"
+    )
+    assert p == reference.pvalue
+    assert statistics.unpaired([1.0], [2.0]) == (-1.0, 1.0)
+    assert statistics.unpaired([1.0], [])[1] == 1.0
+
+
+def test_unpaired_p_is_uniform_without_a_difference_and_that_of_welch_where_there_are_many():
+    rng = np.random.default_rng(0)
+    p = np.array([statistics.unpaired(*rng.normal(size=(2, 15)), samples=400)[1] for _ in range(200)])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    a, b = rng.normal(0, 1, 900), rng.normal(0.1, 1, 900)
+    of_divisions = statistics.unpaired(a, b)[1]
+    assert of_divisions == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, abs=0.03)
+    many = statistics.unpaired(np.tile(a, 2), np.tile(b, 2))[1]
+    assert many == stats.ttest_ind(np.tile(a, 2), np.tile(b, 2), equal_var=False).pvalue
+
+
+def test_the_interval_of_a_mean_of_many_is_the_normal_one_which_bootstrap_gives_too():
+    values = np.random.default_rng(0).gamma(2.0, size=2001)
+    found, resampled = statistics.mean_interval(values), statistics.bootstrap_interval(values, np.mean)
+    np.testing.assert_allclose(found, resampled, atol=0.005)  # a twelfth of its width
+    assert statistics.mean_interval(values[:9]) == statistics.bootstrap_interval(values[:9], np.mean)

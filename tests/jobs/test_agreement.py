@@ -9,7 +9,8 @@ from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.evaluation import agreement as tables
 from ukbob_jax.jobs import agreement
-from ukbob_jax.quality import verdicts
+from ukbob_jax.quality import grades, verdicts
+from ukbob_jax.quality.grades import Grade
 from ukbob_jax.store.writer import StoreWriter
 
 SHAPE, AFFINE = (16, 14, 12), np.diag([2.0, 2.0, 3.0, 1.0])
@@ -66,6 +67,14 @@ def test_the_table_has_every_organ_before_and_after(config, tmp_path, capsys):
     assert [row["organ"] for row in table] == list(rows) and float(table[4]["dice_after"]) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:3] == ["organ", "labels", "kept"] and len(printed) == 13
+
+
+def test_the_filter_may_be_that_of_grades(config, tmp_path, capsys):
+    config.data.flagged_by = "either"
+    grades.write(config.store, "auto", [("s2", LIVER, Grade(0.2, flagged=True))])
+    agreement.run(config, str(tmp_path))
+    found = json.loads((tmp_path / "agreement" / "auto_manual.json").read_text())
+    assert next(row for row in found["table"] if row["organ"] == "liver")["kept"] == 2
 
 
 def test_what_is_known_is_not_compared_again(config, tmp_path, monkeypatch):

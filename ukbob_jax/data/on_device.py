@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ukbob_jax import mirroring
@@ -25,7 +26,7 @@ def on_device(
 
     An affine turns by angles that are true in mm at `spacing_mm`; a rot90 needs the same spacing along x and y. A flip
     exchanges the ids of the two sides; where one side of a pair was not annotated, neither is learnt from, since
-    either may be shown as the other.
+    either may be shown as the other. For that reason both count as much as the one whose label counts less.
 
     Args:
         steps: names in `augment.AUGMENTATIONS`, in order.
@@ -52,10 +53,11 @@ def on_device(
 
     def prepare(key: jax.Array, packed: Batch) -> Batch:
         batch = unpack(packed)
-        if mirror is not None and "annotated" in batch:
-            k = batch["annotated"].shape[1]  # b k
-            partner = np.where(mirror[:k] < k, mirror[:k], np.arange(k))
-            batch["annotated"] &= batch["annotated"][:, partner]
+        for name, lesser in (("annotated", jnp.logical_and), ("weights", jnp.minimum)):
+            if mirror is not None and name in batch:
+                k = batch[name].shape[1]  # b k
+                partner = np.where(mirror[:k] < k, mirror[:k], np.arange(k))
+                batch[name] = lesser(batch[name], batch[name][:, partner])
         if cut is not None:
             cut_key, key = jax.random.split(key)
             batch = cut(cut_key, batch)

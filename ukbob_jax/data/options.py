@@ -59,7 +59,9 @@ class Labels:
         lookup: uint8[256], stored id -> id of training; None: the same.
         flagged: organs by subject whose labels are not to be trusted, as stored ids.
         action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
-        num_classes: length of a batch's "annotated".
+        weights: how much an organ's label counts in the loss, from 0, by subject and stored id; ids without count 1.
+            Empty: batches have no weights.
+        num_classes: length of a batch's "annotated" and "weights".
         regions: the ids of training of each region; a region then stands for a class where crops are centred. Empty:
             classes.
     """
@@ -68,6 +70,7 @@ class Labels:
     lookup: np.ndarray | None = None
     flagged: Mapping[str, Collection[int]] = dataclasses.field(default_factory=dict)
     action: str = "ignore"
+    weights: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
     num_classes: int = 73
     regions: Sequence[Sequence[int]] = ()
 

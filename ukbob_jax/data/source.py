@@ -30,6 +30,7 @@ class SubjectSample(NamedTuple):
         annotated: bool `k`, per label of training; None where every class was annotated.
         index: of the sample in the endless stream.
         anonymised: whether a mask says which voxels were altered, and is asked for.
+        weights: float32 `k`, how much each label of training counts; None: all the same.
     """
 
     subject: str
@@ -44,6 +45,7 @@ class SubjectSample(NamedTuple):
     annotated: np.ndarray | None
     index: int = 0
     anonymised: bool = False
+    weights: np.ndarray | None = None
 
 
 class ScanSource:
@@ -110,6 +112,7 @@ class ScanSource:
             classes=classes,
             annotated=self._annotated(subject),
             anonymised=self.masks and ANONYMISATION in row.labels,
+            weights=self._weights(subject),
         )
 
     def _classes(self, subject: str) -> tuple[np.ndarray | None, dict[int, tuple[int, ...]]]:
@@ -128,6 +131,12 @@ class ScanSource:
             return None
         row = self.store.rows[subject]
         return row.annotated_classes(self._lookup(self.labels), self.labels.num_classes)
+
+    def _weights(self, subject: str) -> np.ndarray | None:
+        if self.labels is None or not self.labels.weights:
+            return None
+        own = self.labels.weights.get(subject, {})
+        return class_weights(own, self._lookup(self.labels), self.labels.num_classes)
 
     @staticmethod
     def _lookup(labels: Labels) -> np.ndarray:
@@ -187,6 +196,26 @@ def centre_classes(
         if target not in (0, IGNORE) and stored in known:
             classes.setdefault(target, []).append(stored)
     return {target: tuple(ids) for target, ids in classes.items()}
+
+
+def class_weights(weights: Mapping[int, float], lookup: np.ndarray, k: int) -> np.ndarray:
+    """Return how much each of `k` classes counts, float32 `k`: 1 for background and what has no weight.
+
+    A class that several stored ids become counts as much as the least of them.
+
+    Args:
+        weights: by stored id.
+        lookup: uint8[256], stored id -> class.
+        k: classes.
+    """
+    found = np.ones(k, np.float32)
+    least: dict[int, float] = {}
+    for stored, weight in weights.items():
+        target = int(lookup[stored])
+        if 0 < target < k:
+            least[target] = min(weight, least.get(target, weight))
+    found[list(least)] = list(least.values())
+    return found
 
 
 def of_regions(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from ukbob_jax import anatomy, files, splits
 from ukbob_jax.data import pipeline
 from ukbob_jax.data.options import Config, Crops, Labels, Reading
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.quality.verdicts import flagged_organs
+from ukbob_jax.quality import filters
 from ukbob_jax.regions import DATA_SET, Regions, brats, of_data_set
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity, plausibility, sets
@@ -35,6 +35,7 @@ class TrainingData:
         lookup: uint8[256], stored id -> id of training; None: the same.
         regions: overlapping regions to learn in place of classes; None: classes.
         flagged: stored ids by subject whose labels are not to be trusted.
+        weights: how much a label counts in the loss, by subject and stored id; empty: all count the same.
     """
 
     store: Store
@@ -46,6 +47,7 @@ class TrainingData:
     lookup: np.ndarray | None
     regions: Regions | None
     flagged: Mapping[str, Collection[int]]
+    weights: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, config: Config, workdir: str) -> "TrainingData":
@@ -53,7 +55,7 @@ class TrainingData:
 
         Raises:
             ConfigError: naming the field, and the unknown subject, split, label set or class.
-            FileError: no store, or no SOLF verdicts.
+            FileError: no store, or no verdicts or grades of the labels.
         """
         data = config.data
         store = Store.open(config.store)
@@ -74,9 +76,8 @@ class TrainingData:
         described = {} if named else store.label_names(config.label, subjects)
         names = regions.labels if regions else class_names(config, present, described)
         lookup = anatomy.to_names(names) if data.organs else None
-        trusted = data.flagged == "off"
-        flagged = {} if trusted else flagged_organs(config.store, config.label, data.verdicts)
-        return cls(store, subjects, held_out, config.label, contrasts, names, lookup, regions, flagged)
+        found = _filtered(store, subjects, config)
+        return cls(store, subjects, held_out, config.label, contrasts, names, lookup, regions, *found)
 
     @property
     def num_classes(self) -> int:
@@ -100,6 +101,7 @@ class TrainingData:
                 [
                     [subject, row.source, *(row.folders[name] for name in arrays)]
                     + sorted(self.flagged.get(subject, ()))
+                    + sorted([organ, weight] for organ, weight in self.weights.get(subject, {}).items())
                     for subject, row in rows
                 ]
             ],
@@ -178,6 +180,7 @@ class TrainingData:
                 lookup=self.lookup,
                 flagged=self.flagged,
                 action="ignore" if data.flagged == "off" else data.flagged,
+                weights=self.weights,
                 num_classes=256 if self.regions else self.num_classes,
                 regions=self.regions.values if self.regions and data.sampling == "nnunet" else (),
             )
@@ -259,6 +262,21 @@ def _unique(i: int, described: Mapping[int, str]) -> str:
     """Name of an id; ids without a name, or with that of another, are told by number."""
     name = described.get(i, "class")
     return name if i in described and list(described.values()).count(name) == 1 else f"{name}_{i}"
+
+
+def _filtered(store: Store, subjects: Sequence[str], config: Config) -> filters.Filter:
+    """The labels that `config.data` says are not to be trusted, or not as much as others."""
+    data = config.data
+    if data.flagged == "off":
+        return filters.Filter({}, {})
+    return filters.choose(
+        data.flagged_by,
+        config.store,
+        config.label,
+        verdicts_path=data.verdicts,
+        grades_path=data.grades,
+        present={subject: store.present(subject, config.label) for subject in subjects},
+    )
 
 
 def _regions(store: Store, subjects: tuple[str, ...], config: Config, present: set[int]) -> Regions:

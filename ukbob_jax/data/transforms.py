@@ -190,6 +190,8 @@ class ReadBatch(grain.transforms.Map):
             batch["lookup"] = np.array([sample.lookup for sample in samples])
         if samples[0].annotated is not None:
             batch["annotated"] = np.array([sample.annotated for sample in samples])
+        if samples[0].weights is not None:
+            batch["weights"] = np.array([sample.weights for sample in samples])
         return batch
 
     @contextlib.contextmanager

@@ -26,7 +26,7 @@ def unpack(batch: Arrays) -> Arrays:
             and scale float32 `b c`, range float32 `b 2` (of the normalised image), and, where there are labels, label
             uint8 `b x y z` and lookup uint8 `b 256` (stored id -> id of training). It may have before int32 `b 3` (voxels
             before the scan's; otherwise those are in the middle) and outside uint8 `b` (label beyond the scan, otherwise
-            255: ignore). Other entries are kept, such as annotated and anonymised.
+            255: ignore). Other entries are kept, such as annotated, weights and anonymised.
     Returns:
         image float32 `b x y z c` (0 beyond the scan), label uint8 `b x y z` (255: ignore) where there is one, and what
         else was there.

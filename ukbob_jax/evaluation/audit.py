@@ -39,6 +39,11 @@ class AuditCase(NamedTuple):
     seam: float  # fraction of voxels at a seam of stations
     decision: str = ""
     picture: str = ""  # data URI
+    grade: float | None = None  # predicted Dice; None: not graded
+    grade_low: float | None = None
+    grade_high: float | None = None
+    grade_reason: str = ""  # why there is no prediction
+    flagged_by: str = "solf"  # or "sentinel", "both", "none"
 
 
 class Representative(NamedTuple):
@@ -60,6 +65,7 @@ def write(
     cases: Sequence[AuditCase],
     unlisted: int,
     representatives: Mapping[int, Representative],
+    grades: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page.
 
@@ -71,6 +77,8 @@ def write(
         cases: largest outlier score first.
         unlisted: how many more flagged labels are not among them.
         representatives: by organ id; organs whose labels are all flagged have none.
+        grades: "organs" and "groups" as of `grade_groups`, and the number of "worst" labels to show first; None: the
+            label set was not graded.
     Raises:
         FileError: the folder cannot be written.
     """
@@ -84,6 +92,7 @@ def write(
         "organs": organs(names, limits, measures, flagged),
         "cases": [case._asdict() for case in cases],
         "unlisted": unlisted,
+        "grades": grades,
         "representatives": {organ: shown._asdict() for organ, shown in representatives.items()},
     }
     files.write_bytes(path, report.render("audit.html", title=title, data=data).encode())

@@ -1,5 +1,7 @@
 """Compare scores over many scans: intervals, paired comparisons, fairness between groups, agreement of volumes."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -7,6 +9,8 @@ import numpy as np
 from scipy import stats
 
 from ukbob_jax.errors import ValuesError
+
+MANY = 2000  # values above which resampling gives what a normal distribution does
 
 
 def mean_defined(values: Iterable[float | None]) -> float | None:
@@ -74,6 +78,51 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean over subjects: by bootstrap, or of more than `MANY` values the normal one, which it equals."""
+    values = np.asarray(values, np.float64)
+    if len(values) <= MANY:
+        return bootstrap_interval(values, np.mean, seed=seed)
+    reach = stats.norm.ppf(0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
+def unpaired(
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Compare the means of two groups of different people.
+
+    Args:
+        first: `n` scores.
+        second: `m` scores.
+        samples: random divisions of all people into groups of these sizes, or every one where there are no more. Of
+            more than `MANY` people Welch's test takes their place.
+        seed: of the divisions.
+
+    Returns:
+        The mean of the first minus that of the second, and the two-sided p; NaN and 1 where a group is empty.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if not a.size or not b.size:
+        return float("nan"), 1.0
+    difference = float(a.mean() - b.mean())
+    if a.size + b.size > MANY:
+        return difference, float(stats.ttest_ind(a, b, equal_var=False).pvalue)  # pyright: ignore
+    pooled, size = np.concatenate([a, b]), a.size
+    if math.comb(pooled.size, size) <= samples:
+        chosen, first_seen = np.array(list(itertools.combinations(range(pooled.size), size))), 0
+    else:
+        order = np.random.default_rng(seed).permuted(np.tile(np.arange(pooled.size), (samples, 1)), axis=1)
+        chosen, first_seen = order[:, :size], 1  # the division that was found is one more
+    inside = pooled[chosen].sum(axis=1)
+    means = inside / size - (pooled.sum() - inside) / b.size
+    as_far = np.abs(means).round(12) >= abs(round(difference, 12))  # sums differ by the order of adding
+    return difference, float((as_far.sum() + first_seen) / (len(means) + first_seen))
 
 
 def paired(first: Sequence[float], second: Sequence[float], samples: int = 10_000, seed: int = 0) -> Paired:

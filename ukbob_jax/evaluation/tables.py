@@ -30,7 +30,8 @@ def outcome(report: dict[str, Any]) -> dict[str, Any]:
     kept = {"mean_entropy": report["mean_entropy"], "accepted": None, "reason": None}
     if report["adaptation"]:
         names = ("accepted", "reason", "entropy_before", "entropy_after", "drift")
-        kept |= {name: report["adaptation"][name] for name in names}
+        grades = [name for name in ("grade_before", "grade_after") if name in report["adaptation"]]
+        kept |= {name: report["adaptation"][name] for name in (*names, *grades)}
     return kept
 
 

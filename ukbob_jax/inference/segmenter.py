@@ -16,7 +16,8 @@ from flax import linen as nn
 
 from ukbob_jax import advice, files
 from ukbob_jax.errors import ConfigError, FileError, MismatchError
-from ukbob_jax.inference.adaptation.etta import AdaptResult
+from ukbob_jax.inference.adaptation.etta import AdaptResult, Compare
+from ukbob_jax.inference.adaptation.grade_guard import comparison
 from ukbob_jax.inference.adaptation.methods import Method, MethodLike
 from ukbob_jax.inference.nnunet.folders import is_folder as is_nnunet
 from ukbob_jax.inference.options import PredictOptions
@@ -161,7 +162,7 @@ class Segmenter:
             )
         x, grid = self.prepare(image)
         self.planner.check(x.shape, native.shape, len(views), method.adapts, window)
-        results = [self._adapted(member, x, method) for member in self.members]
+        results = [self._adapted(member, x, method, grid, window) for member in self.members]
         members = [_variables(*pair) for pair in zip(self.members, results)]
         segmentation = self.segment(ModuleApply(self.model), x, members, views, window)
         labels = Volume(np.asarray(segmentation.labels), grid.affine).resample_like(native, NEAREST)
@@ -267,15 +268,26 @@ class Segmenter:
         statistics = intensity.statistics(image.array)
         return np.asarray(intensity.normalize(image.array, statistics, self.card.normalize)), image
 
-    def adapted(self, x: np.ndarray, method: Method) -> dict[str, Any]:
-        """All collections of the first network, adapted to a scan `x y z c`, as `prepare` gives it."""
-        return _variables(self.members[0], self._adapted(self.members[0], x, method))
+    def adapted(self, x: np.ndarray, method: Method, image: Volume, window: Window) -> dict[str, Any]:
+        """All collections of the first network, adapted to a scan `x y z c` with its volume, as `prepare` gives them."""
+        return _variables(self.members[0], self._adapted(self.members[0], x, method, image, window))
 
-    def _adapted(self, member: tuple[Any, dict], x: np.ndarray, method: Method) -> AdaptResult | None:
+    def _adapted(
+        self, member: tuple[Any, dict], x: np.ndarray, method: Method, image: Volume, window: Window
+    ) -> AdaptResult | None:
         """Adapt one network, (parameters, other collections), to this scan."""
-        return method.run(
-            (self.model, *member), x, self.card.window, self.card.activation, self.card.excluded
-        )
+        params, state = member
+
+        def labels(params: Mapping[str, Any]) -> np.ndarray:
+            apply, variables = ModuleApply(self.model), {"params": params, **state}
+            return np.asarray(self.segment(apply, x, [variables], averaging.PLAIN, window).labels)
+
+        def grading(grader: Any) -> Compare:
+            spacing_mm = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
+            return comparison(grader, image.array, spacing_mm, self.card.contrasts, labels, params)
+
+        network = (self.model, params, state)
+        return method.run(network, x, self.card.window, self.card.activation, self.card.excluded, grading)
 
 
 def _variables(member: tuple[Any, dict], result: AdaptResult | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How well automatic labels agree with manual ones, per organ, before and after the label filter: the paper's table.
 
 Prints the table and writes it to `{workdir}/agreement/AUTO_MANUAL.json` and `.csv`; scores of single labels are in
-`.jsonl`. Needs the solf job's verdicts on the automatic labels.
+`.jsonl`. Needs the solf job's verdicts on the automatic labels, or what else `config.data.flagged_by` names.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from ukbob_jax import files
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import agreement, failures
 from ukbob_jax.progress import track
-from ukbob_jax.quality.verdicts import flagged_organs
+from ukbob_jax.quality import filters
 from ukbob_jax.store.reader import Store
 
 
@@ -25,11 +25,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     Raises:
         ConfigError: unknown subset or split, or no subject has both label sets.
-        FileError: there is no store, or no verdicts on the automatic labels.
+        FileError: there is no store, or no verdicts on, or grades of, the automatic labels.
     """
     settings, store = config.agreement, Store.open(config.store)
     organs = agreement.organs(settings.subset)
-    flagged = flagged_organs(store.path, settings.auto)
+    data = config.data
+    paths = {"verdicts_path": data.verdicts, "grades_path": data.grades}
+    flagged = filters.choose(data.flagged_by, store.path, settings.auto, **paths).flagged
     pool = store.split(settings.split) if settings.split else store.subjects
     subjects = [s for s in pool if {settings.auto, settings.manual} <= set(store.rows[s].labels)]
     if not subjects:

@@ -4,8 +4,10 @@ What is decided there is exported as a file that `--config.solf.decisions` takes
 """
 
 import concurrent.futures
+import heapq
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -13,9 +15,9 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import audit
+from ukbob_jax.evaluation import audit, grade_groups
 from ukbob_jax.progress import track
-from ukbob_jax.quality import cohort, verdicts
+from ukbob_jax.quality import cohort, grades, verdicts
 from ukbob_jax.quality.limits import Limits
 from ukbob_jax.quality.measures import FEATURES, OrganMeasures, stack
 from ukbob_jax.quality.outliers import rank
@@ -39,12 +41,15 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows = files.read_jsonl(folder / verdicts.VERDICTS)
     limits = Limits.load(folder / "limits.json")
     subjects, measures, flagged = judged(config, store, rows, folder)
+    graded = graded_labels(config, store)
     index = {subject: i for i, subject in enumerate(subjects)}
-    ranking = rank(rows)
+    by_sentinel = {(s, o) for s, organs in grades.flagged_organs(graded).items() for o in organs}
+    ranking = rank(rows, by_sentinel | lowest(graded, settings.worst), by_sentinel)
     ranked = list(zip(ranking.rows, ranking.scores))
-    listed = [(row, score) for i, (row, score) in enumerate(ranked) if i < settings.rows or "decision" in row]
-    cases = [case(config, store, row, limits, score) for row, score in listed]
-    shown = cases[: settings.cases]
+    order = looking_order(ranking.rows, graded)
+    listed = [i for i, (row, _) in enumerate(ranked) if order[i] < settings.rows or "decision" in row]
+    cases = [case(config, store, *ranked[i], limits, graded) for i in listed]
+    shown = [c for c, i in zip(cases, listed) if order[i] < settings.cases]
     wanted = {
         c.organ: index[ranking.representative[c.organ]["subject"]]
         for c in shown
@@ -55,19 +60,73 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     )
     cases = [c._replace(picture=pictures.get((index[c.subject], c.organ), "")) for c in cases]
     path = pathlib.Path(workdir) / "report" / "solf" / "index.html"
+    names = store.label_names(config.label) or anatomy.NAMES
+    told = summary_of(store, graded, names, settings.worst, settings.age_band_years)
+    if told is not None:
+        files.write_json(path.with_name("grades.json"), told)
     audit.write(
         path,
         title=pathlib.Path(store.path).name,
         label=config.label,
-        names=store.label_names(config.label) or anatomy.NAMES,
+        names=names,
         limits=limits,
         measures=measures,
         flagged=flagged,
         cases=cases,
         unlisted=len(ranked) - len(cases),
         representatives={o: audit.Representative(subjects[i], pictures[i, o]) for o, i in wanted.items()},
+        grades=told,
     )
     print(f"audit: {len(cases)} labels to look at: {path}", file=sys.stderr)
+
+
+def graded_labels(config: ml_collections.ConfigDict, store: Store) -> grades.ByOrgan:
+    """Return the grades of the label set, by subject and organ; empty where there are none."""
+    path = config.audit.grades or verdicts.folder(store.path, config.label) / grades.GRADES
+    if not config.audit.grades and not path.is_file():
+        return {}
+    found = grades.read(store.path, config.label, path)
+    return {subject: of for subject, of in found.items() if subject in store.rows}
+
+
+def lowest(graded: grades.ByOrgan, count: int) -> set[tuple[str, int]]:
+    """Return (subject, organ) of the labels with the lowest grades."""
+    every = ((grade.dice, subject, organ) for subject, of in graded.items() for organ, grade in of.items())
+    return {(subject, organ) for _, subject, organ in heapq.nsmallest(count, every)}
+
+
+def looking_order(rows: list[dict[str, Any]], graded: grades.ByOrgan) -> list[int]:
+    """Return the place of each of `rows`, largest outlier score first, in the order in which labels get onto the page.
+
+    Turn by turn comes the next by outlier score of those that SOLF flagged, and the next by grade.
+    """
+    places = [(row["subject"], row["organ"]) for row in rows]
+    grade_of = {(s, o): grade.dice for s, of in graded.items() for o, grade in of.items()}
+    by_grade = sorted(
+        (i for i, place in enumerate(places) if place in grade_of), key=lambda i: grade_of[places[i]]
+    )
+    turn = {i: number for number, i in enumerate(by_grade)}
+    first, count = [], 0
+    for i, row in enumerate(rows):
+        solf = count if row["flagged"] or "decision" in row else len(rows)
+        count += solf < len(rows)
+        first.append((min(solf, turn.get(i, len(rows))), i))
+    place_of = {i: place for place, (_, i) in enumerate(sorted(first))}
+    return [place_of[i] for i in range(len(rows))]
+
+
+def summary_of(
+    store: Store, graded: grades.ByOrgan, names: Mapping[int, str], worst: int, age_band: float
+) -> dict[str, Any] | None:
+    """Return the tables of grades by organ and by group of people; None: there are no grades."""
+    if not graded:
+        return None
+    about = {subject: store.rows[subject].attributes for subject in graded}
+    return {
+        "organs": grade_groups.by_organ(graded, names),
+        "groups": grade_groups.by_group(graded, about, age_band),
+        "worst": worst,
+    }
 
 
 def judged(
@@ -92,9 +151,16 @@ def judged(
 
 
 def case(
-    config: ml_collections.ConfigDict, store: Store, row: dict[str, Any], limits: Limits, score: float
+    config: ml_collections.ConfigDict,
+    store: Store,
+    row: dict[str, Any],
+    score: float,
+    limits: Limits,
+    graded: grades.ByOrgan,
 ) -> audit.AuditCase:
     """Collect what the page shows of one label."""
+    grade = graded.get(row["subject"], {}).get(row["organ"])
+    by = (row["flagged"], grade is not None and grade.flagged)
     about = store.rows[row["subject"]].attributes
     groups = limits.groups_of([about])
     group = limits.groups.index(groups[0]) if groups else 0
@@ -109,8 +175,16 @@ def case(
         outside=tuple(FEATURES.index(name) for name in row["outside"]),
         outlier_score=score,
         seam=row.get("seam_contact", 0.0),
-        decision=row.get("decision", ""),
+        decision=row.get("decision", "") or (grade.decision if grade else ""),
+        flagged_by={(True, True): "both", (True, False): "solf", (False, True): "sentinel"}.get(by, "none"),
+        **({} if grade is None else _shown(grade)),
     )
+
+
+def _shown(grade: grades.Grade) -> dict[str, Any]:
+    """The fields of a case that say what a grader says."""
+    ends = {"grade_low": grade.low, "grade_high": grade.high}
+    return {"grade": grade.dice, **ends, "grade_reason": grade.reason}
 
 
 def pictures_of(

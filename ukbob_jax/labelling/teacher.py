@@ -59,12 +59,13 @@ def label(segmenter: Segmenter, image: Volume, options: PredictOptions) -> np.nd
         segmenter.prepare(Volume(image.array[..., c : c + 1], image.affine))
         for c in range(image.array.shape[-1])
     ]
+    window = options.window(segmenter.card.window)
     segmentation = segmenter.segment(
         MeanOverContrasts(ModuleApply(segmenter.model), segmenter.card.excluded),
         np.concatenate([x for x, _ in prepared], axis=-1),
-        [tuple(segmenter.adapted(x, options.adaptation) for x, _ in prepared)],
+        [tuple(segmenter.adapted(x, options.adaptation, grid, window) for x, grid in prepared)],
         options.averaged_views,
-        options.window(segmenter.card.window),
+        window,
     )
     labels = Volume(np.asarray(segmentation.labels), prepared[0][1].affine).resample_like(image, NEAREST)
     if options.gate:

@@ -1,6 +1,6 @@
 """How far a label lies from its organ's other labels: an order in which to look at them, and a representative one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,11 @@ class Ranking(NamedTuple):
     representative: dict[int, dict[str, Any]]
 
 
-def rank(rows: Sequence[dict[str, Any]]) -> Ranking:
+def rank(
+    rows: Sequence[dict[str, Any]],
+    also: Collection[tuple[str, int]] = (),
+    distrusted: Collection[tuple[str, int]] = (),
+) -> Ranking:
     """Order the labels that SOLF flagged or a person decided about by `outlier_score`, ties by subject and organ.
 
     Every page that shows flagged labels takes its order and its representative labels from here. The representative
@@ -28,6 +32,8 @@ def rank(rows: Sequence[dict[str, Any]]) -> Ranking:
 
     Args:
         rows: verdicts, as `verdicts.rows` gives them, of the whole cohort. Their number sets time and memory, linearly.
+        also: (subject, organ) of other labels to list.
+        distrusted: (subject, organ) of labels that others flagged: they represent no organ.
     """
     index = {subject: i for i, subject in enumerate(dict.fromkeys(row["subject"] for row in rows))}
     if not index:
@@ -41,12 +47,17 @@ def rank(rows: Sequence[dict[str, Any]]) -> Ranking:
     present[subject, organ] = True
     away = _z_scores(values, present)[subject, organ]  # rows 3
     scores = _second_largest(away)
-    shown = [i for i, row in enumerate(rows) if flagged[i] or "decision" in row]
+    also, distrusted = frozenset(also), frozenset(distrusted)
+    shown = [
+        i
+        for i, row in enumerate(rows)
+        if flagged[i] or "decision" in row or (row["subject"], row["organ"]) in also
+    ]
     shown.sort(key=lambda i: (-scores[i], rows[i]["subject"], organ[i]))
     distance = np.linalg.norm(away, axis=-1)
     representative: dict[int, dict[str, Any]] = {}
     for i in np.lexsort((subject, distance)):  # nearest first
-        if not flagged[i]:
+        if not flagged[i] and (rows[i]["subject"], rows[i]["organ"]) not in distrusted:
             representative.setdefault(int(organ[i]), rows[i])
     return Ranking([rows[i] for i in shown], [float(scores[i]) for i in shown], representative)
 

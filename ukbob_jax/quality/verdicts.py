@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,13 +64,18 @@ def flagged_organs(
     Raises:
         FileError: the solf job has not been run on this label set, or its file is damaged.
     """
+    found: dict[str, set[int]] = {}
+    for row in read(store_path, label, path):
+        if row["flagged"]:
+            found.setdefault(row["subject"], set()).add(row["organ"])
+    return found
+
+
+def read(store_path: str | os.PathLike, label: str, path: str | os.PathLike = "") -> list[dict[str, Any]]:
+    """Read the rows of `rows`, with arguments and errors as `flagged_organs`."""
     path = pathlib.Path(path) if path else folder(store_path, label) / VERDICTS
     if not path.is_file():
         raise FileError(
             f"{path}: no verdicts on label set {label!r}. Run --config.job=solf, or set flagged to 'off'."
         )
-    found: dict[str, set[int]] = {}
-    for row in files.read_jsonl(path):
-        if row["flagged"]:
-            found.setdefault(row["subject"], set()).add(row["organ"])
-    return found
+    return files.read_jsonl(path)

@@ -6,6 +6,10 @@ All arithmetic is float32, whatever the type of the logits. Letters: b batch, v 
 A case may carry labels for some classes only (`annotated`). With softmax, a background voxel of such a case may
 belong to any other class: their probability is added to the background's (marginal loss, Shi et al. 2021) and they
 have no Dice term. With sigmoid, their channels and the background's take no part for that case.
+
+Labels may be believed to different degrees (`weights` w, `b k`): every mean over cases and classes becomes a weighted
+one. A class's Dice term counts w times; with softmax a voxel counts w of its label times in cross entropy, with sigmoid
+a channel w times. Each is divided by the sum of what counted, so that weights of 1 give the plain loss.
 """
 
 import dataclasses
@@ -61,6 +65,7 @@ def dice_ce(
     ce_weight: Sequence[float] | None = None,
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
+    weights: jax.Array | None = None,
     **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the softmax plus cross entropy: lambda_dice * Dice + lambda_ce * CE.
@@ -75,6 +80,7 @@ def dice_ce(
         ce_weight: `k`, factors on the voxels of cross entropy, which is then divided by the sum of the factors used.
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all. Class 0 always is.
+        weights: `b k`, from 0, how much each class's label counts in each case; None: 1.
         **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Every voxel ignored: 0. NaN if a label is neither a class nor `ignore`, because values
@@ -98,9 +104,12 @@ def dice_ce(
     voxel_factors = valid.astype(jnp.float32)
     if ce_weight is not None:
         voxel_factors *= jnp.asarray(ce_weight, jnp.float32)[jnp.clip(labels, 0, k - 1)]
+    if weights is not None:
+        weights = _checked_weights(weights, (b, k), logits)
+        voxel_factors *= jnp.take_along_axis(weights, jnp.clip(labels, 0, k - 1), axis=1)
     found: Any = softmax_sums(z, labels, valid, voxel_factors, options.squared)
     *sums, surprise = found
-    dice = _dice(tuple(sums), _part(valid, annotated, k), options)
+    dice = _dice(tuple(sums), _part(valid, annotated, k), options, weights)
     ce = surprise / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
     return jnp.where(unknown, jnp.nan, options.lambda_dice * dice + options.lambda_ce * ce)
 
@@ -112,6 +121,7 @@ def dice_bce(
     options: DiceOptions = DiceOptions(),
     valid: jax.Array | None = None,
     annotated: jax.Array | None = None,
+    weights: jax.Array | None = None,
     **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the sigmoid plus binary cross entropy, each a mean over everything.
@@ -124,6 +134,7 @@ def dice_bce(
         options: of Dice and of the sum.
         valid: `b x y z` bool, False where a voxel takes no part; None: all do.
         annotated: `b k` bool, channels that take part in each case; None: all.
+        weights: `b k`, from 0, how much each channel counts in each case; None: 1.
         **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Nothing takes part: 0.
@@ -140,13 +151,17 @@ def dice_bce(
     _check_shapes("valid", valid.shape, logits.shape[:-1], logits)
     valid = valid.reshape(b, -1)
     sums = _sums(jax.nn.sigmoid(z), true, valid, options.squared)
-    dice = _dice(sums, _part(valid, annotated, k), options)
+    if weights is not None:
+        weights = _checked_weights(weights, (b, k), logits)
+    dice = _dice(sums, _part(valid, annotated, k), options, weights)
 
     surprise = jax.nn.softplus(z) - jnp.where(true, z, 0.0)  # -t log p - (1 - t) log(1 - p), without overflow
     per_channel = jnp.einsum("bv,bvk->bk", valid.astype(jnp.float32), surprise)
     voxels = jnp.sum(valid, axis=1, dtype=jnp.float32).reshape(b, 1)
     part = jnp.ones((b, k), jnp.float32) if annotated is None else annotated.astype(jnp.float32)
-    bce = jnp.sum(per_channel * part) / jnp.maximum(jnp.sum(voxels * part), 1.0)
+    counted = part if weights is None else part * weights
+    least = 1.0 if weights is None else 1e-30  # a voxel, unless it may count less
+    bce = jnp.sum(per_channel * counted) / jnp.maximum(jnp.sum(voxels * counted), least)
     return options.lambda_dice * dice + options.lambda_ce * bce
 
 
@@ -156,6 +171,7 @@ def dice_bce_labels(
     *,
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
+    weights: jax.Array | None = None,
     options: DiceOptions = DiceOptions(),
     **changes: float | bool,
 ) -> jax.Array:
@@ -166,6 +182,7 @@ def dice_bce_labels(
         labels: `b x y z`, integers in 0..k-1, or `ignore`.
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all.
+        weights: `b k`, from 0, how much each class's channel counts in each case; None: 1.
         options: of Dice and of the sum.
         **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
@@ -182,7 +199,9 @@ def dice_bce_labels(
         annotated = jnp.asarray(annotated, bool)
         annotated = annotated.at[:, 0].set(jnp.all(annotated[:, 1:], axis=1))
     targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
-    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, options=options, **changes)
+    loss = dice_bce(
+        logits, targets, valid=valid, annotated=annotated, weights=weights, options=options, **changes
+    )
     return jnp.where(jnp.any(valid & ((labels < 0) | (labels >= k))), jnp.nan, loss)
 
 
@@ -193,6 +212,7 @@ def dice_bce_regions(
     regions: Sequence[Sequence[int]],
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
+    weights: jax.Array | None = None,
     options: DiceOptions = DiceOptions(),
     **changes: float | bool,
 ) -> jax.Array:
@@ -205,6 +225,8 @@ def dice_bce_regions(
         ignore: label of voxels that take no part in any sum.
         annotated: `b n` bool, the label values that each case was annotated for; a region takes part where all of its
             were. None: all.
+        weights: `b n`, from 0, how much the label of each value counts in each case; a region counts as much as the
+            least of its values. None: 1.
         options: of Dice and of the sum.
         **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
@@ -223,8 +245,13 @@ def dice_bce_regions(
     if annotated is not None:
         whole = jnp.asarray(annotated, bool)[:, :, None] | ~table[None, : annotated.shape[1]]
         annotated = jnp.all(whole, axis=1)  # b k
+    if weights is not None:
+        given = jnp.asarray(weights, jnp.float32)[:, :, None]
+        weights = jnp.min(given, axis=1, where=table[None, : given.shape[1]], initial=jnp.inf)  # b k
     targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
-    loss = dice_bce(logits, targets, valid=valid, annotated=annotated, options=options, **changes)
+    loss = dice_bce(
+        logits, targets, valid=valid, annotated=annotated, weights=weights, options=options, **changes
+    )
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
 
@@ -285,9 +312,19 @@ def _part(valid: jax.Array, annotated: jax.Array | None, k: int) -> jax.Array:
     return seen if annotated is None else seen & jnp.asarray(annotated, bool)
 
 
-def _dice(sums: tuple[jax.Array, ...], part: jax.Array, options: DiceOptions) -> jax.Array:
-    """Return the mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`."""
+def _dice(
+    sums: tuple[jax.Array, ...], part: jax.Array, options: DiceOptions, weights: jax.Array | None = None
+) -> jax.Array:
+    """Return the mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`.
+
+    `weights`, `b k`: of the terms in that mean. In the Dice of a batch a case's sums count w times, and the class as
+    much as its cases do on average.
+    """
     if options.batch:
+        if weights is not None:
+            sums = tuple(weights * s for s in sums)
+            cases = jnp.maximum(jnp.sum(part, axis=0, keepdims=True), 1)
+            weights = jnp.sum(jnp.where(part, weights, 0.0), axis=0, keepdims=True) / cases
         sums = tuple(jnp.sum(jnp.where(part, s, 0.0), axis=0, keepdims=True) for s in sums)
         part = jnp.any(part, axis=0, keepdims=True)
     if not options.include_background:
@@ -297,7 +334,15 @@ def _dice(sums: tuple[jax.Array, ...], part: jax.Array, options: DiceOptions) ->
     if options.jaccard:
         denominator = 2.0 * (denominator - both)
     terms = 1.0 - (2.0 * both + options.smooth_nr) / (denominator + options.smooth_dr)
-    return jnp.sum(jnp.where(part, terms, 0.0)) / jnp.maximum(jnp.sum(part), 1)
+    if weights is None:
+        return jnp.sum(jnp.where(part, terms, 0.0)) / jnp.maximum(jnp.sum(part), 1)
+    counted = jnp.where(part, weights, 0.0)
+    return jnp.sum(jnp.where(part, weights * terms, 0.0)) / jnp.maximum(jnp.sum(counted), 1e-30)
+
+
+def _checked_weights(weights: jax.Array, shape: tuple[int, int], logits: jax.Array) -> jax.Array:
+    _check_shapes("weights", weights.shape, shape, logits)
+    return jnp.asarray(weights, jnp.float32)
 
 
 def _merge_into_background(

@@ -36,6 +36,7 @@ FREE = (
         f"data.{name}"
         for name in ("store", "threads", "workers", "cache_gb", "val_split", "val_label", "damaged")
     ),
+    *("data.flagged_by", "data.grades"),  # the labels that they choose count by the fingerprint
     *("model.remat", "model.attention"),  # how the same function is computed
     *(f"train.{name}" for name in ("steps", "log_every", "eval_every", "checkpoint_every")),
     *(f"train.{name}" for name in ("stop_after_nonfinite", "keep", "best")),

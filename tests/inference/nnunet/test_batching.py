@@ -127,6 +127,12 @@ def test_slices_and_cascades_run_too(tmp_path):
         np.testing.assert_array_equal(found.array, model.predict(scan, mirror=False).array)
 
 
+def test_a_guard_by_grades_is_refused_before_any_scan_is_read(models):
+    graded = Method.parse({"guard": "both", "grader": "runs/grader"})
+    with pytest.raises(ConfigError, match=r"etta: guard 'both': models of nnU-Net take 'entropy'\."):
+        adapting.check(models[0], graded, "labeller.method")
+
+
 def test_what_does_not_fit_is_refused_before_it_runs(models, monkeypatch):
     told = []
     with batcher(announce=told.append) as running:

@@ -55,7 +55,13 @@ def test_a_description_is_a_card_that_builds_the_network_again():
     card = ModelCard.from_json(meta["card"], "here")
     assert card.build() == MODEL and card.labels == DATA.names and card.contrasts == ("fat", "water")
     assert (card.spacing_mm, card.window, card.normalize) == ((2.0, 2.0, 3.0), (8, 8, 8), "zscore")
-    assert card.provenance == {"store": "store", "label": "auto", "flagged": "drop", "data": "0123"}
+    assert card.provenance == {
+        "store": "store",
+        "label": "auto",
+        "flagged": "drop",
+        "flagged_by": "solf",
+        "data": "0123",
+    }
     assert card.training == {"spacing_mm": [[2.0, 2.0, 3.0]] * 2, "modality": ["MR"]}
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from configs import common
 from tests import tiny_network
-from ukbob_jax import files, phantom, settings, weights
+from ukbob_jax import anatomy, files, phantom, settings, weights
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import train
 from ukbob_jax.models.card import ModelCard
+from ukbob_jax.quality import grades
+from ukbob_jax.quality.grades import Grade
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params
 
@@ -151,3 +153,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(store, tmp_path
 def test_labels_are_not_trusted_unseen(store, tmp_path):
     with pytest.raises(FileError, match="no verdicts on label set 'manual'"):
         train.run(recipe(store, **{"data.flagged": "ignore"}), str(tmp_path))
+
+
+def test_grades_weigh_what_is_learnt_from(trained, store, tmp_path):
+    """All graded 1 it is the run without a filter; the same labels graded otherwise are another loss."""
+    first = {}
+    for name, of_liver in (("plain", 1.0), ("graded", 0.1)):
+        path = tmp_path / f"{name}.jsonl"
+        organs = [(f"p{seed}", organ) for seed in range(3) for organ in range(1, 73)]
+        rows = [(s, o, Grade(of_liver if o == anatomy.IDS["liver"] else 1.0)) for s, o in organs]
+        files.write_jsonl(path, grades.rows(rows))
+        filtered = {"data.flagged": "ignore", "data.flagged_by": "weighted", "data.grades": str(path)}
+        train.run(recipe(store, **filtered, **{"train.steps": 2}), str(tmp_path / name))
+        first[name] = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])[
+            "train/loss"
+        ]
+    expected = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])["train/loss"]
+    np.testing.assert_allclose(first["plain"], expected, rtol=1e-6)
+    assert abs(first["graded"] - expected) > 1e-4

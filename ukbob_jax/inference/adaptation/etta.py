@@ -9,11 +9,12 @@ are one compiled program, kept per (model, bucket, options): scans with as many 
 Where that is too slow, a step can follow the windows of a sample instead (`windows`).
 
 Entropy alone is lowest where everything is background, so what came out is checked, and refused if it is not
-finite, not lower, or not the same anatomy any more; each check can be switched off.
+finite, not lower, or not the same anatomy any more; each check can be switched off. A grader of labels can refuse it
+too (`grade_guard`).
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,9 @@ import optax
 from flax import linen as nn
 from jax import lax
 
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import selection, window_batches
+from ukbob_jax.inference.adaptation.grade_guard import MeanGrades
 from ukbob_jax.inference.adaptation.options import Adaptation
 from ukbob_jax.inference.adaptation.window_batches import PaddedScan, Program
 from ukbob_jax.inference.windows import sliding
@@ -31,6 +34,7 @@ from ukbob_jax.inference.windows.entropy import background, class_counts, voxel_
 from ukbob_jax.options import changed
 
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+Compare = Callable[[Mapping[str, Any]], MeanGrades]
 LEAST_FOREGROUND = 0.01  # fraction of the scan; below it, drift is measured against this
 
 
@@ -49,6 +53,8 @@ class AdaptResult(NamedTuple):
     class_fractions_before: np.ndarray  # k, fraction of the scan predicted as each class
     class_fractions_after: np.ndarray
     model_state: Any = None  # other collections, where these were adapted too
+    grade_before: float | None = None  # mean over the organs found; None where nothing was graded
+    grade_after: float | None = None
 
 
 class Measured(NamedTuple):
@@ -85,6 +91,7 @@ def etta(
     roi: Sequence[int],
     model_state: Mapping[str, Any] | None = None,
     options: Adaptation | None = None,
+    compare: Compare | None = None,
     **changes: Any,
 ) -> AdaptResult:
     """Adapt `params` to one scan by lowering the entropy of its prediction.
@@ -104,19 +111,26 @@ def etta(
         roi: window, voxels, x y z; 0 or less takes the whole axis.
         model_state: other collections of the module, such as batch_stats; read only.
         options: how to adapt; None takes the defaults of `Adaptation`.
+        compare: parameters -> mean grades of the labels before and with these, for the guards that ask for grades.
         **changes: fields of `Adaptation` that differ from `options`, such as `steps=3`.
 
     Raises:
         ConfigError: nothing is selected, an option does not exist, or its value cannot be used. It is a ValueError.
     """
     options = changed(options or Adaptation(), changes, "etta")
+    if options.grades and compare is None:
+        raise ConfigError(
+            f"etta: guard {options.guard!r} grades labels on the image, and neither is known here. Adapt with a "
+            "Segmenter, or take guard 'entropy'."
+        )
     scan, program = window_batches.prepare_scan(volume, roi, options)
     chosen, others = selection.split(params, options.select)
     state = {} if model_state is None else dict(model_state)
     outcome = _adapt(hashable(model), chosen, others, state, scan, options.learning_rate, program)
     # What was adapted stays where the parameters are: programs that take those take it too, and none is compiled anew.
     told = jax.device_get(outcome._replace(adapted={}))._replace(adapted=outcome.adapted)
-    return _judged(told, params, others, options)
+    result = _judged(told, params, others, options)
+    return _graded(result, params, compare) if options.grades and compare is not None else result
 
 
 def measure(
@@ -162,7 +176,7 @@ def _judged(
     moved = drift(fractions_before, fractions_after, first)
     if options.skip_nonfinite and not np.isfinite(after):
         reason = "entropy is not finite"
-    elif options.must_fall and not after < before:
+    elif options.entropy_must_fall and not after < before:
         reason = "entropy did not fall"
     elif options.max_drift is not None and not moved <= options.max_drift:
         reason = f"predicted classes drifted by {moved:.6g}, more than {options.max_drift:g}"
@@ -181,6 +195,18 @@ def _judged(
         class_fractions_before=fractions_before,
         class_fractions_after=fractions_after,
     )
+
+
+def _graded(result: AdaptResult, params: Mapping[str, Any], compare: Compare) -> AdaptResult:
+    """Refuse a result that lowers the mean grade of the labels; one that was refused before is not graded."""
+    if not result.accepted:
+        return result
+    grades = compare(result.params)
+    told = result._replace(grade_before=grades.before, grade_after=grades.after)
+    if not grades.fell:
+        return told
+    reason = f"mean grade fell from {grades.before:.6g} to {grades.after:.6g}"
+    return told._replace(params=params, accepted=False, reason=reason)
 
 
 def largest_entropy(classes: int, options: Adaptation) -> float:

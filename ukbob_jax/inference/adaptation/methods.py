@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import baselines
-from ukbob_jax.inference.adaptation.etta import AdaptResult, etta
+from ukbob_jax.inference.adaptation.etta import AdaptResult, Compare, etta
+from ukbob_jax.inference.adaptation.grade_guard import open_grader
 from ukbob_jax.inference.adaptation.method_names import METHODS
 from ukbob_jax.inference.adaptation.options import (
     OF_THE_NETWORK,
@@ -74,6 +75,7 @@ class Method:
         roi: Sequence[int],
         activation: str,
         exclude: Sequence[int],
+        grading: Callable[[Any], Compare] | None = None,
     ) -> AdaptResult | None:
         """Adapt a network to a scan; None where the method leaves the network alone.
 
@@ -83,6 +85,7 @@ class Method:
             roi: window, voxels, x y z.
             activation: "softmax", or "sigmoid" for regions that overlap.
             exclude: classes that get no probability.
+            grading: grader -> what compares its grades, where labels and image are known.
 
         Raises:
             ConfigError: the method does not fit the network, or nothing is selected.
@@ -91,11 +94,26 @@ class Method:
             return None
         model, params, model_state = network
         options = dataclasses.replace(self.options, activation=activation, exclude=exclude)
+        if isinstance(options, Adaptation) and options.grades and grading is not None:
+            compare = grading(open_grader(options.grader))
+            return etta(
+                model, params, volume, roi=roi, model_state=model_state, options=options, compare=compare
+            )
         return _RUN[self.name](model, params, volume, roi=roi, model_state=model_state, options=options)
 
     def to_json(self) -> dict[str, Any]:
         """The name and the options that were chosen, as `parse` reads them."""
-        options = {} if self.options is None else dataclasses.asdict(self.options)
+        if self.options is None:
+            return {"method": self.name}
+        options = {
+            field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)
+        }
+        if not (
+            isinstance(self.options, Adaptation) and self.options.grades
+        ):  # results from before guards stay valid
+            options = {name: value for name, value in options.items() if name not in ("guard", "grader")}
+        elif not isinstance(options["grader"], str):
+            options["grader"] = type(options["grader"]).__name__
         return {"method": self.name, **{k: v for k, v in options.items() if k not in OF_THE_NETWORK}}
 
 

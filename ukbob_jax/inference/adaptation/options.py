@@ -10,6 +10,7 @@ from ukbob_jax.inference.windows.window import fractions
 
 OPTIMIZERS = ("adam", "sgd")
 ACTIVATIONS = ("softmax", "sigmoid")
+GUARDS = ("entropy", "sentinel", "both")
 OF_THE_NETWORK = ("activation", "exclude")  # a segmenter knows these; a recipe does not set them
 
 
@@ -60,6 +61,10 @@ class Adaptation(ScanOptions):
             place of the whole scan, and one more forward pass over the scan measures what was before. The gradient
             is that of the mean entropy of the voxels sampled, and the last step is the one that is judged.
         seed: of the sampling.
+        guard: what must not get worse. "entropy": it must fall, as `must_fall` says. "sentinel": the mean grade of the
+            organs must not fall, and entropy may rise; the last step is kept. "both": neither. `skip_nonfinite` and
+            `max_drift` hold with each. A grade costs a prediction of the scan before and one after.
+        grader: workdir of the grader, or an object with a method `grade`, see `grade_guard.Grader`.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -76,6 +81,8 @@ class Adaptation(ScanOptions):
     max_drift: float | None = 0.5
     windows: int | None = None
     seed: int = 0
+    guard: str = "entropy"
+    grader: Any = ""
 
     def __post_init__(self) -> None:
         """Check the values, and make them hashable."""
@@ -94,6 +101,19 @@ class Adaptation(ScanOptions):
             )
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f"etta: windows {self.windows} must be at least 1; None takes all.")
+        _one_of(self, "guard", GUARDS)
+        if self.grades and not self.grader:
+            raise ConfigError(f"etta: guard {self.guard!r} needs a grader. Set grader to the workdir of one.")
+
+    @property
+    def grades(self) -> bool:
+        """Whether grades are compared."""
+        return self.guard != "entropy"
+
+    @property
+    def entropy_must_fall(self) -> bool:
+        """Whether a result is refused, and a step passed over, whose entropy is not lower."""
+        return self.must_fall and self.guard != "sentinel"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

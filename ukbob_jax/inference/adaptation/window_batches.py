@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,9 @@ class Program:
         if not isinstance(options, Adaptation):
             shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(ScanOptions)}
             options = Adaptation(steps=0, **shared)
-        return cls(
-            roi,
-            dataclasses.replace(
-                options, learning_rate=0.0, select=None, max_drift=None, windows=None, seed=0
-            ),
-        )
+        given: dict[str, Any] = {"learning_rate": 0.0, "select": None, "max_drift": None, "windows": None}
+        given |= {"seed": 0, "must_fall": options.entropy_must_fall, "guard": "entropy", "grader": ""}
+        return cls(roi, dataclasses.replace(options, **given))
 
     def without_steps(self) -> "Program":
         """The program that measures and takes no step."""

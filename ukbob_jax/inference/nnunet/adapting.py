@@ -15,6 +15,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation import selection
 from ukbob_jax.inference.adaptation.etta import AdaptResult
 from ukbob_jax.inference.adaptation.methods import Method
+from ukbob_jax.inference.adaptation.options import Adaptation
 from ukbob_jax.inference.nnunet.model import NnunetModel
 from ukbob_jax.inference.windows import memory, sliding
 from ukbob_jax.inference.windows.entropy import voxel_entropy
@@ -27,12 +28,14 @@ def check(model: NnunetModel, method: Method, field: str) -> None:
     """Refuse a method, or a network that it cannot adapt, before any scan is read.
 
     Raises:
-        ConfigError: another method than `METHODS`, a network of slices, or one without norms to select.
+        ConfigError: another method than `METHODS`, a guard by grades, a network of slices, or one without norms to select.
     """
     if method.name not in METHODS:
         raise ConfigError(f"{field}={method.name!r}: models of nnU-Net take {' or '.join(METHODS)}.")
     if not method.adapts:
         return
+    if isinstance(method.options, Adaptation) and method.options.grades:
+        raise ConfigError(f"etta: guard {method.options.guard!r}: models of nnU-Net take 'entropy'.")
     if len(model.plans.patch_size) != 3:
         raise ConfigError(f"{field}={method.name!r}: {model.plans.folder} is a network of slices; take off.")
     for member in model.members:

@@ -104,6 +104,11 @@ def adaptation(result: AdaptResult, names: Mapping[int, str]) -> dict[str, Any]:
     Numbers that are not finite become None, which JSON can hold.
     """
     change = result.class_fractions_after - result.class_fractions_before
+    grades = {
+        name: json_number(value)
+        for name in ("grade_before", "grade_after")
+        if (value := getattr(result, name)) is not None
+    }
     moved = [int(c) for c in np.argsort(-np.abs(change), kind="stable")[:MOST_MOVED] if change[c] != 0]
     return {
         "accepted": result.accepted,
@@ -112,6 +117,7 @@ def adaptation(result: AdaptResult, names: Mapping[int, str]) -> dict[str, Any]:
         "entropy_after": json_number(result.entropy_after),
         "entropies": [json_number(entropy) for entropy in result.entropies],
         "drift": json_number(result.drift),
+        **grades,
         "skipped_steps": result.skipped,
         "parameters": len(result.selected),
         "share_change": {names.get(c, str(c)): float(change[c]) for c in moved},

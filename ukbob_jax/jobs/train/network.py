@@ -44,6 +44,7 @@ def describe(model: nn.Module, config: Config, data: TrainingData) -> dict[str, 
             "store": data.store.path,
             "label": data.label,
             "flagged": config.data.flagged,
+            "flagged_by": config.data.flagged_by,
             "data": data.fingerprint(),
         },
     )
