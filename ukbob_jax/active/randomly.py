@@ -122,14 +122,12 @@ def scans(
         present: subject -> ids of its structures, to draw for; None: each with the same chance.
     """
     left, chosen = list(shapes), []
+    of = {subject: set(present(subject)) for subject in left} if present else {}
     while left and len(chosen) < number:
         holders = left
-        if present:
-            of = {subject: set(present(subject)) for subject in left}
-            ids = sorted(set().union(*of.values()))
-            if ids:
-                drawn = ids[int(rng.integers(len(ids)))]
-                holders = [subject for subject in left if drawn in of[subject]]
+        if ids := sorted(set().union(*(of.get(subject, ()) for subject in left))):
+            drawn = ids[int(rng.integers(len(ids)))]
+            holders = [subject for subject in left if drawn in of[subject]]
         subject = holders[int(rng.integers(len(holders)))]
         left.remove(subject)
         chosen.append(Unit(subject, (0, 0, 0), shapes[subject]))
