@@ -12,34 +12,25 @@ The same command resumes: a round that is recorded and a training that is finish
 same for all strategies of a seed, and trained once.
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ukbob_jax import files, jobs, splits
-from ukbob_jax.active import campaign, records, strategies
+from ukbob_jax import files, jobs
+from ukbob_jax.active import campaign, learning, records, strategies
 from ukbob_jax.active.choices import rising_beta
+from ukbob_jax.active.learning import Cohort
 from ukbob_jax.active.patches import Unit
 from ukbob_jax.active.recipe import pool_of, scorer_of
 from ukbob_jax.active.strategies import Pool
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.settings import with_fields
 from ukbob_jax.store.reader import Store
 
 START = "start"  # in the place of a strategy: the first round
-
-
-class Cohort(NamedTuple):
-    """Who takes part: subjects to choose from, to validate with, and to score every round on."""
-
-    train: tuple[str, ...]
-    held_out: tuple[str, ...]
-    evaluated: tuple[str, ...]
 
 
 def run(config: Config, workdir: str) -> None:
@@ -53,7 +44,7 @@ def run(config: Config, workdir: str) -> None:
     settings, folder = config.active, pathlib.Path(workdir)
     check(config)
     store = Store.open(config.store)
-    cohort = cohort_of(config, store, workdir)
+    cohort = learning.cohort_of(config, store, workdir)
     train = cohort.train
     lacking = [subject for subject in train if config.label not in store.rows[subject].labels]
     if lacking:
@@ -61,7 +52,7 @@ def run(config: Config, workdir: str) -> None:
             f"config.label: {lacking[0]} has no label set {config.label!r}, which is to answer."
         )
     campaign.check_settings(folder, {"label": config.label, "train": list(train), **settings.to_dict()})
-    config = resolved(config, store, cohort)
+    config = learning.resolved(config, store, cohort, train)
     rows, full = campaign.read(folder)
     for seed in settings.seeds if settings.full else ():
         if seed not in full:
@@ -106,32 +97,7 @@ def check(config: Config) -> None:
         )
     if "sentinel" in asked and not settings.grader:
         raise ConfigError("config.active.grader: empty; give the workdir of a trained Sentinel.")
-    if config.regions:
-        raise ConfigError("config.regions: active learning is for classes that exclude each other.")
     pool_of(config, {}, [])
-
-
-def cohort_of(config: Config, store: Store, workdir: str) -> Cohort:
-    """The splits of the recipe.
-
-    Raises:
-        ConfigError: scans to choose from would also be scored.
-    """
-    train, held_out = splits.choose(config, store, workdir)
-    evaluated = splits.named(config, store, config.evaluate.split)
-    if set(evaluated) & set(train):
-        raise ConfigError(f"config.evaluate.split: {config.evaluate.split!r} has scans to choose from.")
-    return Cohort(train, held_out, evaluated)
-
-
-def resolved(config: Config, store: Store, cohort: Cohort) -> Config:
-    """The recipe of every round: classes are those of all labels, since a first round may lack some."""
-    changes: dict[str, Any] = {"data.flagged": "off", "folds": 0, "fold": 0}
-    if not config.model.out_channels and not config.data.organs and not config.data.names:
-        ids = [store.present(subject, config.label) for subject in cohort.train]
-        ids += [store.present(subject, config.data.val_label) for subject in cohort.held_out]
-        changes["model.out_channels"] = 1 + max(max(found, default=0) for found in ids)
-    return with_fields(config, changes)
 
 
 def play(
@@ -221,19 +187,6 @@ def learn(
     seed: int,
     number: int,
 ) -> float:
-    """Train `number` networks on `subjects` and return the Dice of the first on the split that is evaluated."""
-    path, split = folder / "splits.json", config.evaluate.split
-    sides = {"train": list(subjects), "val": list(cohort.held_out)}
-    if split in splits.SIDES:  # others are the store's own
-        sides[split] = list(cohort.evaluated)
-    files.write_json(path, sides)
-    for member in range(number):
-        changes = {"label": label, "splits": str(path), "seed": seed * number + member}
-        here = folder / f"member{member}"
-        here.mkdir(parents=True, exist_ok=True)
-        jobs.find("train").run(with_fields(config, changes), str(here))
-    scored = {"splits": str(path), "evaluate.methods": ("off",)}
-    jobs.find("evaluate").run(with_fields(config, scored), str(folder / "member0"))
-    summary = folder / "member0" / "evaluation" / f"{config.evaluate.name}.summary.json"
-    dice = json.loads(summary.read_text())["off"]["dice"]
-    return float("nan") if dice is None else float(dice)
+    """Train `number` networks on a label set of `subjects`; the Dice of the first."""
+    trained = (jobs.find("train").run, jobs.find("evaluate").run)
+    return learning.learn(config, folder, subjects, cohort, trained, seed, number, label=label)
