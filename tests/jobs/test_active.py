@@ -4,17 +4,19 @@ import csv
 import json
 import types
 
+import jax
 import nibabel
 import numpy as np
 import pytest
 
 from configs import active as recipes
 from tests import tiny_network
-from ukbob_jax import files, settings
-from ukbob_jax.active import records
+from ukbob_jax import files, networks, settings
+from ukbob_jax.active import records, strategies
 from ukbob_jax.active.committee import Committee, Scorer
-from ukbob_jax.active.patches import Unit
+from ukbob_jax.active.patches import Unit, overlap
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import active, query
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -262,3 +264,46 @@ def test_features_differ_between_places_and_are_standardised(scorer):
     found = scorer.features(units)
     assert len(found) == 3 and np.abs(found[0] - found[1]).max() > 0.1
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["scan", "patch"])
+@pytest.mark.parametrize("name", strategies.STRATEGIES)
+def test_every_strategy_chooses_new_units_and_the_same_ones_again(scorer, name, unit):
+    grader = types.SimpleNamespace(
+        grade=lambda image, labels, _: types.SimpleNamespace(dice=np.array([np.nan, image.mean() / 200, 0.3]))
+    )
+    asked = Scorer(scorer.store, scorer.committee, scorer.window, {}, grader, unit == "scan")
+    taken = (Unit("p0", (0, 0, 0), (8, 8, 8) if unit == "patch" else SHAPE),)
+    pool = strategies.Pool(
+        dict.fromkeys(("p0", "p1", "p2"), SHAPE), unit, (8, 8, 8), taken,
+        lambda subject: scorer.store.read(subject, "label/truth"),
+        lambda subject: scorer.store.present(subject, "truth"),
+    )  # fmt: skip
+    found, again = (
+        strategies.choose(name, pool, 4, np.random.default_rng(5), asked, beta=2.0) for _ in range(2)
+    )
+    assert found == again and len(found) == (4 if unit == "patch" else 2)
+    assert not any(overlap(u, [*taken, *(v for v in found if v is not u)]) for u in found)
+    if strategies.STRATEGIES[name].choice in ("best", "power", "rank"):
+        scores = [u.score for u in found]
+        assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
+
+
+def test_draws_of_dropout_and_checkpoints_are_committees(scorer, trained, monkeypatch):
+    assert len(Committee.load([trained], "checkpoints", 1).members) == 2
+    model = networks.from_section(
+        {
+            "name": "plain_unet", "in_channels": 1, "out_channels": 3, "n_stages": 2, "features_per_stage": (4, 8),
+            "kernel_sizes": ((3, 3, 3),) * 2, "strides": ((1, 1, 1), (2, 2, 2)), "n_conv_per_stage": (1, 1),
+            "n_conv_per_stage_decoder": (1,), "dropout": "voxels", "dropout_rate": 0.3, "deep_supervision": True,
+        }
+    )  # fmt: skip
+    params = model.init(jax.random.key(0), np.zeros((1, *SHAPE, 1), np.float32))["params"]
+    with_dropout = Segmenter(model, params, scorer.committee.segmenter.card)
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: with_dropout)
+    committee = Committee.load([trained], "dropout", 3)
+    draws = Scorer(scorer.store, committee, scorer.window)
+    between = np.asarray(dict(draws.maps("p5", "mutual_information"))[0])
+    assert len(committee.members) == 3 and between.max() > 1e-5
+    with pytest.raises(ConfigError, match="cannot disagree"):
+        Committee.load([trained], "dropout", 1)

@@ -1,7 +1,7 @@
 """What trained networks say of a whole scan: the maps that units of annotation are scored by.
 
-Probabilities of all classes of a scan are held twice on the device while several networks are averaged, 8 bytes for a voxel
-and class; one network's entropy alone needs none of that, see `inference.windows.slabs`.
+Probabilities of all classes of a scan are held two to three times on the device while several networks are averaged, 8 to 12
+bytes for a voxel and class; one network's entropy alone needs none of that, see `inference.windows.slabs`.
 """
 
 import dataclasses
