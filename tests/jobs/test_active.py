@@ -12,7 +12,7 @@ import pytest
 from configs import active as recipes
 from tests import tiny_network
 from ukbob_jax import files, networks, settings
-from ukbob_jax.active import records, strategies
+from ukbob_jax.active import campaign, records, strategies
 from ukbob_jax.active.committee import Committee, Scorer
 from ukbob_jax.active.patches import Unit, overlap
 from ukbob_jax.errors import ConfigError, FileError
@@ -123,6 +123,10 @@ def test_the_same_command_again_trains_nothing_and_a_lost_record_is_made_again(p
 
 
 def test_a_workdir_goes_on_with_its_own_settings_only(played, store):
+    with pytest.raises(ConfigError, match=r"config.train.steps: 9, but .* was begun with 2"):
+        active.run(recipe(store, **{"train.steps": 9}), str(played))
+    with pytest.raises(ConfigError, match=r"config.splits: '5 subjects, .* begun with '4 subjects"):
+        campaign.check_settings(played, recipe(store), ["p0", "p1", "p2", "p3", "p5"])
     with pytest.raises(ConfigError, match=r"config.active.budget: 2, but .* was begun with 3"):
         active.run(recipe(store, **{"active.budget": 2}), str(played))
 

@@ -1,7 +1,8 @@
 """The record of a simulated annotation campaign: what was labelled in each round, what it cost and what it reached."""
 
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,30 +21,51 @@ TABLE = "active.csv"
 CURVES = "active.png"
 SETTINGS = "active.settings.json"
 FOREGROUND = "foreground.json"
-FREE = ("strategies", "seeds", "rounds", "full")  # settings that may grow between runs
+# What decides the numbers of a campaign, and of it what may change between runs: more of the same, and how data are read.
+SECTIONS = (
+    *("active", "semi", "label", "organs", "data", "model", "init", "init_new", "loss", "balance", "augment"),
+    *("optimizer", "train", "epochs", "evaluate", "solf"),
+)
+FREE = (
+    *("active.strategies", "active.seeds", "active.rounds", "active.full", "semi.methods", "semi.seeds"),
+    *("data.threads", "data.workers", "data.cache_gb", "train.log_every", "train.checkpoint_every"),
+)
 
 Rows = list[dict[str, Any]]
 
 
-def check_settings(workdir: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with a campaign by other settings than it was begun with; more strategies, seeds or rounds may come.
+def check_settings(workdir: pathlib.Path, config: Any, train: Sequence[str]) -> None:
+    """Refuse to go on in a workdir by another recipe than it was begun with; what is in `FREE` may change.
 
+    Args:
+        workdir: of the campaign.
+        config: the recipe; its sections `SECTIONS` count.
+        train: subjects to choose from.
     Raises:
         ConfigError: naming the first field that differs.
     """
-    kept = {name: value for name, value in settings.items() if name not in FREE}
+    said = json.loads(json.dumps(config.to_dict(), default=str))
+    kept = {name: value for name, value in _flat(said) if name.split(".")[0] in SECTIONS and name not in FREE}
+    kept["splits"] = f"{len(train)} subjects, {files.fingerprint(list(train))}"
     path = workdir / SETTINGS
     if not path.exists():
         files.write_json(path, kept)
         return
     before = files.read_json(path)
     for name, value in kept.items():
-        value = list(value) if isinstance(value, tuple) else value
         if before.get(name) != value:
             raise ConfigError(
-                f"config.active.{name}: {value!r}, but {workdir} was begun with {before.get(name)!r}. Choose another "
-                "--workdir."
+                f"config.{name}: {value!r}, but {workdir} was begun with {before.get(name)!r}. Choose another --workdir."
             )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every field."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read(workdir: pathlib.Path) -> tuple[Rows, dict[int, float]]:

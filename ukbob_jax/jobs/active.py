@@ -51,7 +51,7 @@ def run(config: Config, workdir: str) -> None:
         raise ConfigError(
             f"config.label: {lacking[0]} has no label set {config.label!r}, which is to answer."
         )
-    campaign.check_settings(folder, {"label": config.label, "train": list(train), **settings.to_dict()})
+    campaign.check_settings(folder, config, train)
     config = learning.resolved(config, store, cohort, train)
     rows, full = campaign.read(folder)
     for seed in settings.seeds if settings.full else ():

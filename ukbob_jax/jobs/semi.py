@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax import files, jobs
-from ukbob_jax.active import learning, pseudo, records
+from ukbob_jax.active import campaign, learning, pseudo, records
 from ukbob_jax.active.committee import Scorer
 from ukbob_jax.active.learning import Cohort
 from ukbob_jax.active.patches import Unit
@@ -54,6 +54,7 @@ def run(config: Config, workdir: str) -> None:
         raise ConfigError(
             f"config.semi.labelled: {settings.labelled}, but {len(having)} scans to train on have {config.label!r}."
         )
+    campaign.check_settings(folder, config, cohort.train)
     config = learning.resolved(config, store, cohort, having)
     path = folder / ROWS
     rows = files.read_jsonl(path) if path.exists() else []
