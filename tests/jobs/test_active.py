@@ -294,7 +294,10 @@ def test_every_strategy_chooses_new_units_and_the_same_ones_again(scorer, name, 
 
 
 def test_draws_of_dropout_and_checkpoints_are_committees(scorer, trained, monkeypatch):
-    assert len(Committee.load([trained], "checkpoints", 1).members) == 2
+    same = Committee.load([trained], "checkpoints", 1)  # its best checkpoint is its latest
+    assert len(same.members) == 2
+    with pytest.raises(ConfigError, match="all networks say the same of p5"):
+        next(Scorer(scorer.store, same, scorer.window).maps("p5", "mutual_information"))
     model = networks.from_section(
         {
             "name": "plain_unet", "in_channels": 1, "out_channels": 3, "n_stages": 2, "features_per_stage": (4, 8),

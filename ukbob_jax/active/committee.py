@@ -28,7 +28,7 @@ from ukbob_jax.training.objectives import forward
 
 ENSEMBLES = ("seeds", "checkpoints", "dropout")
 MAPS = ("predictive_entropy", "expected_entropy", "mutual_information", "class_entropy", "sentinel")
-CHECKPOINTS = ("best", "latest")  # that a training keeps beside each other
+AGREEMENT = 1e-5  # nats of disagreement that rounding alone makes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,18 +84,18 @@ class Committee:
             raise ConfigError(
                 f"config.active.ensemble: {ensemble!r} is of one training, not of {len(workdirs)}."
             )
-        pairs = [(folder, "best") for folder in workdirs]
-        if ensemble == "checkpoints":
-            pairs = [(workdirs[0], which) for which in CHECKPOINTS]
-        loaded = [Segmenter.load(folder, which, dtype=dtype) for folder, which in pairs]
-        segmenter = cast(Segmenter, loaded[0])
+        segmenter = Segmenter.load(list(workdirs), dtype=dtype)
         if not isinstance(segmenter, Segmenter):
             raise ConfigError(f"{workdirs[0]}: a model folder of nnU-Net; give workdirs of trainings.")
         if segmenter.card.regions:
             raise ConfigError(
                 f"{workdirs[0]}: a network of overlapping regions; scores are of classes that exclude each other."
             )
-        networks = [{"params": one.params, **one.model_state} for one in cast(list[Segmenter], loaded)]
+        found = list(segmenter.members)
+        if ensemble == "checkpoints":
+            latest = cast(Segmenter, Segmenter.load(workdirs[0], "latest", dtype=dtype))
+            found += latest.members
+        networks = [{"params": params, **state} for params, state in found]
         if ensemble == "dropout":
             return _with_dropout(segmenter, networks[0], members, seed, workdirs[0])
         return cls(segmenter, sliding.ModuleApply(segmenter.model), tuple(networks))
@@ -180,7 +180,13 @@ class Scorer:
             if kind == "expected_entropy":
                 yield 0, expected
             elif kind == "mutual_information":
-                yield 0, jnp.maximum(whole_entropy - expected, 0)
+                between = jnp.maximum(whole_entropy - expected, 0)
+                if not between.max() > AGREEMENT:  # as where the best checkpoint is the latest
+                    raise ConfigError(
+                        f"config.active.ensemble: all networks say the same of {subject}, which tells nothing of where to "
+                        "look. Take 'seeds' or 'dropout'."
+                    )
+                yield 0, between
             else:
                 yield 0, whole_entropy
             if kind == "class_entropy":
