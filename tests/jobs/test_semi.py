@@ -106,7 +106,8 @@ def test_of_each_organ_the_most_trusted_labels_are_kept():
     trust = {("a", 1): 0.9, ("b", 1): 0.1, ("c", 1): 0.5, ("d", 1): 0.7, ("a", 2): 0.0, ("b", 2): 0.2}
     assert pseudo.most_trusted(trust, 0.5) == {("a", 1), ("d", 1), ("b", 2)}
     assert pseudo.most_trusted(trust, 1.0) == set(trust)
-    assert pseudo.most_trusted(trust, 1e-9) == {("a", 1), ("b", 2)}
+    assert pseudo.most_trusted(trust, 0.2) == {("a", 1), ("b", 2)}
+    assert pseudo.most_trusted(trust, 0.6) == {("a", 1), ("d", 1), ("c", 1), ("b", 2), ("a", 2)}
 
 
 def test_grades_are_trust(learnt, store):

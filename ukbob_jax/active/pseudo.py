@@ -1,6 +1,7 @@
 """Labels by a trained network for scans without any, how far each can be trusted, and which are kept to learn from."""
 
 import contextlib
+import math
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,11 +128,11 @@ def by_chance(keys: Sequence[Key], rng: np.random.Generator) -> dict[Key, float]
 
 
 def most_trusted(trust: Mapping[Key, float], share: float) -> set[Key]:
-    """Of each organ the share of labels that are trusted most, at least one; of equals the first."""
+    """Of each organ the share of labels that are trusted most, rounded up; of equals the first."""
     kept: set[Key] = set()
     for organ in sorted({organ for _, organ in trust}):
         own = sorted((key for key in trust if key[1] == organ), key=lambda key: -trust[key])
-        kept.update(own[: max(1, round(share * len(own)))])
+        kept.update(own[: math.ceil(share * len(own) - 1e-9)])
     return kept
 
 
