@@ -27,7 +27,7 @@ from tests.inference.nnunet import tiny
 from ukbob_jax import devices, jobs, settings
 from ukbob_jax.errors import UkbobError
 from ukbob_jax.inference.segmenter import Segmenter
-from ukbob_jax.jobs import demo, pretrain, train
+from ukbob_jax.jobs import active, demo, pretrain, semi, train
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -151,7 +151,7 @@ def reads(tmp_path_factory, quick_compilation) -> set[str]:
     store, quality = f"store={root}/store", root / "store" / "quality" / "auto"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UKBOB_CACHE", "off")
-        for step in (cohort, files, training, networks):
+        for step in (cohort, files, training, choosing, networks):
             step(reads, root, store, quality, patch)
     return reads
 
@@ -237,6 +237,22 @@ def training(reads, root, store, quality, patch) -> None:
             "model.out_channels=73",
             "data.normalize=zscore",  # the phantom is no CT
         )
+
+
+def choosing(reads, root, store, quality, patch) -> None:
+    """A round of active learning whose trainings are passed over, and a query by a network that a step trained."""
+    few = "active.start=1", "active.rounds=0", "active.seeds=(0,)", "active.strategies=('random',)"
+    given = store, "label=auto", f"model.name={tiny_network.__name__}", *TINY, "model.out_channels=73"
+    with pytest.MonkeyPatch.context() as passed_over:
+        passed_over.setattr(active, "learn", lambda config, *_: config.active.members / 10)
+        run(reads, root / "h", "active", *given, *few)
+        passed_over.setattr(semi.learning, "learn", lambda *_, **__: 0.5)
+        (root / "j" / "seed0" / "none").mkdir(parents=True)
+        (root / "j" / "seed0" / "none" / "member0").symlink_to(root / "d")
+        few = "semi.labelled=1", "semi.seeds=(0,)", "semi.methods=('random',)"
+        run(reads, root / "j", "semi", *given, *few)
+    asked = f"query.workdirs=('{root}/d',)", "label=by_hand", "active.strategies=('entropy',)"
+    run(reads, root / "i", "active:query", store, *asked, "active.budget=1", "inference.overlap=0.0")
 
 
 def networks(reads, root, store, quality, patch) -> None:

@@ -12,7 +12,7 @@ ROOMS = (  # in the order data meets them; the first eight are tools that any ro
     "errors", "advice", "files", "console", "progress", "processes", "cluster", "failures", "options",
     "anatomy", "mirroring", "regions", "volumes", "diffusion", "phantom", "store", "splits", "sources", "quality",
     "radiomics", "data", "models.kernels", "models", "networks", "training", "weights", "evaluation", "sentinel",
-    "inference", "labelling", "devices", "settings", "jobs", "commands", "cli", "main",
+    "inference", "labelling", "devices", "settings", "active", "jobs", "commands", "cli", "main",
 )  # fmt: skip
 ORDER = {room: place for place, room in enumerate(ROOMS)}
 FILES = sorted((ROOT / "ukbob_jax").rglob("*.py"))

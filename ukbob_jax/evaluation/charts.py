@@ -1,5 +1,6 @@
 """Curves, bars and scatter plots of numbers: each function returns the bytes of a PNG."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,16 +19,18 @@ def _tidy(axes: Axes, x: str, y: str, title: str = "") -> None:
         axes.set_title(title, fontsize=10, color=INK)
 
 
-def curves(panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
-    """Plot side by side: (y label, {series name: (steps, values)})."""
+def curves(
+    panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]], x: str = "step"
+) -> bytes:
+    """Plot side by side: (y label, {series name: (steps, values)}); `x` names what takes the place of steps."""
     figure = Figure(figsize=(4.6 * len(panels), 3.2))
     for axes, (name, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        for color, (title, (steps, values)) in zip(SERIES, series.items()):
+        for color, (title, (steps, values)) in zip(itertools.cycle(SERIES), series.items()):
             axes.plot(
                 steps, values, color=color, label=title, marker="o" if len(steps) < 30 else None, markersize=3
             )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _tidy(axes, "step", name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=x == "step"))
+        _tidy(axes, x, name)
         axes.legend(frameon=False, fontsize=8)
     return render(figure)
 

@@ -82,13 +82,19 @@ class StoreWriter:
         self._write_generation(row, arrays)
 
     def write_label(
-        self, subject: str, name: str, label: np.ndarray, provenance: Mapping[str, Any] | None = None
+        self,
+        subject: str,
+        name: str,
+        label: np.ndarray,
+        provenance: Mapping[str, Any] | None = None,
+        like: str = "",
     ) -> None:
         """Add label set `name` to a subject, or replace it; image and other label sets stay as they are.
 
         Args:
             label: `x y z`, integers 0..255, on the image's grid.
             provenance: JSON-able facts about where it came from.
+            like: label set whose names and regions its ids have too; empty: they have none.
         Raises:
             FileError: there is no such subject, or the disk cannot be written.
             MismatchError, ValuesError: as for `write`.
@@ -105,6 +111,11 @@ class StoreWriter:
             )
         checked = checks.check_label(label, name, row.shape, subject)
         row = dataclasses.replace(row, version=self._next_version(subject))
+        if like:
+            same = ((field, getattr(row, field)) for field in ("label_names", "regions"))
+            row = dataclasses.replace(
+                row, **{field: {**of, name: of[like]} for field, of in same if like in of}
+            )
         self._write_generation(
             row, lambda row: self._add_label(row, name, checked, dict(provenance or {}), checked)
         )

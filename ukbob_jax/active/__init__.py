@@ -1,0 +1,1 @@
+"""Active learning: what to annotate next, so that a network learns most from a person's time."""
