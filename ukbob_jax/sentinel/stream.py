@@ -203,7 +203,8 @@ def batches(source: Batches, start_step: int, threads: int, workers: int) -> Gen
         raise ConfigError(
             f"config.data.batch_size: {source.batch_size} is no multiple of the {source.processes} processes."
         )
-    return pipeline.stream(grain.MapDataset.source(source)[start_step:], threads, workers)
+    elements: Any = source  # Grain asks for a covariant key
+    return pipeline.stream(grain.MapDataset.source(elements)[start_step:], threads, workers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

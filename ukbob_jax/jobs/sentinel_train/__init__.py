@@ -8,6 +8,7 @@ well it grades.
 import functools
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -166,12 +167,25 @@ def load(config: Config, made: Setup, workdir: str, state: TrainState) -> TrainS
     )
     if jax.process_index() == 0:
         files.write_bytes(pathlib.Path(workdir) / "init.txt", f"{config.init}\n{found}\n".encode())
-    both = {**params, **loaded.params, **({states.PRETEXT: own} if own else {})}
+    # The detector and norms of the head have no place in PyTorch's layout: another training of ours still has them.
+    source = pathlib.Path(config.init)
+    folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
+    beside = grading.split(restore_params(folder)[0])[0] if source.is_dir() else {}
+    taken = merged(merged(params, beside), loaded.params)
+    both = {**taken, **({states.PRETEXT: own} if own else {})}
     return state.replace(
         params=both,
         model_state=loaded.model_state or state.model_state,
         ema=jax.tree.map(jnp.copy, both) if state.ema else {},
     )
+
+
+def merged(params: Any, other: Any) -> Any:
+    """`params` with the arrays of `other` that lie at the same path and have the same shape."""
+    if isinstance(params, Mapping):
+        there = other if isinstance(other, Mapping) else {}
+        return {name: merged(part, there[name]) if name in there else part for name, part in params.items()}
+    return other if jnp.shape(other) == jnp.shape(params) else params
 
 
 def conclude(made: Setup, config: Config, predict: assess.Predict, folder: pathlib.Path) -> None:

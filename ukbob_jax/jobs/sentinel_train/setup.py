@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -44,6 +45,7 @@ class Setup:
         sight: how it looks at a scan.
         num_classes: k.
         unseen: classes that are held out.
+        classes: that are trained on, and those held out.
     """
 
     options: SentinelOptions
@@ -54,6 +56,7 @@ class Setup:
     sight: Sight
     num_classes: int
     unseen: tuple[int, ...]
+    classes: frozenset[int]
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:
@@ -66,7 +69,7 @@ class Setup:
         self, purpose: str, seed: int, predictions: Predictions | None = None, unseen: bool = False
     ) -> Pairs:
         """Pairs of the organs that are trained on, or of those held out; each purpose draws differently."""
-        classes = set(self.unseen) if unseen else {c for c in self.data.names if c} - set(self.unseen)
+        classes = set(self.unseen) if unseen else self.classes - set(self.unseen)
         return Pairs(
             store=self.data.store,
             label=self.data.label,
@@ -174,7 +177,8 @@ def open_setup(config: Config, workdir: str) -> Setup:
     kind = kind_of(model)
     sight = Sight(kind, options.size or SIZES[kind], options.margin, options.modality, options.rule)
     unseen = tuple(ids[name] for name in options.held_out_organs)
-    return Setup(options, data, contrast, table, model, sight, num_classes, unseen)
+    classes = chosen(config, ids) | set(unseen)
+    return Setup(options, data, contrast, table, model, sight, num_classes, unseen, classes)
 
 
 def open_data(config: Config, workdir: str) -> TrainingData:
@@ -186,6 +190,7 @@ def open_data(config: Config, workdir: str) -> TrainingData:
     config = ml_collections.ConfigDict(config.to_dict())
     config.model = ml_collections.ConfigDict({"out_channels": 0})
     config.data.val_label = config.label
+    config.data.organs = ()  # ids stay those of the labels; see `chosen`
     data = TrainingData.open(config, workdir)
     if not data.held_out:
         raise ConfigError(
@@ -193,6 +198,19 @@ def open_data(config: Config, workdir: str) -> TrainingData:
             "or set config.folds."
         )
     return data
+
+
+def chosen(config: Config, ids: Mapping[str, int]) -> frozenset[int]:
+    """The classes of `config.data.organs`, by default all.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if unknown := [name for name in config.data.organs if name not in ids]:
+        raise ConfigError(
+            f"config.data.organs: {unknown[0]!r} is not in {config.label!r}; it has {', '.join(ids)}."
+        )
+    return frozenset(ids[name] for name in config.data.organs or ids)
 
 
 def one_contrast(data: TrainingData) -> str:
