@@ -45,7 +45,7 @@ def rows(workdir):
 
 
 def test_a_training_says_what_it_is_and_how_well_it_grades(graded):
-    case, workdir, config = graded
+    case, workdir, _ = graded
     found = [row for row in rows(workdir) if "train/loss" in row]
     assert len(found) == 6 and all(np.isfinite(row["train/loss"]) for row in found)
     assert ("train/auc_margin" in found[0]) == (case == "slices") and "train/ranking" in found[0]
@@ -182,7 +182,7 @@ def test_it_resumes_bit_for_bit(graded, tmp_path, monkeypatch):
 
 def test_two_devices_train_as_one(graded, store, tmp_path):
     """Sums in another order: equal but for rounding."""
-    case, one, config = graded
+    case, one, _ = graded
     two = recipe(store, case, **{"sentinel.held_out_organs": ("liver", "spleen"), "mesh.data": 2})
     job.run(two, str(tmp_path))
     params = [restore_params(workdir / "checkpoints", "latest")[0] for workdir in (one, tmp_path)]

@@ -120,7 +120,7 @@ def graded(
         f"sentinel: {len(missing) - len(errors)} of {len(subjects)} label maps graded, the others are known",
         file=sys.stderr,
     )
-    return found, errors
+    return {subject: found[subject] for subject in subjects if subject in found}, errors
 
 
 def _key(grader: TrainedGrader, store: Store, subject: str, label: str, contrast: str) -> str:
