@@ -9,18 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny_sentinel
+from configs import common
+from tests import tiny_network, tiny_sentinel
 from tests.tiny_sentinel import recipe
 from tools import kill_test
-from ukbob_jax import anatomy, files, weights
+from ukbob_jax import anatomy, files, settings, weights
 from ukbob_jax.errors import ConfigError, FileError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
-from ukbob_jax.jobs import sentinel_evaluate
+from ukbob_jax.jobs import sentinel_evaluate, train
 from ukbob_jax.jobs import sentinel_train as job
 from ukbob_jax.jobs.sentinel_train import assess, setup
-from ukbob_jax.sentinel import grading, preprocessing, stream, trained
-from ukbob_jax.training.checkpoints import restore_params
+from ukbob_jax.sentinel import degradation, grading, preprocessing, stream, trained
+from ukbob_jax.sentinel.predictions import Predictions
+from ukbob_jax.store.reader import Store
+from ukbob_jax.training.checkpoints import restore_params, steps_of
 from ukbob_jax.training.state import PRETEXT
+from ukbob_jax.volumes.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -224,3 +228,80 @@ def test_what_cannot_be_used_is_refused_by_field(store, tmp_path, changes, error
     with pytest.raises(error, match=message):
         job.run(recipe(store, **changes), str(tmp_path))
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_masks_that_a_trainings_checkpoints_draw_are_predicted_once(store, tmp_path, monkeypatch, capsys):
+    """Every kept checkpoint on every training subject, with its true Dice; some pairs are such masks."""
+    teacher = tmp_path / "teacher"
+    train.run(tiny_teacher(store), str(teacher))
+    assert steps_of(teacher / "checkpoints") == [1, 2]
+    config = recipe(
+        store, **{"sentinel.checkpoints": str(teacher), "sentinel.predicted": 1.0, "train.steps": 2}
+    )
+    job.run(config, str(tmp_path / "grader"))
+    folder = tmp_path / "grader" / "predictions"
+    names = ["0_step_00000001", "0_step_00000002"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == names
+    opened, segmenter = Store.open(store), Segmenter.load(teacher, "latest")
+    made = Predictions(folder, tuple(names))
+    row = opened.rows["p1"]
+    labels = segmenter.predict(Volume(opened.read("p1", "image"), np.asarray(row.affine))).volume.array
+    np.testing.assert_array_equal(made.read(names[1], "p1"), labels)
+    table = files.read_jsonl(folder / "dice.jsonl")
+    assert len(table) == sum(len(opened.present(f"p{n}", "manual")) for n in range(4)) * 2
+    organ = next(
+        row for row in table if row["subject"] == "p1" and row["checkpoint"] == names[1] and row["dice"]
+    )
+    true = opened.read("p1", "label/manual") == organ["organ"]
+    np.testing.assert_allclose(organ["dice"], degradation.dice(labels == organ["organ"], true))
+    pairs = setup.open_setup(config, "").pairs("train", 0, made)
+    scan = pairs.scan("p1")
+    found = [pair for pair in (pairs.pair("p1", n, scan) for n in range(60)) if pair.kind == stream.PREDICTED]
+    assert found and all(pair.mask.any() for pair in found)
+    assert all(pair.dice == degradation.dice(pair.mask, scan.labels == pair.label) for pair in found)
+    monkeypatch.setattr(Segmenter, "predict", None)  # nothing is predicted again
+    capsys.readouterr()
+    job.run(config, str(tmp_path / "grader"))
+    assert "label maps predicted" not in capsys.readouterr().err
+
+
+def tiny_teacher(store):
+    """A segmentation network of the same labels, of which two checkpoints are kept."""
+    config = common.base().copy_and_resolve_references()
+    config = settings.with_network(config, [f"--config.model.name={tiny_network.__name__}"])
+    return settings.with_fields(config, {
+        "store": str(store), "label": "manual", "data.val_split": "", "data.crop": (16, 16, 16), "data.batch_size": 2,
+        "data.flagged": "off", "data.threads": 2, "augment": (), "mesh.data": 1, "optimizer.warmup_steps": 0,
+        "train.steps": 2, "train.log_every": 1, "train.checkpoint_every": 1, "model.in_channels": 4,
+        "model.out_channels": 73,
+    })  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("full_optimization")
+def test_it_learns_to_grade(tmp_path):
+    """A small network on cubes of 16 voxels: r of held-out subjects passes 0.5, which the untrained one is far from."""
+    tiny_sentinel.write_store(tmp_path / "store", subjects=12, held_out=4)
+    organs = (
+        "liver",
+        "spleen",
+        "stomach",
+        "heart",
+        "urinary_bladder",
+        "femur_left",
+        "femur_right",
+        "hip_left",
+        "hip_right",
+    )
+    changes = {
+        "data.organs": organs, "data.batch_size": 24, "optimizer.learning_rate": 2e-3, "optimizer.warmup_steps": 20,
+        "train.steps": 400, "train.eval_every": 100, "train.checkpoint_every": 400, "train.log_every": 100,
+        "sentinel.val_pairs": 160, "model.hidden": 16, "model.context": 64,
+        "model.network_fields": {
+            "n_stages": 3, "features_per_stage": (8, 16, 32), "strides": (1, 2, 2), "n_conv_per_stage": 1,
+        },
+    }  # fmt: skip
+    job.run(recipe(tmp_path / "store", **changes), str(tmp_path / "run"))
+    found = files.read_json(tmp_path / "run" / "sentinel.json")
+    assert found["scores"]["r"] > 0.5 and found["scores"]["roc_area"] > 0.7
+    assert found["covered"] > 0.75  # asked: 0.9, of 80 masks of two subjects
