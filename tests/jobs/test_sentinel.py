@@ -34,7 +34,7 @@ def grader(seed=0, table=None, modality="MR"):
     model = VolumeGrader(table.vectors.shape[1], **fields)
     variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 8, 2)))
     sight = Sight("cubes", 8, 20.0, modality, "percentile")
-    return TrainedGrader(model, variables, table, sight, anatomy.NUM_CLASSES, 0.1, "")
+    return TrainedGrader(model, variables, table, sight, anatomy.NUM_CLASSES, interval=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,7 @@ def test_a_grader_is_loaded_and_grades_as_its_evaluation_did(graded, store):
     scan = pairs.scan("p4")
     masks = stream.held_out([(pairs, 4)], ["p4"], 4)
     predicted, _ = assess.predictor(made.model, made.vectors, case)(grader.variables, masks)
+    predicted = grader.calibrated(predicted)
     for index in range(2):
         pair = pairs.pair("p4", index, scan)
         labels = (pair.mask * pair.label).astype(np.uint8)
@@ -230,6 +231,7 @@ def test_what_cannot_be_used_is_refused_by_field(store, tmp_path, changes, error
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_masks_that_a_trainings_checkpoints_draw_are_predicted_once(store, tmp_path, monkeypatch, capsys):
     """Every kept checkpoint on every training subject, with its true Dice; some pairs are such masks."""
     teacher = tmp_path / "teacher"

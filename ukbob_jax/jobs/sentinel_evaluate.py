@@ -54,9 +54,8 @@ def run(config: Config, workdir: str) -> None:
         classes,
     )
     predict = assess.predictor(grader.model, made.vectors, grader.sight.kind)
-    found = assess.assess(
-        predict, grader.variables, made.held_out("evaluation", config.seed), data.held_out, options, unseen
-    )
+    parts = made.held_out("evaluation", config.seed)
+    found = assess.assess(predict, grader.variables, parts, data.held_out, options, unseen, grader.calibrated)
     folder = pathlib.Path(workdir)
     said = {
         "grader": options.grader,

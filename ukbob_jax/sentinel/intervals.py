@@ -3,8 +3,30 @@
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 
 from ukbob_jax.errors import ConfigError, MismatchError
+
+
+def calibration(predicted: Any, true: Any) -> tuple[list[float], list[float]]:
+    """The rising curve from predictions to true Dice that has the least squared error (isotonic regression).
+
+    Args:
+        predicted, true: n, of cases that training has not seen; finite.
+    Returns:
+        Knots for `numpy.interp`: predictions, ascending, and their Dice.
+    Raises:
+        MismatchError: the shapes differ, or there is nothing.
+    """
+    said, dice = np.asarray(predicted, np.float64).ravel(), np.asarray(true, np.float64).ravel()
+    if said.shape != dice.shape or not len(said):
+        raise MismatchError(f"predictions are {said.shape}, truths {dice.shape}: give pairs.")
+    x, which, counts = np.unique(said, return_inverse=True, return_counts=True)
+    y = scipy.optimize.isotonic_regression(np.bincount(which, dice) / counts, weights=counts).x
+    # of a run of equal values its ends are enough
+    ends = np.ones(len(x), bool)
+    ends[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
+    return x[ends].tolist(), np.clip(y[ends], 0, 1).tolist()
 
 
 def conformal_width(predicted: Any, true: Any, coverage: float = 0.9) -> float:

@@ -25,7 +25,7 @@ from ukbob_jax.sentinel.views import SIZES, Sight
 from ukbob_jax.sentinel.volumes import VolumeGrader
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
-from ukbob_jax.training.objectives.grading import split
+from ukbob_jax.training.state import split_pretext
 
 FILE = "sentinel.json"
 TABLE = "embeddings.npy"
@@ -51,6 +51,7 @@ class TrainedGrader:
         embeddings: by class; None: the network has learned them.
         sight: how it looks at a scan.
         num_classes: k, of the label sets it grades.
+        curve: from what the network says to Dice: numbers of the network, ascending, and their Dice; None: the same.
         interval: half width; None: not known.
         contrast: that it was trained on; "": not known.
         facts: of `sentinel.json`; empty for a released file.
@@ -62,6 +63,7 @@ class TrainedGrader:
     sight: Sight
     num_classes: int
     interval: float | None = None
+    curve: tuple[Sequence[float], Sequence[float]] | None = None
     contrast: str = ""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -69,7 +71,7 @@ class TrainedGrader:
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with whatever decides a grade, for grades to be kept under."""
         table = None if self.embeddings is None else self.embeddings.vectors.tobytes().hex()
-        said = [repr(self.model), table, list(self.sight), self.num_classes, self.interval]
+        said = [repr(self.model), table, list(self.sight), self.num_classes, self.interval, self.curve]
         return files.fingerprint([digests(dict(self.variables)), *said])
 
     def grade(
@@ -85,7 +87,7 @@ class TrainedGrader:
         Raises:
             MismatchError, ValuesError, GeometryError: as `grading.grade`.
         """
-        return grading.grade(
+        found = grading.grade(
             self.model,
             self.variables,
             image,
@@ -98,8 +100,16 @@ class TrainedGrader:
             rule=self.sight.rule,
             size=self.sight.size,
             margin=self.sight.margin,
-            interval=self.interval,
         )
+        empty = np.array([reason == grading.EMPTY for reason in found.reason])
+        dice = np.where(empty, found.dice, self.calibrated(found.dice)).astype(np.float32)
+        width = np.where(empty, 0, np.nan if self.interval is None else self.interval)
+        low, high = (np.clip(dice + sign * width, 0, 1).astype(np.float32) for sign in (-1, 1))
+        return found._replace(dice=dice, low=low, high=high)
+
+    def calibrated(self, said: np.ndarray) -> np.ndarray:
+        """Dice of what the network says; NaN stays. What it says of single slices, `slice_dice`, is left as it is."""
+        return said if self.curve is None else np.interp(said, *self.curve)
 
 
 def kind_of(model: Any) -> str:
@@ -133,7 +143,7 @@ def load(workdir: str | os.PathLike, which: str = "best") -> TrainedGrader:
         raise MismatchError(
             f"{folder}: holds a network of {card.task}, no grader. Give the workdir of sentinel_train."
         )
-    return assemble(folder, facts, card.build(), split(params)[0], model_state)
+    return assemble(folder, facts, card.build(), split_pretext(params)[0], model_state)
 
 
 def assemble(
@@ -143,15 +153,16 @@ def assemble(
     try:
         sight = Sight(kind_of(model), *(facts[name] for name in Sight._fields[1:]))
         classes, interval = int(facts["num_classes"]), facts["interval"]
+        curve = facts["curve"][0], facts["curve"][1]
         contrast = str(facts["contrast"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FileError(
             f"{folder / FILE}: damaged ({error!r}). Run the training again; it goes on at its end."
         ) from None
     table = None if model.learned_classes else tables.load(folder / TABLE, classes)
     table = None if table is None else table._replace(source=f"{folder.name}'s embeddings")
     variables = {"params": params, **model_state}
-    return TrainedGrader(model, variables, table, sight, classes, interval, contrast, facts)
+    return TrainedGrader(model, variables, table, sight, classes, interval, curve, contrast, facts)
 
 
 def read_facts(folder: pathlib.Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ukbob_jax import files, weights
 from ukbob_jax.data.options import Config
@@ -22,6 +23,7 @@ from ukbob_jax.jobs.sentinel_train.setup import Setup
 from ukbob_jax.models import architecture
 from ukbob_jax.models.card import ModelCard
 from ukbob_jax.sentinel import stream, trained
+from ukbob_jax.sentinel.intervals import calibration
 from ukbob_jax.sentinel.predictions import Predictions
 from ukbob_jax.training import loop, optimizer, provenance, recipes, sharding
 from ukbob_jax.training import state as states
@@ -155,7 +157,7 @@ def load(config: Config, made: Setup, workdir: str, state: TrainState) -> TrainS
     parts = tuple(config.init_new)
     if len(parts) > 1 or set(parts) - NEW_PARTS.keys():
         raise ConfigError(f"config.init_new: {parts!r}; choose one of {', '.join(NEW_PARTS)}, or none.")
-    params, own = grading.split(state.params)
+    params, own = states.split_pretext(state.params)
     fresh = jax.device_get(params) if jax.process_count() == 1 else None
     options = NEW_PARTS[parts[0]] if parts else {}
     loaded = weights.read(config.init, made.model, init=fresh, seed=config.seed, **options)
@@ -170,7 +172,7 @@ def load(config: Config, made: Setup, workdir: str, state: TrainState) -> TrainS
     # The detector and norms of the head have no place in PyTorch's layout: another training of ours still has them.
     source = pathlib.Path(config.init)
     folder = source / "checkpoints" if (source / "checkpoints").is_dir() else source
-    beside = grading.split(restore_params(folder)[0])[0] if source.is_dir() else {}
+    beside = states.split_pretext(restore_params(folder)[0])[0] if source.is_dir() else {}
     taken = merged(merged(params, beside), loaded.params)
     both = {**taken, **({states.PRETEXT: own} if own else {})}
     return state.replace(
@@ -188,16 +190,36 @@ def merged(params: Any, other: Any) -> Any:
     return other if jnp.shape(other) == jnp.shape(params) else params
 
 
+def fit_curve(
+    made: Setup, config: Config, predict: assess.Predict, variables: Any
+) -> tuple[list[float], list[float]]:
+    """From what the network says to Dice, on the masks of validation, of organs that were trained on."""
+    masks = stream.held_out(
+        [(made.pairs("val", config.seed), made.options.val_pairs)], made.data.held_out, assess.PER_SCAN
+    )
+    return calibration(predict(variables, masks)[0], masks.dice)
+
+
 def conclude(made: Setup, config: Config, predict: assess.Predict, folder: pathlib.Path) -> None:
     """Evaluate the best checkpoint on pairs that did not choose it; write `sentinel.json` and the page."""
     params, model_state, meta = restore_params(folder / "checkpoints", "best")
-    variables = {"params": grading.split(params)[0], **model_state}
+    variables = {"params": states.split_pretext(params)[0], **model_state}
+    curve = fit_curve(made, config, predict, variables)
     parts = made.held_out("test", config.seed)
-    found = assess.assess(predict, variables, parts, made.data.held_out, made.options, made.unseen)
+    found = assess.assess(
+        predict,
+        variables,
+        parts,
+        made.data.held_out,
+        made.options,
+        made.unseen,
+        lambda s: np.interp(s, *curve),
+    )
     said = {
         "version": trained.VERSION,
         **setup.facts(made, config),
         "step": int(meta["step"]),
+        "curve": curve,
         "interval": found.interval,
         "coverage": made.options.coverage,
         "covered": found.covered,

@@ -20,8 +20,7 @@ from ukbob_jax.sentinel.intervals import conformal_width
 from ukbob_jax.sentinel.options import SentinelOptions
 from ukbob_jax.sentinel.stream import Masks, Pairs
 from ukbob_jax.training import loop, sharding
-from ukbob_jax.training.objectives.grading import split
-from ukbob_jax.training.state import TrainState
+from ukbob_jax.training.state import TrainState, split_pretext
 
 CHUNK = 16  # rows at a time
 PER_SCAN = 8  # masks of a held-out subject at least
@@ -100,7 +99,7 @@ def evaluator(
     made = functools.cache(make)
 
     def evaluate(state: TrainState) -> loop.Evaluation:
-        variables = {"params": split(state.inference_params)[0], **state.model_state}
+        variables = {"params": split_pretext(state.inference_params)[0], **state.model_state}
         found = predict(sharding.local_copy(variables, mesh), made())
         numbers = {f"val/{name}": value for name, value in numbers_of(found, made(), options, unseen).items()}
         told = ", ".join(
@@ -136,10 +135,12 @@ def assess(
     subjects: Sequence[str],
     options: SentinelOptions,
     unseen: tuple[int, ...],
+    calibrate: Callable[[np.ndarray], np.ndarray],
 ) -> Assessment:
-    """Grade masks of held-out subjects. The interval is that of one half of the subjects, its coverage of the other's."""
+    """Grade masks of held-out subjects, calibrated. The interval is that of half of the subjects, its coverage the others'."""
     masks = stream.held_out(parts, subjects, PER_SCAN)
-    found = predict(variables, masks)
+    said, repair = predict(variables, masks)
+    found = calibrate(said), repair
     seen = ~np.isin(masks.organ, list(unseen))
     order = list(dict.fromkeys(masks.subject))
     turn = np.arange(len(masks.dice)) if len(order) < 2 else np.array([order.index(s) for s in masks.subject])

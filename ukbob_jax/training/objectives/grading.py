@@ -10,7 +10,7 @@ import numpy as np
 
 from ukbob_jax.sentinel import losses
 from ukbob_jax.training.optimizer import Optimizer
-from ukbob_jax.training.state import PRETEXT, TrainState
+from ukbob_jax.training.state import PRETEXT, TrainState, split_pretext
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
 
 
@@ -41,7 +41,7 @@ def grading(
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
-        network, own = split(params)
+        network, own = split_pretext(params)
         told = (batch["place"],) if places else ()
         out, model_state = model.apply(
             {"params": network, **state.model_state},
@@ -68,11 +68,6 @@ def grading(
         return loss, (model_state, metrics)
 
     return objective
-
-
-def split(params: Params) -> tuple[Params, dict[str, jax.Array]]:
-    """The network's parameters, and those of the margin loss; empty without a detector."""
-    return {name: tree for name, tree in params.items() if name != PRETEXT}, params.get(PRETEXT, {})
 
 
 def with_margin(variables: Mapping[str, Any]) -> dict[str, Any]:
