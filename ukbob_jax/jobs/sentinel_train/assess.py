@@ -137,7 +137,7 @@ def assess(
     unseen: tuple[int, ...],
     calibrate: Callable[[np.ndarray], np.ndarray],
 ) -> Assessment:
-    """Grade masks of held-out subjects, calibrated. The interval is that of half of the subjects, its coverage the others'."""
+    """Grade masks of held-out subjects, calibrated. The interval is of half of the subjects, its coverage of the others."""
     masks = stream.held_out(parts, subjects, PER_SCAN)
     said, repair = predict(variables, masks)
     found = calibrate(said), repair
