@@ -22,8 +22,10 @@ from ukbob_jax.jobs.sentinel_train import assess, setup
 from ukbob_jax.sentinel import degradation, grading, preprocessing, stream, trained
 from ukbob_jax.sentinel.predictions import Predictions
 from ukbob_jax.store.reader import Store
+from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.training.checkpoints import restore_params, steps_of
 from ukbob_jax.training.state import PRETEXT
+from ukbob_jax.volumes.case import Description
 from ukbob_jax.volumes.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -307,3 +309,35 @@ def test_it_learns_to_grade(tmp_path):
     found = files.read_json(tmp_path / "run" / "sentinel.json")
     assert found["scores"]["r"] > 0.5 and found["scores"]["roc_area"] > 0.7
     assert found["covered"] > 0.75  # asked: 0.9, of 80 masks of two subjects
+
+
+@pytest.mark.parametrize(
+    "said, width", [("measured", 7), ("one_hot", 73), ("taxonomy+measured", 24), ("learned", 32)]
+)
+def test_embeddings_of_every_kind(store, said, width):
+    """`measured` looks at the training subjects; partners are found with any of them."""
+    made = setup.open_setup(recipe(store, **{"sentinel.embeddings": said}), "")
+    assert made.model.num_classes_embedding == width and made.model.learned_classes == (
+        73 if said == "learned" else 0
+    )
+    source = made.batches(recipe(store), made.pairs("train", 0))
+    assert sorted(source[0]["partner"].tolist()) == list(range(8))  # a permutation
+    assert np.isfinite(made.vectors).all() and len(made.vectors) == 73
+
+
+def test_the_taxonomy_is_not_taken_for_labels_of_others(tmp_path):
+    names = {"manual": {1: "head", 2: "tail"}}
+    labels = np.zeros((16, 16, 16), np.uint8)
+    labels[2:8, 2:8, 2:8], labels[9:14, 9:14, 4:9] = 1, 2
+    with StoreWriter(tmp_path / "store") as writer:
+        for number in range(4):
+            image = np.random.default_rng(number).gamma(2, 50, (16, 16, 16, 1)).astype(np.int16)
+            writer.write(
+                f"p{number}", image, np.eye(4), {"manual": labels}, source=str(number), contrasts=("t1",),
+                split="train" if number < 3 else "val", description=Description(label_names=names),
+            )  # fmt: skip
+    changes = {"data.contrasts": (), "sentinel.held_out_organs": ("tail",)}
+    with pytest.raises(ConfigError, match=r"where id 1 is 'spleen', not 'head'; take measured or one_hot"):
+        setup.open_setup(recipe(tmp_path / "store", **changes), "")
+    made = setup.open_setup(recipe(tmp_path / "store", **changes, **{"sentinel.embeddings": "measured"}), "")
+    assert made.unseen == (2,) and made.contrast == "t1" and made.pairs("train", 0).there("p0") == (1,)
