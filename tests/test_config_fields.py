@@ -151,7 +151,7 @@ def reads(tmp_path_factory, quick_compilation) -> set[str]:
     store, quality = f"store={root}/store", root / "store" / "quality" / "auto"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UKBOB_CACHE", "off")
-        for step in (cohort, files, training, choosing, networks):
+        for step in (cohort, files, training, graders, choosing, networks):
             step(reads, root, store, quality, patch)
     return reads
 
@@ -253,6 +253,23 @@ def choosing(reads, root, store, quality, patch) -> None:
         run(reads, root / "j", "semi", *given, *few)
     asked = f"query.workdirs=('{root}/d',)", "label=by_hand", "active.strategies=('entropy',)"
     run(reads, root / "i", "active:query", store, *asked, "active.budget=1", "inference.overlap=0.0")
+
+
+def graders(reads, root, store, quality, patch) -> None:
+    """A step of both graders; the last is evaluated, and grades the store."""
+    skipped = "augment", "data.crop", "inference", "organs"
+    tiny = [word for word in TINY if not word.startswith(skipped)]
+    unet = "n_stages=2", "features_per_stage=(4,4)", "strides=(1,2)"
+    small = "label=auto", "data.contrasts=('water',)", "sentinel.size=16", "sentinel.val_pairs=2"
+    fields = {
+        "cubes": ("sentinel.pairing=neighbours", *(f"model.network_fields.{field}" for field in unet)),
+        "slices": ("model.depths=(1,)", "model.width=4"),
+    }
+    for kind, own in fields.items():
+        run(reads, root / "s" / kind, f"sentinel:{kind}", store, *tiny, *small, *own)
+    use = store, *small, f"sentinel.grader={root}/s/slices"
+    run(reads, root / "s" / "evaluate", "sentinel:evaluate", *use)
+    run(reads, root / "s" / "grade", "sentinel:grade", *use)
 
 
 def networks(reads, root, store, quality, patch) -> None:

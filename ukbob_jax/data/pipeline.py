@@ -87,7 +87,7 @@ def batches(
     )
     dataset = dataset if reading.packed else dataset.map(unpack)
     first = start_step * reading.processes + reading.process
-    return _stream(dataset[first :: reading.processes], reading.threads, reading.workers)
+    return stream(dataset[first :: reading.processes], reading.threads, reading.workers)
 
 
 def _kept(store: Store, decoded_bytes: int, reading: Reading) -> Store:
@@ -101,14 +101,15 @@ def ignore_sigterm(index: int, count: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _stream(dataset: grain.MapDataset, threads: int, workers: int) -> Generator[Batch]:
+def stream(dataset: grain.MapDataset, threads: int, workers: int) -> Generator[Batch]:
+    """Yield a data set's elements in order, made by threads and by worker processes (0: none) ahead of time."""
     if workers and not flags.FLAGS.is_parsed():  # Grain's workers read absl's flags
         flags.FLAGS.mark_as_parsed()
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(1, threads))
-    stream = dataset.to_iter_dataset(reading)
+    made = dataset.to_iter_dataset(reading)
     if workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), ignore_sigterm)
-    iterator = iter(stream)
+        made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), ignore_sigterm)
+    iterator = iter(made)
     try:
         yield from iterator
     finally:

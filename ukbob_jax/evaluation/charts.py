@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ukbob_jax.evaluation.figures import BAD, INK, MUTED, SERIES, render
@@ -103,4 +104,28 @@ def precision_recall(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarra
     axes.set_ylim(0, 1.05)
     _tidy(axes, "recall of planted errors", "precision")
     axes.legend(frameon=False, fontsize=8, loc="lower left")
+    return render(figure)
+
+
+def agreement(panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> bytes:
+    """Plot predicted over true Dice side by side: (title, predicted, true, kind), dots coloured by kind."""
+    kinds = sorted({kind for _, _, _, of in panels for kind in of.tolist()})
+    marks = [(color, mark) for mark in "o^s" for color in SERIES]
+    figure = Figure(figsize=(4.2 * len(panels) + 1.8, 4.0), layout="constrained")
+    for axes, (title, predicted, true, of) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+        for kind, (color, mark) in zip(kinds, marks):
+            these = of == kind
+            axes.scatter(
+                true[these], predicted[these], s=14, color=color, marker=mark, alpha=0.7, linewidths=0
+            )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_aspect("equal")
+        _tidy(axes, "true Dice", "predicted Dice", title)
+    handles = [
+        Line2D([], [], color=color, marker=mark, linestyle="", markersize=4, label=kind)
+        for kind, (color, mark) in zip(kinds, marks)
+    ]
+    figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside right center")
     return render(figure)

@@ -310,6 +310,10 @@ def _restore(workdir: str | os.PathLike, which: str, dtype: str) -> tuple[nn.Mod
         raise MismatchError(
             f"{folder}: is of a pre-training, which knows no labels. Train on labels from it first."
         )
+    if card.task != "segmentation":
+        raise MismatchError(
+            f"{folder}: is of a network of {card.task}, which draws no labels. Give the workdir of a training on labels."
+        )
     return card.build(dtype), params, card, model_state
 
 

@@ -10,7 +10,7 @@ from ukbob_jax.errors import ConfigError
 JOBS = (
     "inspect", "ingest", "verify", "label", "solf", "audit", "check_labels", "agreement",
     "train", "evaluate", "predict", "report", "demo", "preprocess", "export_nnunet",
-    "evaluate_nnunet", "pretrain", "active", "query", "semi",
+    "evaluate_nnunet", "pretrain", "active", "query", "semi", "sentinel_train", "sentinel_evaluate", "sentinel",
 )  # fmt: skip
 
 RENAMED = {"judge": "check_labels"}  # old name -> new name

@@ -9,6 +9,7 @@ from ukbob_jax.sentinel.losses import auc_margin, neighbours, pair, ranking_loss
 from ukbob_jax.sentinel.preprocessing import prepare, window
 from ukbob_jax.sentinel.resnet import ResNet50
 from ukbob_jax.sentinel.sampling import Pair, pair_at, pairs
+from ukbob_jax.sentinel.trained import TrainedGrader, load
 from ukbob_jax.sentinel.volumes import VolumeGrader
 
 __all__ = [
@@ -16,12 +17,14 @@ __all__ = [
     "Pair",
     "ResNet50",
     "SentinelGrades",
+    "TrainedGrader",
     "VolumeGrader",
     "auc_margin",
     "conformal_width",
     "degrade",
     "embeddings",
     "grade",
+    "load",
     "neighbours",
     "organ_of",
     "pair",

@@ -5,7 +5,7 @@ per axis and crop (`resize_matrix`), so that crops of all sizes are one product.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,8 +64,13 @@ def window(image: Array, modality: str = "CT", rule: str = "percentile") -> Wind
 
 
 def resize_matrix(
-    start: Array, stop: Array, length: int, size: int, valid: Array | int | None = None
-) -> jax.Array:
+    start: Array,
+    stop: Array,
+    length: int,
+    size: int,
+    valid: Array | int | None = None,
+    xp: Any = jnp,
+) -> Any:
     """Matrices n s length that resize `[start, stop)` of an axis of `length` pixels to `size` pixels.
 
     Pillow's bilinear filter: with scale r = (stop - start) / size the pixel i of the result is the mean of the pixels
@@ -74,17 +79,18 @@ def resize_matrix(
     Args:
         start, stop: n, pixels; they may lie outside the axis, where there is nothing: such rows are 0.
         valid: pixels from the axis' beginning that hold something, where the rest is padding; by default `length`.
+        xp: numpy or jax.numpy, which works it out.
     """
-    start, stop = (jnp.asarray(a, jnp.float32)[:, None, None] for a in (start, stop))
+    start, stop = (xp.asarray(a, xp.float32)[:, None, None] for a in (start, stop))
     ratio = (stop - start) / size
     # Measured from `start`, so that large coordinates cost no digits.
-    centre = (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * ratio
-    pixel = jnp.arange(length, dtype=jnp.float32)[None, None, :] - start
-    weight = jnp.maximum(0, 1 - jnp.abs(pixel + 0.5 - centre) / jnp.maximum(ratio, 1))
-    end = jnp.minimum(stop, length if valid is None else valid) - start
-    weight = jnp.where((pixel >= 0) & (pixel < end), weight, 0)
+    centre = (xp.arange(size, dtype=xp.float32)[None, :, None] + 0.5) * ratio
+    pixel = xp.arange(length, dtype=xp.float32)[None, None, :] - start
+    weight = xp.maximum(0, 1 - xp.abs(pixel + 0.5 - centre) / xp.maximum(ratio, 1))
+    end = xp.minimum(stop, length if valid is None else valid) - start
+    weight = xp.where((pixel >= 0) & (pixel < end), weight, 0)
     total = weight.sum(-1, keepdims=True)
-    return weight / jnp.where(total > 0, total, 1)
+    return weight / xp.where(total > 0, total, 1)
 
 
 def crop_box(mask: np.ndarray, margin: int | Sequence[int] = MARGIN) -> np.ndarray:
@@ -181,18 +187,16 @@ def prepare_slices(images: Array, masks: Array, boxes: Array, window: Array, siz
         half = jnp.einsum("nhw,ntw->nht", values, columns, precision="highest")
         return jnp.einsum("nsh,nht->nst", rows, half, precision="highest")
 
-    return _stacked(resized, images, masks, window)
+    return stacked(resized, images, masks, window)
 
 
-def _stacked(
-    resized: Callable[[jax.Array], jax.Array], images: Array, masks: Array, window: Array
-) -> jax.Array:
-    """Image and mask, normalised, behind each other on a new last axis."""
+def stacked(resized: Callable[[Any], Any], images: Array, masks: Array, window: Any, xp: Any = jnp) -> Any:
+    """Image and mask, normalised, behind each other on a new last axis; `xp` as in `resize_matrix`."""
     low, high = window[0], window[1]
-    unit = (jnp.clip(jnp.asarray(images, jnp.float32), low, high) - low) / (high - low)
+    unit = (xp.clip(xp.asarray(images, xp.float32), low, high) - low) / (high - low)
     image = (resized(unit) - IMAGE_SCALE[0]) / IMAGE_SCALE[1]
-    mask = (resized(jnp.asarray(masks, jnp.float32)) - MASK_SCALE[0]) / MASK_SCALE[1]
-    return jnp.stack([image, mask], -1)
+    mask = (resized(xp.asarray(masks, xp.float32)) - MASK_SCALE[0]) / MASK_SCALE[1]
+    return xp.stack([image, mask], -1)
 
 
 _prepare = jax.jit(prepare_slices, static_argnames="size")
@@ -279,4 +283,4 @@ def prepare_cubes(
         values = jnp.einsum("nxys,nty->nxts", values, matrices[1], precision="highest")
         return jnp.einsum("nxts,nux->nuts", values, matrices[0], precision="highest")
 
-    return _stacked(resized, image, masks, window)
+    return stacked(resized, image, masks, window)

@@ -38,6 +38,7 @@ def pair_at(
     classes: Sequence[int] | None = None,
     kinds: Sequence[str] = tuple(KINDS),
     seams: Sequence[int] = (),
+    lost: float = 0.0,
 ) -> Pair:
     """The pair number `index` of a label map.
 
@@ -49,12 +50,13 @@ def pair_at(
         classes: that may be drawn; by default all that are there. Those that are not there are passed over.
         kinds: errors that may be drawn.
         seams: see `degradation.organ_of`.
+        lost: share of the pairs in which nothing of the organ is left, beside those of the worst part.
     Raises:
         ConfigError: an unknown kind, or none that leaves something of the organ.
         ValuesError: none of the classes is there.
     """
     partly = [kind for kind in kinds if kind not in NOTHING_LEFT]
-    lost = [kind for kind in kinds if kind in NOTHING_LEFT]
+    gone = [kind for kind in kinds if kind in NOTHING_LEFT]
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError(f"kind {unknown[0]!r} is unknown; there are {', '.join(KINDS)}.")
     if not partly:
@@ -63,15 +65,14 @@ def pair_at(
     there = there if classes is None else np.intersect1d(there, classes)
     if not len(there):
         raise ValuesError("labels: none of the classes is there; nothing can be degraded.")
-    turn, place = divmod(index, len(there))
-    order = np.random.default_rng((seed, 0, turn)).permutation(len(there))
-    label, part = int(there[order[place]]), _part(seed, turn, int(order[place]))
+    label, part = organ_at(seed, index, there)
     rng = np.random.default_rng((seed, 1, index))
     truth = labels == label
-    if part == 0 and rng.random() < UNTOUCHED:
+    choices = gone if gone and lost and np.random.default_rng((seed, 3, index)).random() < lost else partly
+    if part == 0 and choices is partly and rng.random() < UNTOUCHED:
         return Pair(label, "none", truth, 1.0)
     severity = (part + rng.random()) / BINS
-    choices = lost if lost and part == BINS - 1 and rng.random() < LOST else partly
+    choices = gone if gone and part == BINS - 1 and rng.random() < LOST else choices
     organ = organ_of(labels, label, spacing_mm, seams)
     for _ in range(TRIES):
         kind = str(rng.choice(choices))
@@ -83,6 +84,13 @@ def pair_at(
     kind = partly[0]
     mask = degrade(organ, kind, severity, rng)
     return Pair(label, "none", truth, 1.0) if mask is None else Pair(label, kind, mask, dice(mask, truth))
+
+
+def organ_at(seed: int, index: int, there: Sequence[int] | np.ndarray) -> tuple[int, int]:
+    """Organ and tenth of the quality range of pair number `index`, of a label map with the classes `there`, ascending."""
+    turn, place = divmod(index, len(there))
+    order = np.random.default_rng((seed, 0, turn)).permutation(len(there))
+    return int(there[order[place]]), _part(seed, turn, int(order[place]))
 
 
 def _part(seed: int, turn: int, organ: int) -> int:
@@ -101,10 +109,11 @@ def pairs(
     classes: Sequence[int] | None = None,
     kinds: Sequence[str] = tuple(KINDS),
     seams: Sequence[int] = (),
+    lost: float = 0.0,
 ) -> Iterator[Pair]:
     """`count` pairs of a label map from number `start` on; see `pair_at`."""
     for index in range(start, start + count):
-        yield pair_at(seed, index, labels, spacing_mm, classes=classes, kinds=kinds, seams=seams)
+        yield pair_at(seed, index, labels, spacing_mm, classes=classes, kinds=kinds, seams=seams, lost=lost)
 
 
 def slice_dice(mask: Mask, truth: Mask) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ukbob_jax.errors import ConfigError, GeometryError, MismatchError
@@ -142,7 +143,7 @@ def pooled(features: jax.Array, mask: jax.Array) -> jax.Array:
     """
     features = features.astype(at_least_float32(features.dtype))
     mask = jax.image.resize(mask.astype(features.dtype), (*features.shape[:4], 1), "linear")
-    blurred = nn.avg_pool(mask, (3, 3, 3), (1, 1, 1), "SAME", count_include_pad=False)
+    blurred = _blurred(mask)
     axes = (1, 2, 3)
 
     def mean(weight: jax.Array) -> jax.Array:
@@ -151,6 +152,18 @@ def pooled(features: jax.Array, mask: jax.Array) -> jax.Array:
 
     parts = (mean(mask), mean(4 * blurred * (1 - blurred)), features.mean(axes), features.max(axes))
     return jnp.concatenate(parts, -1)
+
+
+def _blurred(mask: jax.Array) -> jax.Array:
+    """The mean of the 3 x 3 x 3 voxels around each that lie in the volume, b x y z c.
+
+    How many these are is known without the device; `count_include_pad=False` has XLA add them up while it compiles.
+    """
+    inside = [
+        np.convolve(np.ones(n), np.ones(3), "same")[:n] if n > 2 else np.full(n, n) for n in mask.shape[1:4]
+    ]
+    share = 27 / np.einsum("x,y,z->xyz", *inside)
+    return nn.avg_pool(mask, (3, 3, 3), (1, 1, 1), "SAME") * jnp.asarray(share[None, ..., None], mask.dtype)
 
 
 ARCHITECTURE = Architecture(

@@ -201,21 +201,34 @@ class Checkpoints:
         self._manager.reload()
 
 
-def restore_params(folder: str | os.PathLike, which: str = "best") -> tuple[Any, Any, dict]:
+def steps_of(folder: str | os.PathLike) -> list[int]:
+    """The steps of which a folder holds complete checkpoints, ascending.
+
+    Raises:
+        FileError: there is no such folder.
+    """
+    if not epath.Path(folder).is_dir():
+        raise FileError(f"{folder}: no such folder of checkpoints. Train first, or correct the path.")
+    with open_manager(folder, keep=None) as manager:
+        return sorted(manager.all_steps())
+
+
+def restore_params(folder: str | os.PathLike, which: str | int = "best") -> tuple[Any, Any, dict]:
     """Parameters, other model collections and meta of a checkpoint, for inference on one device.
 
     Args:
         folder: the `checkpoints` folder of a workdir.
-        which: "best", by validation score (the latest where none was scored), or "latest".
+        which: "best", by validation score (the latest where none was scored), "latest", or a step, see `steps_of`.
     Raises:
         FileError: there is no checkpoint, or it is damaged.
     """
-    if which not in ("best", "latest"):
+    if isinstance(which, str) and which not in ("best", "latest"):
         raise ConfigError(f"checkpoint: {which!r} is unknown; choose best or latest.")
     if not epath.Path(folder).is_dir():
         raise FileError(f"{folder}: no such folder of checkpoints. Train first, or correct the path.")
     with open_manager(folder, keep=None) as manager:
-        step = _best_step(manager) if which == "best" else manager.latest_step()
+        step = which if isinstance(which, int) else manager.latest_step()
+        step = _best_step(manager) if which == "best" else step
         if step is None:
             raise FileError(f"{folder}: no complete checkpoint in this folder.")
         try:

@@ -32,6 +32,8 @@ FREE = (
     *("plans", "configuration"),  # of nnU-Net: become fields of data, model and loss
     "epochs",  # becomes steps of train and optimizer
     "probe",  # looks at a pre-training and changes nothing of it
+    *(f"sentinel.{name}" for name in ("val_pairs", "coverage", "recall", "grader", "decisions")),
+    *("sentinel.process", "sentinel.processes"),
     *(
         f"data.{name}"
         for name in ("store", "threads", "workers", "cache_gb", "val_split", "val_label", "damaged")

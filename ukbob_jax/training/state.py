@@ -10,9 +10,7 @@ import jax.numpy as jnp
 
 from ukbob_jax.training.optimizer import Optimizer
 
-PRETEXT = (
-    "pretext"  # key in the parameters of what a task without labels has beside the network: heads, tokens
-)
+PRETEXT = "pretext"  # key in the parameters of what a task has beside the network: heads, tokens, margins
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -65,6 +63,11 @@ def init(
 def variables_of(model: nn.Module, image_shape: tuple[int, ...]) -> Callable[[jax.Array], Mapping[str, Any]]:
     """Return key -> variables of a model called with one image, `b x y z c` float32."""
     return lambda key: model.init(key, jnp.zeros(image_shape, jnp.float32))
+
+
+def split_pretext(params: Any) -> tuple[Any, Any]:
+    """The network's parameters, and those that its training has beside it; the second may be empty."""
+    return {name: tree for name, tree in params.items() if name != PRETEXT}, params.get(PRETEXT, {})
 
 
 def start(params: Any, model_state: Any, optimizer: Optimizer, ema: bool = False) -> TrainState:

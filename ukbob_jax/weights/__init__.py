@@ -208,6 +208,7 @@ def contents(
         card = ModelCard.from_json(meta, path)
         if card.task == PRETRAINING:
             return _of_pretraining(params, model_state, card)
+        params = {name: tree for name, tree in params.items() if name != PRETEXT}  # of a grader's detector
         return Contents(to_torch(params, card.build(), model_state), card, ())
     file = files.read(path, said.torch.first if said and said.torch else "")
     card = ModelCard.from_json(file.description, path) if file.description is not None else None

@@ -1,0 +1,98 @@
+"""The objective of a grader beside its losses computed one by one, and the saddle point of its detector."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ukbob_jax.sentinel import losses
+from ukbob_jax.training import optimizer
+from ukbob_jax.training import state as states
+from ukbob_jax.training.objectives.grading import grading, saddle, with_margin
+from ukbob_jax.training.state import PRETEXT
+from ukbob_jax.training.step import train_step
+
+VECTORS = np.eye(4, dtype=np.float32)
+
+
+class Toy(nn.Module):
+    """Grades and scores as affine functions of what is seen, the vector and the place."""
+
+    detection: bool = False
+
+    @nn.compact
+    def __call__(self, seen, embedding=None, place=None, *, train=False):
+        embedding = jnp.zeros((len(seen), 4)) if embedding is None else embedding
+        place = jnp.zeros((len(seen), 4)) if place is None else place
+        x = jnp.concatenate([seen.reshape(len(seen), -1), embedding, place], -1)
+        out = nn.Dense(2)(x)
+        return (jax.nn.sigmoid(out[:, 0]), out[:, 1]) if self.detection else jax.nn.sigmoid(out[:, 0])
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    dice = rng.random(8).astype(np.float32)
+    seen = (dice[:, None, None] + 0.1 * rng.standard_normal((8, 2, 2))).astype(np.float32)
+    classes = rng.integers(0, 4, 8).astype(np.int32)
+    return {
+        "seen": seen, "class": classes, "dice": dice, "place": rng.random((8, 4)).astype(np.float32),
+        "partner": losses.pair(VECTORS[classes]), "subject": np.zeros(8, np.int32),
+    }  # fmt: skip
+
+
+def begin(detection, tx):
+    variables = states.variables_of(Toy(detection), (1, 2, 2))
+    made = (lambda key: with_margin(variables(key))) if detection else variables
+    return states.init(jax.random.key(0), variables=made, optimizer=tx)
+
+
+@pytest.mark.parametrize("partners", ["host", "neighbours"])
+def test_the_loss_is_the_sum_of_its_parts(batch, partners):
+    tx = saddle(optimizer.build(learning_rate=0.1, steps=10))
+    state = begin(True, tx)
+    own = {"a": jnp.float32(0.3), "b": jnp.float32(-0.2), "alpha": jnp.float32(0.4)}
+    params = {**state.params, PRETEXT: own}
+    batch = batch if partners == "host" else {n: v for n, v in batch.items() if n != "partner"}
+    objective = grading(Toy(True), VECTORS, places=True, ranking=2.0, detector=0.5, threshold=0.6)
+    loss, (_, metrics) = objective(params, state, batch, jax.random.key(0))
+    network = {"params": {name: tree for name, tree in params.items() if name != PRETEXT}}
+    grade, score = Toy(True).apply(network, batch["seen"], VECTORS[batch["class"]], batch["place"])
+    pairs = batch.get("partner", losses.neighbours(batch["class"]))
+    parts = (
+        losses.weighted_mse(grade, batch["dice"]),
+        losses.ranking_loss(grade, batch["dice"], pairs=pairs),
+        losses.auc_margin(score, batch["dice"] < 0.6, **own),
+    )
+    np.testing.assert_allclose(loss, parts[0] + 2 * parts[1] + 0.5 * parts[2], rtol=1e-6)
+    np.testing.assert_allclose([metrics[n] for n in ("mse", "ranking", "auc_margin")], parts, rtol=1e-6)
+
+
+def test_alpha_goes_uphill_and_stays_above_zero(batch):
+    """The others go downhill, and grades get better on the way."""
+    tx = saddle(optimizer.build(learning_rate=0.05, steps=200, schedule="constant"))
+    state = begin(True, tx)
+    objective = grading(Toy(True), VECTORS, places=False, ranking=1.0, detector=1.0)
+    step = jax.jit(lambda s: train_step(s, batch, jax.random.key(0), objective=objective, optimizer=tx))
+    gradient = jax.grad(lambda p: objective(p, state, batch, jax.random.key(0))[0])(state.params)[PRETEXT]
+    after, first = step(state)
+    moved = {
+        name: float(after.params[PRETEXT][name] - state.params[PRETEXT][name]) for name in ("a", "b", "alpha")
+    }
+    assert float(gradient["alpha"]) > 0 and moved["alpha"] > 0
+    assert all(moved[name] * float(gradient[name]) < 0 for name in ("a", "b"))
+    lowest, state = 0.0, after
+    for _ in range(150):
+        state, last = step(state)
+        lowest = min(lowest, float(state.params[PRETEXT]["alpha"]))
+    assert lowest >= 0 and float(last["error"]) < 0.5 * float(first["error"])
+
+
+def test_without_a_detector_nothing_lies_beside_the_network(batch):
+    tx = optimizer.build(learning_rate=0.1, steps=10)
+    state = begin(False, tx)
+    objective = grading(Toy(), VECTORS, places=False, ranking=0.0)
+    loss, (_, metrics) = objective(state.params, state, batch, jax.random.key(0))
+    assert PRETEXT not in state.params and set(metrics) == {"mse", "error"}
+    np.testing.assert_allclose(loss, metrics["mse"])

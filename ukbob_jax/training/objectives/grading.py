@@ -1,0 +1,89 @@
+"""Learning to grade masks: predicted against true Dice, the order of pairs, and a detector's margin."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ukbob_jax.sentinel import losses
+from ukbob_jax.training.optimizer import Optimizer
+from ukbob_jax.training.state import PRETEXT, TrainState, split_pretext
+from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
+
+
+def grading(
+    model: nn.Module,
+    vectors: np.ndarray,
+    *,
+    places: bool,
+    ranking: float = 1.0,
+    detector: float = 0.1,
+    threshold: float = 0.5,
+) -> Objective:
+    """The objective of a grader: weighted squared error + `ranking` x ranking loss + `detector` x AUC margin loss.
+
+    Its batches have "seen" `b ... 2` float32, "class" `b`, "dice" `b` and, where the host found the partners, "partner"
+    `b`: rows of the whole batch. Parameters of the margin loss lie beside the network's, under `state.PRETEXT`.
+
+    Args:
+        model: a grader; with `detection` it is trained as a detector of what is below `threshold` too.
+        vectors: embeddings by class, k e; with `learned_classes` class numbers, k.
+        places: whether the model is told the "place" of its cubes, `b 4`.
+        ranking: factor; 0: without.
+        detector: factor.
+        threshold: Dice.
+    """
+    table = jnp.asarray(vectors)
+
+    def objective(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
+        network, own = split_pretext(params)
+        told = (batch["place"],) if places else ()
+        out, model_state = model.apply(
+            {"params": network, **state.model_state},
+            batch["seen"],
+            table[batch["class"]],
+            *told,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(state.model_state),
+        )
+        grade, score = out if own else (out, None)
+        true = batch["dice"]
+        metrics = {"mse": losses.weighted_mse(grade, true), "error": jnp.abs(grade - true).mean()}
+        loss = metrics["mse"]
+        if ranking:
+            pairs = batch["partner"] if "partner" in batch else losses.neighbours(batch["class"])
+            metrics["ranking"] = losses.ranking_loss(grade, true, pairs=pairs)
+            loss += ranking * metrics["ranking"]
+        if score is not None:
+            metrics["auc_margin"] = losses.auc_margin(
+                score, true < threshold, own["a"], own["b"], own["alpha"]
+            )
+            loss += detector * metrics["auc_margin"]
+        return loss, (model_state, metrics)
+
+    return objective
+
+
+def with_margin(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables of a grader with `detection`, with fresh parameters of the margin loss."""
+    return {**variables, "params": {**variables["params"], PRETEXT: losses.auc_parameters()}}
+
+
+def saddle(optimizer: Optimizer) -> Optimizer:
+    """`optimizer` with `alpha` of the margin loss going uphill, and kept at 0 at least."""
+
+    def update(gradients: Any, state: Any, params: Any = None, **more: Any) -> tuple[Any, Any]:
+        turned: Any = {**gradients, PRETEXT: losses.uphill(gradients[PRETEXT])}
+        updates: Any
+        updates, state = optimizer.update(turned, state, params, **more)
+        after = losses.project(jax.tree.map(jnp.add, params[PRETEXT], updates[PRETEXT]))
+        own = jax.tree.map(jnp.subtract, after, params[PRETEXT])
+        return {**updates, PRETEXT: own}, state
+
+    return optimizer._replace(update=update)
