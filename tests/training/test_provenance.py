@@ -35,6 +35,10 @@ FREE_BEFORE = (
     *("data.damaged", "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every"),
     *("train.stop_after_nonfinite", "train.keep", "train.best"),
 )
+FREE_OF_GRADERS = {
+    f"sentinel.{name}"
+    for name in ("val_pairs", "coverage", "recall", "grader", "decisions", "process", "processes")
+}
 BY_FINGERPRINT = {"data.flagged_by", "data.grades"}  # newer; what they choose changes the data's fingerprint
 
 
@@ -84,7 +88,8 @@ def test_every_field_of_every_recipe_binds_or_is_free():
                 assert f"{name} was " in str(error)
                 refused.add(name)
         before = {*without_format(config, "1234")} - {"data.fingerprint"} - BY_FINGERPRINT
-        assert refused == before | {"label"} | {name for name in fields if name.startswith("pretrain.")}
+        own = {name for name in fields if name.startswith(("pretrain.", "sentinel."))} - FREE_OF_GRADERS
+        assert refused == before | {"label"} | own
 
 
 @pytest.mark.parametrize(
