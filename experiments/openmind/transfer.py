@@ -28,9 +28,10 @@ from configs import hippocampus
 from ukbob_jax import devices, files, networks, weights
 from ukbob_jax.data.on_device import on_device
 from ukbob_jax.data.training_data import TrainingData
+from ukbob_jax.data.whole import read_image
 from ukbob_jax.evaluation import metrics, statistics
 from ukbob_jax.jobs.train.loss import label_loss
-from ukbob_jax.jobs.train.validation import read_image
+from ukbob_jax.jobs.train.validation import predictor
 from ukbob_jax.main import main as ukbob
 from ukbob_jax.models import architecture
 from ukbob_jax.training import optimizer
@@ -51,7 +52,6 @@ LABELLED = (6, 12, 24, 120)
 SEEDS = (0, 1, 2)
 RATES = (1e-3, 4e-3)
 CHOSEN_AT = 24  # labelled scans
-WHOLE = (64, 64, 64)  # voxels, holds every scan
 
 
 def main(argv: list[str]) -> None:
@@ -139,10 +139,8 @@ class Runs:
                 train_step, objective=objective, optimizer=tx, augment=augment, ema=config.train.ema
             )
             self.init[rate], self.step[rate] = jax.jit(start), jax.jit(step, donate_argnums=0)
-        self.predict = jax.jit(
-            lambda params, image: jnp.argmax(self.model.apply({"params": params}, image), -1)
-        )
-        self.data, self.scans = data, {}
+        self.predict = predictor(config, data, self.model)
+        self.data = data
 
     def config(self, subjects: Sequence[str], name: str) -> ml_collections.ConfigDict:
         """The hippocampus recipe on some of the training scans."""
@@ -200,16 +198,9 @@ class Runs:
         return np.nan_to_num(np.stack([self.dice_of(params, subject) for subject in subjects]))
 
     def dice_of(self, params: Any, subject: str) -> np.ndarray:
-        if subject not in self.scans:
-            store, contrasts = self.data.store, self.data.contrasts
-            image = read_image(store, subject, contrasts, "zscore")
-            self.scans[subject] = image, store.read(subject, "label/manual")
-        image, true = self.scans[subject]
-        filled = np.zeros((1, *WHOLE, 1), np.float32)
-        inside = tuple(slice(0, n) for n in true.shape)
-        filled[0][inside] = image
-        found = np.asarray(self.predict(params, filled))[0][inside].astype(np.uint8)
-        return metrics.dice(found, true, 3)[1:]
+        image = read_image(self.data.store, subject, self.data.contrasts, "zscore")
+        found = self.predict({"params": params}, image).astype(np.uint8)
+        return metrics.dice(found, self.data.store.read(subject, "label/manual"), 3)[1:]
 
 
 def summary(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from ukbob_jax.errors import ConfigError, FileError, MismatchError, Preempted
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.jobs import sentinel_evaluate, train
 from ukbob_jax.jobs import sentinel_train as job
-from ukbob_jax.jobs.sentinel_train import assess, setup
-from ukbob_jax.sentinel import degradation, grading, preprocessing, stream, trained
+from ukbob_jax.sentinel import assess, degradation, grading, preprocessing, setup, stream, trained
 from ukbob_jax.sentinel.predictions import Predictions
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter

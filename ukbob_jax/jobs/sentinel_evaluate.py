@@ -8,10 +8,9 @@ import ml_collections
 from ukbob_jax import files
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.jobs.sentinel_train import assess, setup
-from ukbob_jax.jobs.sentinel_train.setup import Setup
-from ukbob_jax.sentinel import trained
+from ukbob_jax.sentinel import assess, setup, trained
 from ukbob_jax.sentinel.options import SentinelOptions
+from ukbob_jax.sentinel.setup import Setup
 
 FILE = "sentinel_evaluation.json"
 

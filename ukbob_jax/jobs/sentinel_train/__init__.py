@@ -18,17 +18,16 @@ import numpy as np
 from ukbob_jax import files, weights
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.jobs.sentinel_train import assess, predicting, setup
-from ukbob_jax.jobs.sentinel_train.setup import Setup
+from ukbob_jax.jobs.sentinel_train import predicting
 from ukbob_jax.models import architecture
 from ukbob_jax.models.card import ModelCard
-from ukbob_jax.sentinel import stream, trained
+from ukbob_jax.sentinel import assess, objective, setup, stream, trained
 from ukbob_jax.sentinel.intervals import calibration
 from ukbob_jax.sentinel.predictions import Predictions
+from ukbob_jax.sentinel.setup import Setup
 from ukbob_jax.training import loop, optimizer, provenance, recipes, sharding
 from ukbob_jax.training import state as states
 from ukbob_jax.training.checkpoints import restore_params
-from ukbob_jax.training.objectives import grading
 from ukbob_jax.training.state import TrainState
 from ukbob_jax.training.step import train_step
 
@@ -82,13 +81,13 @@ def run(config: Config, workdir: str) -> None:
         ),
         init=functools.partial(
             states.init,
-            variables=(lambda key: grading.with_margin(variables(key))) if detects else variables,
-            optimizer=grading.saddle(tx) if detects else tx,
+            variables=(lambda key: objective.with_margin(variables(key))) if detects else variables,
+            optimizer=objective.saddle(tx) if detects else tx,
             ema=config.train.ema > 0,
         ),
         step=functools.partial(
             train_step,
-            objective=grading.grading(
+            objective=objective.grading(
                 made.model,
                 made.vectors,
                 places=made.sight.kind == "cubes",
@@ -96,7 +95,7 @@ def run(config: Config, workdir: str) -> None:
                 detector=options.detector,
                 threshold=options.threshold,
             ),
-            optimizer=grading.saddle(tx) if detects else tx,
+            optimizer=objective.saddle(tx) if detects else tx,
             accumulate=config.train.accumulate,
             ema=config.train.ema,
         ),

@@ -7,9 +7,9 @@ import pytest
 from flax import linen as nn
 
 from ukbob_jax.sentinel import losses
+from ukbob_jax.sentinel.objective import grading, saddle, with_margin
 from ukbob_jax.training import optimizer
 from ukbob_jax.training import state as states
-from ukbob_jax.training.objectives.grading import grading, saddle, with_margin
 from ukbob_jax.training.state import PRETEXT
 from ukbob_jax.training.step import train_step
 
