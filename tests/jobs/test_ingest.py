@@ -294,7 +294,7 @@ def test_unwritable_store_stops_the_run(tmp_path, dataset, monkeypatch):
         ),
         (
             {"kind": "phantom", "count": 1, "shape": SHAPE, "seed": 0, "splits": {"val": 2}},
-            "more than the 1 subjects",
+            "more than the 1 persons",
         ),
         ({"kind": "phantom", "count": 1, "shape": SHAPE, "seed": 0, "scanner": "x"}, "scanner"),
         (

@@ -169,7 +169,7 @@ def test_nothing_that_names_or_dates_a_person_leaves_the_archive(tmp_path, capfd
         ({"spacing_mm": (2.0, 2.0, float("nan"))}, ConfigError, "three positive numbers"),
         ({"folder": ""}, FileError, "no such folder"),
         ({"folder": "nowhere"}, FileError, "no such folder"),
-        ({"splits": {"val": 3}}, ConfigError, "more than the 2 subjects"),
+        ({"splits": {"val": 3}}, ConfigError, "more than the 2 persons"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_read(changes, kind, message, archives):

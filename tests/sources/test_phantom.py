@@ -67,5 +67,5 @@ def test_without_errors_both_label_sets_are_the_truth():
 
 
 def test_splits_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="more than the 10 subjects"):
+    with pytest.raises(ConfigError, match="more than the 10 persons"):
         cohort(splits={"val": 11})

@@ -197,6 +197,6 @@ def _panel(grey: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float], colo
     inside = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
     shown = np.repeat(base[..., None], 3, axis=-1).astype(np.float32)
     shown[inside] = (1 - _OPACITY) * shown[inside] + _OPACITY * color.astype(np.float32)
-    rim = inside & ~ndimage.binary_erosion(inside)
+    rim = inside & np.logical_not(ndimage.binary_erosion(inside))
     shown[rim] = color
     return np.round(shown).astype(np.uint8)
