@@ -110,8 +110,7 @@ def run(config: Config, workdir: str) -> None:
         replace=functools.partial(load, config, made, workdir) if config.init else None,
         on_start=functools.partial(start, made, config, folder),
     )
-    if jax.process_index() == 0:
-        conclude(made, config, predict, folder)
+    conclude(made, config, predict, folder)
 
 
 def _predictions(made: Setup, folder: pathlib.Path) -> Predictions | None:
@@ -200,7 +199,10 @@ def fit_curve(
 
 
 def conclude(made: Setup, config: Config, predict: assess.Predict, folder: pathlib.Path) -> None:
-    """Evaluate the best checkpoint on pairs that did not choose it; write `sentinel.json` and the page."""
+    """Evaluate the best checkpoint on pairs that did not choose it; write `sentinel.json` and the page.
+
+    Every process works it out, since all meet where a checkpoint is opened and none may wait for long; the first writes.
+    """
     params, model_state, meta = restore_params(folder / "checkpoints", "best")
     variables = {"params": states.split_pretext(params)[0], **model_state}
     curve = fit_curve(made, config, predict, variables)
@@ -214,6 +216,8 @@ def conclude(made: Setup, config: Config, predict: assess.Predict, folder: pathl
         made.unseen,
         lambda s: np.interp(s, *curve),
     )
+    if jax.process_index() != 0:
+        return
     said = {
         "version": trained.VERSION,
         **setup.facts(made, config),
