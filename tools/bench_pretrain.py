@@ -38,6 +38,9 @@ from ukbob_jax.training.objectives import contrast, forward, fusion, genesis, ma
 from ukbob_jax.training.objectives.tasks import Task
 from ukbob_jax.training.step import Batch, train_step
 
+ON_SWIN = tuple(
+    name for name in tasks.METHODS if name not in ("s3d", "rasd")
+)  # "s3d" is for others, "rasd" makes all
 PEERS = ("mae", "voco")  # methods that there is a step in PyTorch of
 SAME = 1e-4  # relative difference of the losses: float32, sums in another order
 VOCO_CROP = 32  # voxels, edge
@@ -116,7 +119,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the rows as JSON")
     options = parser.parse_args(argv)
-    options.only = options.only or (PEERS if options.part == "steps" else tuple(tasks.METHODS))
+    options.only = options.only or (PEERS if options.part == "steps" else ON_SWIN)
     if options.part == "steps" and (alone := [name for name in options.only if name not in PEERS]):
         parser.error(f"--only: no step of {alone[0]} in PyTorch; there are {', '.join(PEERS)}.")
     return options
