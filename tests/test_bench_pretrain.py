@@ -35,7 +35,10 @@ def test_augmentations_are_a_share_of_a_step_that_has_them() -> None:
 
 def test_every_method_is_timed_and_two_have_a_peer() -> None:
     every = bench_pretrain.cases(bench_pretrain.arguments(["shares"]))
-    assert {*tasks.METHODS} - {case.method for case in every} == {"s3d", "rasd"}  # not for Swin-UNETR, not of scans
+    assert {*tasks.METHODS} - {case.method for case in every} == {
+        "s3d",
+        "rasd",
+    }  # not for Swin-UNETR, not of scans
     two = bench_pretrain.cases(bench_pretrain.arguments(["steps", "--widths", "12", "24"]))
     assert [(case.method, case.width) for case in two] == [
         ("mae", 12),
