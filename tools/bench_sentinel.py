@@ -25,8 +25,9 @@ from tools.bench_model import machine
 from tools.bench_solf import cells
 from ukbob_jax import devices, quality, weights
 from ukbob_jax.sentinel import embeddings, preprocessing
-from ukbob_jax.sentinel.grading import MOST_SLICES, grade
+from ukbob_jax.sentinel.grading import grade
 from ukbob_jax.sentinel.resnet import ResNet50
+from ukbob_jax.sentinel.sight import SLICES
 from ukbob_jax.sentinel.volumes import VolumeGrader
 from ukbob_jax.training import state as states
 
@@ -115,7 +116,7 @@ def published(
         for organ in np.unique(labels)[1:]:
             mask = labels == organ
             inside = np.flatnonzero(mask.any((0, 1)))
-            chosen = inside[preprocessing.slices_used(len(inside), MOST_SLICES)]
+            chosen = inside[preprocessing.slices_used(len(inside), SLICES)]
             batch = np.stack([prepared(as_slice(pixels[..., z]), as_slice(mask[..., z])) for z in chosen])
             with torch.inference_mode():
                 x = torch.from_numpy(batch)

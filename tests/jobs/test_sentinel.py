@@ -15,9 +15,10 @@ from ukbob_jax.errors import ConfigError, FileError, SomeFailed
 from ukbob_jax.jobs import sentinel as job
 from ukbob_jax.quality import decisions, grades, verdicts
 from ukbob_jax.sentinel import embeddings, trained
+from ukbob_jax.sentinel import sight as sights
 from ukbob_jax.sentinel.resnet import ResNet50
+from ukbob_jax.sentinel.sight import Sight
 from ukbob_jax.sentinel.trained import TrainedGrader
-from ukbob_jax.sentinel.views import Sight
 from ukbob_jax.sentinel.volumes import VolumeGrader
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
@@ -196,7 +197,7 @@ def test_a_released_file_grades_with_its_embeddings(store, tmp_path, monkeypatch
     )
     np.save(tmp_path / "clip.npy", embeddings.taxonomy().vectors)
     monkeypatch.setattr(trained, "ResNet50", small)
-    monkeypatch.setitem(trained.SIZES, "slices", 32)
+    monkeypatch.setitem(sights.SIZES, "slices", 32)
     given = {
         "sentinel.grader": str(tmp_path / "grader.pth"),
         "sentinel.embeddings": str(tmp_path / "clip.npy"),

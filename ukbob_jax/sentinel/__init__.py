@@ -9,6 +9,7 @@ from ukbob_jax.sentinel.losses import auc_margin, neighbours, pair, ranking_loss
 from ukbob_jax.sentinel.preprocessing import prepare, window
 from ukbob_jax.sentinel.resnet import ResNet50
 from ukbob_jax.sentinel.sampling import Pair, pair_at, pairs
+from ukbob_jax.sentinel.sight import Sight, usual
 from ukbob_jax.sentinel.trained import TrainedGrader, load
 from ukbob_jax.sentinel.volumes import VolumeGrader
 
@@ -17,6 +18,7 @@ __all__ = [
     "Pair",
     "ResNet50",
     "SentinelGrades",
+    "Sight",
     "TrainedGrader",
     "VolumeGrader",
     "auc_margin",
@@ -32,6 +34,7 @@ __all__ = [
     "pairs",
     "prepare",
     "ranking_loss",
+    "usual",
     "weighted_mse",
     "window",
 ]

@@ -18,16 +18,15 @@ from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
 from ukbob_jax.sentinel import preprocessing
 from ukbob_jax.sentinel.embeddings import Embeddings
 from ukbob_jax.sentinel.resnet import ResNet50
+from ukbob_jax.sentinel.sight import SLICES, Sight, usual
 from ukbob_jax.sentinel.volumes import VolumeGrader
 from ukbob_jax.volumes import plausibility
 
 BUCKET = 32  # voxels; axes are padded to multiples
-MOST_SLICES = 10  # graded per mask, as released
 EMPTY = "empty mask"
 NOT_ASKED = "not asked for"
 AIR_HU = -500.0  # MR has no values below
 _CHUNKS = {"slices": 16, "cubes": 4}  # crops at a time
-_SIZES = {"slices": preprocessing.SIZE, "cubes": 48}  # pixels or voxels of a crop
 
 
 class SentinelGrades(NamedTuple):
@@ -61,19 +60,13 @@ def grade(
     embeddings: Embeddings | np.ndarray | None = None,
     classes: Sequence[int] | None = None,
     num_classes: int = anatomy.NUM_CLASSES,
-    modality: str = "MR",
-    image_modality: str = "",
-    rule: str = "percentile",
-    size: int = 0,
-    margin: float = 20,
-    most: int = MOST_SLICES,
+    sight: Sight | None = None,
     interval: float | np.ndarray | None = None,
-    batch: int = 0,
 ) -> SentinelGrades:
     """Predict the Dice of every organ's mask on a scan.
 
     A grader of slices sees axial slices as they are read, patient's right on the left, anterior on top; it grades at most
-    `most` of each mask, and the mask's grade is their mean. A grader of volumes sees a cube around each mask.
+    ten of each mask, and the mask's grade is their mean. A grader of volumes sees a cube around each mask.
 
     Args:
         model: which kind it is decides what it sees.
@@ -84,34 +77,30 @@ def grade(
         embeddings: of the classes, or k e; not for a model with `learned_classes`.
         classes: to grade; by default those that have an embedding and every other that is in `labels`.
         num_classes: k.
-        modality: that the grader was trained on, "MR" or "CT".
-        image_modality: of the image, where known.
-        rule: of the window of MR, see `preprocessing.window`.
-        size: pixels of a resized slice (256) or voxels of a cube's side (48), as in training.
-        margin: around the mask: pixels for slices, mm for cubes.
-        most: slices per mask.
+        sight: what the grader was trained to see; None: `sight.usual(model)`, of MR.
         interval: half width of the interval, one number or k, see `intervals.conformal_width`.
-        batch: crops at a time.
     Raises:
-        MismatchError: the mask has another shape, a class has no embedding, or CT was given to a grader of MR.
+        MismatchError: the mask has another shape, a class has no embedding, CT was given to a grader of MR, or the
+            network is no grader.
         ValuesError: the image has NaN, or no HU for a grader of CT; labels are not integers or beyond `num_classes`.
         GeometryError: the image is no volume.
     """
-    image, labels = _checked(image, labels, num_classes, modality, image_modality)
+    sight = usual(model) if sight is None else sight
+    kind, margin = sight.kind, sight.margin
+    image, labels = _checked(image, labels, num_classes, sight.modality)
     there = preprocessing.classes_in(labels)
     vectors, wanted = _vectors(model, embeddings, classes, there, num_classes)
     found = [label for label in wanted if label in set(there.tolist())]
-    kind = "slices" if isinstance(model, ResNet50) else "cubes"
     oriented = _as_slices if kind == "slices" else np.ascontiguousarray
     masks = oriented(labels)
     crops = (
-        _slices(masks, found, num_classes, most, int(margin))
+        _slices(masks, found, num_classes, int(margin))
         if kind == "slices"
         else _cubes(masks, found, num_classes, spacing_mm, float(margin))
     )
-    chunk = batch or _CHUNKS[kind]
-    capacity = -(-len(wanted) * (most if kind == "slices" else 1) // chunk) * chunk
-    limits = preprocessing.window(image, modality, rule) if found else preprocessing.Window(0, 1)
+    chunk = _CHUNKS[kind]
+    capacity = -(-len(wanted) * (SLICES if kind == "slices" else 1) // chunk) * chunk
+    limits = preprocessing.window(image, sight.modality, sight.rule) if found else preprocessing.Window(0, 1)
     values, scores = _run(
         model,
         params if "params" in params else {"params": params},
@@ -119,17 +108,15 @@ def grade(
         np.asarray(limits, np.float32),
         crops,
         vectors,
-        (kind, size or _SIZES[kind], chunk, max(capacity, chunk)),
+        (kind, sight.size, chunk, max(capacity, chunk)),
     )
-    return _gathered(crops, masks, wanted, found, values, scores, interval, (num_classes, most))
+    return _gathered(crops, masks, wanted, found, values, scores, interval, num_classes)
 
 
 # -- before the program --------------------------------------------------------------------------------------------
 
 
-def _checked(
-    image: Any, labels: Any, num_classes: int, modality: str, image_modality: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _checked(image: Any, labels: Any, num_classes: int, modality: str) -> tuple[np.ndarray, np.ndarray]:
     image, labels = np.asarray(image), np.asarray(labels)
     image = image[..., 0] if image.ndim == 4 and image.shape[-1] == 1 else image
     if image.ndim != 3:
@@ -150,11 +137,8 @@ def _checked(
     image = image.astype(np.float32)
     if bad := int(np.count_nonzero(~np.isfinite(image))):
         raise ValuesError(f"image: {bad} voxels are NaN or infinite; put 0 there first.")
-    air = modality == "MR" and np.count_nonzero(image < AIR_HU) > image.size / 100
-    if air or (image_modality and image_modality != modality):
-        raise MismatchError(
-            f"image: {image_modality or 'CT in HU'} given to a grader of {modality}; take one of its kind."
-        )
+    if modality == "MR" and np.count_nonzero(image < AIR_HU) > image.size / 100:
+        raise MismatchError("image: CT in HU given to a grader of MR; take one of its kind.")
     if modality == "CT" and (doubts := plausibility.hu_doubts(image)):
         raise ValuesError(f"image: {doubts[0]}; a grader of CT needs HU.")
     return image, labels.astype(np.uint8)
@@ -206,19 +190,19 @@ def _present(labels: np.ndarray, num_classes: int, axes: tuple[int, ...]) -> np.
     return found
 
 
-def _slices(labels: np.ndarray, classes: Sequence[int], num_classes: int, most: int, margin: int) -> _Crops:
+def _slices(labels: np.ndarray, classes: Sequence[int], num_classes: int, margin: int) -> _Crops:
     """The slices to grade of each class, of labels z h w."""
     rows, columns = _present(labels, num_classes, (0, 1)), _present(labels, num_classes, (0, 2))
-    chosen = [(c, z) for c in classes for z in _used(rows[c], most)]
+    chosen = [(c, z) for c in classes for z in _used(rows[c])]
     label, z = (np.array(a, np.int32) for a in zip(*chosen)) if chosen else (np.zeros(0, np.int32),) * 2
     ends = [f(a[label, z]) for a in (rows, columns) for f in (_first, _last)]
     boxes = preprocessing.crop_boxes(np.stack(ends, -1), labels.shape[1:], margin)
     return _Crops(label, z, boxes.astype(np.float32))
 
 
-def _used(rows: np.ndarray, most: int) -> np.ndarray:
+def _used(rows: np.ndarray) -> np.ndarray:
     inside = np.flatnonzero(rows.any(-1))
-    return inside[preprocessing.slices_used(len(inside), most)]
+    return inside[preprocessing.slices_used(len(inside), SLICES)]
 
 
 def _cubes(
@@ -321,12 +305,11 @@ def _gathered(
     values: np.ndarray,
     scores: np.ndarray,
     interval: float | np.ndarray | None,
-    sizes: tuple[int, int],
+    k: int,
 ) -> SentinelGrades:
     """Rows of crops to classes."""
-    k, most = sizes
     by_slice = bool((crops.z >= 0).any())
-    most = most if by_slice else 0
+    most = SLICES if by_slice else 0
     dice, repair = np.full(k, np.nan, np.float32), np.full(k, np.nan, np.float32)
     slice_dice, slice_index = np.full((k, most), np.nan, np.float32), np.full((k, most), -1, np.int32)
     slices = np.zeros(k, np.int32)

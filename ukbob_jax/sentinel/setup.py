@@ -22,9 +22,8 @@ from ukbob_jax.sentinel import embeddings as tables
 from ukbob_jax.sentinel.embeddings import Embeddings
 from ukbob_jax.sentinel.options import DRAWN, SentinelOptions
 from ukbob_jax.sentinel.predictions import Predictions
+from ukbob_jax.sentinel.sight import SIZES, Sight, kind_of
 from ukbob_jax.sentinel.stream import Batches, Pairs
-from ukbob_jax.sentinel.trained import kind_of
-from ukbob_jax.sentinel.views import SIZES, Sight
 from ukbob_jax.store.reader import Store
 
 LEARNED = "learned"

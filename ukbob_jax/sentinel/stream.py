@@ -16,7 +16,7 @@ from ukbob_jax.sentinel import degradation, losses, preprocessing, sampling, vie
 from ukbob_jax.sentinel.degradation import NOTHING_LEFT
 from ukbob_jax.sentinel.predictions import Predictions
 from ukbob_jax.sentinel.sampling import Pair
-from ukbob_jax.sentinel.views import Sight
+from ukbob_jax.sentinel.sight import Sight
 from ukbob_jax.store.reader import Store
 
 PREDICTED = "prediction"  # kind of error of a network's mask

@@ -21,8 +21,7 @@ from ukbob_jax.sentinel import grading
 from ukbob_jax.sentinel.embeddings import Embeddings
 from ukbob_jax.sentinel.grading import SentinelGrades
 from ukbob_jax.sentinel.resnet import ResNet50
-from ukbob_jax.sentinel.views import SIZES, Sight
-from ukbob_jax.sentinel.volumes import VolumeGrader
+from ukbob_jax.sentinel.sight import Sight, kind_of, usual
 from ukbob_jax.training.checkpoints import restore_params
 from ukbob_jax.training.digests import digests
 from ukbob_jax.training.state import split_pretext
@@ -87,6 +86,10 @@ class TrainedGrader:
         Raises:
             MismatchError, ValuesError, GeometryError: as `grading.grade`.
         """
+        if image_modality and image_modality != self.sight.modality:
+            raise MismatchError(
+                f"image: {image_modality} given to a grader of {self.sight.modality}; take one of its kind."
+            )
         found = grading.grade(
             self.model,
             self.variables,
@@ -95,11 +98,7 @@ class TrainedGrader:
             spacing_mm,
             embeddings=self.embeddings,
             num_classes=self.num_classes,
-            modality=self.sight.modality,
-            image_modality=image_modality,
-            rule=self.sight.rule,
-            size=self.sight.size,
-            margin=self.sight.margin,
+            sight=self.sight,
         )
         empty = np.array([reason == grading.EMPTY for reason in found.reason])
         dice = np.where(empty, found.dice, self.calibrated(found.dice)).astype(np.float32)
@@ -110,19 +109,6 @@ class TrainedGrader:
     def calibrated(self, said: np.ndarray) -> np.ndarray:
         """Dice of what the network says; NaN stays. What it says of single slices, `slice_dice`, is left as it is."""
         return said if self.curve is None else np.interp(said, *self.curve)
-
-
-def kind_of(model: Any) -> str:
-    """ "slices" or "cubes".
-
-    Raises:
-        MismatchError: the network is no grader.
-    """
-    if not isinstance(model, ResNet50 | VolumeGrader):
-        raise MismatchError(
-            f"{type(model).__name__}: no grader. Take ResNet50 or VolumeGrader of ukbob_jax.sentinel."
-        )
-    return "slices" if isinstance(model, ResNet50) else "cubes"
 
 
 def load(workdir: str | os.PathLike, which: str = "best") -> TrainedGrader:
@@ -198,7 +184,7 @@ def released(
     table = tables.load(embeddings)
     model = ResNet50(num_classes_embedding=table.vectors.shape[1])
     read = weights.read(path, model)
-    sight = Sight("slices", SIZES["slices"], 20, modality, rule)
+    sight = usual(model, modality)._replace(rule=rule)
     variables = {"params": read.params, **read.model_state}
     return TrainedGrader(model, variables, table, sight, len(table.vectors))
 

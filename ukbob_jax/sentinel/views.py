@@ -10,20 +10,9 @@ import numpy as np
 
 from ukbob_jax.sentinel import preprocessing, sampling
 from ukbob_jax.sentinel.preprocessing import Window
+from ukbob_jax.sentinel.sight import SLICES, Sight
 
-SIZES = {"slices": preprocessing.SIZE, "cubes": 48}  # pixels or voxels of a crop's side
-SLICES = 10  # of a mask at most, as released
 Volume = np.ndarray  # x y z
-
-
-class Sight(NamedTuple):
-    """How a grader looks at a scan."""
-
-    kind: str  # "slices" or "cubes"
-    size: int
-    margin: float  # pixels or mm
-    modality: str
-    rule: str
 
 
 class Views(NamedTuple):
