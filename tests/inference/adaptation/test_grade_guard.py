@@ -138,7 +138,6 @@ def test_what_cannot_be_graded_is_refused_at_once(segmenter):
 
 
 def test_a_workdir_without_a_grader_is_named(tmp_path):
-    pytest.importorskip("ukbob_jax.sentinel.trained")
     with pytest.raises(FileError, match="no grader there"):
         grade_guard.open_grader(str(tmp_path))
 
