@@ -111,7 +111,8 @@ def arm(
         trust, kept, extra = judged(config, folder, others, name, method, seed)
     pseudo.write_verdicts(here / "verdicts.jsonl", trust, kept)
     costs["disk_bytes"] = pseudo.size_of(here / "verdicts.jsonl", *extra)
-    changes = {"label": name, "data.flagged": "ignore", "data.verdicts": str(here / "verdicts.jsonl")}
+    changes = {"label": name, "data.flagged": "ignore", "data.flagged_by": "solf"}
+    changes["data.verdicts"] = str(here / "verdicts.jsonl")
     dice = learning.learn(config, here, [*labelled, *others], cohort, trained, seed, **changes)
     count = {"pseudo_labelled": len(others), "labels": len(trust), "kept": len(kept)}
     return {**row, **count, **costs, "dice": files.json_number(dice)}
