@@ -26,14 +26,29 @@ def test_sigterm_is_noted_inside_and_handled_as_before_outside():
         signal.signal(signal.SIGTERM, former)
 
 
-def test_the_first_interrupt_is_noted_and_the_second_ends_at_once():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as in a terminal; who runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_is_noted_and_the_second_ends_at_once(interrupts):
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
         assert preemption.requested(1)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_is_ignored_stays_so(interrupts):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Preemption() as preemption:
+        signal.raise_signal(signal.SIGINT)
+        assert not preemption.requested(1)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_the_former_handler_comes_back_after_an_error():

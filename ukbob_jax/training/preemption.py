@@ -15,6 +15,8 @@ NOTE = b"\nstopping after this step, which is saved; Ctrl-C again ends at once, 
 class Preemption:
     """A context in which SIGTERM, and the first Ctrl-C, set a flag instead of ending the process.
 
+    Where Ctrl-C is ignored, as it is in what a script starts in the background, it stays ignored.
+
     One process handles the signal itself. With several, JAX's own handler lets all agree on one step to stop at; a
     Python handler would replace it and the agreement would never come.
     """
@@ -24,7 +26,9 @@ class Preemption:
         self._agreed = jax.distributed.is_initialized()
         self._ours = not self._agreed and threading.current_thread() is threading.main_thread()
         if self._ours:
-            self._former = {number: signal.signal(number, self._notice) for number in SIGNALS}
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            taken = [number for number in SIGNALS if not (number == signal.SIGINT and ignored)]
+            self._former = {number: signal.signal(number, self._notice) for number in taken}
         return self
 
     def __exit__(self, *_: object) -> None:
