@@ -215,6 +215,7 @@ def base() -> ml_collections.ConfigDict:
     config.evaluate.tolerance_mm = 1.0  # of the surface Dice
     config.evaluate.tolerances_mm = ml_collections.ConfigDict()  # organ -> its own tolerance
     config.evaluate.groups = ""  # attribute whose groups are compared, such as "sex"
+    config.evaluate.age_band_years = 10.0  # width of an age group
     config.evaluate.pictures = 1  # subjects whose label maps are kept
     config.evaluate.scanners = ()  # of the phantom, for the demo
 

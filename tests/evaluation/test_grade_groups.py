@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ukbob_jax.evaluation import grade_groups, statistics
+from ukbob_jax.evaluation import equity, grade_groups, statistics
 from ukbob_jax.quality.grades import Grade
+from ukbob_jax.store import people
 
 
 def test_organs_come_lowest_mean_first_with_their_counts():
@@ -28,7 +29,7 @@ def test_organs_that_only_some_have_make_no_difference_between_people():
         name, sex = f"s{number}", "FM"[number % 2]
         organs = {1: Grade(0.9), 5: Grade(0.7), **({60: Grade(0.3)} if sex == "M" else {})}
         grades[name], about[name] = organs, {"sex": sex, "site": "one"}
-    np.testing.assert_allclose(grade_groups.adjusted(grades), 0.7, atol=1e-12)
+    np.testing.assert_allclose(equity.adjusted(grade_groups.scores(grades)), 0.7, atol=1e-12)
     (sex,) = grade_groups.by_group(grades, about)  # one site, and no ages
     assert sex["attribute"] == "sex" and [g["name"] for g in sex["groups"]] == ["F", "M"]
     assert all(g["p"] == 1 and abs(g["difference"]) < 1e-12 for g in sex["groups"])
@@ -57,7 +58,7 @@ def test_a_site_with_worse_labels_is_found_and_equity_says_what_it_costs():
 
 def test_ages_are_in_bands_and_bands_in_order():
     ages = {"a": 47.9, "b": 50, "c": "59", "d": 101.0, "e": None, "f": "old", "g": float("nan")}
-    assert [grade_groups.group_of({"age_years": age}, "age", 10.0) for age in ages.values()] == [
+    assert [people.group_of({"age_years": age}, "age", 10.0) for age in ages.values()] == [
         "40 to 50 years", "50 to 60 years", "50 to 60 years", "100 to 110 years", "", "", "",
     ]  # fmt: skip
     grades = {name: {1: Grade(0.5)} for name in ages}
@@ -65,8 +66,3 @@ def test_ages_are_in_bands_and_bands_in_order():
     assert [g["name"] for g in age["groups"]] == ["40 to 50 years", "50 to 60 years", "100 to 110 years"]
     assert age["unknown"] == 3
     assert [(g["count"], g["low"]) for g in age["groups"]] == [(1, None), (2, 0.5), (1, None)]
-
-
-def test_holm_adjusts_by_what_is_left():
-    np.testing.assert_allclose(grade_groups.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    assert grade_groups.holm([0.9, 0.8]) == [1.0, 1.0] and grade_groups.holm([]) == []

@@ -70,6 +70,23 @@ def test_zero_shot_on_another_data_set_scores_as_on_ours(workdir):
     assert off["equity"]["groups"]["F"] == 1 > off["equity"]["groups"]["M"] and off["undefined"] == 0
     assert off["mean"]["sensitivity"] == 1 > off["mean"]["iou"] and off["dice_interval"][1] == 1
     assert ours["etta"]["against_off"]["count"] == 2
+    [sex] = off["people"]
+    assert sex["worst_group"] == "M" and sex["overall"] == pytest.approx(off["dice"])
+    assert off["organs"]["liver"]["dice"]["count"] == 2 and off["organs"]["liver"]["dice"]["high"] == 1
+    assert ours["etta"]["organs_against_off"]["liver"]["p_holm"] == 1
+
+
+def test_what_was_scored_and_its_cost_is_kept_beside_the_scores(workdir):
+    config = recipe(workdir, 1, 3, methods=("off",), surface=False)
+    evaluate.run(config, str(workdir))
+    about = json.loads((workdir / "evaluation" / "test.run.json").read_text())
+    assert (about["store"], about["label"], about["split"]) == (config.store, "manual", "test")
+    off = about["methods"]["off"]
+    assert about["parameters"] > 0 and off["timed"] == 1 and off["seconds_per_scan"] > 0  # the first compiled
+    assert off["peak_bytes"] > off["estimated_bytes"] > 0
+    config.evaluate.age_band_years = 5.0
+    evaluate.run(config, str(workdir))  # nothing is predicted again
+    assert json.loads((workdir / "evaluation" / "test.run.json").read_text()) == about
 
 
 def test_organs_that_nobody_looked_for_are_not_scored(workdir):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ukbob_jax import anatomy, files
-from ukbob_jax.evaluation import failures, metrics, statistics
+from ukbob_jax.evaluation import equity, failures, metrics, organs, significance, statistics
 from ukbob_jax.files import json_number
 from ukbob_jax.regions import Regions
 from ukbob_jax.volumes.volume import Volume
@@ -106,17 +106,25 @@ def with_method(row: dict[str, Any]) -> dict[str, Any]:
     return {"method" if key in OLD_KEYS else key: value for key, value in row.items()}
 
 
-def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, Any]:
+def summarise(
+    rows: Rows,
+    groups: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    age_band: float = 10.0,
+) -> dict[str, Any]:
     """Summarise the rows of many scans: per method of adaptation, and each method beside "off".
 
     Args:
         rows: with `subject`, `method`, `organ` and the metrics of `score`.
         groups: subject -> group of people, for equity.
+        attributes: of the people, by subject, for the comparison of sites, sexes and ages.
+        age_band: width of an age group, years.
 
     Returns:
         method -> mean Dice over scans with its 95 % interval, means of the other metrics, on how many scan-organs each
         has a finite value, failed or does not apply, how many have no Dice (in neither map, or not annotated), volume
-        agreement per organ, equity, and the paired comparison with "off".
+        agreement per organ, a table of "organs" (`organs.table`), "people" (`equity.by_group`), equity, and the paired
+        comparison with "off": of scans ("against_off") and of each organ ("organs_against_off").
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
     dice = {method: dice_means(rows, method, "subject") for method in methods}
@@ -132,7 +140,11 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
             "counts": {name: failures.counts(own, name)._asdict() for name in metric_names(own)},
             "undefined": sum(row["dice"] is None for row in own),
             "volumes": volumes(own),
+            "organs": organs.table(rows, method),
         }
+        if attributes:
+            scores = organs.of_subjects(rows, method)
+            out[method]["people"] = equity.by_group(scores, attributes, age_band)
         if groups:
             scored = {s: d for s, d in dice[method].items() if d is not None}
             of_groups = [groups[s] for s in scored]
@@ -140,9 +152,8 @@ def summarise(rows: Rows, groups: Mapping[str, str] | None = None) -> dict[str, 
                 statistics.equity(list(scored.values()), of_groups)._asdict() if scored else None
             )
         if method != "off" and "off" in methods:
-            first, second = ([np.nan if v is None else v for v in dice[w].values()] for w in ("off", method))
-            change = statistics.paired(first, second)._asdict()
-            out[method]["against_off"] = {name: json_number(value) for name, value in change.items()}
+            out[method]["against_off"] = significance.difference(dice["off"], dice[method])
+            out[method]["organs_against_off"] = organs.beside(rows, "off", method)
     return out
 
 

@@ -2,20 +2,23 @@
 
 Writes `evaluation/NAME.jsonl` (a row per subject, method and organ), `evaluation/NAME.scans.jsonl` (a row per
 subject and method: entropies, whether the adaptation was accepted), `evaluation/NAME.summary.json` (means, intervals,
-comparisons with "off", volumes, groups) and label maps of the first subjects.
+comparisons with "off", organs, volumes, groups of people), `evaluation/NAME.run.json` (what was scored, time and memory)
+and label maps of the first subjects. `ukbob compare` puts several of these beside each other.
 """
 
+import functools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 import ukbob_jax
 from ukbob_jax import anatomy, files, splits
 from ukbob_jax.data.options import Config
-from ukbob_jax.evaluation import failures, scoring, tables, zero_shot
+from ukbob_jax.evaluation import costs, failures, scoring, tables, zero_shot
 from ukbob_jax.inference.options import from_config
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.progress import track
@@ -49,6 +52,7 @@ def run(config: Config, workdir: str) -> None:
     same_for_all = [decisive(config, segmenter), read_found.tolist(), read_truth.tolist(), organs]
     folder = pathlib.Path(workdir) / "evaluation"
     done = {path.name[:-5]: files.read_json(path) for path in folder.glob(f"{settings.name}/*.json")}
+    meter = costs.Meter(lambda: segmenter.estimates)
     for number, subject in enumerate(track(subjects, f"evaluate {settings.name}")):
         what = store.identity(subject, "image", f"label/{settings.label}")
         attributes = store.rows[subject].attributes
@@ -59,9 +63,10 @@ def run(config: Config, workdir: str) -> None:
         scan, truth = read(store, subject, segmenter.card.contrasts, settings.label)
         truth = Volume(read_truth[truth.array], truth.affine)
         annotated = store.rows[subject].annotated_classes(read_truth, 256)
-        scores = {}
+        scores, spent = {}, {}
         for method in settings.methods:
-            prediction = segmenter.predict(scan, options[method], attributes=attributes)
+            predict = functools.partial(segmenter.predict, scan, options[method], attributes=attributes)
+            prediction, spent[method] = meter.run(method, predict)
             labels = Volume(read_found[prediction.volume.array], prediction.volume.affine)
             scores[method] = {
                 "organs": scoring.score(
@@ -80,13 +85,16 @@ def run(config: Config, workdir: str) -> None:
             if number < settings.pictures:
                 name = f"{subject}_{method}.nii.gz"
                 write_volume(folder / settings.name / name, prediction.volume, prediction.names)
-        done[subject] = {"key": key, "methods": scores}
+        done[subject] = {"key": key, "methods": scores, "costs": spent}
         files.write_json(folder / settings.name / f"{subject}.json", done[subject])
     scores = {subject: done[subject]["methods"] for subject in subjects}
     rows = tables.collect(folder, settings.name, scores, failures.diagonals_mm(store.rows, subjects))
     groups = {s: str(store.rows[s].attributes.get(settings.groups, "unknown")) for s in subjects}
-    summary = scoring.summarise(rows, groups if settings.groups else None)
+    people = {s: store.rows[s].attributes for s in subjects}
+    summary = scoring.summarise(rows, groups if settings.groups else None, people, settings.age_band_years)
     files.write_json(folder / f"{settings.name}.summary.json", summary)
+    about = description(config, segmenter, [done[subject].get("costs", {}) for subject in subjects])
+    files.write_json(folder / f"{settings.name}.run.json", about)
     for method, found in summary.items():
         print(f"evaluate {settings.name}, {scoring.line(method, found)}", file=sys.stderr)
 
@@ -111,7 +119,31 @@ def decisive(config: Config, segmenter: Segmenter) -> dict[str, Any]:
     A section that is new counts until it is listed in `UNREAD`.
     """
     settings = {name: value for name, value in config.to_dict().items() if name not in UNREAD}
+    settings["evaluate"] = {name: v for name, v in settings["evaluate"].items() if name != "age_band_years"}
     return {"network": segmenter.digest, "ukbob_jax": ukbob_jax.__version__, "settings": settings}
+
+
+def description(config: Config, segmenter: Segmenter, spent: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was scored, by what, and what it cost: JSON values.
+
+    Args:
+        config: the recipe.
+        segmenter: the network.
+        spent: of each subject, method -> what `costs.Meter.run` told; empty in scores of older versions.
+    """
+    settings = config.evaluate
+    return {
+        "ukbob_jax": ukbob_jax.__version__,
+        "store": str(config.store),
+        "split": settings.split,
+        "label": settings.label,
+        "label_map": settings.label_map,
+        "contrasts": list(segmenter.card.contrasts),
+        "architecture": segmenter.card.architecture,
+        "parameters": sum(leaf.size for params, _ in segmenter.members for leaf in jax.tree.leaves(params)),
+        "device": costs.device(),
+        "methods": {m: costs.summarise([of[m] for of in spent if m in of]) for m in settings.methods},
+    }
 
 
 def read(store: Store, subject: str, contrasts: Sequence[str], label: str) -> tuple[Volume, Volume]:
