@@ -28,7 +28,7 @@ ONLY_MAIN = {
     "regions": "numberings are chosen by a recipe",
     "sources": "check passes a kind and fields that there are",
     "splits": "check draws none",
-    "store.reader": "commands open no store",
+    "store.reader": "names the job that mends a store, whoever reads it",
 }
 
 

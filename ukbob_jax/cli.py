@@ -4,6 +4,7 @@
     ukbob check DATA                        read every scan and tell what is wrong with it
     ukbob labels                            structures, their ids, and those of other label sets
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
+    ukbob compare RUN RUN ...               one page that puts the evaluations of several runs beside each other
 
 `ukbob COMMAND --help` lists the options. Training and all else: python -m ukbob_jax.main --help. Nothing is downloaded
 and nothing is sent.
@@ -16,7 +17,7 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "info")
+COMMANDS = ("segment", "check", "labels", "info", "compare")
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -128,4 +129,52 @@ def agreement(panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) 
         for kind, (color, mark) in zip(kinds, marks)
     ]
     figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside right center")
+    return render(figure)
+
+
+def intervals(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], x: str) -> bytes:
+    """Draw dots with horizontal intervals: {group: {series: (value, low, high)}}, one group per organ; NaN is left out."""
+    series = list(dict.fromkeys(name for values in rows.values() for name in values))
+    figure = Figure(figsize=(7.0, 0.8 + 0.13 * len(rows) * (len(series) + 1)))
+    axes = figure.subplots()
+    step = 0.8 / len(series)
+    colors = [SERIES[number % len(SERIES)] for number in range(len(series))]
+    for number, (name, color) in enumerate(zip(series, colors)):
+        places = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * step
+        found = np.array([group.get(name, (np.nan,) * 3) for group in rows.values()], np.float64)
+        axes.hlines(places, found[:, 1], found[:, 2], color=color, linewidth=1.5)
+        axes.plot(found[:, 0], places, "o", color=color, markersize=3.5, label=name)
+    axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x", color="#e4e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _tidy(axes, x, "")
+    axes.legend(
+        frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(series), 4)
+    )
+    return render(figure)
+
+
+def matrix(names: Sequence[str], differences: np.ndarray, marks: Sequence[Sequence[str]]) -> bytes:
+    """Draw a square of differences, row minus column: blue above 0, orange below, with a text in each cell.
+
+    Args:
+        names: of rows and columns, `n`.
+        differences: `n n`; NaN is left white.
+        marks: `n n` texts.
+    """
+    n = len(names)
+    figure = Figure(figsize=(1.6 + 1.15 * n, 1.2 + 0.7 * n), layout="constrained")
+    axes = figure.subplots()
+    most = float(np.nanmax(np.abs(differences), initial=0)) or 1.0
+    colors = LinearSegmentedColormap.from_list("difference", [SERIES[1], "#ffffff", SERIES[0]])
+    axes.imshow(np.nan_to_num(differences), cmap=colors, vmin=-most, vmax=most, alpha=0.75, aspect="auto")
+    for row in range(n):
+        for column in range(n):
+            axes.text(column, row, marks[row][column], ha="center", va="center", fontsize=8, color=INK)
+    axes.set_xticks(np.arange(n), names, fontsize=8, rotation=20, ha="left")
+    axes.set_yticks(np.arange(n), names, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return render(figure)

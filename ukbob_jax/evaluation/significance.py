@@ -1,6 +1,6 @@
 """Paired comparisons of methods: sizes of effects, and p values of many comparisons at once."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.evaluation import statistics
 from ukbob_jax.files import json_number
 
-Scores = Mapping[Hashable, float | None]  # by subject
+Scores = Mapping[str, float | None]  # by subject
 
 
 class Effect(NamedTuple):
@@ -89,11 +89,11 @@ def difference(first: Scores, second: Scores, seed: int = 0) -> dict[str, Any]:
     One scan has a difference and no p.
     """
     subjects = [subject for subject in first if subject in second]
-    pair = [np.array([_number(of[s]) for s in subjects], np.float64) for of in (first, second)]
-    found = statistics.paired(*pair, seed=seed)._asdict() | effect(*pair)._asdict()
+    a, b = ([_number(of[s]) for s in subjects] for of in (first, second))
+    found = statistics.paired(a, b, seed=seed)._asdict() | effect(a, b)._asdict()
     if found["count"] < 2:
         found["p"] = float("nan")
-    return {name: json_number(value) for name, value in found.items()}
+    return {name: value if name == "count" else json_number(value) for name, value in found.items()}
 
 
 def differences(
