@@ -144,6 +144,11 @@ def base() -> ml_collections.ConfigDict:
     config.loss.lambda_dice = 1.0  # factor on Dice
     config.loss.lambda_ce = 1.0  # factor on cross entropy
     config.loss.lowest = True  # deep supervision: the lowest resolution counts too; nnU-Net's does not
+    config.loss.groups = (
+        ""  # "sex", "age", "site": groups with larger errors weigh more (FairSeg); empty: no groups
+    )
+    config.loss.gamma = 1.0  # of groups: how much more; 0: not at all
+    config.loss.bound = "present"  # smallest error of the groups in a batch; "released" has FairSeg's defects
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
     config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
 

@@ -46,7 +46,7 @@ def store(tmp_path_factory) -> Store:
 TRAIN = ("s0", "s1", "s2", "s3", "s4")
 # Keywords of `stream` -> which options of `batches` they belong to.
 OF_CROPS = ("foreground", "views", "max_shift", "sampling")
-OF_LABELS = ("lookup", "flagged", "action", "weights", "num_classes", "regions")
+OF_LABELS = ("lookup", "flagged", "action", "weights", "groups", "num_classes", "regions")
 OF_READING = ("threads", "workers", "packed", "cache_gb", "damaged", "process", "processes")
 
 

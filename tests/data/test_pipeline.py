@@ -169,6 +169,14 @@ def test_weights_of_labels_come_with_each_row_and_only_where_given(store):
     assert both["weights"].shape == (8, 10)
 
 
+def test_groups_of_people_come_with_each_row_and_only_where_given(store):
+    assert "groups" not in take(store, 1)[0]
+    batch = take(store, 1, batch_size=5, groups={"s0": 0, "s1": 1, "s3": 0})[0]
+    assert batch["groups"].dtype == np.int32
+    assert dict(zip(batch["subject"].tolist(), batch["groups"].tolist())) == {0: 0, 1: 1, 2: -1, 3: 0, 4: -1}
+    assert take(store, 1, batch_size=4, views=2, groups={"s1": 0})[0]["groups"].shape == (8,)
+
+
 def test_classes_that_are_not_annotated_are_no_crop_centres(store):
     found = take(store, 10, subjects=("s5",), crop=(2, 2, 2), foreground=1.0)
     assert {int(centre) for batch in found for centre in batch["label"][:, 1, 1, 1]} == {5, 9}

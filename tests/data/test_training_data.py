@@ -57,6 +57,53 @@ def test_the_fingerprint_follows_what_is_learnt_from(store, tmp_path):
     assert len({d.fingerprint() for d in (data, fewer, flagged, images)}) == 4
 
 
+@pytest.fixture
+def people(tmp_path):
+    """Two women, a man, and one whose sex is not known; another validates."""
+    about = [
+        {"sex": "F", "age_years": 49},
+        {"sex": "M", "age_years": 51},
+        {"sex": "F", "age_years": 58},
+        {},
+        {},
+    ]
+    with StoreWriter(tmp_path / "people") as writer:
+        for number, attributes in enumerate(about):
+            writer.write(
+                f"s{number}", np.full((*SHAPE, 1), number, np.int16), np.eye(4), {"auto": label_of(number)},
+                source=str(number), split="train" if number < 4 else "val", attributes=attributes,
+            )  # fmt: skip
+    return Store.open(tmp_path / "people")
+
+
+def test_groups_of_people_are_those_of_the_attribute_that_the_loss_names(people, tmp_path):
+    plain = opened(people, tmp_path)
+    assert plain.groups == {} and plain.group_names == ()
+    with pytest.warns(UserWarning, match="'sex' is not known of 1 of 4 subjects"):
+        by_sex = opened(people, tmp_path, **{"loss.groups": "sex"})
+    assert by_sex.groups == {"s0": "F", "s1": "M", "s2": "F"} and by_sex.group_names == ("F", "M")
+    with pytest.warns(UserWarning, match="'age' is not known"):
+        by_age = opened(people, tmp_path, **{"loss.groups": "age"})
+    assert by_age.group_names == ("40 to 50 years", "50 to 60 years") and by_age.groups["s2"].startswith("50")
+    assert len({d.fingerprint() for d in (plain, by_sex, by_age)}) == 3
+    stream = by_sex.batches(recipe(people, **{"data.batch_size": 4}), 0)
+    batch = next(stream)
+    stream.close()
+    assert dict(zip(batch["subject"].tolist(), batch["groups"].tolist())) == {0: 0, 1: 1, 2: 0, 3: -1}
+
+
+@pytest.mark.parametrize(
+    "attribute, message",
+    [
+        ("colour", "config.loss.groups: 'colour' is unknown; choose from age, "),
+        ("site", r"by 'site' the training subjects are of fewer than two groups \(none\)"),
+    ],
+)
+def test_groups_that_cannot_be_compared_are_refused(people, tmp_path, attribute, message):
+    with pytest.raises(ConfigError, match=message):
+        opened(people, tmp_path, **{"loss.groups": attribute})
+
+
 def test_without_a_label_set_come_images_and_as_many_views_as_asked(store, tmp_path):
     config = recipe(store, label="")
     data = TrainingData.open(config, str(tmp_path))

@@ -61,6 +61,8 @@ class Labels:
         action: what becomes of them: "ignore" (255), "drop" (the subject) or "background" (0).
         weights: how much an organ's label counts in the loss, from 0, by subject and stored id; ids without count 1.
             Empty: batches have no weights.
+        groups: number of each person's group by subject, for losses that compare groups; subjects without one have -1.
+            Empty: batches have no groups.
         num_classes: length of a batch's "annotated" and "weights".
         regions: the ids of training of each region; a region then stands for a class where crops are centred. Empty:
             classes.
@@ -71,6 +73,7 @@ class Labels:
     flagged: Mapping[str, Collection[int]] = dataclasses.field(default_factory=dict)
     action: str = "ignore"
     weights: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_classes: int = 73
     regions: Sequence[Sequence[int]] = ()
 

@@ -56,8 +56,8 @@ def batches(
     Yields:
         image float32 `b x y z c`, label uint8 `b x y z` (255: ignore) where there are labels, subject int32 `b` (index
         into `subjects`), and, where some subject was annotated for some classes only, annotated bool `b k`;
-        with `labels.weights` weights float32 `b k`; with `masks` anonymised bool `b x y z`, True where voxels were
-        altered and nothing is to be learnt. Packed: what `unpack` takes.
+        with `labels.weights` weights float32 `b k`; with `labels.groups` groups int32 `b`; with `masks` anonymised bool
+        `b x y z`, True where voxels were altered and nothing is to be learnt. Packed: what `unpack` takes.
     Raises:
         ConfigError: a setting cannot be used; raised at the call.
         MismatchError: a subject lacks a contrast.

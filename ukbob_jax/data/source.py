@@ -31,6 +31,7 @@ class SubjectSample(NamedTuple):
         index: of the sample in the endless stream.
         anonymised: whether a mask says which voxels were altered, and is asked for.
         weights: float32 `k`, how much each label of training counts; None: all the same.
+        group: number of the person's group, -1 where it is not known; None: groups are not asked for.
     """
 
     subject: str
@@ -46,6 +47,7 @@ class SubjectSample(NamedTuple):
     index: int = 0
     anonymised: bool = False
     weights: np.ndarray | None = None
+    group: int | None = None
 
 
 class ScanSource:
@@ -113,6 +115,7 @@ class ScanSource:
             annotated=self._annotated(subject),
             anonymised=self.masks and ANONYMISATION in row.labels,
             weights=self._weights(subject),
+            group=self.labels.groups.get(subject, -1) if self.labels and self.labels.groups else None,
         )
 
     def _classes(self, subject: str) -> tuple[np.ndarray | None, dict[int, tuple[int, ...]]]:

@@ -14,6 +14,7 @@ from ukbob_jax.data.options import Config, Crops, Labels, Reading
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.quality import filters
 from ukbob_jax.regions import DATA_SET, Regions, brats, of_data_set
+from ukbob_jax.store import people, schema
 from ukbob_jax.store.reader import Store
 from ukbob_jax.volumes import intensity, plausibility, sets
 
@@ -36,6 +37,7 @@ class TrainingData:
         regions: overlapping regions to learn in place of classes; None: classes.
         flagged: stored ids by subject whose labels are not to be trusted.
         weights: how much a label counts in the loss, by subject and stored id; empty: all count the same.
+        groups: subject -> name of the person's group, whose errors bound each other in the loss; empty: no groups.
     """
 
     store: Store
@@ -48,6 +50,7 @@ class TrainingData:
     regions: Regions | None
     flagged: Mapping[str, Collection[int]]
     weights: Mapping[str, Mapping[int, float]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, config: Config, workdir: str) -> "TrainingData":
@@ -77,12 +80,18 @@ class TrainingData:
         names = regions.labels if regions else class_names(config, present, described)
         lookup = anatomy.to_names(names) if data.organs else None
         found = _filtered(store, subjects, config)
-        return cls(store, subjects, held_out, config.label, contrasts, names, lookup, regions, *found)
+        groups = _groups(store, subjects, config.loss.groups) if "loss" in config else {}
+        return cls(store, subjects, held_out, config.label, contrasts, names, lookup, regions, *found, groups)
 
     @property
     def num_classes(self) -> int:
         """Channels of a network that learns these labels, background included; of regions, their number."""
         return len(self.regions.names) if self.regions else len(self.names)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups of people, in the order of their numbers."""
+        return tuple(sorted(set(self.groups.values()), key=people.in_order))
 
     @property
     def val_lookup(self) -> np.ndarray:
@@ -102,6 +111,7 @@ class TrainingData:
                     [subject, row.source, *(row.folders[name] for name in arrays)]
                     + sorted(self.flagged.get(subject, ()))
                     + sorted([organ, weight] for organ, weight in self.weights.get(subject, {}).items())
+                    + ([["group", self.groups.get(subject, "")]] if self.groups else [])
                     for subject, row in rows
                 ]
             ],
@@ -181,6 +191,7 @@ class TrainingData:
                 flagged=self.flagged,
                 action="ignore" if data.flagged == "off" else data.flagged,
                 weights=self.weights,
+                groups={subject: self.group_names.index(name) for subject, name in self.groups.items()},
                 num_classes=256 if self.regions else self.num_classes,
                 regions=self.regions.values if self.regions and data.sampling == "nnunet" else (),
             )
@@ -277,6 +288,30 @@ def _filtered(store: Store, subjects: Sequence[str], config: Config) -> filters.
         grades_path=data.grades,
         present={subject: store.present(subject, config.label) for subject in subjects},
     )
+
+
+def _groups(store: Store, subjects: Sequence[str], attribute: str) -> dict[str, str]:
+    """Subject -> the person's group by the attribute that `config.loss.groups` names; people without it are left out."""
+    if not attribute:
+        return {}
+    if attribute != "age" and attribute not in schema.ATTRIBUTES:
+        choices = ", ".join(("age", *schema.ATTRIBUTES))
+        raise ConfigError(f"config.loss.groups: {attribute!r} is unknown; choose from {choices}.")
+    found = {subject: people.group_of(store.rows[subject].attributes, attribute) for subject in subjects}
+    known = {subject: name for subject, name in found.items() if name}
+    if len(set(known.values())) < 2:
+        names = ", ".join(sorted(set(known.values()))) or "none"
+        raise ConfigError(
+            f"config.loss.groups: by {attribute!r} the training subjects are of fewer than two groups ({names}). Choose "
+            "another attribute, or leave it empty."
+        )
+    if len(known) < len(found):
+        warnings.warn(
+            f"config.loss.groups: {attribute!r} is not known of {len(found) - len(known)} of {len(found)} subjects; they "
+            "weigh as much as the group with the smallest error.",
+            stacklevel=3,
+        )
+    return known
 
 
 def _regions(store: Store, subjects: tuple[str, ...], config: Config, present: set[int]) -> Regions:

@@ -192,6 +192,8 @@ class ReadBatch(grain.transforms.Map):
             batch["annotated"] = np.array([sample.annotated for sample in samples])
         if samples[0].weights is not None:
             batch["weights"] = np.array([sample.weights for sample in samples])
+        if samples[0].group is not None:
+            batch["groups"] = np.array([sample.group for sample in samples], np.int32)
         return batch
 
     @contextlib.contextmanager

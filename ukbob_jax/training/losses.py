@@ -10,6 +10,8 @@ have no Dice term. With sigmoid, their channels and the background's take no par
 Labels may be believed to different degrees (`weights` w, `b k`): every mean over cases and classes becomes a weighted
 one. A class's Dice term counts w times; with softmax a voxel counts w of its label times in cross entropy, with sigmoid
 a channel w times. Each is divided by the sum of what counted, so that weights of 1 give the plain loss.
+
+People may belong to `groups` (`b`): those whose group has the larger Dice loss then weigh more, see `error_bounds`.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ import numpy as np
 from ukbob_jax.anatomy import IGNORE
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.regions import membership
+from ukbob_jax.training import error_bounds
 from ukbob_jax.training.softmax_sums import softmax_sums
 from ukbob_jax.volumes import array_checks
 
@@ -40,6 +43,9 @@ class DiceOptions:
         smooth_dr: added to Dice's denominator.
         lambda_dice: factor on Dice.
         lambda_ce: factor on cross entropy, binary or not.
+        gamma: of `error_bounds`, where samples have groups.
+        bound: form of `error_bounds`, "present" or "released".
+        num_groups: of all people, for the form "released".
     """
 
     include_background: bool = True
@@ -50,11 +56,18 @@ class DiceOptions:
     smooth_dr: float = 1e-5
     lambda_dice: float = 1.0
     lambda_ce: float = 1.0
+    gamma: float = 1.0
+    bound: str = "present"
+    num_groups: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("smooth_nr", "smooth_dr", "lambda_dice", "lambda_ce"):
+        for name in ("smooth_nr", "smooth_dr", "lambda_dice", "lambda_ce", "gamma"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"config.loss.{name}: {getattr(self, name)} is not a number from 0 on.")
+        if self.bound not in error_bounds.FORMS:
+            raise ConfigError(
+                f"config.loss.bound: {self.bound!r} is unknown; choose one of {', '.join(error_bounds.FORMS)}."
+            )
 
 
 def dice_ce(
@@ -66,6 +79,7 @@ def dice_ce(
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
     weights: jax.Array | None = None,
+    groups: jax.Array | None = None,
     **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the softmax plus cross entropy: lambda_dice * Dice + lambda_ce * CE.
@@ -81,6 +95,7 @@ def dice_ce(
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all. Class 0 always is.
         weights: `b k`, from 0, how much each class's label counts in each case; None: 1.
+        groups: `b` int, whose errors bound each other, -1: not known; None: no groups.
         **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Every voxel ignored: 0. NaN if a label is neither a class nor `ignore`, because values
@@ -109,7 +124,7 @@ def dice_ce(
         voxel_factors *= jnp.take_along_axis(weights, jnp.clip(labels, 0, k - 1), axis=1)
     found: Any = softmax_sums(z, labels, valid, voxel_factors, options.squared)
     *sums, surprise = found
-    dice = _dice(tuple(sums), _part(valid, annotated, k), options, weights)
+    dice = _dice(tuple(sums), _part(valid, annotated, k), options, weights, groups)
     ce = surprise / jnp.maximum(jnp.sum(voxel_factors), 1e-30)
     return jnp.where(unknown, jnp.nan, options.lambda_dice * dice + options.lambda_ce * ce)
 
@@ -122,6 +137,7 @@ def dice_bce(
     valid: jax.Array | None = None,
     annotated: jax.Array | None = None,
     weights: jax.Array | None = None,
+    groups: jax.Array | None = None,
     **changes: float | bool,
 ) -> jax.Array:
     """Soft Dice loss of the sigmoid plus binary cross entropy, each a mean over everything.
@@ -135,6 +151,7 @@ def dice_bce(
         valid: `b x y z` bool, False where a voxel takes no part; None: all do.
         annotated: `b k` bool, channels that take part in each case; None: all.
         weights: `b k`, from 0, how much each channel counts in each case; None: 1.
+        groups: `b` int, whose errors bound each other, -1: not known; None: no groups.
         **changes: fields of `DiceOptions`, such as `squared=True`, that replace those of `options`.
     Returns:
         Scalar, float32. Nothing takes part: 0.
@@ -153,7 +170,7 @@ def dice_bce(
     sums = _sums(jax.nn.sigmoid(z), true, valid, options.squared)
     if weights is not None:
         weights = _checked_weights(weights, (b, k), logits)
-    dice = _dice(sums, _part(valid, annotated, k), options, weights)
+    dice = _dice(sums, _part(valid, annotated, k), options, weights, groups)
 
     surprise = jax.nn.softplus(z) - jnp.where(true, z, 0.0)  # -t log p - (1 - t) log(1 - p), without overflow
     per_channel = jnp.einsum("bv,bvk->bk", valid.astype(jnp.float32), surprise)
@@ -172,6 +189,7 @@ def dice_bce_labels(
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
     weights: jax.Array | None = None,
+    groups: jax.Array | None = None,
     options: DiceOptions = DiceOptions(),
     **changes: float | bool,
 ) -> jax.Array:
@@ -183,6 +201,7 @@ def dice_bce_labels(
         ignore: label of voxels that take no part in any sum.
         annotated: `b k` bool, the classes that were labelled in each case; None: all.
         weights: `b k`, from 0, how much each class's channel counts in each case; None: 1.
+        groups: `b` int, whose errors bound each other, -1: not known; None: no groups.
         options: of Dice and of the sum.
         **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
@@ -200,7 +219,14 @@ def dice_bce_labels(
         annotated = annotated.at[:, 0].set(jnp.all(annotated[:, 1:], axis=1))
     targets = labels[..., None] == jnp.arange(k).reshape(1, 1, 1, 1, k)
     loss = dice_bce(
-        logits, targets, valid=valid, annotated=annotated, weights=weights, options=options, **changes
+        logits,
+        targets,
+        valid=valid,
+        annotated=annotated,
+        weights=weights,
+        groups=groups,
+        options=options,
+        **changes,
     )
     return jnp.where(jnp.any(valid & ((labels < 0) | (labels >= k))), jnp.nan, loss)
 
@@ -213,6 +239,7 @@ def dice_bce_regions(
     ignore: int = IGNORE,
     annotated: jax.Array | None = None,
     weights: jax.Array | None = None,
+    groups: jax.Array | None = None,
     options: DiceOptions = DiceOptions(),
     **changes: float | bool,
 ) -> jax.Array:
@@ -227,6 +254,7 @@ def dice_bce_regions(
             were. None: all.
         weights: `b n`, from 0, how much the label of each value counts in each case; a region counts as much as the
             least of its values. None: 1.
+        groups: `b` int, whose errors bound each other, -1: not known; None: no groups.
         options: of Dice and of the sum.
         **changes: fields of `DiceOptions` that replace those of `options`.
     Returns:
@@ -250,7 +278,14 @@ def dice_bce_regions(
         weights = jnp.min(given, axis=1, where=table[None, : given.shape[1]], initial=jnp.inf)  # b k
     targets = jnp.take(table, jnp.clip(labels, 0, 255), axis=0)
     loss = dice_bce(
-        logits, targets, valid=valid, annotated=annotated, weights=weights, options=options, **changes
+        logits,
+        targets,
+        valid=valid,
+        annotated=annotated,
+        weights=weights,
+        groups=groups,
+        options=options,
+        **changes,
     )
     return jnp.where(jnp.any(unknown), jnp.nan, loss)
 
@@ -313,13 +348,19 @@ def _part(valid: jax.Array, annotated: jax.Array | None, k: int) -> jax.Array:
 
 
 def _dice(
-    sums: tuple[jax.Array, ...], part: jax.Array, options: DiceOptions, weights: jax.Array | None = None
+    sums: tuple[jax.Array, ...],
+    part: jax.Array,
+    options: DiceOptions,
+    weights: jax.Array | None = None,
+    groups: jax.Array | None = None,
 ) -> jax.Array:
     """Return the mean Dice loss over the classes (and cases) that take part (`b k` bool), from the sums of `_sums`.
 
     `weights`, `b k`: of the terms in that mean. In the Dice of a batch a case's sums count w times, and the class as
-    much as its cases do on average.
+    much as its cases do on average. `groups`, `b`: their probabilities are scaled first, see `error_bounds`.
     """
+    if groups is not None:
+        sums = _scaled(sums, part, groups, options)
     if options.batch:
         if weights is not None:
             sums = tuple(weights * s for s in sums)
@@ -329,15 +370,44 @@ def _dice(
         part = jnp.any(part, axis=0, keepdims=True)
     if not options.include_background:
         part = part.at[:, 0].set(False)
-    both, predicted, present = sums
-    denominator = predicted + present
-    if options.jaccard:
-        denominator = 2.0 * (denominator - both)
-    terms = 1.0 - (2.0 * both + options.smooth_nr) / (denominator + options.smooth_dr)
+    terms = _terms(sums, options)
     if weights is None:
         return jnp.sum(jnp.where(part, terms, 0.0)) / jnp.maximum(jnp.sum(part), 1)
     counted = jnp.where(part, weights, 0.0)
     return jnp.sum(jnp.where(part, weights * terms, 0.0)) / jnp.maximum(jnp.sum(counted), 1e-30)
+
+
+def _terms(sums: tuple[jax.Array, ...], options: DiceOptions) -> jax.Array:
+    """Return the Dice loss of each class (and case, or whatever the sums are of), `b k`."""
+    both, predicted, present = sums
+    denominator = predicted + present
+    if options.jaccard:
+        denominator = 2.0 * (denominator - both)
+    return 1.0 - (2.0 * both + options.smooth_nr) / (denominator + options.smooth_dr)
+
+
+def _scaled(
+    sums: tuple[jax.Array, ...], part: jax.Array, groups: jax.Array, options: DiceOptions
+) -> tuple[jax.Array, ...]:
+    """Return the sums of `_sums` as if each case's probabilities were multiplied by its group's weight."""
+    if groups.shape != part.shape[:1]:
+        raise ValueError(f"groups have shape {groups.shape}, but there are {part.shape[0]} cases.")
+    alike = error_bounds.same(groups)  # b b
+    of_group = tuple(_summed(alike, jnp.where(part, s, 0.0)) for s in sums)
+    counted = jnp.any(alike[:, :, None] & part[None], axis=1)
+    if options.bound == "present":
+        counted &= of_group[2] > 0
+    if not options.include_background:
+        counted = counted.at[:, 0].set(False)
+    losses = error_bounds.group_losses(_terms(of_group, options), counted)
+    kept = error_bounds.weights(losses, groups, options.gamma, options.bound, options.num_groups)[:, None]
+    both, predicted, present = sums
+    return kept * both, (kept**2 if options.squared else kept) * predicted, present
+
+
+def _summed(alike: jax.Array, sums: jax.Array) -> jax.Array:
+    """Sum `b k` over the cases of each case's group, in full float32 on every device."""
+    return jnp.matmul(alike.astype(jnp.float32), sums, precision=jax.lax.Precision.HIGHEST)
 
 
 def _checked_weights(weights: jax.Array, shape: tuple[int, int], logits: jax.Array) -> jax.Array:

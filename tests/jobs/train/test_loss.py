@@ -23,7 +23,9 @@ def recipe(**changes):
 
 
 def data(counts=(1, 1, 1), regions=None):
-    return SimpleNamespace(regions=regions, class_frequencies=lambda: np.array(counts, float))
+    return SimpleNamespace(
+        regions=regions, class_frequencies=lambda: np.array(counts, float), group_names=("F", "M")
+    )
 
 
 @pytest.mark.parametrize("name", losses.LABEL_LOSSES)
@@ -45,6 +47,15 @@ def test_rare_classes_weigh_more_and_the_mean_voxel_weighs_one(balance, ratio):
 def test_a_class_that_never_occurs_has_a_finite_weight():
     weight = loss.class_loss(recipe(balance=0.5), data((10, 0, 5))).keywords["ce_weight"]
     assert np.isfinite(weight).all() and np.argmax(weight) == 1
+
+
+def test_groups_come_with_the_number_there_is_of_them():
+    """Two groups exist and one is in the batch: in the released form it then has no Dice left to improve."""
+    found = loss.class_loss(recipe(**{"loss.groups": "sex", "loss.bound": "released"}), data())
+    expected = losses.dice_ce(LOGITS, LABELS, groups=np.array([1]), bound="released", num_groups=2)
+    assert found(LOGITS, LABELS, groups=np.array([1])) == expected
+    ours = loss.class_loss(recipe(**{"loss.groups": "sex", "loss.gamma": 3.0}), data())
+    assert ours(LOGITS, LABELS, groups=np.array([1])) < expected - 0.1
 
 
 def test_regions_are_learnt_by_their_masks():

@@ -33,3 +33,14 @@ def test_it_returns_the_running_statistics_of_its_pass():
     _, (model_state, _) = supervised(model, losses.dice_ce)(state.params, state, batch, jax.random.key(1))
     before = state.model_state["batch_stats"]["batch_norm"]["mean"]
     assert np.any(model_state["batch_stats"]["batch_norm"]["mean"] != before)
+
+
+def test_groups_of_people_reach_the_loss():
+    model, batch = toy.Net(), toy.batch(0)
+    state = start(model)
+    groups = np.arange(len(batch["image"]), dtype=np.int32) % 2
+    objective = supervised(model, losses.dice_ce)
+    loss, _ = objective(state.params, state, {**batch, "groups": groups}, jax.random.key(1))
+    logits = model.apply({"params": state.params}, batch["image"])
+    np.testing.assert_allclose(loss, losses.dice_ce(logits, batch["label"], groups=groups), rtol=1e-6)
+    assert loss != objective(state.params, state, batch, jax.random.key(1))[0]

@@ -32,6 +32,8 @@ def class_loss(config: Config, data: TrainingData) -> Callable[..., jax.Array]:
     options = dict(config.loss)
     name = options.pop("name")
     options.pop("lowest")  # of deep supervision, see `label_loss`
+    options.pop("groups")  # of the data, which has read them
+    options["num_groups"] = len(data.group_names)
     if name not in losses.LABEL_LOSSES:
         raise ConfigError(
             f"config.loss.name: {name!r} is unknown; choose one of {', '.join(losses.LABEL_LOSSES)}."

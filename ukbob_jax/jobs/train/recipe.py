@@ -40,6 +40,9 @@ LATER_FIELDS: dict[str, Any] = {
     "loss.lambda_dice": 1.0,
     "loss.lambda_ce": 1.0,
     "loss.lowest": True,
+    "loss.groups": "",
+    "loss.gamma": 1.0,
+    "loss.bound": "present",
 }
 
 
