@@ -5,6 +5,7 @@
     ukbob labels                            structures, their ids, and those of other label sets
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
     ukbob compare RUN RUN ...               one page that puts the evaluations of several runs beside each other
+    ukbob card STORE                        what a store holds: counts, contrasts, labels, licences, known issues
 
 `ukbob COMMAND --help` lists the options. Training and all else: python -m ukbob_jax.main --help. Nothing is downloaded
 and nothing is sent.
@@ -17,7 +18,7 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "info", "compare")
+COMMANDS = ("segment", "check", "labels", "info", "compare", "card")
 
 
 class Parser(argparse.ArgumentParser):

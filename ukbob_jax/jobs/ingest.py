@@ -12,7 +12,8 @@ from ukbob_jax import advice, cluster, processes, sources
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.failures import FILE, Failure, Failures, failure
 from ukbob_jax.progress import track
-from ukbob_jax.store import reader
+from ukbob_jax.sources import known_issues
+from ukbob_jax.store import origins, reader
 from ukbob_jax.store.writer import StoreWriter
 from ukbob_jax.volumes import sets
 
@@ -44,6 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if len(failures) < len(subjects):
         for told in sets.remarks(reader.Store.open(config.store).rows.values()):
             warnings.warn(f"{config.store}: {told}", stacklevel=2)
+        origins.note(config.store, known_issues.of_source(config.source.to_dict()))
     failures.conclude(len(subjects))
 
 

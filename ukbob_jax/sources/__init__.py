@@ -5,13 +5,16 @@ import importlib
 import inspect
 import pkgutil
 import types
+import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.sources import known_issues
 from ukbob_jax.sources.unusable import Unusable as Unusable
 
 HELPERS = {
+    "known_issues",
     "names_in_headers",
     "nnssl_arrays",
     "openmind_manifest",
@@ -52,7 +55,7 @@ class SubjectSource(Protocol):
 
 
 def list_subjects(settings: Mapping[str, Any]) -> list[SubjectSource]:
-    """List the subjects of a source.
+    """List the subjects of a source; warn of what is known of the public data set it holds, see `known_issues`.
 
     Args:
         settings: `kind`, one of the modules here, and what that module's `list_subjects` takes.
@@ -60,7 +63,7 @@ def list_subjects(settings: Mapping[str, Any]) -> list[SubjectSource]:
         ConfigError: an unknown kind or field, or a missing one.
         InputError: the source is missing or empty.
     """
-    settings = dict(settings)
+    datasets, settings = known_issues.of_source(settings), dict(settings)
     kind = settings.pop("kind", None)
     kinds = sorted({module.name for module in pkgutil.iter_modules(__path__)} - HELPERS)
     if kind not in kinds:
@@ -74,7 +77,10 @@ def list_subjects(settings: Mapping[str, Any]) -> list[SubjectSource]:
         inspect.signature(module.list_subjects).bind(**settings)
     except TypeError as error:
         raise ConfigError(f"config.source: {error} (kind {kind!r} takes {', '.join(known)}).") from error
-    return module.list_subjects(**settings)
+    found = module.list_subjects(**settings)
+    for line in known_issues.told(datasets):
+        warnings.warn(line, stacklevel=2)
+    return found
 
 
 def fields(module: types.ModuleType) -> list[str]:

@@ -2,6 +2,7 @@
 
     store.json                           format and version
     manifest.jsonl                       one row per subject; a cache of the done.json files, absent while subjects change
+    datasets.json                        keys of the public data sets it was made from, where known; see `origins`
     subjects/<id>/done.json              the row plus digests; its rename into place makes the subject exist
     subjects/<id>/<generation>/image     zarr3, int16 (float32 where int16 would lose much), x y z c
     subjects/<id>/<generation>/label/S   zarr3, uint8, x y z, label set S; S may be mask/NAME, then 0 and 1
