@@ -5,7 +5,7 @@ import pytest
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import agreement
+from ukbob_jax.evaluation import agreement, statistics
 
 NAMES = {1: "liver", 2: "spleen"}
 
@@ -33,6 +33,21 @@ def test_lost_labels_count_as_the_diagonal_before_and_after_the_filter():
     assert (liver["hd95_penalised_before"], liver["hd95_penalised_after"]) == (54.0, 31.0)
     unknown = agreement.table(rows, {}, NAMES)[0]
     assert unknown["hd95_penalised_before"] is None and unknown["lost"] == 2
+
+
+def test_dice_has_intervals_and_kept_labels_are_tested_beside_flagged_ones():
+    good, bad = np.linspace(0.9, 0.95, 6), np.linspace(0.3, 0.5, 4)
+    rows = [row(f"g{i}", organ, d) for organ in NAMES for i, d in enumerate(good)]
+    rows += [row(f"b{i}", 1, d) for i, d in enumerate(bad)]
+    liver, spleen, mean = agreement.table(rows, {f"b{i}": [1] for i in range(4)}, NAMES)
+    assert (liver["dice_low_after"], liver["dice_high_after"]) == statistics.bootstrap_interval(good, np.mean)
+    assert liver["dice_low_before"] < liver["dice_before"] < liver["dice_low_after"]
+    assert liver["kept_minus_flagged"] == pytest.approx(good.mean() - bad.mean())
+    assert (
+        liver["p"] == liver["p_holm"] == liver["p_bh"] == 1 / 210
+    )  # of 10 choose 4; the only organ with both
+    assert spleen["p"] is spleen["p_holm"] is spleen["kept_minus_flagged"] is mean["p"] is None
+    assert agreement.table([row("a", 1, 0.5)], {}, NAMES)[0]["dice_low_before"] is None
 
 
 def test_the_text_is_aligned_and_marks_what_is_not_defined():

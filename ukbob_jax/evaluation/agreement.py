@@ -7,12 +7,19 @@ import numpy as np
 
 from ukbob_jax import anatomy, console
 from ukbob_jax.errors import ConfigError
-from ukbob_jax.evaluation import failures, metrics
+from ukbob_jax.evaluation import equity, failures, metrics, significance, statistics
 from ukbob_jax.evaluation.statistics import mean_defined
 
 MEASURES = ("dice", "hd95", "nsd")
 COLUMNS = (*MEASURES, "hd95_penalised")  # of the table, each before and after the filter
 COUNTS = ("labels", "kept", "lost", "lost_after")
+TESTED = (
+    "kept_minus_flagged",
+    "p",
+    "p_holm",
+    "p_bh",
+)  # Dice of kept beside flagged labels, different subjects
+INTERVALS = tuple(f"dice_{end}_{when}" for when in ("before", "after") for end in ("low", "high"))
 # UKBOB-manual has 11 abdominal organs that the paper does not list; these are BTCV's without esophagus and portal vein
 ABDOMEN = (
     "spleen",
@@ -91,7 +98,9 @@ def table(
     """Return a row per organ and one of their means: how many labels, how many are kept, and each measure before and after.
 
     HD95 is averaged over labels that are in both maps; `lost` (after the filter: `lost_after`) counts those that are
-    in one only. In `hd95_penalised` these count as the diagonal of their scan's field of view, see `failures`.
+    in one only. In `hd95_penalised` these count as the diagonal of their scan's field of view, see `failures`. The Dice
+    has its 95 % bootstrap interval over labels, and labels that the filter keeps are compared with those that it rejects
+    by a permutation test (`statistics.unpaired`), p corrected for the organs with both (Holm, Benjamini-Hochberg).
 
     Args:
         rows: of `score`, with "subject".
@@ -105,10 +114,15 @@ def table(
         {"organ": name, **_summary_of([row for row in rows if row["organ"] == organ], flagged)}
         for organ, name in names.items()
     ]
+    for correction in significance.CORRECTIONS:
+        for row, p in zip(table, significance.corrected([row["p"] for row in table], correction)):
+            row[f"p_{correction}"] = p
     mean: dict[str, Any] = {"organ": "mean of organs"}
     for key in table[0]:
         if key in COUNTS:
             mean[key] = sum(row[key] for row in table)
+        elif key in (*TESTED, *INTERVALS):
+            mean[key] = None  # of single organs
         elif key != "organ":
             mean[key] = mean_defined([row[key] for row in table])
     return [*table, mean]
@@ -133,4 +147,9 @@ def _summary_of(rows: list[dict[str, Any]], flagged: Mapping[str, Collection[int
             summary[f"{measure}_{when}"] = mean_defined([row[measure] for row in those])
     for when, those in (("before", rows), ("after", kept)):
         summary[f"hd95_penalised_{when}"] = failures.penalised_mean(those, "hd95")
-    return summary
+        found = equity.with_interval(np.array([row["dice"] for row in those])) if those else {}
+        summary |= {f"dice_{end}_{when}": found.get(end) for end in ("low", "high")}
+    rejected = [row["dice"] for row in rows if row not in kept]
+    difference, p = statistics.unpaired([row["dice"] for row in kept], rejected)
+    both = bool(kept and rejected)
+    return {**summary, "kept_minus_flagged": difference if both else None, "p": p if both else None}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ukbob_jax import files
 from ukbob_jax.evaluation import statistics
 from ukbob_jax.evaluation.pages import scores
 
@@ -70,3 +71,24 @@ def test_the_clean_section_has_a_row_per_organ_and_a_column_per_variant():
         np.array([row[1:] for row in organs.rows], float), [[0.6, 0.7], [0.6, 0.7], [0.6, 0.7]]
     )
     assert section.pictures[0].png.startswith(b"\x89PNG")
+    intervals, paired = section.tables[2:]
+    low, high = statistics.bootstrap_interval(np.array([0.8, 0.4]), np.mean)
+    assert intervals.rows[0] == ("o0", f"{low:.3f} to {high:.3f}", intervals.rows[0][2])
+    assert intervals.rows[1][1] is None  # one scan has it
+    [cells] = paired.rows
+    assert cells[:3] == ("B − A", 2, "+0.100") and cells[4] == cells[5] == 0.5  # two scans, both better
+    assert len(scores.clean_section({"A": rows()}, {"A": "off"}).tables) == 3
+
+
+def test_scanners_are_compared_scan_by_scan_and_p_is_corrected_for_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "compared", lambda *args: b"")
+    names = ["near", "far"]
+    for name in names:
+        files.write_jsonl(tmp_path / "evaluation" / f"{name}.jsonl", rows())
+        accepted = [{"subject": f"s{i}", "method": "etta", "accepted": i == 0} for i in range(2)]
+        files.write_jsonl(tmp_path / "evaluation" / f"{name}.scans.jsonl", accepted)
+    section = scores.scanners_section(tmp_path, names, dict.fromkeys(names), "manual")
+    [table] = section.tables
+    first = dict(zip(table.header, table.rows[0], strict=True))
+    assert (first["scanner"], first["mean change"], first["worst change"]) == ("near", "+0.100", "+0.100")
+    assert first["Holm's p"] == 1.0 and first["accepted"] == "1 of 2"  # 0.5 each, twice

@@ -1,12 +1,14 @@
 """Dice on held-out scans: per organ, with and without the filter, and per scanner, with and without adaptation."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ukbob_jax import anatomy
 from ukbob_jax.errors import FileError
-from ukbob_jax.evaluation import charts, failures, montages, scoring
+from ukbob_jax.evaluation import charts, failures, montages, organs, scoring, significance
 from ukbob_jax.evaluation.metrics import bootstrap_interval
 from ukbob_jax.evaluation.report import Picture, Section, Table
 from ukbob_jax.evaluation.statistics import mean_defined
@@ -42,9 +44,9 @@ def clean_section(variants: dict[str, scoring.Rows], methods: dict[str, str]) ->
         methods: title -> "off" or "etta", which of its rows are meant.
     """
     means = {title: defined_means(rows, methods[title], "organ") for title, rows in variants.items()}
-    organs = list(next(iter(means.values())))
-    groups = {organ: {title: of.get(organ, np.nan) for title, of in means.items()} for organ in organs}
-    cells = [(organ, *groups[organ].values()) for organ in organs]
+    named = list(next(iter(means.values())))
+    groups = {organ: {title: of.get(organ, np.nan) for title, of in means.items()} for organ in named}
+    cells = [(organ, *groups[organ].values()) for organ in named]
     cells.append(("mean", *(float(np.nanmean(list(of.values()))) for of in means.values())))
     surface = [surface_row(title, rows, methods[title]) for title, rows in variants.items()]
     return Section(
@@ -53,9 +55,50 @@ def clean_section(variants: dict[str, scoring.Rows], methods: dict[str, str]) ->
         tables=[
             Table(("organ", *means), cells),
             Table(DISTANCES, surface, ABOUT_DISTANCES),
+            interval_table(variants, methods, named),
+            *([paired_table(variants, methods)] if len(variants) > 1 else []),
         ],
         pictures=[Picture("organ_dice", charts.bars(groups, "Dice"), "Dice per organ; longer is better.")],
     )
+
+
+def interval_table(variants: dict[str, scoring.Rows], methods: dict[str, str], named: list[str]) -> Table:
+    """Give the 95 % interval of every organ's mean Dice."""
+    tables = {title: organs.table(rows, methods[title]) for title, rows in variants.items()}
+    cells = [
+        (organ, *(interval(of[organ]["dice"]) if organ in of else None for of in tables.values()))
+        for organ in named
+    ]
+    return Table(("organ", *tables), cells, "95 % bootstrap intervals of the mean Dice over scans.")
+
+
+def paired_table(variants: dict[str, scoring.Rows], methods: dict[str, str]) -> Table:
+    """Compare every variant with the first, scan by scan."""
+    (first, before), *others = (
+        (title, defined_means(rows, methods[title], "subject")) for title, rows in variants.items()
+    )
+    found = {title: significance.difference(before, after) for title, after in others}
+    corrected = significance.corrected([row["p"] for row in found.values()], "holm")
+    cells = [
+        (f"{title} − {first}", row["count"], change(row["mean"]), interval(row, "+"), row["p"], p, row["d"])
+        for (title, row), p in zip(found.items(), corrected)
+    ]
+    header = ("variants", "scans", "difference", "95 % interval", "p", "Holm's p", "Cohen's d")
+    return Table(
+        header, cells, "Mean Dice, scan by scan; p is two-sided, from random flips of the differences' signs."
+    )
+
+
+def interval(entry: Mapping[str, Any], sign: str = "") -> str | None:
+    """Write `low` and `high` of an entry; None where it has none."""
+    if entry["low"] is None or entry["high"] is None:
+        return None
+    return f"{entry['low']:{sign}.3f} to {entry['high']:{sign}.3f}"
+
+
+def change(value: float | None) -> str | None:
+    """Write a difference with its sign."""
+    return None if value is None else f"{value:+.3f}"
 
 
 def surface_row(title: str, rows: scoring.Rows, method: str) -> tuple[str | float | None, ...]:
@@ -74,7 +117,7 @@ def scanners_section(
     workdir: pathlib.Path, names: list[str], stores: dict[str, Store], label: str
 ) -> Section:
     """Show mean Dice per scanner without and with adaptation, and one scan of each."""
-    cells, pictures = [], []
+    cells, pictures, found = [], [], []
     for name in names:
         rows = rows_of(workdir, name)
         scans = [
@@ -83,20 +126,32 @@ def scanners_section(
             if row["method"] == ETTA
         ]
         off, on = (defined_means(rows, method, "subject") for method in (OFF, ETTA))
-        change = np.array([on[subject] - off[subject] for subject in off])
+        found.append(significance.difference(off, on))
         accepted = f"{sum(row['accepted'] for row in scans)} of {len(scans)}"
         means = [float(np.mean(list(of.values()))) for of in (off, on)]
-        cells.append((name, *means, f"{change.mean():+.3f}", f"{change.min():+.3f}", accepted))
+        cells.append((name, *means, accepted))
         picture = compared(workdir, name, stores[name], label)
         pictures.append(
             Picture(f"scanner_{name}", picture, f"{name}: image, truth, prediction without and with ETTA.")
         )
-    header = ("scanner", "Dice, off", "Dice, ETTA", "mean change", "worst change", "accepted")
+    corrected = significance.corrected([row["p"] for row in found], "holm")
+    cells = [
+        (*means, change(row["mean"]), interval(row, "+"), p, change(row["worst"]), accepted)
+        for (*means, accepted), row, p in zip(cells, found, corrected)
+    ]
+    header = (
+        *("scanner", "Dice, off", "Dice, ETTA", "mean change", "95 % interval", "Holm's p", "worst change"),
+        "accepted",
+    )
     return Section(
         "Other scanners",
         "The same bodies as another scanner would show them. The network was trained on none of these; ETTA adapts its "
         "norms to each scan before labelling it, and falls back to the trained ones where the result looks wrong.",
-        tables=[Table(header, cells, "Over scans; the change is ETTA minus off, scan by scan.")],
+        tables=[
+            Table(
+                header, cells, "Over scans; the change is ETTA minus off, scan by scan; p over all scanners."
+            )
+        ],
         pictures=pictures,
     )
 
