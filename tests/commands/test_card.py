@@ -67,10 +67,10 @@ def test_the_card_is_markdown_and_json_with_terms_and_issues(store, tmp_path, ca
         "btcv", "totalsegmentator_ct",
     ]  # fmt: skip
     text = (tmp_path / "out" / "card.md").read_text()
-    assert text.startswith("# cohort\n\n9 subjects of 8 persons. Splits: train 6, none 3.")
+    assert text.startswith("# cohort\n\n9 subjects of 8 persons. Splits: train (6), none (3).")
     assert "| spacing mm | 2 2 3 | 2 2 7 | 2 2 11 |" in text
     assert (
-        "**auto**, 9 subjects; 1 annotated for some classes only. Classes (subjects): 1 spleen 9, 5 liver 9."
+        "**auto**, 9 subjects; 1 annotated for some classes only. Classes (subjects): 1 spleen (9), 5 liver (9)."
         in text
     )
     assert "**TotalSegmentator, CT**: CC BY 4.0." in text and "- wrong labels: hearts in the abdomen" in text

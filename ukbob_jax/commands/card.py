@@ -144,7 +144,7 @@ def _datasets(found: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
 
 
 def _list(items: Sequence[str]) -> list[str]:
