@@ -165,7 +165,7 @@ def speed(runs: Sequence[Run]) -> Section:
         said, cost = run.about, run.costs
         parameters = said.get("parameters")
         cells.append(
-            (run.title, said.get("architecture"), None if parameters is None else f"{parameters / 1e6:.2f}",
+            (run.title, said.get("architecture"), None if parameters is None else f"{parameters / 1e6:.3g}",
              cost.get("seconds_per_scan"), cost.get("timed"), _gigabytes(cost.get("estimated_bytes")),
              _gigabytes(cost.get("peak_bytes")), said.get("device"))
         )  # fmt: skip
@@ -193,24 +193,13 @@ def people(found: Comparison, store: Store) -> Section | None:
             counts = ", ".join(f"{g['name']} {g['mean']:.3f} ({g['count']})" for g in entry["groups"])
             p = min(group["p"] for group in entry["groups"])
             worst = entry["worst_group"] if entry["gap"] > 1e-9 else None
-            cells.append(
-                (run.title, entry["attribute"], counts, worst, entry["gap"], p_cell(p),
-                 entry["overall"], entry["scaled"], entry["scaled_std"])
-            )  # fmt: skip
+            numbers = (entry[name] for name in ("overall", "scaled", "scaled_std"))
+            cells.append((run.title, entry["attribute"], worst, entry["gap"], p_cell(p), *numbers, counts))
     if not cells:
         return None
     header = (
-        *(
-            "run",
-            "attribute",
-            "groups (people)",
-            "worst group",
-            "gap",
-            "smallest p",
-            "mean Dice",
-            "equity-scaled",
-        ),
-        "equity-scaled, std",
+        *("run", "attribute", "worst group", "gap", "smallest p", "mean Dice", "equity-scaled"),
+        *("equity-scaled, std", "groups (people)"),
     )
     caption = (
         "Dice by groups of people, differences between organs taken out. Equity-scaled: mean / (1 + sum of the groups' "
