@@ -98,6 +98,7 @@ class Setup:
             per_scan=self.options.per_scan,
             seed=config.seed,
             vectors=self._similar() if self.options.pairing == "host" and self.options.ranking else None,
+            outlines=bool(getattr(self.model, "outline", 0)),
             process=jax.process_index(),
             processes=jax.process_count(),
         )

@@ -21,6 +21,7 @@ class Views(NamedTuple):
     seen: np.ndarray  # n h w 2 or n x y z 2, float32
     place: np.ndarray  # n 4, float32; zeros for slices
     dice: np.ndarray  # n, float32: of each slice, or of the mask
+    truth: np.ndarray  # n x y z, float32, 0 to 1: what a cube's mask should be; n 0 for slices
 
 
 def of_mask(
@@ -50,7 +51,8 @@ def of_mask(
     cube = preprocessing.cube(first, last, spacing_mm, sight.margin)
     place = preprocessing.place(cube, image.shape)
     seen = _cube(image, pair.mask, cube, window, sight.size)
-    return Views(seen[None], place[None], np.array([pair.dice], np.float32))
+    right = (_cube(image, truth, cube, window, sight.size)[..., 1] + 1) / 2
+    return Views(seen[None], place[None], np.array([pair.dice], np.float32), right[None])
 
 
 def _ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +92,8 @@ def _slices(
         # rows from anterior to posterior, columns from right to left, as scans are read
         seen.append(_slice(image[::-1, ::-1, z].T, mask[::-1, ::-1, z].T, sight, window, rng))
     dice = sampling.slice_dice(mask[..., chosen], truth[..., chosen])
-    return Views(np.stack(seen), np.zeros((len(chosen), 4), np.float32), dice.astype(np.float32))
+    none = np.zeros((len(chosen), 0), np.float32)
+    return Views(np.stack(seen), np.zeros((len(chosen), 4), np.float32), dice.astype(np.float32), none)
 
 
 def _slice(
