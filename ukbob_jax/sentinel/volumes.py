@@ -181,8 +181,8 @@ class Outline(nn.Module):
                 context
             )
             scale, shift = jnp.split(told[:, None, None, None], 2, -1)
-            drawn = jax.nn.gelu(drawn * (1 + scale) + shift)
-            drawn = jax.nn.gelu(Conv(self.width, 3, dtype=self.dtype, name=f"conv_{level}")(drawn))
+            drawn = jax.nn.leaky_relu(drawn * (1 + scale) + shift)
+            drawn = jax.nn.leaky_relu(Conv(self.width, 3, dtype=self.dtype, name=f"conv_{level}")(drawn))
         logits = nn.Dense(1, dtype=self.dtype, kernel_init=kernel_init, name="logits")(drawn)
         return jax.image.resize(logits[..., 0].astype(jnp.float32), (len(logits), *shape), "linear")
 
