@@ -38,9 +38,11 @@ def config(store: pathlib.Path, steps: int):
         "data.contrasts": (CONTRAST,),
         "data.organs": small.ORGANS,
         "train.steps": steps,
-        "train.eval_every": max(1, steps // 10),
+        "train.eval_every": max(1, steps // 5),
         "optimizer.learning_rate": 2e-3,
-        "sentinel.size": 20,
+        "optimizer.warmup_steps": steps // 20,
+        "sentinel.size": 16,
+        "sentinel.margin": 40.0,
         "sentinel.val_pairs": 480,
     }
     return settings.with_fields(recipe.get_config("cubes").copy_and_resolve_references(), fields)

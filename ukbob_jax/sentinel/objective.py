@@ -24,6 +24,7 @@ def grading(
     ranking: float = 1.0,
     detector: float = 0.1,
     threshold: float = 0.5,
+    noise: float = 0.0,
 ) -> Objective:
     """The objective of a grader: weighted squared error + `ranking` x ranking loss + `detector` x AUC margin loss.
 
@@ -38,8 +39,10 @@ def grading(
         ranking: factor; 0: without.
         detector: factor.
         threshold: Dice.
+        noise: of embeddings, see `SentinelOptions.embedding_noise`.
     """
     table = jnp.asarray(vectors)
+    deviation = noise * table.std(0)[None] if noise else None
     drawing = ("intermediates",) if getattr(model, "outline", 0) else ()
 
     def objective(
@@ -47,10 +50,14 @@ def grading(
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         network, own = split_pretext(params)
         told = (batch["place"],) if places else ()
+        embedding = table[batch["class"]]
+        if deviation is not None:
+            own_key = jax.random.fold_in(key, 1)
+            embedding += deviation * jax.random.normal(own_key, embedding.shape, embedding.dtype)
         out, model_state = model.apply(
             {"params": network, **state.model_state},
             batch["seen"],
-            table[batch["class"]],
+            embedding,
             *told,
             train=True,
             rngs={"dropout": key},

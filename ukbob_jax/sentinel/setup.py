@@ -140,6 +140,10 @@ def check(config: Config) -> None:
             f"config.train.accumulate: {config.train.accumulate}, but partners found on the host are rows of the whole "
             "batch; set config.sentinel.pairing=neighbours."
         )
+    if LEARNED in section.embeddings and section.embedding_noise:
+        raise ConfigError(
+            f"config.sentinel.embedding_noise: {section.embedding_noise}, but learned embeddings have no numbers; set it to 0."
+        )
     if LEARNED in section.embeddings and section.held_out_organs:
         raise ConfigError(
             "config.sentinel.held_out_organs: learned embeddings know no organ that was not trained on; choose others with "
