@@ -142,7 +142,7 @@ def check(config: Config) -> None:
         )
     if LEARNED in section.embeddings and section.embedding_noise:
         raise ConfigError(
-            f"config.sentinel.embedding_noise: {section.embedding_noise}, but learned embeddings have no numbers; set it to 0."
+            f"config.sentinel.embedding_noise: {section.embedding_noise}, but embeddings are learned; set it to 0."
         )
     if LEARNED in section.embeddings and section.held_out_organs:
         raise ConfigError(
