@@ -56,6 +56,7 @@ def cubes() -> ml_collections.ConfigDict:
     model.network_fields.strides = (1, 2, 2, 2)
     model.network_fields.n_conv_per_stage = 1
     model.context = 64  # width of what is made of the organ and its place
+    model.outline = 12  # width of the decoder that draws the organ as it should be; 0: none
     return model
 
 

@@ -141,7 +141,11 @@ class Learner:
 
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, seed: int, unknown: np.ndarray | None = None
+    images: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    unknown: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """One subject at a time, all of them once before any comes again.
 
@@ -149,16 +153,18 @@ def batches(
         images: n x y z c.
         labels: n x y z, classes of the network or 255.
         unknown: n k, classes of which a subject's labels say nothing.
+        weights: n k, how much each label counts; None: all alike.
     """
     rng = np.random.default_rng(seed)
     known = np.ones((len(images), len(CLASSES)), bool) if unknown is None else ~unknown
     while True:
         for i in rng.permutation(len(images)):
-            yield {
+            batch = {
                 "image": np.float32(images[i][None]),
                 "label": labels[i][None],
                 "annotated": known[i][None],
             }
+            yield batch if weights is None else {**batch, "weights": np.float32(weights[i][None])}
 
 
 def write_scores(path: pathlib.Path, dice: np.ndarray, **also: Any) -> None:

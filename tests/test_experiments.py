@@ -52,12 +52,18 @@ def test_the_area_is_the_share_of_pairs_in_order():
 
 def test_every_arm_leaves_out_what_its_name_says():
     measures, wrong = cohort()
-    flagged = {arm: curation.ignored(arm, 0, measures, wrong) for arm in curation.ARMS}
+    grades = np.where(wrong, 0.75, 0.95)
+    grades[:, 1] = 0.4
+    flagged = {arm: curation.ignored(arm, 0, measures, wrong, grades) for arm in curation.ARMS}
     assert not flagged["all"].any() and (flagged["oracle"] == wrong).all()
     assert flagged["random"].sum() == flagged["solf_2"][:, 1:].sum() > 0
-    assert (flagged["random"] != curation.ignored("random", 1, measures, wrong)).any()
+    assert (flagged["random"] != curation.ignored("random", 1, measures, wrong, grades)).any()
     assert (flagged["robust"] & wrong).sum() > 0.9 * wrong.sum()
     assert (flagged["solf_5"] >= flagged["solf_1"]).all()
+    assert (flagged["sentinel_8"] == (wrong | (grades < 0.5))).all()
+    assert (flagged["sentinel_5"] == (grades < 0.5)).all() and not flagged["weighted"].any()
+    assert (flagged["either"] == flagged["solf_5"] | flagged["sentinel_8"]).all()
+    assert (flagged["both"] == flagged["solf_5"] & flagged["sentinel_8"]).all()
     assert flagged["volume"].sum() == solf.outside(measures, solf.fit(measures, 2.0))[..., 0].sum()
 
 
@@ -65,7 +71,12 @@ def test_a_level_is_told_as_change_against_the_same_seeds():
     counts = {"labels": 100, "wrong": 40, "ignored": 20, "ignored_wrong": 15}
     runs = [
         {"level": 0.5, "arm": arm, "seed": seed, "dice": dice, **counts}
-        for arm, scores in {"all": (0.5, 0.7), "solf_2": (0.52, 0.74), "solf_2_unknown": (0.6, 0.81)}.items()
+        for arm, scores in {
+            "all": (0.5, 0.7),
+            "solf_2": (0.52, 0.74),
+            "solf_2_unknown": (0.6, 0.81),
+            "oracle": (0.61, 0.79),
+        }.items()
         for seed, dice in enumerate(scores)
     ]
     rows = {row["arm"]: row for row in curation.table(runs)}
@@ -75,7 +86,7 @@ def test_a_level_is_told_as_change_against_the_same_seeds():
     assert rows["solf_2"]["gain_error"] == pytest.approx(0.01)
     assert rows["solf_2"]["p"] == pytest.approx(0.2048, abs=1e-3)  # Student's t = 3, one degree of freedom
     text = curation_figure.markdown(list(rows.values()))
-    assert "| ε = 2 | 20.0% | 75% | 0.630 ± 0.110 | +0.030 ± 0.010 | 0.20 | 2 |" in text
+    assert "| ε = 2 | 20.0% | 75% | 0.630 ± 0.110 | +0.030 ± 0.010 | 30% | 0.20 | 2 |" in text
     assert (
         curation_figure.draw(list(rows.values()))[:4] == b"\x89PNG"
         and curation_figure.draw([])[:4] == b"\x89PNG"
@@ -92,6 +103,10 @@ def test_a_batch_holds_what_a_subject_says_and_all_come_once():
     stream = small.batches(images, labels, 0, unknown)
     first = [next(stream) for _ in range(3)]
     assert sorted(int(batch["label"][0, 0, 0, 0]) for batch in first) == [0, 1, 2]
+    assert "weights" not in first[0]
+    weights = np.full((3, len(small.CLASSES)), 0.5) * (1 + np.arange(3))[:, None]
+    weighed = next(small.batches(images, labels, 0, weights=weights))
+    assert (weighed["weights"] == 0.5 * (1 + weighed["label"].item())).all()
     for batch in first:
         assert batch["image"].dtype == np.float32 and batch["image"].item() == batch["label"].item()
         assert batch["annotated"][0, 2] == (batch["label"].item() != 1)
@@ -111,12 +126,31 @@ def test_curation_resumes_and_counts_what_it_left_out(tmp_path, monkeypatch):
         "--tests",
         "1",
     ]
-    arguments += ["--steps", "10", "--width", "4", "--shape", "16", "16", "32", "--arms", "all", "oracle"]
+    arguments += [
+        "--steps",
+        "10",
+        "--width",
+        "4",
+        "--shape",
+        "16",
+        "16",
+        "32",
+        "--arms",
+        "all",
+        "oracle",
+        "weighted",
+    ]
+    arguments += ["--grader_steps", "4"]
+    monkeypatch.setattr(curation.grader, "TRAIN", 4)
+    monkeypatch.setattr(curation.grader, "VAL", 2)
     curation.main([*arguments, "--minutes", "-1"])
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == []
     curation.main(arguments)
     rows = {row["arm"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
-    assert rows["all"]["ignored"] == 0 and rows["oracle"]["ignored"] == rows["oracle"]["wrong"] > 0
+    assert rows["all"]["ignored"] == rows["weighted"]["ignored"] == 0
+    grades = np.load(tmp_path / "grades_0.3_0.npy")
+    assert ((grades >= 0) & (grades <= 1)).all() and (grades < 1).any()
+    assert rows["oracle"]["ignored"] == rows["oracle"]["wrong"] > 0
     monkeypatch.setattr(curation, "Work", None)  # would fail
     before = (tmp_path / "results.json").read_bytes()
     curation.main(arguments)

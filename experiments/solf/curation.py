@@ -7,8 +7,10 @@
 
 Arms, by the labels that training leaves out: none (all), as many as solf_2 drawn at random (random), those whose volume
 alone is among the extreme 2 percent at either end (volume), SOLF at ε percent (solf_ε), SOLF with robust limits
-(robust), exactly the wrong ones (oracle). Each is scored by Dice on clean bodies nobody trained on. A seed draws the
-planted errors, the network's start and the order of the subjects, alike for all arms, so that arms are compared pairwise.
+(robust), those graded below t tenths (sentinel_t; the grader: `grader.py`), what SOLF at 5 percent or a grade below 0.8
+finds (either), what both find (both), none but each counts by its grade (weighted), exactly the wrong ones (oracle). Each
+is scored by Dice on clean bodies nobody trained on. A seed draws the planted errors, the network's start and the order of
+the subjects, alike for all arms, so that arms are compared pairwise.
 
 A label that is left out is ignored where it lies, as the package does. What it lacks stays: of an organ that was cut in
 half, the lost half is background, and is learnt as such. In the arms ending in _unknown it is not: there the background
@@ -27,16 +29,21 @@ import numpy as np
 from scipy import stats
 
 from experiments import small
-from experiments.solf import curation_figure
+from experiments.solf import curation_figure, grader
 from ukbob_jax import anatomy, devices, files
 from ukbob_jax.phantom import label_errors
 from ukbob_jax.quality import measure, solf, stack
 from ukbob_jax.quality.measures import OrganMeasures
 
 EPSILONS = (0.5, 1, 2, 3, 5)
-ARMS = ("all", "random", "volume", *(f"solf_{e:g}" for e in EPSILONS), "robust", "oracle")
+SHAPES = ("random", "volume", *(f"solf_{e:g}" for e in EPSILONS), "robust")  # arms that look at shapes alone
+GRADED = ("sentinel_5", "sentinel_8", "both", "either", "weighted")  # arms that ask the grader
+ARMS = ("all", *SHAPES, *GRADED, "oracle")
 UNKNOWN = "_unknown"
-ALL_ARMS = (*ARMS, *(arm + UNKNOWN for arm in ("solf_2", "solf_5", "robust", "oracle")))
+ALL_ARMS = (
+    *ARMS,
+    *(arm + UNKNOWN for arm in ("solf_2", "solf_5", "robust", "sentinel_8", "either", "oracle")),
+)
 FEWEST = 24  # voxels, as in configs/common.py
 LEARNT = [anatomy.IDS[name] for name in small.ORGANS]
 
@@ -82,6 +89,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3, default=small.Setting.shape, help="voxels, x y z")
     parser.add_argument("--width", type=int, default=small.Setting.width)
     parser.add_argument("--steps", type=int, default=small.Setting.steps)
+    parser.add_argument("--grader_steps", type=int, default=3000, help="of the grader, which is trained once")
     options = parser.parse_args(argv)
     options.output = options.output or options.workdir / "results.json"
     return options
@@ -102,16 +110,22 @@ class Work:
         setting = small.Setting(shape, options.width, options.steps)
         self.learner = small.Learner(setting, small.TO_CLASSES[small.upper(self.bodies.labels)])
         self.noisy = functools.lru_cache(maxsize=1)(self._noisy)
+        self.grades = functools.lru_cache(maxsize=1)(self._grades)
 
     def one(self, seed: int, level: float, arm: str) -> None:
         """Choose labels, train, score."""
         labels, wrong, measures = self.noisy(seed, level)
-        out = ignored(arm.removesuffix(UNKNOWN), seed, measures, wrong)
+        rule = arm.removesuffix(UNKNOWN)
+        grades = self.grades(seed, level) if rule in GRADED else np.ones(wrong.shape)
+        out = ignored(rule, seed, measures, wrong, grades)
         out[:, 0] = False
         begun = time.monotonic()
         silent = out if arm.endswith(UNKNOWN) else np.zeros_like(out)
         unknown = np.pad(silent[:, LEARNT], ((0, 0), (1, 0)))  # n k, in the network's classes
-        stream = small.batches(self.bodies.images, self.targets(labels, out), seed, unknown)
+        weights = (
+            np.pad(grades[:, LEARNT], ((0, 0), (1, 0)), constant_values=1) if rule == "weighted" else None
+        )
+        stream = small.batches(self.bodies.images, self.targets(labels, out), seed, unknown, weights)
         params, losses = self.learner.train(stream, seed)
         truth = small.TO_CLASSES[small.upper(self.tests.labels)]
         small.write_scores(
@@ -133,6 +147,15 @@ class Work:
             found.append(measure(labels[i], self.bodies.spacing_mm))
         return labels, wrong, solf.drop_small_organs(stack(found), FEWEST)
 
+    def _grades(self, seed: int, level: float) -> np.ndarray:
+        """Predicted Dice of the noisy labels (n, num_classes); 1 where an organ is not learnt or not there."""
+        path = self.options.workdir / f"grades_{level:g}_{seed}.npy"
+        if not path.exists():
+            shape = tuple(self.options.shape)
+            trained = grader.trained(self.options.workdir, shape, self.options.grader_steps)
+            np.save(path, grader.grades(trained, self.noisy(seed, level)[0], shape, LEARNT))
+        return np.load(path)
+
     def targets(self, labels: np.ndarray, out: np.ndarray) -> np.ndarray:
         """What is learnt: classes of the network, 255 where a label is left out."""
         lookup = np.tile(small.TO_CLASSES, (len(labels), 1))
@@ -140,10 +163,17 @@ class Work:
         return np.stack([own[label] for own, label in zip(lookup, small.upper(labels))])
 
 
-def ignored(arm: str, seed: int, measures: OrganMeasures, wrong: np.ndarray) -> np.ndarray:
-    """bool (n, num_classes): the labels this arm does not train on."""
-    if arm == "all":
+def ignored(
+    arm: str, seed: int, measures: OrganMeasures, wrong: np.ndarray, grades: np.ndarray
+) -> np.ndarray:
+    """bool (n, num_classes): the labels this arm does not train on; `grades` are of the same shape."""
+    if arm in ("all", "weighted"):
         return np.zeros(wrong.shape, bool)
+    if arm.startswith("sentinel_"):
+        return grades < float(arm.removeprefix("sentinel_")) / 10
+    if arm in ("either", "both"):
+        by_shape, by_grade = (ignored(a, seed, measures, wrong, grades) for a in ("solf_5", "sentinel_8"))
+        return by_shape | by_grade if arm == "either" else by_shape & by_grade
     if arm == "oracle":
         return wrong.copy()
     if arm == "robust":
@@ -151,7 +181,7 @@ def ignored(arm: str, seed: int, measures: OrganMeasures, wrong: np.ndarray) -> 
     if arm == "volume":
         return solf.outside(measures, solf.fit(measures, 2.0))[..., 0]
     if arm == "random":
-        as_many = ignored("solf_2", seed, measures, wrong)[:, 1:].sum()
+        as_many = ignored("solf_2", seed, measures, wrong, grades)[:, 1:].sum()
         present = np.argwhere(np.asarray(measures.voxels)[:, 1:] > 0) + [0, 1]
         drawn = np.random.default_rng(seed).choice(len(present), as_many, replace=False)
         flagged = np.zeros(wrong.shape, bool)

@@ -66,8 +66,8 @@ def markdown(rows: list[dict]) -> str:
         wrong = own[0]["wrong"] / own[0]["labels"]
         lines += [f"\n{level:.0%} of the organs spoilt ({wrong:.0%} of the labels learnt are wrong)\n"]
         lines += [
-            "| labels | left out | of these wrong | Dice | against all | p | seeds |",
-            "|---|---|---|---|---|---|---|",
+            "| labels | left out | of these wrong | Dice | against all | of the oracle's | p | seeds |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for row in own:
             right = f"{row['ignored_wrong'] / row['ignored']:.0%}" if row["ignored"] else ""
@@ -75,9 +75,16 @@ def markdown(rows: list[dict]) -> str:
             p = "" if row["p"] is None else f"{row['p']:.2f}"
             lines += [
                 f"| {words(row['arm'])} | {row['ignored'] / row['labels']:.1%} | {right} | "
-                f"{plus_minus(row['dice'], row['error'], '.3f')} | {gain} | {p} | {row['seeds']} |"
+                f"{plus_minus(row['dice'], row['error'], '.3f')} | {gain} | {share(row, own)} | {p} | {row['seeds']} |"
             ]
     return "\n".join(lines)
+
+
+def share(row: dict, rows: list[dict]) -> str:
+    """Which part of the oracle's gain an arm has, both with unknown background or both without."""
+    oracle = "oracle" + (UNKNOWN if row["arm"].endswith(UNKNOWN) else "")
+    best = next((r["gain"] for r in rows if r["arm"] == oracle), None)
+    return f"{row['gain'] / best:.0%}" if best and row["gain"] is not None and row["arm"] != oracle else ""
 
 
 def plus_minus(value: float, error: float | None, form: str) -> str:
@@ -88,6 +95,7 @@ def words(arm: str) -> str:
     """solf_2_unknown -> ε = 2, unknown."""
     name = arm.removesuffix(UNKNOWN)
     name = f"ε = {name.removeprefix('solf_')}" if name.startswith("solf_") else name
+    name = f"grade < 0.{name.removeprefix('sentinel_')}" if name.startswith("sentinel_") else name
     return name + (", unknown" if arm.endswith(UNKNOWN) else "")
 
 

@@ -1,5 +1,7 @@
 """The objective of a grader beside its losses computed one by one, and the saddle point of its detector."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from ukbob_jax.sentinel import losses
-from ukbob_jax.sentinel.objective import grading, saddle, with_margin
+from ukbob_jax.sentinel.objective import grading, outline_loss, saddle, with_margin
+from ukbob_jax.sentinel.volumes import VolumeGrader
 from ukbob_jax.training import optimizer
 from ukbob_jax.training import state as states
 from ukbob_jax.training.state import PRETEXT
@@ -96,3 +99,68 @@ def test_without_a_detector_nothing_lies_beside_the_network(batch):
     loss, (_, metrics) = objective(state.params, state, batch, jax.random.key(0))
     assert PRETEXT not in state.params and set(metrics) == {"mse", "error"}
     np.testing.assert_allclose(loss, metrics["mse"])
+
+
+def test_drawings_are_learnt_from_the_true_masks(batch):
+    model = VolumeGrader(
+        4,
+        network_fields={
+            "n_stages": 2,
+            "features_per_stage": (4, 4),
+            "strides": (1, 2),
+            "n_conv_per_stage": 1,
+        },
+        outline=4,
+    )
+    rng = np.random.default_rng(1)
+    truth = np.float32(rng.random((8, 8, 8, 8)) < 0.3)
+    seen = np.stack([2 * truth - 1, rng.standard_normal(truth.shape)], -1).astype(np.float32)
+    batch = {**batch, "seen": seen, "truth": truth}
+    tx = optimizer.build(learning_rate=0.03, steps=50, warmup_steps=0)
+    state = states.init(jax.random.key(0), variables=states.variables_of(model, seen.shape), optimizer=tx)
+    step = jax.jit(
+        functools.partial(
+            train_step, objective=grading(model, VECTORS, places=True, ranking=0.0), optimizer=tx
+        )
+    )
+    state, first = step(state, batch, jax.random.key(0))
+    np.testing.assert_allclose(first["loss"], first["mse"] + first["outline"], rtol=1e-6)
+    for _ in range(49):
+        state, last = step(state, batch, jax.random.key(0))
+    assert last["outline"] < 0.3 * first["outline"]
+
+
+def test_the_loss_of_a_drawing_is_cross_entropy_and_dice():
+    rng = np.random.default_rng(0)
+    drawn, truth = (
+        rng.standard_normal((2, 3, 3, 3)).astype(np.float32),
+        np.float32(rng.random((2, 3, 3, 3)) < 0.5),
+    )
+    p = 1 / (1 + np.exp(-np.float64(drawn)))
+    entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
+    axes = (1, 2, 3)
+    dice = 2 * (p * truth).sum(axes) / (p.sum(axes) + truth.sum(axes))
+    np.testing.assert_allclose(outline_loss(drawn, truth), entropy + 1 - dice.mean(), rtol=1e-5)
+
+
+def test_noise_of_embeddings_is_drawn_from_the_key_in_units_of_each_number(batch):
+    seen = []
+
+    class Spy(nn.Module):
+        @nn.compact
+        def __call__(self, seen_, embedding, *, train=False):
+            seen.append(np.asarray(embedding))
+            return nn.Dense(1)(embedding)[:, 0]
+
+    vectors = VECTORS * np.array([1, 10, 0, 1], np.float32)
+    model = Spy()
+    variables = model.init(jax.random.key(0), batch["seen"], vectors[batch["class"]])
+    big = {name: np.concatenate([value] * 200) for name, value in batch.items() if name != "partner"}
+    objective = grading(model, vectors, places=False, ranking=0.0, noise=0.5)
+    tx = optimizer.build(learning_rate=0.1, steps=10)
+    state = states.init(jax.random.key(0), variables=lambda key: variables, optimizer=tx)
+    for key in (1, 1, 2):
+        objective(state.params, state, big, jax.random.key(key))
+    one, again, other = (found - vectors[big["class"]] for found in seen[-3:])
+    assert (one == again).all() and (one != other).any()
+    np.testing.assert_allclose(one.std(0), 0.5 * vectors.std(0), rtol=0.05)

@@ -7,7 +7,8 @@ import pytest
 
 import ukbob_jax as bob
 from ukbob_jax.models import architecture
-from ukbob_jax.sentinel.volumes import VolumeGrader, pooled
+from ukbob_jax.sentinel import degradation
+from ukbob_jax.sentinel.volumes import OUTLINE, VolumeGrader, pooled, soft_dice
 
 TINY = {"n_stages": 2, "features_per_stage": (4, 6), "strides": (1, 2), "n_conv_per_stage": 1}
 
@@ -36,6 +37,43 @@ def test_grades_depend_on_mask_embedding_and_place(tiny):
 
 def test_only_the_encoder_has_parameters(tiny):
     assert all(name.startswith("encoder_") for name in tiny[1]["params"]["encoder"])
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    model = VolumeGrader(3, network_fields=TINY, hidden=5, outline=4)
+    cubes = jax.random.normal(jax.random.key(1), (2, 8, 8, 8, 2))
+    return model, jax.jit(model.init)(jax.random.key(0), cubes), cubes
+
+
+def test_a_drawing_is_of_the_cubes_voxels_and_only_sown(drawing):
+    model, variables, cubes = drawing
+    e, s = jnp.ones((2, 3)), jnp.zeros((2, 4))
+    grade, more = model.apply(variables, cubes, e, s, mutable=["intermediates"])
+    assert more["intermediates"][OUTLINE][0].shape == (2, 8, 8, 8)
+    assert (model.apply(variables, cubes, e, s) == grade).all() and ((grade > 0) & (grade < 1)).all()
+    assert "intermediates" not in variables
+
+
+def test_the_grade_starts_from_the_dice_with_the_drawing(drawing):
+    model, variables, cubes = drawing
+    silent = jax.tree.map_with_path(
+        lambda path, value: 0 * value if path[0].key == "head" else value, variables["params"]
+    )
+    cubes = cubes.at[..., 1].set(jnp.sign(cubes[..., 1]))
+    grade, more = model.apply({"params": silent}, cubes, jnp.ones((2, 3)), mutable=["intermediates"])
+    drawn, mask = jax.nn.sigmoid(more["intermediates"][OUTLINE][0]), (cubes[..., 1] + 1) / 2
+    expected = [2 * float((d * m).sum()) / float(d.sum() + m.sum()) for d, m in zip(drawn, mask)]
+    np.testing.assert_allclose(grade, expected, rtol=1e-5)
+
+
+def test_soft_dice_is_dice_of_masks_and_stays_inside():
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((2, 4, 4, 4)) < 0.5 for _ in range(2))
+    expected = [degradation.dice(a, b) for a, b in zip(first, second)]
+    np.testing.assert_allclose(soft_dice(jnp.float32(first), jnp.float32(second)), expected, rtol=1e-6)
+    nothing = jnp.zeros((1, 2, 2, 2))
+    assert 0 < soft_dice(nothing, nothing)[0] < soft_dice(1 + nothing, 1 + nothing)[0] < 1
 
 
 def test_pooling_keeps_what_lies_inside_apart():

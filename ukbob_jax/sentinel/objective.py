@@ -1,4 +1,4 @@
-"""Learning to grade masks: predicted against true Dice, the order of pairs, and a detector's margin."""
+"""Learning to grade masks: predicted against true Dice, the order of pairs, a detector's margin, and the true mask."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ukbob_jax.sentinel import losses
+from ukbob_jax.sentinel.volumes import OUTLINE, soft_dice
 from ukbob_jax.training.optimizer import Optimizer
 from ukbob_jax.training.state import PRETEXT, TrainState, split_pretext
 from ukbob_jax.training.step import Batch, Metrics, ModelState, Objective, Params
@@ -22,11 +24,13 @@ def grading(
     ranking: float = 1.0,
     detector: float = 0.1,
     threshold: float = 0.5,
+    noise: float = 0.0,
 ) -> Objective:
     """The objective of a grader: weighted squared error + `ranking` x ranking loss + `detector` x AUC margin loss.
 
     Its batches have "seen" `b ... 2` float32, "class" `b`, "dice" `b` and, where the host found the partners, "partner"
-    `b`: rows of the whole batch. Parameters of the margin loss lie beside the network's, under `state.PRETEXT`.
+    `b`: rows of the whole batch. Parameters of the margin loss lie beside the network's, under `state.PRETEXT`. A grader
+    that draws outlines learns them from "truth" `b x y z`, by cross entropy and soft Dice.
 
     Args:
         model: a grader; with `detection` it is trained as a detector of what is below `threshold` too.
@@ -35,23 +39,31 @@ def grading(
         ranking: factor; 0: without.
         detector: factor.
         threshold: Dice.
+        noise: of embeddings, see `SentinelOptions.embedding_noise`.
     """
     table = jnp.asarray(vectors)
+    deviation = noise * table.std(0)[None] if noise else None
+    drawing = ("intermediates",) if getattr(model, "outline", 0) else ()
 
     def objective(
         params: Params, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[ModelState, Metrics]]:
         network, own = split_pretext(params)
         told = (batch["place"],) if places else ()
+        embedding = table[batch["class"]]
+        if deviation is not None:
+            own_key = jax.random.fold_in(key, 1)
+            embedding += deviation * jax.random.normal(own_key, embedding.shape, embedding.dtype)
         out, model_state = model.apply(
             {"params": network, **state.model_state},
             batch["seen"],
-            table[batch["class"]],
+            embedding,
             *told,
             train=True,
             rngs={"dropout": key},
-            mutable=list(state.model_state),
+            mutable=[*state.model_state, *drawing],
         )
+        drawn = model_state.pop("intermediates")[OUTLINE][0] if drawing else None
         grade, score = out if own else (out, None)
         true = batch["dice"]
         metrics = {"mse": losses.weighted_mse(grade, true), "error": jnp.abs(grade - true).mean()}
@@ -65,9 +77,18 @@ def grading(
                 score, true < threshold, own["a"], own["b"], own["alpha"]
             )
             loss += detector * metrics["auc_margin"]
+        if drawn is not None:
+            metrics["outline"] = outline_loss(drawn, batch["truth"])
+            loss += metrics["outline"]
         return loss, (model_state, metrics)
 
     return objective
+
+
+def outline_loss(drawn: jax.Array, truth: jax.Array) -> jax.Array:
+    """Mean over cubes of cross entropy and 1 - soft Dice of logits b x y z with the true masks b x y z, 0 to 1."""
+    entropy = optax.sigmoid_binary_cross_entropy(drawn, truth).mean()
+    return entropy + 1 - soft_dice(jax.nn.sigmoid(drawn), truth).mean()
 
 
 def with_margin(variables: Mapping[str, Any]) -> dict[str, Any]:

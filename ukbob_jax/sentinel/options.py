@@ -19,6 +19,8 @@ class SentinelOptions:
         rule: of the window of MR, see `preprocessing.window`.
         embeddings: "taxonomy", "one_hot", "measured" (on the training subjects), "learned", or a file of
             `embeddings.load`; "taxonomy+measured" puts several side by side.
+        embedding_noise: of a training's embeddings, deviation in units of each number's own over the classes, so that
+            organs are known by what they are like rather than by their exact vector. For organs never trained on.
         size: pixels of a resized slice or voxels of a cube's side; 0: 256 and 48.
         margin: around the mask, pixels of slices or mm of cubes. Slices of training draw theirs, from 10 on.
         held_out_organs: names of organs that are never trained on, to see how the grader does on such.
@@ -44,6 +46,7 @@ class SentinelOptions:
     modality: str = "MR"
     rule: str = "percentile"
     embeddings: str = "taxonomy"
+    embedding_noise: float = 0.0
     size: int = 0
     margin: float = 20.0
     held_out_organs: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ class SentinelOptions:
             ("per_scan", 1),
             ("val_pairs", 2),
             ("size", 0),
+            ("embedding_noise", 0),
             ("margin", 0),
             ("ranking", 0),
             ("detector", 0),

@@ -98,6 +98,7 @@ class Setup:
             per_scan=self.options.per_scan,
             seed=config.seed,
             vectors=self._similar() if self.options.pairing == "host" and self.options.ranking else None,
+            outlines=bool(getattr(self.model, "outline", 0)),
             process=jax.process_index(),
             processes=jax.process_count(),
         )
@@ -138,6 +139,10 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"config.train.accumulate: {config.train.accumulate}, but partners found on the host are rows of the whole "
             "batch; set config.sentinel.pairing=neighbours."
+        )
+    if LEARNED in section.embeddings and section.embedding_noise:
+        raise ConfigError(
+            f"config.sentinel.embedding_noise: {section.embedding_noise}, but embeddings are learned; set it to 0."
         )
     if LEARNED in section.embeddings and section.held_out_organs:
         raise ConfigError(

@@ -138,8 +138,8 @@ class Batches:
     """A Grain source: element `step` is this process's share of that step's batch.
 
     Rows come in groups of `per_scan` from one scan; every epoch reshuffles the subjects. A batch has "seen", "place",
-    "dice", "class", "subject" and, with `vectors`, "partner": the row of the whole batch that the ranking loss compares
-    with.
+    "dice", "class", "subject"; with `vectors`, "partner": the row of the whole batch that the ranking loss compares with;
+    with `outlines`, "truth": the true masks, as seen.
     """
 
     pairs: Pairs
@@ -148,6 +148,7 @@ class Batches:
     per_scan: int
     seed: int
     vectors: np.ndarray | None  # k e, for partners; None: found on the device
+    outlines: bool = False
     process: int = 0
     processes: int = 1
 
@@ -175,17 +176,20 @@ class Batches:
         mine = range(self.process * share, (self.process + 1) * share)
         places = [self.place(step, row) for row in mine]
         read: dict[str, Scan] = {}
-        rows: dict[str, list[Any]] = {name: [] for name in ("seen", "place", "dice", "class", "subject")}
+        drawn = ("truth",) if self.outlines else ()
+        arrays = ("seen", "place", "dice", *drawn)
+        rows: dict[str, list[Any]] = {name: [] for name in (*arrays, "class", "subject")}
         for subject, index in places:
             if subject not in read:
                 read = {subject: self.pairs.scan(subject)}  # neighbouring rows are of one scan
             pair = self.pairs.pair(subject, index, read[subject])
             rng = np.random.default_rng((self.pairs.number(subject), 7, index))
             seen = self.pairs.views(pair, read[subject], rng)
-            values = (seen.seen[0], seen.place[0], seen.dice[0], pair.label, self.subjects.index(subject))
-            for name, value in zip(rows, values):
-                rows[name].append(value)
-        batch = {name: np.stack(rows[name]).astype(np.float32) for name in ("seen", "place", "dice")}
+            for name in arrays:
+                rows[name].append(getattr(seen, name)[0])
+            rows["class"].append(pair.label)
+            rows["subject"].append(self.subjects.index(subject))
+        batch = {name: np.stack(rows[name]).astype(np.float32) for name in arrays}
         batch |= {name: np.array(rows[name], np.int32) for name in ("class", "subject")}
         if self.vectors is not None:
             everywhere = [self.pairs.organ(*self.place(step, row)) for row in range(self.batch_size)]

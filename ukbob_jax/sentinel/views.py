@@ -3,7 +3,7 @@
 The same numbers as `preprocessing.prepare_slices` and `prepare_cubes`, of the voxels of the crop alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ class Views(NamedTuple):
     seen: np.ndarray  # n h w 2 or n x y z 2, float32
     place: np.ndarray  # n 4, float32; zeros for slices
     dice: np.ndarray  # n, float32: of each slice, or of the mask
+    truth: np.ndarray  # n x y z, float32, 0 to 1: what a cube's mask should be; n 0 for slices
 
 
 def of_mask(
@@ -49,8 +50,10 @@ def of_mask(
     first, last = _ends(pair.mask)
     cube = preprocessing.cube(first, last, spacing_mm, sight.margin)
     place = preprocessing.place(cube, image.shape)
-    seen = _cube(image, pair.mask, cube, window, sight.size)
-    return Views(seen[None], place[None], np.array([pair.dice], np.float32))
+    part, resized = _resizing(cube, image.shape, sight.size)
+    seen = preprocessing.stacked(resized, image[part], pair.mask[part], window, xp=np)
+    right = resized(truth[part].astype(np.float32))
+    return Views(seen[None], place[None], np.array([pair.dice], np.float32), right[None])
 
 
 def _ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -59,23 +62,24 @@ def _ends(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
     return np.array([a[0] for a in along]), np.array([a[-1] for a in along])
 
 
-def _cube(image: Volume, mask: Volume, cube: preprocessing.Cube, window: Window, size: int) -> np.ndarray:
-    """x y z 2 of the voxels whose centres lie in the cube."""
-    shape = np.array(image.shape)
+def _resizing(
+    cube: preprocessing.Cube, shape: Sequence[int], size: int
+) -> tuple[tuple[slice, ...], Callable[[Volume], Volume]]:
+    """The voxels whose centres lie in the cube, and what brings them to `size` voxels along each axis."""
     low = np.clip(np.ceil(cube.start).astype(int), 0, shape)
     high = np.clip(np.ceil(cube.stop).astype(int), low, shape)
-    part = tuple(slice(a, b) for a, b in zip(low, high))
     matrices = [
-        preprocessing.resize_matrix(start[None] - a, stop[None] - a, b - a, size, xp=np)[0]
+        preprocessing.resize_matrix(start[None] - a, stop[None] - a, b - a, size, xp=np)[0].astype(np.float32)
         for start, stop, a, b in zip(cube.start, cube.stop, low, high)
     ]
 
-    def resized(values: np.ndarray) -> np.ndarray:
-        for matrix in matrices:  # the first axis becomes the last, three times
-            values = np.tensordot(values, matrix, (0, 1))
+    def resized(values: Volume) -> Volume:
+        # many small products: one large one would be spread over threads, which cost more than they save
+        for matrix in matrices[::-1]:  # x y z -> z' x y -> y' z' x -> x' y' z'
+            values = np.moveaxis(values @ matrix.T, -1, 0)
         return values
 
-    return preprocessing.stacked(resized, image[part], mask[part], window, xp=np)
+    return tuple(slice(a, b) for a, b in zip(low, high)), resized
 
 
 def _slices(
@@ -90,7 +94,8 @@ def _slices(
         # rows from anterior to posterior, columns from right to left, as scans are read
         seen.append(_slice(image[::-1, ::-1, z].T, mask[::-1, ::-1, z].T, sight, window, rng))
     dice = sampling.slice_dice(mask[..., chosen], truth[..., chosen])
-    return Views(np.stack(seen), np.zeros((len(chosen), 4), np.float32), dice.astype(np.float32))
+    none = np.zeros((len(chosen), 0), np.float32)
+    return Views(np.stack(seen), np.zeros((len(chosen), 4), np.float32), dice.astype(np.float32), none)
 
 
 def _slice(

@@ -4,7 +4,7 @@ Axes: b cubes, x y z voxels, c channels, e numbers of an embedding.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from flax import linen as nn
 from ukbob_jax.errors import ConfigError, GeometryError, MismatchError
 from ukbob_jax.models import architecture
 from ukbob_jax.models.architecture import Architecture
-from ukbob_jax.models.blocks import kernel_init
+from ukbob_jax.models.blocks import Conv, Norm, kernel_init
 from ukbob_jax.models.kernels.dtypes import at_least_float32
 from ukbob_jax.sentinel.head import GatedHead, embedded, table
 
@@ -25,6 +25,7 @@ SMALL = {
     "strides": (1, 2, 2, 2),
     "n_conv_per_stage": 1,
 }  # of the default network, plain_unet
+OUTLINE = "outline"  # name of the drawing's logits among the intermediates
 PLACE = 4  # numbers of a cube's place: size and centre
 LEAST = 1e-3  # voxels: below this a region has no mean
 
@@ -36,12 +37,17 @@ class VolumeGrader(nn.Module):
     everywhere, and its maximum; instance norms leave little in the mean alone. What the organ is and where the cube lies
     pass two layers together, so that a mask can be found to be in the wrong place, and go into gates and features.
 
+    With `outline` the grader also draws the organ as it should be, and its grade starts from the Dice of the mask with
+    that drawing: a decoder, told what the organ is and where the cube lies, goes from the encoder's maps back to the cube's
+    voxels. Its logits (b x y z) are sown as "intermediates"; training compares them with the true mask.
+
     Args:
         num_classes_embedding: numbers of an embedding, e.
         network: its architecture must say where the encoder's maps are (`Architecture.features`).
         network_fields: of the network, a mapping or pairs; channels are set here.
         hidden, detection: see `GatedHead`.
         context: width of those two layers.
+        outline: width of the decoder; 0: none.
         squash: a sigmoid on the grade.
         bounded: see `GatedHead`.
         learned_classes: see `ResNet50`.
@@ -53,6 +59,7 @@ class VolumeGrader(nn.Module):
     network_fields: Any = tuple(SMALL.items())
     hidden: int = 50
     context: int = 64
+    outline: int = 0
     squash: bool = True
     bounded: bool = True
     detection: bool = False
@@ -95,7 +102,10 @@ class VolumeGrader(nn.Module):
         self.encoder = self.built()
         self.classes = table(self)
         self.place = [nn.Dense(self.context, dtype=self.dtype, kernel_init=kernel_init) for _ in range(2)]
-        self.head = GatedHead(self.hidden, self.squash, self.bounded, self.detection, self.dtype)
+        self.drawing = Outline(self.outline, self.dtype) if self.outline else None
+        self.head = GatedHead(
+            self.hidden, self.squash and not self.outline, self.bounded, self.detection, self.dtype
+        )
 
     def __call__(
         self,
@@ -132,7 +142,56 @@ class VolumeGrader(nn.Module):
         for layer in self.place:
             context = jax.nn.gelu(layer(context))
         features = jnp.concatenate([*(pooled(m, mask) for m in maps), context.astype(jnp.float32)], -1)
-        return self.head(features, context)
+        if self.drawing is None:
+            return self.head(features, context)
+        drawn = self.drawing(maps, context, cubes.shape[1:4])
+        self.sow("intermediates", OUTLINE, drawn)
+        agreement = soft_dice(jax.nn.sigmoid(drawn), mask[..., 0])
+        out = self.head(features, context)
+        grade, *score = out if self.detection else (out,)
+        grade += jnp.log(agreement) - jnp.log1p(-agreement)
+        grade = jax.nn.sigmoid(grade) if self.squash else grade
+        return (grade, *score) if self.detection else grade
+
+
+class Outline(nn.Module):
+    """A decoder from an encoder's maps to one number per voxel of the cube, modulated by what the organ is.
+
+    Args:
+        width: channels.
+        dtype: of the arithmetic.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], context: jax.Array, shape: Sequence[int]) -> jax.Array:
+        """Logits b x y z of maps b x' y' z' c, finest first, and context b n; `shape`: x y z."""
+        drawn = jnp.zeros((), self.dtype)
+        for level, found in reversed(list(enumerate(maps))):
+            found = found.astype(self.dtype)
+            if drawn.ndim:
+                drawn = jax.image.resize(drawn, (*found.shape[:4], self.width), "linear")
+            drawn = drawn + nn.Dense(
+                self.width, dtype=self.dtype, kernel_init=kernel_init, name=f"side_{level}"
+            )(found)
+            drawn = Norm("instance_affine", dtype=self.dtype, name=f"norm_{level}")(drawn)
+            told = nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=kernel_init, name=f"told_{level}")(
+                context
+            )
+            scale, shift = jnp.split(told[:, None, None, None], 2, -1)
+            drawn = jax.nn.leaky_relu(drawn * (1 + scale) + shift)
+            drawn = jax.nn.leaky_relu(Conv(self.width, 3, dtype=self.dtype, name=f"conv_{level}")(drawn))
+        logits = nn.Dense(1, dtype=self.dtype, kernel_init=kernel_init, name="logits")(drawn)
+        return jax.image.resize(logits[..., 0].astype(jnp.float32), (len(logits), *shape), "linear")
+
+
+def soft_dice(drawn: jax.Array, mask: jax.Array) -> jax.Array:
+    """2 sum(d m) / (sum(d) + sum(m)) of b x y z each, kept within (0, 1) so that its logit is finite: b."""
+    axes = (1, 2, 3)
+    total = drawn.sum(axes) + mask.sum(axes)
+    return jnp.clip(2 * (drawn * mask).sum(axes) / jnp.maximum(total, LEAST), LEAST, 1 - LEAST)
 
 
 def pooled(features: jax.Array, mask: jax.Array) -> jax.Array:
@@ -172,5 +231,5 @@ ARCHITECTURE = Architecture(
     fields=architecture.module_fields,
     multiple=lambda model: architecture.find(model.network).multiple(model.built()),
     strides=lambda model: ((1, 1, 1),),
-    parts={"encoder": r"^encoder/", "head": r"^(head|place_\d+|classes)/"},
+    parts={"encoder": r"^encoder/", "head": r"^(head|place_\d+|classes|drawing)/"},
 )
