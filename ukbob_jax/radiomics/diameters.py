@@ -1,0 +1,139 @@
+"""Greatest distances between the vertices of every organ's mesh, in a plane and in space, for all organs at once.
+
+A vertex lies on the middle of the edge between a voxel of the organ and a neighbour over a face that is not of it.
+Positions are kept as whole numbers of half voxels. The farthest pair of a plane lies among the ends of the vertices' rows;
+planes and points that cannot hold it are dropped by bounds before pairs are looked at, so the result is exact.
+"""
+
+import numpy as np
+from scipy.spatial import ConvexHull
+
+from ukbob_jax.radiomics.regions import Regions
+
+_DIRECTIONS = 16  # over half a circle
+_SLACK = 1 - 1e-9  # bounds hold but for rounding
+_PAIRS = 2**22  # pairs looked at at a time
+
+
+def diameters(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+    """Return greatest distances between vertices of one plane across x, y, z (k, 3), and of all (k,), in mm."""
+    organ, half = vertices(regions)
+    scale = regions.spacing_mm / 2
+    plane = np.zeros((regions.count, 3))
+    ends = None
+    for axis in range(3):
+        row, along = (a for a in range(3) if a != axis)
+        kept = _row_ends(organ, half, (axis, row, along))
+        group_of, group = np.unique(
+            organ[kept] * (int(half.max()) + 1) + half[axis, kept], return_inverse=True
+        )
+        points = np.stack([half[row, kept] * scale[row], half[along, kept] * scale[along]])
+        owner = group_of // (int(half.max()) + 1)
+        plane[:, axis] = _farthest_in_groups(points, group, owner, regions.count)
+        ends = kept if ends is None else ends
+    assert ends is not None
+    return plane, _farthest_in_space(organ[ends], half[:, ends] * scale[:, None], regions.count)
+
+
+def vertices(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+    """List the vertices: organ (v,), and position (3, v) in half voxels of the box."""
+    box = regions.filled(regions.organ + 1, np.int32)
+    own = regions.organ + 1
+    strides = (regions.shape[1] * regions.shape[2], regions.shape[2], 1)
+    organs, places = [], []
+    for axis, stride in enumerate(strides):
+        for sign in (1, -1):
+            at = np.flatnonzero(box[regions.voxels + sign * stride] != own)
+            place = 2 * regions.position[:, at]
+            place[axis] += sign
+            organs.append(regions.organ[at])
+            places.append(place)
+    return np.concatenate(organs), np.concatenate(places, 1)
+
+
+def _row_ends(organ: np.ndarray, half: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
+    """Find the first and last vertex of every row along `axes[2]`, in the order of organ, plane and row."""
+    width = int(half.max()) + 1
+    row = (organ * width + half[axes[0]]) * width + half[axes[1]]
+    order = np.argsort(row * width + half[axes[2]])
+    row = row[order]
+    new = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
+    last = np.concatenate([new[1:] - 1, [len(row) - 1]])
+    return order[np.unique(np.concatenate([new, last]))]
+
+
+def _farthest_in_groups(points: np.ndarray, group: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
+    """Return, for each of `k` owners, the greatest distance between two points of one of its groups.
+
+    Args:
+        points: (2, n) mm, group by group.
+        group: (n,) ascending from 0.
+        owner: of each group.
+    """
+    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    angle = np.arange(_DIRECTIONS) * np.pi / _DIRECTIONS
+    tight = np.cos(
+        np.pi / (2 * _DIRECTIONS)
+    )  # a segment's shadow in the nearest direction is at least so long
+    width, reach = np.zeros(len(owner)), np.zeros(points.shape[1])
+    for x, y in zip(np.cos(angle), np.sin(angle)):
+        shadow = points[0] * x + points[1] * y
+        low, high = np.minimum.reduceat(shadow, starts), np.maximum.reduceat(shadow, starts)
+        width = np.maximum(width, high - low)
+        reach = np.maximum(reach, np.maximum(shadow - low[group], high[group] - shadow))
+    least = np.zeros(k)
+    np.maximum.at(least, owner, width)  # the diameter is at least as wide as its owner's widest shadow
+    able = reach / tight >= least[owner][group] * _SLACK
+    return _farthest_pairs(points[:, able], group[able], owner, k)
+
+
+def _farthest_pairs(points: np.ndarray, group: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
+    """Look at every pair of points of a group."""
+    found = np.zeros(k)
+    ends = np.searchsorted(group, group, side="right")
+    number = ends - np.arange(len(group))  # pairs that begin with a point, itself among them
+    total = np.cumsum(number)
+    done = 0
+    while done < len(group):
+        upto = max(
+            int(np.searchsorted(total, (total[done - 1] if done else 0) + _PAIRS, side="right")), done + 1
+        )
+        count = number[done:upto]
+        one = np.repeat(np.arange(done, upto), count)
+        other = one + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
+        square = ((points[:, one] - points[:, other]) ** 2).sum(0)
+        np.maximum.at(found, owner[group[one]], square)
+        done = upto
+    return np.sqrt(found)
+
+
+def _farthest_in_space(organ: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
+    """Return the greatest distance between two points (3, n) of each organ; they come organ by organ.
+
+    The farthest pair lies on the convex hull, which is found organ by organ, of the few points that can be far enough.
+    """
+    starts = np.searchsorted(organ, np.arange(k))
+    low = np.stack([np.minimum.reduceat(p, starts) for p in points])
+    high = np.stack([np.maximum.reduceat(p, starts) for p in points])
+    least = np.zeros(k)
+    for x in (-1, 0, 1):
+        for y in (-1, 0, 1):
+            shadow = (points[0] * x + points[1] * y + points[2]) / np.sqrt(x * x + y * y + 1)
+            across = np.maximum.reduceat(shadow, starts) - np.minimum.reduceat(shadow, starts)
+            least = np.maximum(least, across)
+    least = np.maximum(least, (high - low).max(0))
+    farthest = np.sqrt(sum(np.maximum(p - a[organ], b[organ] - p) ** 2 for p, a, b in zip(points, low, high)))
+    able = farthest >= least[organ] * _SLACK
+    kept, mine = points[:, able], organ[able]
+    bounds = np.searchsorted(mine, np.arange(k + 1))
+    hulls = [_hull(kept[:, a:b]) for a, b in zip(bounds[:-1], bounds[1:])]
+    owner = np.repeat(np.arange(k), [h.shape[1] for h in hulls])
+    return _farthest_pairs(np.concatenate(hulls, 1), owner, np.arange(k), k)
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    """Keep the corners of the convex hull of (3, n) points; all of a few, or of points in one plane."""
+    spread = points - points[:, :1]
+    if points.shape[1] < 64 or np.linalg.matrix_rank(spread) < 3:
+        return points
+    return points[:, ConvexHull(points.T).vertices]

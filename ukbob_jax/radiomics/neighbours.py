@@ -1,0 +1,154 @@
+"""One pass over all voxels and their neighbours that counts what GLCM, GLDM and NGTDM are computed from.
+
+Everything counted is an integer, so the counts are exact whatever the device and the order of work. A table holds all
+organs one behind the other, each as large as its own levels need, so time and memory depend on voxels and levels, not on
+the number of organs.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ukbob_jax.errors import ValuesError
+from ukbob_jax.radiomics.regions import Cells, Regions
+
+MOST_PAIRS = 2**28  # entries of the table of pairs, four bytes each
+_CHUNK = 2**17  # voxels counted in a step
+
+
+class Neighbours(NamedTuple):
+    """Counts; c cells, t pairs of cells of one organ (`Cells.pairs`), a offsets, one of each opposite two."""
+
+    pairs: np.ndarray  # (a, t) int32: voxels of one cell whose neighbour at the offset is of the other
+    dependence: np.ndarray  # (c, 2 a + 1): voxels with so many neighbours of (nearly) their level
+    difference: np.ndarray  # (c,) float64: sum over voxels of |level - mean level of the neighbours|
+    alone: np.ndarray  # (c,): voxels without a neighbour
+
+
+def offsets(distances: tuple[int, ...]) -> np.ndarray:
+    """List the offsets whose greatest component is one of `distances`, one of each opposite two, (a, 3)."""
+    reach = range(-max(distances), max(distances) + 1)
+    every = (step for step in itertools.product(reach, repeat=3) if max(map(abs, step)) in distances)
+    return np.array([step for step in every if step > (0, 0, 0)])
+
+
+def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> Neighbours:
+    """Look at the neighbours of every voxel of every organ, within the organ.
+
+    Args:
+        steps: (a, 3) offsets along x y z, none longer than the margin of `regions`.
+        alpha: levels that differ by so much still depend on each other (GLDM).
+    Raises:
+        ValuesError: so many grey levels that the tables would not fit into memory.
+    """
+    pairs, c = cells.pairs, len(cells.level)
+    t = int(pairs.start[-1])
+    if t * len(steps) > MOST_PAIRS:
+        worst = int(cells.levels.argmax())
+        raise ValuesError(
+            f"{int(cells.levels[worst])} grey levels in one organ, {int(cells.levels.sum())} in all: too many for "
+            "tables of pairs. Give a larger bin_width, or bin_count."
+        )
+    chunk, whole = _chunks(len(regions.voxels), int(cells.highest.max()), len(steps))
+    listed = np.zeros(whole, np.int32)
+    listed[: len(regions.voxels)] = regions.voxels  # place 0 is outside, so padding counts nothing
+    start = np.concatenate([[0], pairs.start[cells.organ[1:]]])  # of each cell's organ
+    first = np.concatenate([[1], cells.first[cells.organ[1:]]])
+    width = np.concatenate([[0], cells.levels[cells.organ[1:]]])
+    # a pair of cells (one, other) is counted at base[one] + other
+    base = start + (np.arange(c) - first) * width - first
+    size, span = rounded(t), rounded(c)
+    tables = [stretched(v, span) for v in (base, first, first + width - 1, cells.level)]
+    strides = np.array([regions.shape[1] * regions.shape[2], regions.shape[2], 1])
+    box = regions.filled(cells.of_voxel, np.int32)
+    found, dependence, alone, sums = _count(
+        box, listed.reshape(-1, chunk), (steps @ strides).astype(np.int32), alpha, *tables, size=size
+    )
+    found = np.asarray(found).reshape(len(steps), size)[:, :t]
+    near = 2 * len(steps) + 1
+    dependence = np.array(dependence).reshape(span, near)[:c]
+    total = np.asarray(sums).astype(np.int64).sum(0).reshape(span, near)[:c]  # by number of neighbours
+    difference = (total / np.maximum(np.arange(near), 1)).sum(1)
+    dependence[0] = 0  # what padded the list
+    alone = np.asarray(alone)[:c].astype(np.int64)
+    alone[0] = 0
+    return Neighbours(found, dependence, difference, alone)
+
+
+def _chunks(voxels: int, highest: int, steps: int) -> tuple[int, int]:
+    """Choose how many voxels to count in a step, so that no sum passes 32 bits, and round the list up to whole steps."""
+    most = (2**31 - 1) // (highest * 2 * steps)
+    chunk = min(_CHUNK, 1 << max(most.bit_length() - 1, 0), 1 << max(voxels - 1, 1).bit_length())
+    number = -(-voxels // chunk)
+    return chunk, chunk * (number if number <= 4 else -(-number // 4) * 4)
+
+
+def rounded(n: int) -> int:
+    """Round a size up, by at most a quarter and at least one, so that few programs are compiled."""
+    step = 1 << max(n.bit_length() - 3, 4)
+    return (n // step + 1) * step
+
+
+def stretched(values: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([values, np.zeros(size - len(values), values.dtype)]).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _count(
+    box: jax.Array,
+    listed: jax.Array,
+    steps: jax.Array,
+    alpha: jax.Array,
+    base: jax.Array,
+    first: jax.Array,
+    last: jax.Array,
+    level: jax.Array,
+    *,
+    size: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Count chunk by chunk; the last entry of each offset's table takes what is no pair."""
+    offsets, near, span = steps.shape[0], 2 * steps.shape[0] + 1, base.shape[0]
+
+    def chunk(carry: tuple, voxels: jax.Array) -> tuple[tuple, jax.Array]:
+        pairs, dependence, lonely = carry
+        here = _take(box, voxels)
+        low, high, own, key = (_take(table, here) for table in (first, last, level, base))
+        low = jnp.where(here == 0, 1, low)
+        high = jnp.where(here == 0, 0, high)
+
+        def beside(place: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            there = _take(box, place)
+            same = (there >= low) & (there <= high)
+            return there, same, jnp.where(same, _take(level, there), 0)
+
+        def offset(i: jax.Array, seen: tuple) -> tuple:
+            pairs, alike, number, total = seen
+            for sign in (1, -1):
+                there, same, value = beside(jnp.maximum(voxels + sign * steps[i], 0))
+                number, total = number + same, total + value
+                alike += same & (jnp.abs(value - own) <= alpha)
+                if sign == 1:
+                    at = i * size + jnp.where(same, key + there, size - 1)
+                    pairs = pairs.at[at].add(1, mode="promise_in_bounds")
+            return pairs, alike, number, total
+
+        none = jnp.zeros_like(here)
+        pairs, alike, number, total = lax.fori_loop(0, offsets, offset, (pairs, none, none, none))
+        dependence = dependence.at[here * near + alike].add(1, mode="promise_in_bounds")
+        lonely = lonely.at[jnp.where(number == 0, here, 0)].add(1, mode="promise_in_bounds")
+        gap = jnp.abs(own * number - total)
+        sums = jnp.zeros(span * near, jnp.int32).at[here * near + number].add(gap, mode="promise_in_bounds")
+        return (pairs, dependence, lonely), sums
+
+    start = tuple(jnp.zeros(n, jnp.int32) for n in (offsets * size, span * near, span))
+    (pairs, dependence, lonely), sums = lax.scan(chunk, start, listed)
+    return pairs, dependence, lonely, sums
+
+
+def _take(table: jax.Array, at: jax.Array) -> jax.Array:
+    return table.at[at].get(mode="promise_in_bounds")

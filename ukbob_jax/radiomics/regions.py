@@ -1,0 +1,149 @@
+"""The voxels of all organs of a scan in one list, with their grey levels: what every family counts from.
+
+A *cell* is one grey level of one organ. Cells are numbered from 1, organ by organ and level by level, only levels that
+occur; 0 is outside. So one integer per voxel says organ and level, and two voxels are alike where their cells are equal.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+_BUCKET = (
+    32  # voxels; sizes of boxes are rounded up to multiples, so that a cohort compiles a handful of programs
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Voxels of k organs inside the box around them all, which has a margin of 0 on every side."""
+
+    shape: tuple[int, int, int]  # of the box with its margin, rounded up
+    margin: int  # voxels at the low side of each axis
+    spacing_mm: np.ndarray  # (3,)
+    voxels: np.ndarray  # (n,) int64: place in the flat box, ascending
+    organ: np.ndarray  # (n,) int64: 0 to k - 1
+    values: np.ndarray  # (n,) float64
+    sizes: np.ndarray  # (k,) voxels of each organ, at least 1
+    first: np.ndarray  # (k, 3): first plane of each organ in the box, along x y z
+    last: np.ndarray  # (k, 3)
+
+    @property
+    def count(self) -> int:
+        """Number of organs, k."""
+        return len(self.sizes)
+
+    @functools.cached_property
+    def position(self) -> np.ndarray:
+        """Where each voxel is in the box, (3, n)."""
+        return np.stack(np.unravel_index(self.voxels, self.shape))
+
+    @functools.cached_property
+    def by_value(self) -> np.ndarray:
+        """Values organ by organ, ascending within each, (n,)."""
+        return self.values[np.lexsort((self.values, self.organ))]
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """Where each organ begins in `by_value`, (k,)."""
+        return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    def filled(self, per_voxel: np.ndarray, dtype: type) -> np.ndarray:
+        """Put a number per voxel into the flat box; 0 elsewhere."""
+        box = np.zeros(int(np.prod(self.shape)), dtype)
+        box[self.voxels] = per_voxel
+        return box
+
+
+def collect(
+    image: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float], ids: np.ndarray, margin: int
+) -> Regions:
+    """List the voxels of the organs `ids`, each of which occurs in `labels`.
+
+    Args:
+        image, labels: `x y z`.
+        ids: (k,) label values.
+        margin: voxels around the box, so that neighbours need no check of the border.
+    """
+    row_of = np.zeros(int(labels.max()) + 1, np.int32)
+    row_of[ids] = np.arange(1, len(ids) + 1)
+    rows = row_of[labels]
+    planes = [np.flatnonzero(rows.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    box = tuple(slice(int(p[0]), int(p[-1]) + 1) for p in planes)
+    rows, inside = rows[box], image[box]
+    shape = tuple(-(-(n + 2 * margin) // _BUCKET) * _BUCKET for n in rows.shape)
+    place = np.nonzero(rows)
+    organ = rows[place].astype(np.int64) - 1
+    values = inside[place].astype(np.float64)
+    place = [p + margin for p in place]
+    voxels = (place[0] * shape[1] + place[1]) * shape[2] + place[2]
+    k = len(ids)
+    first, last = np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)
+    for axis, at in enumerate(place):
+        seen = np.zeros((k, shape[axis]), bool)
+        seen[organ, at] = True
+        first[:, axis], last[:, axis] = seen.argmax(1), shape[axis] - 1 - seen[:, ::-1].argmax(1)
+    sizes = np.bincount(organ, minlength=k)
+    spacing = np.asarray(spacing_mm, np.float64)
+    return Regions(shape, margin, spacing, voxels, organ, values, sizes, first, last)  # pyright: ignore[reportArgumentType]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Grey levels of the organs of `Regions`; c cells, cell 0 is outside."""
+
+    of_voxel: np.ndarray  # (n,) int32
+    organ: np.ndarray  # (c,) of each cell; -1 outside
+    level: np.ndarray  # (c,) int64; 0 outside
+    voxels: np.ndarray  # (c,) voxels of each cell
+    first: np.ndarray  # (k,) first cell of each organ
+    levels: np.ndarray  # (k,) how many levels of each organ occur
+    highest: np.ndarray  # (k,) greatest level of each organ
+
+    @functools.cached_property
+    def pairs(self) -> "Pairs":
+        """All pairs of levels of one organ."""
+        start = np.concatenate([[0], np.cumsum(self.levels**2)])
+        inside = np.repeat(np.arange(len(self.levels)), self.levels**2)
+        at = np.arange(start[-1]) - start[inside]
+        rank = np.divmod(at, self.levels[inside])
+        return Pairs(start, inside, *(self.first[inside] + r for r in rank))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Every pair of cells of one organ, organ by organ, in rows of the first cell."""
+
+    start: np.ndarray  # (k + 1,) where each organ's pairs begin
+    organ: np.ndarray  # (t,)
+    one: np.ndarray  # (t,) cell
+    other: np.ndarray  # (t,) cell
+
+
+def cells(level: np.ndarray, organ: np.ndarray, count: int) -> Cells:
+    """Number the levels that occur, organ by organ.
+
+    Args:
+        level: (n,) from 1.
+        organ: (n,) 0 to `count` - 1.
+    """
+    base = np.concatenate([[0], np.cumsum(np.full(count, level.max()))])
+    key = base[organ] + level - 1
+    voxels = np.bincount(key, minlength=base[-1])
+    there = np.flatnonzero(voxels)
+    number = np.zeros(len(voxels), np.int32)
+    number[there] = np.arange(1, len(there) + 1)
+    of_organ, of_level = np.divmod(there, level.max())
+    levels = np.bincount(of_organ, minlength=count)
+    first = 1 + np.concatenate([[0], np.cumsum(levels)[:-1]])
+    highest = of_level[first + levels - 2] + 1
+    return Cells(
+        number[key],
+        np.concatenate([[-1], of_organ]),
+        np.concatenate([[0], of_level + 1]),
+        np.concatenate([[0], voxels[there]]),
+        first,
+        levels,
+        highest,
+    )
