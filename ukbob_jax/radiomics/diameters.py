@@ -5,6 +5,8 @@ Positions are kept as whole numbers of half voxels. The farthest pair of a plane
 planes and points that cannot hold it are dropped by bounds before pairs are looked at, so the result is exact.
 """
 
+import itertools
+
 import numpy as np
 from scipy.spatial import ConvexHull
 
@@ -126,7 +128,7 @@ def _farthest_in_space(organ: np.ndarray, points: np.ndarray, k: int) -> np.ndar
     able = farthest >= least[organ] * _SLACK
     kept, mine = points[:, able], organ[able]
     bounds = np.searchsorted(mine, np.arange(k + 1))
-    hulls = [_hull(kept[:, a:b]) for a, b in zip(bounds[:-1], bounds[1:])]
+    hulls = [_hull(kept[:, a:b]) for a, b in itertools.pairwise(bounds)]
     owner = np.repeat(np.arange(k), [h.shape[1] for h in hulls])
     return _farthest_pairs(np.concatenate(hulls, 1), owner, np.arange(k), k)
 

@@ -47,7 +47,7 @@ def glrlm(regions: Regions, cells: Cells, weighting: str, merge: bool) -> dict[s
         weights = np.ones(len(steps)) if merge or weighting else None
     else:
         weights = directions.lengths(steps, regions.spacing_mm, weighting)
-    counts, start, longest = run_counts(regions, cells, steps)
+    counts, start = run_counts(regions, cells, steps)
     counts = directions.combine(counts, weights)
     direction, at = np.nonzero(counts)
     cell = np.searchsorted(start, at, side="right") - 1
@@ -60,13 +60,11 @@ def glrlm(regions: Regions, cells: Cells, weighting: str, merge: bool) -> dict[s
     return {name: directions.mean(found[kind].reshape(-1, k), valid) for name, kind in NAMES.items()}
 
 
-def run_counts(
-    regions: Regions, cells: Cells, steps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def run_counts(regions: Regions, cells: Cells, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Count runs by direction, cell and length.
 
     Returns:
-        Counts (13, r), where each cell's counts begin in r (c,), from length 1, and the longest run there can be (c,).
+        Counts (13, r), and where each cell's counts begin in r (c,), from length 1.
     """
     longest = np.concatenate([[1], (regions.last - regions.first + 1).max(1)[cells.organ[1:]]])
     start = np.concatenate([[0], np.cumsum(longest)[:-1]])
@@ -82,7 +80,7 @@ def run_counts(
         planes = box.transpose(axis, *others)
         found = _runs(planes, base, tuple(map(tuple, steps[mine][:, others].tolist())), size)
         counts[mine] = np.asarray(found).reshape(len(mine), size)[:, :entries]
-    return counts, start, longest
+    return counts, start
 
 
 @functools.partial(jax.jit, static_argnames=("shifts", "size"))

@@ -95,6 +95,7 @@ def rounded(n: int) -> int:
 
 
 def stretched(values: np.ndarray, size: int) -> np.ndarray:
+    """Append zeros up to `size`; int32."""
     return np.concatenate([values, np.zeros(size - len(values), values.dtype)]).astype(np.int32)
 
 
