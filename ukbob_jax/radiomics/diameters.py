@@ -58,10 +58,13 @@ def _row_ends(organ: np.ndarray, half: np.ndarray, axes: tuple[int, int, int]) -
     width = int(half.max()) + 1
     row = (organ * width + half[axes[0]]) * width + half[axes[1]]
     order = np.argsort(row * width + half[axes[2]])
-    row = row[order]
-    new = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
-    last = np.concatenate([new[1:] - 1, [len(row) - 1]])
-    return order[np.unique(np.concatenate([new, last]))]
+    return order[_changes(row[order], both=True)]
+
+
+def _changes(key: np.ndarray, both: bool = False) -> np.ndarray:
+    """Tell where a value of the sorted `key` begins, or, with `both`, where it begins or ends."""
+    new = np.concatenate([[True], key[1:] != key[:-1], [True]])
+    return new[:-1] | new[1:] if both else new[:-1]
 
 
 def _farthest_in_groups(points: np.ndarray, group: np.ndarray, owner: np.ndarray, k: int) -> np.ndarray:
@@ -72,7 +75,7 @@ def _farthest_in_groups(points: np.ndarray, group: np.ndarray, owner: np.ndarray
         group: (n,) ascending from 0.
         owner: of each group.
     """
-    starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    starts = np.flatnonzero(_changes(group))
     angle = np.arange(_DIRECTIONS) * np.pi / _DIRECTIONS
     tight = np.cos(
         np.pi / (2 * _DIRECTIONS)
