@@ -3,6 +3,7 @@
     ukbob segment IN OUT --model WORKDIR    label a scan, a folder of scans, or a DICOM series
     ukbob check DATA                        read every scan and tell what is wrong with it
     ukbob labels                            structures, their ids, and those of other label sets
+    ukbob radiomics IMAGE LABELS OUT.csv    radiomic features of every structure of a label map
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
 
 `ukbob COMMAND --help` lists the options. Training and all else: python -m ukbob_jax.main --help. Nothing is downloaded
@@ -16,7 +17,7 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "info")
+COMMANDS = ("segment", "check", "labels", "radiomics", "info")
 
 
 class Parser(argparse.ArgumentParser):

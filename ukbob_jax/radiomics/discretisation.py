@@ -10,6 +10,7 @@ import numpy as np
 from ukbob_jax.errors import ValuesError
 
 DEFINITIONS = ("pyradiomics", "ibsi")
+MOST_LEVELS = 2**16  # of an organ
 
 
 def grey_levels(
@@ -40,8 +41,8 @@ def grey_levels(
     if definition not in DEFINITIONS:
         raise ValuesError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
     if bin_count is not None:
-        if bin_count != int(bin_count) or bin_count < 1:
-            raise ValuesError(f"bin_count={bin_count}: give a whole number of bins, at least 1.")
+        if bin_count != int(bin_count) or not 1 <= bin_count <= MOST_LEVELS:
+            raise ValuesError(f"bin_count={bin_count}: give a whole number of bins, 1 to {MOST_LEVELS}.")
         flat = low == high
         start = np.where(flat, low - 0.5, low)  # an organ of one value: the middle bin of a range of 1
         step = np.where(flat, 1.0, high - low) / bin_count
@@ -49,6 +50,11 @@ def grey_levels(
         return np.minimum(level, int(bin_count))  # the greatest value belongs to the last bin
     if bin_width is None or not 0 < bin_width < np.inf:
         raise ValuesError(f"bin_width={bin_width}: give a positive width in the image's unit, or bin_count.")
+    if (widest := float((high - low).max(initial=0))) / bin_width >= MOST_LEVELS - 2:
+        raise ValuesError(
+            f"bin_width={bin_width:g}: an organ whose intensities span {widest:g} would have more than {MOST_LEVELS} grey "
+            "levels. Give a larger width, or bin_count."
+        )
     start = low if definition == "ibsi" else low - low % bin_width
     step = (start + bin_width) - start  # what a step from the first edge comes to in float64
     return _count_edges_below(values, start[organ], step[organ], np.full(1, bin_width))
