@@ -197,3 +197,16 @@ def test_what_cannot_be_measured_is_refused_in_one_line(change, error, message):
     with pytest.raises(error, match=message) as caught:
         radiomics.features(**{**given, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_runs_across_an_organ_of_one_plane_count_only_for_ibsi(scan):
+    image, labels = scan[0], np.zeros_like(scan[1])
+    labels[4:9, 3:9, 7] = 1
+    plane = radiomics.features(image, labels, SPACING, classes=(1,), families=("glrlm",))
+    ibsi = radiomics.features(
+        image, labels, SPACING, classes=(1,), families=("glrlm",), definition="ibsi", bin_count=8
+    )
+    count8 = radiomics.features(image, labels, SPACING, classes=(1,), families=("glrlm",), bin_count=8)
+    name = "original_glrlm_ShortRunEmphasis"  # 4 directions in the plane, 9 across with a value of 1
+    np.testing.assert_allclose(ibsi[name], (4 * count8[name] + 9) / 13, rtol=1e-12)
+    assert np.isfinite(plane[name]).all()

@@ -8,12 +8,13 @@ planes and points that cannot hold it are dropped by bounds before pairs are loo
 import itertools
 
 import numpy as np
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
 from ukbob_jax.radiomics.regions import Regions
 
 _DIRECTIONS = 16  # over half a circle
 _SLACK = 1 - 1e-9  # bounds hold but for rounding
+_FEW = 64  # points whose pairs are looked at without a hull
 _PAIRS = 2**22  # pairs looked at at a time
 
 
@@ -138,7 +139,9 @@ def _farthest_in_space(organ: np.ndarray, points: np.ndarray, k: int) -> np.ndar
 
 def _hull(points: np.ndarray) -> np.ndarray:
     """Keep the corners of the convex hull of (3, n) points; all of a few, or of points in one plane."""
-    spread = points - points[:, :1]
-    if points.shape[1] < 64 or np.linalg.matrix_rank(spread) < 3:
+    if points.shape[1] < _FEW:
         return points
-    return points[:, ConvexHull(points.T).vertices]
+    try:
+        return points[:, ConvexHull(points.T).vertices]
+    except QhullError:  # flat but for rounding
+        return points

@@ -154,7 +154,7 @@ def _of_intensities(
         if "gldm" in chosen:
             found |= _named("gldm", gldm.gldm(counts.dependence, cells))
     if "glrlm" in chosen:
-        found |= _named("glrlm", glrlm.glrlm(measured, cells, weighting, merge))
+        found |= _named("glrlm", glrlm.glrlm(measured, cells, weighting, merge, flat_too=ibsi))
     if "glszm" in chosen:
         found |= _named("glszm", glszm.glszm(measured, cells))
     return found

@@ -34,12 +34,16 @@ NAMES = {
 }
 
 
-def glrlm(regions: Regions, cells: Cells, weighting: str, merge: bool) -> dict[str, np.ndarray]:
+def glrlm(
+    regions: Regions, cells: Cells, weighting: str, merge: bool, *, flat_too: bool = False
+) -> dict[str, np.ndarray]:
     """Compute the 16 features of every organ, (k,) float64.
 
     Args:
         weighting: "" or the norm by which directions are weighted, distances in mm (pyradiomics' weightingNorm).
         merge: sum the matrices of all directions first (IBSI's merged form).
+        flat_too: count runs also along directions that leave an organ of one plane; there all have length 1.
+            pyradiomics does not.
     """
     steps = neighbours.offsets((1,))
     weights = None
@@ -48,6 +52,9 @@ def glrlm(regions: Regions, cells: Cells, weighting: str, merge: bool) -> dict[s
     else:
         weights = directions.lengths(steps, regions.spacing_mm, weighting)
     counts, start = run_counts(regions, cells, steps)
+    if not flat_too:
+        within = ((regions.last > regions.first)[None] | (steps == 0)[:, None]).all(-1)  # 13 k
+        counts = counts * within[:, cells.organ].repeat(np.diff(start, append=counts.shape[1]), 1)
     counts = directions.combine(counts, weights)
     direction, at = np.nonzero(counts)
     cell = np.searchsorted(start, at, side="right") - 1
