@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 
 from ukbob_jax import radiomics
 from ukbob_jax.errors import GeometryError, MismatchError, ValuesError
-from ukbob_jax.radiomics import diameters, mesh, regions, shape
+from ukbob_jax.radiomics import diameters, glrlm, mesh, neighbours, regions, shape
 
 SPACING = (1.0, 1.5, 2.5)
 MIRRORED = {"original_shape_MeshVolume", "original_shape_SurfaceArea", "original_shape_Sphericity"}
@@ -210,3 +210,29 @@ def test_runs_across_an_organ_of_one_plane_count_only_for_ibsi(scan):
     name = "original_glrlm_ShortRunEmphasis"  # 4 directions in the plane, 9 across with a value of 1
     np.testing.assert_allclose(ibsi[name], (4 * count8[name] + 9) / 13, rtol=1e-12)
     assert np.isfinite(plane[name]).all()
+
+
+@pytest.mark.parametrize("few", [2, 512])
+def test_directions_in_which_a_line_holds_two_voxels(monkeypatch, few):
+    monkeypatch.setattr(glrlm, "_FEW", few)
+    labels = np.zeros((7, 7, 7), np.uint8)
+    for number, places in enumerate(
+        ([(0, 0, 0), (4, 4, 4)], [(1, 0, 0), (1, 0, 5), (1, 1, 6)], [(6, 5, 0), (5, 6, 3)]), 1
+    ):
+        labels[tuple(zip(*places))] = number
+    measured = regions.collect(labels, labels, SPACING, np.array([1, 2, 3]), 1)
+    steps = neighbours.offsets((1,))
+    found = glrlm.hold_two(measured, steps, np.zeros((13, 3), bool))
+    lines = [{tuple(step) for step in steps[column].tolist()} for column in found.T]
+    assert lines == [{(1, 1, 1)}, {(0, 0, 1), (0, 1, 1)}, set()]
+
+
+@pytest.mark.parametrize("scale", [1, 1 / 3])  # float32 holds the values, or does not
+def test_values_are_sorted_within_organs(scan, scale):
+    image, labels = scan[0].astype(np.float64) * scale, scan[1]
+    image[labels > 0] -= image[labels > 0].mean()
+    image[labels == 2] = np.where(image[labels == 2] < 0, -0.0, image[labels == 2])
+    measured = regions.collect(image, labels, SPACING, np.array([1, 2, 3, 4]), 1)
+    assert measured.by_value.dtype == np.float64
+    wanted = np.concatenate([np.sort(image[labels == i]) for i in (1, 2, 3, 4)])
+    np.testing.assert_array_equal(measured.by_value, wanted)

@@ -73,8 +73,10 @@ def percentile(ordered: np.ndarray, starts: np.ndarray, n: np.ndarray, percent: 
 def _robust_deviation(
     ordered: np.ndarray, each: np.ndarray, starts: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """Mean absolute deviation from the mean, of the values from the 10th to the 90th percentile."""
+    """Mean absolute deviation from the mean, of the values from the 10th to the 90th percentile; NaN where there is none."""
     kept = (ordered >= low[each]) & (ordered <= high[each])
-    number = np.maximum(np.add.reduceat(kept, starts, dtype=np.int64), 1)
-    middle = np.add.reduceat(np.where(kept, ordered, 0), starts) / number
-    return np.add.reduceat(np.where(kept, np.abs(ordered - middle[each]), 0), starts) / number
+    number = np.add.reduceat(kept, starts, dtype=np.int64)
+    some = np.maximum(number, 1)
+    middle = np.add.reduceat(np.where(kept, ordered, 0), starts) / some
+    deviation = np.add.reduceat(np.where(kept, np.abs(ordered - middle[each]), 0), starts) / some
+    return np.where(number > 0, deviation, np.nan)  # two voxels: both lie outside

@@ -32,6 +32,7 @@ NAMES = {
     "ShortRunHighGrayLevelEmphasis": "small_high",
     "ShortRunLowGrayLevelEmphasis": "small_low",
 }
+_FEW = 512  # voxels
 
 
 def glrlm(
@@ -42,8 +43,8 @@ def glrlm(
     Args:
         weighting: "" or the norm by which directions are weighted, distances in mm (pyradiomics' weightingNorm).
         merge: sum the matrices of all directions first (IBSI's merged form).
-        flat_too: count runs also along directions that leave an organ of one plane; there all have length 1.
-            pyradiomics does not.
+        flat_too: use also directions in which no line holds two voxels of the organ, such as those across an organ of
+            one plane; all runs have length 1 there. pyradiomics leaves them out.
     """
     steps = neighbours.offsets((1,))
     weights = None
@@ -53,8 +54,11 @@ def glrlm(
         weights = directions.lengths(steps, regions.spacing_mm, weighting)
     counts, start = run_counts(regions, cells, steps)
     if not flat_too:
-        within = ((regions.last > regions.first)[None] | (steps == 0)[:, None]).all(-1)  # 13 k
-        counts = counts * within[:, cells.organ].repeat(np.diff(start, append=counts.shape[1]), 1)
+        length = np.diff(start, append=counts.shape[1])
+        organ = cells.organ.repeat(length)
+        longer = (counts > 0) & (np.arange(counts.shape[1]) > start.repeat(length))
+        first = np.searchsorted(organ, np.arange(regions.count))
+        counts = counts * hold_two(regions, steps, np.logical_or.reduceat(longer, first, axis=1))[:, organ]
     counts = directions.combine(counts, weights)
     direction, at = np.nonzero(counts)
     cell = np.searchsorted(start, at, side="right") - 1
@@ -65,6 +69,26 @@ def glrlm(
     found, whole = size_matrices.features(group, len(counts) * k, cell, cells.level[cell], size, number)
     valid = (whole > 0).reshape(-1, k)
     return {name: directions.mean(found[kind].reshape(-1, k), valid) for name, kind in NAMES.items()}
+
+
+def hold_two(regions: Regions, steps: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Tell in which directions a line holds two voxels of an organ, (13, k) bool; where that is `known`, nobody looks."""
+    known = known.copy()
+    order = np.argsort(regions.organ.astype(np.uint32), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - regions.starts.repeat(regions.sizes)
+    for most in (_FEW, int(regions.sizes.max())):  # a few voxels of an organ tell in most cases
+        for step, row in zip(steps, known):
+            at = np.flatnonzero(~row[regions.organ] & (rank < most))
+            lead = int((step != 0).argmax())
+            key = regions.organ[at]
+            for axis in range(3):
+                if axis != lead:  # where the line crosses plane 0 of the leading axis
+                    across = regions.position[axis, at] - step[axis] * regions.position[lead, at]
+                    key = key * (2 * max(regions.shape)) + across + max(regions.shape)
+            key, number = np.unique(key, return_counts=True)
+            row[np.unique(key[number > 1] // (2 * max(regions.shape)) ** 2)] = True
+    return known
 
 
 def run_counts(regions: Regions, cells: Cells, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,9 @@ class Regions:
     @functools.cached_property
     def by_value(self) -> np.ndarray:
         """Values organ by organ, ascending within each, (n,)."""
+        short = self.values.astype(np.float32)
+        if np.array_equal(short, self.values):  # organ and value then fit into one integer of the same order
+            return _sorted_together(self.organ, short)
         return self.values[np.lexsort((self.values, self.organ))]
 
     @functools.cached_property
@@ -54,6 +57,19 @@ class Regions:
         box = np.zeros(int(np.prod(self.shape)), dtype)
         box[self.voxels] = per_voxel
         return box
+
+
+def _sorted_together(organ: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sort float32 values by organ, then by value; float64. Integers of 64 bits sort many times faster than pairs."""
+    bits = (values + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    negative = bits >> 31
+    bits ^= (negative * np.uint32(0x7FFFFFFF)) | np.uint32(0x80000000)  # now in the order of the values
+    key = (organ.astype(np.uint64) << np.uint64(32)) | bits
+    key.sort()
+    bits = key.astype(np.uint32)
+    negative = 1 - (bits >> 31)
+    bits ^= (negative * np.uint32(0x7FFFFFFF)) | np.uint32(0x80000000)
+    return bits.view(np.float32).astype(np.float64)
 
 
 def collect(
