@@ -74,17 +74,19 @@ def glrlm(
 def hold_two(regions: Regions, steps: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Tell in which directions a line holds two voxels of an organ, (13, k) bool; where that is `known`, nobody looks."""
     known = known.copy()
-    order = np.argsort(regions.organ.astype(np.uint32), kind="stable")
+    voxel = np.flatnonzero(~known.all(0)[regions.organ])
+    owner, position = regions.organ[voxel], regions.position[:, voxel]
+    order = np.argsort(owner, kind="stable")
     rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order)) - regions.starts.repeat(regions.sizes)
+    rank[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
     for most in (_FEW, int(regions.sizes.max())):  # a few voxels of an organ tell in most cases
         for step, row in zip(steps, known):
-            at = np.flatnonzero(~row[regions.organ] & (rank < most))
+            at = np.flatnonzero(~row[owner] & (rank < most))
             lead = int((step != 0).argmax())
-            key = regions.organ[at]
+            key = owner[at]
             for axis in range(3):
                 if axis != lead:  # where the line crosses plane 0 of the leading axis
-                    across = regions.position[axis, at] - step[axis] * regions.position[lead, at]
+                    across = position[axis, at] - step[axis] * position[lead, at]
                     key = key * (2 * max(regions.shape)) + across + max(regions.shape)
             key, number = np.unique(key, return_counts=True)
             row[np.unique(key[number > 1] // (2 * max(regions.shape)) ** 2)] = True
