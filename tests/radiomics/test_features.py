@@ -1,5 +1,7 @@
 """What must hold for any scan: organs do not see each other, nor where they lie; and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
@@ -138,6 +140,25 @@ def test_the_mesh_of_a_box_is_a_box_with_cut_edges():
     np.testing.assert_allclose(area, flat + edges + corners)
     inside = a * b * c + (a * b * z + a * c * y + b * c * x) + 4 * (a * y * z + b * x * z + c * x * y) / 8
     np.testing.assert_allclose(volume, inside + 8 * x * y * z / 48)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ibsi_takes_a_closed_mesh(seed):
+    """Its volume does not depend on the origin, nor on mirrors; pyradiomics' does where faces are ambiguous."""
+    labels = (np.random.default_rng(seed).random((9, 8, 7)) < 0.5).astype(np.uint8)
+    volumes = {}
+    for closed in (False, True):
+        for moved in (0, 5):
+            measured = regions.collect(labels, labels, SPACING, np.array([1]), 1)
+            measured = dataclasses.replace(measured, first=measured.first - moved)
+            _, volumes[closed, moved] = shape.surface_and_volume(measured, closed)
+    np.testing.assert_allclose(volumes[True, 0], volumes[True, 5])
+    assert seed == 0 or abs(volumes[False, 0] - volumes[False, 5]) > 1
+    options = {"classes": (1,), "families": ("shape",), "definition": "ibsi"}
+    wanted = radiomics.features(labels, labels, SPACING, **options)
+    for axis in range(3):
+        mirrored = np.flip(labels, axis)
+        same(radiomics.features(mirrored, mirrored, SPACING, **options), wanted)
 
 
 def test_a_cell_and_its_inverse_share_a_surface():

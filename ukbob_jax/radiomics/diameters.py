@@ -23,43 +23,47 @@ def diameters(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     organ, half = vertices(regions)
     scale = regions.spacing_mm / 2
     plane = np.zeros((regions.count, 3))
-    ends = None
-    for axis in range(3):
+    width = int(half.max()) + 1
+    for axis in (2, 1, 0):  # the ends of the last serve for space, too
         row, along = (a for a in range(3) if a != axis)
-        kept = _row_ends(organ, half, (axis, row, along))
-        group_of, group = np.unique(
-            organ[kept] * (int(half.max()) + 1) + half[axis, kept], return_inverse=True
-        )
-        points = np.stack([half[row, kept] * scale[row], half[along, kept] * scale[along]])
-        owner = group_of // (int(half.max()) + 1)
-        plane[:, axis] = _farthest_in_groups(points, group, owner, regions.count)
-        ends = kept if ends is None else ends
-    assert ends is not None
-    return plane, _farthest_in_space(organ[ends], half[:, ends] * scale[:, None], regions.count)
+        owner, ends = _row_ends(organ, half, (axis, row, along))
+        new = _changes(owner * width + ends[axis])
+        points = np.stack([ends[row] * scale[row], ends[along] * scale[along]])
+        plane[:, axis] = _farthest_in_groups(points, np.cumsum(new) - 1, owner[new], regions.count)
+    return plane, _farthest_in_space(owner, ends * scale[:, None], regions.count)
 
 
 def vertices(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     """List the vertices: organ (v,), and position (3, v) in half voxels of the box."""
-    box = regions.filled(regions.organ + 1, np.int32)
-    own = regions.organ + 1
-    strides = (regions.shape[1] * regions.shape[2], regions.shape[2], 1)
+    box = regions.box
     organs, places = [], []
-    for axis, stride in enumerate(strides):
-        for sign in (1, -1):
-            at = np.flatnonzero(box[regions.voxels + sign * stride] != own)
-            place = 2 * regions.position[:, at]
-            place[axis] += sign
-            organs.append(regions.organ[at])
-            places.append(place)
+    for axis in range(3):
+        low, high = ([slice(None)] * 3 for _ in range(2))
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        at = np.nonzero(box[tuple(low)] != box[tuple(high)])
+        place = 2 * np.stack(at)
+        place[axis] += 1  # midway to the next voxel
+        for side in (low, high):  # a face is one of the organ at either side
+            number = box[tuple(side)][at].astype(np.int64)
+            organs.append(number[number > 0] - 1)
+            places.append(place[:, number > 0])
     return np.concatenate(organs), np.concatenate(places, 1)
 
 
-def _row_ends(organ: np.ndarray, half: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
-    """Find the first and last vertex of every row along `axes[2]`, in the order of organ, plane and row."""
+def _row_ends(
+    organ: np.ndarray, half: np.ndarray, axes: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the first and last vertex of every row along `axes[2]`, in the order of organ, plane and row."""
     width = int(half.max()) + 1
-    row = (organ * width + half[axes[0]]) * width + half[axes[1]]
-    order = np.argsort(row * width + half[axes[2]])
-    return order[_changes(row[order], both=True)]
+    key = organ  # one integer per vertex, which sorts faster than an index
+    for axis in axes:
+        key = key * width + half[axis]
+    key.sort()
+    kept = key[_changes(key // width, both=True)]
+    found = np.empty((3, len(kept)), np.int64)
+    for axis in reversed(axes):
+        kept, found[axis] = np.divmod(kept, width)
+    return kept, found
 
 
 def _changes(key: np.ndarray, both: bool = False) -> np.ndarray:

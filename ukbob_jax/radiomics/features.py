@@ -64,7 +64,7 @@ def features(
 
     Definitions and names are pyradiomics' (van Griethuysen et al. 2017); `definition="ibsi"` changes what differs in the
     IBSI reference manual (Zwanenburg et al. 2020): bins of a width start at the least value, kurtosis is excess kurtosis,
-    axis lengths divide by n - 1, NGTDM leaves out voxels without a neighbour.
+    axis lengths divide by n - 1, the mesh is closed, NGTDM leaves out voxels without a neighbour, GLRLM no direction.
 
     Args:
         image: `x y z`, one contrast.
@@ -102,7 +102,7 @@ def features(
     there = _measurable(labels, ids)
     measured = regions.collect(image, labels, spacing_mm, ids[there], max(max(distances), 1))
     _check_finite(measured, ids[there])
-    chosen = [family for family in ALL if family in families]
+    chosen, ibsi = [family for family in ALL if family in families], definition == "ibsi"
     found: dict[str, np.ndarray] = {}
     if chosen != ["shape"]:
         least = np.minimum.reduceat(measured.by_value, measured.starts)
@@ -116,7 +116,7 @@ def features(
             measured, cells, chosen, definition, voxel_shift, distances, alpha, weighting, merge
         )
     if "shape" in chosen:
-        found |= _named("shape", shape.shape(measured, unbiased=definition == "ibsi"))
+        found |= _named("shape", shape.shape(measured, closed=ibsi, unbiased=ibsi))
     place = np.flatnonzero(there) if classes is not None else ids[there]
     return {
         f"original_{family}_{name}": _spread(found[f"original_{family}_{name}"], place, length)

@@ -74,22 +74,25 @@ def glrlm(
 def hold_two(regions: Regions, steps: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Tell in which directions a line holds two voxels of an organ, (13, k) bool; where that is `known`, nobody looks."""
     known = known.copy()
-    voxel = np.flatnonzero(~known.all(0)[regions.organ])
+    undecided = np.logical_not(np.all(known, axis=0))
+    voxel = np.flatnonzero(undecided[regions.organ])
     owner, position = regions.organ[voxel], regions.position[:, voxel]
     order = np.argsort(owner, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    far = max(regions.shape)
     for most in (_FEW, int(regions.sizes.max())):  # a few voxels of an organ tell in most cases
-        for step, row in zip(steps, known):
+        for direction, step in enumerate(steps):
+            row = known[direction]
             at = np.flatnonzero(~row[owner] & (rank < most))
             lead = int((step != 0).argmax())
             key = owner[at]
             for axis in range(3):
                 if axis != lead:  # where the line crosses plane 0 of the leading axis
                     across = position[axis, at] - step[axis] * position[lead, at]
-                    key = key * (2 * max(regions.shape)) + across + max(regions.shape)
+                    key = key * (3 * far) + across + far
             key, number = np.unique(key, return_counts=True)
-            row[np.unique(key[number > 1] // (2 * max(regions.shape)) ** 2)] = True
+            known[direction, key[number > 1] // (3 * far) ** 2] = True
     return known
 
 

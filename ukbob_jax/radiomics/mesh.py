@@ -1,10 +1,10 @@
 """The surface mesh of pyradiomics, as tables: area, volume and normal of what a cell of 2x2x2 voxels contributes.
 
 Marching cubes (Lorensen and Cline 1987) with every crossing in the middle of an edge. On a face whose inside corners are
-diagonal, the inside is cut apart. But a cell whose corner `SPECIAL` is inside is turned inside out first, so that there the
-*outside* is cut apart: pyradiomics keeps half of the table and mirrors the rest. Beside such a face the mesh has a hole,
-and the volume depends on where the origin lies: one voxel before the organ's box, as there. `quality.surface` has no such
-holes, and other areas in these cells.
+diagonal, the inside is cut apart, in both cells that share the face: the mesh is closed. pyradiomics keeps half of that
+table, and turns a cell whose corner `SPECIAL` is inside inside out to look it up; there the *outside* is cut apart. Beside
+such a face its mesh has a hole, and the volume depends on where the origin lies: one voxel before the organ's box, as there.
+The closed mesh of `quality.surface` joins the inside on such faces, and so has other areas.
 
 Corner `i` of a cell is `(i >> 2, (i >> 1) & 1, i & 1)` along x, y, z; bit `i` of a pattern says that it is inside.
 """
@@ -53,28 +53,32 @@ class Tables(NamedTuple):
 
 
 @functools.cache
-def triangles() -> np.ndarray:
-    """Return each pattern's triangles, facing out, in the unit cell, (256, 5, 3 vertices, 3 axes); zeros fill up."""
+def triangles(closed: bool = False) -> np.ndarray:
+    """Return each pattern's triangles, facing out, in the unit cell, (256, 5, 3 vertices, 3 axes); zeros fill up.
+
+    Args:
+        closed: without pyradiomics' holes.
+    """
     corners = surface.CORNERS
     table = np.zeros((256, _MOST_TRIANGLES, 3, 3))
     for pattern, text in _SHAPES.items():
         for move in surface.symmetries():
             moved = sum(1 << move[i] for i in range(8) if pattern >> i & 1)
-            if moved >> SPECIAL & 1:
-                continue
             mirrored = np.linalg.det(corners[[move[4], move[2], move[1]]] - corners[move[0]]) < 0
             for t, triangle in enumerate(text.split(", ")):
                 ends = [[move[int(corner)] for corner in name] for name in triangle.split()]
                 vertices = np.array([corners[end].mean(0) for end in ends])
                 table[moved, t] = vertices if mirrored else vertices[::-1]
+    if closed:
+        return table
     inside_out = table[::-1, :, ::-1]  # of the pattern whose corners are the other ones
     special = (np.arange(256) >> SPECIAL & 1).astype(bool)
     return np.where(special[:, None, None, None], inside_out, table)
 
 
-def tables(spacing_mm: np.ndarray) -> Tables:
-    """Compute the tables for cells of `spacing_mm`, (3,)."""
-    a, b, c = np.moveaxis(triangles(), 2, 0)
+def tables(spacing_mm: np.ndarray, closed: bool = False) -> Tables:
+    """Compute the tables for cells of `spacing_mm`, (3,); `closed` as for `triangles`."""
+    a, b, c = np.moveaxis(triangles(closed), 2, 0)
     cross = np.cross(b - a, c - a)
     volume_mm3 = spacing_mm.prod()
     scaled = cross * (volume_mm3 / spacing_mm)  # areas of faces along each axis scale by the other two

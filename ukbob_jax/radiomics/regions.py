@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 _BUCKET = (
     32  # voxels; sizes of boxes are rounded up to multiples, so that a cohort compiles a handful of programs
@@ -22,7 +23,7 @@ class Regions:
     shape: tuple[int, int, int]  # of the box with its margin, rounded up
     margin: int  # voxels at the low side of each axis
     spacing_mm: np.ndarray  # (3,)
-    voxels: np.ndarray  # (n,) int64: place in the flat box, ascending
+    position: np.ndarray  # (3, n) int32: where each voxel is in the box, in ascending order
     organ: np.ndarray  # (n,) int64: 0 to k - 1
     values: np.ndarray  # (n,) float64
     sizes: np.ndarray  # (k,) voxels of each organ, at least 1
@@ -35,9 +36,16 @@ class Regions:
         return len(self.sizes)
 
     @functools.cached_property
-    def position(self) -> np.ndarray:
-        """Where each voxel is in the box, (3, n)."""
-        return np.stack(np.unravel_index(self.voxels, self.shape))
+    def voxels(self) -> np.ndarray:
+        """Place of each voxel in the flat box, (n,) int64, ascending."""
+        x, y, z = self.position.astype(np.int64)
+        return (x * self.shape[1] + y) * self.shape[2] + z
+
+    @functools.cached_property
+    def box(self) -> np.ndarray:
+        """Organ of every voxel of the box, from 1; 0 outside: as few bytes as hold them."""
+        numbers = self.organ + 1
+        return self.filled(numbers, np.min_scalar_type(self.count + 1)).reshape(self.shape)
 
     @functools.cached_property
     def by_value(self) -> np.ndarray:
@@ -52,7 +60,7 @@ class Regions:
         """Where each organ begins in `by_value`, (k,)."""
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
-    def filled(self, per_voxel: np.ndarray, dtype: type) -> np.ndarray:
+    def filled(self, per_voxel: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
         """Put a number per voxel into the flat box; 0 elsewhere."""
         box = np.zeros(int(np.prod(self.shape)), dtype)
         box[self.voxels] = per_voxel
@@ -82,27 +90,29 @@ def collect(
         ids: (k,) label values.
         margin: voxels around the box, so that neighbours need no check of the border.
     """
-    row_of = np.zeros(int(labels.max()) + 1, np.int32)
+    row_of = np.zeros(int(labels.max()) + 1, np.min_scalar_type(len(ids)))
     row_of[ids] = np.arange(1, len(ids) + 1)
     rows = row_of[labels]
     planes = [np.flatnonzero(rows.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(p[0]), int(p[-1]) + 1) for p in planes)
     rows, inside = rows[box], image[box]
     shape = tuple(-(-(n + 2 * margin) // _BUCKET) * _BUCKET for n in rows.shape)
-    place = np.nonzero(rows)
-    organ = rows[place].astype(np.int64) - 1
-    values = inside[place].astype(np.float64)
-    place = [p + margin for p in place]
-    voxels = (place[0] * shape[1] + place[1]) * shape[2] + place[2]
+    there = np.flatnonzero(rows)
+    organ = rows.reshape(-1)[there].astype(np.int64) - 1
+    values = np.ascontiguousarray(inside).reshape(-1)[there].astype(np.float64)
+    line, z = np.divmod(there, rows.shape[2])
+    x, y = np.divmod(line, rows.shape[1])
+    position = np.empty((3, len(there)), np.int32)
+    for axis, at in enumerate((x, y, z)):
+        position[axis] = at + margin
     k = len(ids)
     first, last = np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)
-    for axis, at in enumerate(place):
-        seen = np.zeros((k, shape[axis]), bool)
-        seen[organ, at] = True
+    for axis, at in enumerate(position):
+        seen = np.bincount(organ * shape[axis] + at, minlength=k * shape[axis]).reshape(k, -1) > 0
         first[:, axis], last[:, axis] = seen.argmax(1), shape[axis] - 1 - seen[:, ::-1].argmax(1)
     sizes = np.bincount(organ, minlength=k)
     spacing = np.asarray(spacing_mm, np.float64)
-    return Regions(shape, margin, spacing, voxels, organ, values, sizes, first, last)  # pyright: ignore[reportArgumentType]
+    return Regions(shape, margin, spacing, position, organ, values, sizes, first, last)  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)

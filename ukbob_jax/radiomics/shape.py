@@ -23,13 +23,14 @@ NAMES = (
 _CHUNK = 2**17  # cells in a step
 
 
-def shape(regions: Regions, *, unbiased: bool = False) -> dict[str, np.ndarray]:
+def shape(regions: Regions, *, closed: bool = False, unbiased: bool = False) -> dict[str, np.ndarray]:
     """Compute the 14 features of every organ, (k,) float64.
 
     Args:
+        closed: take a mesh without the holes of pyradiomics'.
         unbiased: divide the covariance of the positions by n - 1, as IBSI does, not by n.
     """
-    area, volume = surface_and_volume(regions)
+    area, volume = surface_and_volume(regions, closed)
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(covariance(regions, unbiased)), 0))
     plane, whole = diameters.diameters(regions)
     greatest = np.where(values[:, 2] > 0, values[:, 2], np.nan)
@@ -53,24 +54,32 @@ def shape(regions: Regions, *, unbiased: bool = False) -> dict[str, np.ndarray]:
 
 def covariance(regions: Regions, unbiased: bool = False) -> np.ndarray:
     """Covariance of the positions of every organ's voxels, (k, 3, 3) mm²."""
-    k, n = regions.count, regions.sizes
+    k, n, organ = regions.count, regions.sizes, regions.organ
     near = (regions.first + regions.last) // 2  # integers, so that sums are exact
-    at = [(p - near[:, a][regions.organ]).astype(np.float64) for a, p in enumerate(regions.position)]
-    middle = np.stack([np.bincount(regions.organ, p, k) for p in at], 1) / n[:, None]
-    products = np.empty((k, 3, 3))
-    for a in range(3):
-        for b in range(a, 3):
-            products[:, a, b] = products[:, b, a] = np.bincount(regions.organ, at[a] * at[b], k) / n
+    sums, products = np.empty((k, 3)), np.empty((k, 3, 3))
+    for a, length in enumerate(regions.shape):
+        plane = organ * length + regions.position[a]
+        from_near = np.arange(length) - near[:, a, None]  # k planes
+        voxels = np.bincount(plane, minlength=k * length).reshape(k, length)
+        sums[:, a] = (voxels * from_near).sum(1)
+        products[:, a, a] = (voxels * from_near**2).sum(1)
+        b = (a + 1) % 3
+        other = (
+            np.bincount(plane, regions.position[b], k * length).reshape(k, length) - voxels * near[:, b, None]
+        )
+        products[:, a, b] = products[:, b, a] = (other * from_near).sum(1)
+    middle = sums / n[:, None]
+    products /= n[:, None, None]
     products -= middle[:, :, None] * middle[:, None, :]
     if unbiased:
         products *= (n / np.maximum(n - 1, 1))[:, None, None]
     return products * regions.spacing_mm[:, None] * regions.spacing_mm[None]
 
 
-def surface_and_volume(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
+def surface_and_volume(regions: Regions, closed: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Area (mm²) and volume (mm³) of every organ's mesh, (k,) each."""
     counts, position = cell_counts(regions)
-    tables = mesh.tables(regions.spacing_mm)
+    tables = mesh.tables(regions.spacing_mm, closed)
     first = (regions.first - 1)[:, None, :]  # the origin: one voxel before the organ's box
     inside = ((position - counts[..., None] * first) * tables.normal).sum((1, 2))
     return counts @ tables.area, counts @ tables.volume + inside
@@ -78,15 +87,14 @@ def surface_and_volume(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
 
 def cell_counts(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     """Count every organ's cells by corner pattern (k, 256), and sum their positions along x y z (k, 256, 3)."""
-    box = regions.filled(regions.organ + 1, np.int32)
-    mixed = _mixed_cells(box.reshape(regions.shape))
+    mixed, box = _mixed_cells(regions.box), regions.box.reshape(-1)
     chunk = min(_CHUNK, 1 << max(len(mixed) - 1, 1).bit_length())
     number = -(-len(mixed) // chunk)
     listed = np.full(chunk * (number if number <= 4 else -(-number // 4) * 4), len(box) - 1, np.int64)
     listed[: len(mixed)] = mixed
     at = np.stack(np.unravel_index(listed, regions.shape)).astype(np.int32).reshape(3, -1, chunk)
     size = neighbours.rounded(regions.count + 1)
-    far = np.append(box, np.zeros(regions.shape[1] * regions.shape[2] + regions.shape[2] + 2, np.int32))
+    far = np.append(box, np.zeros(regions.shape[1] * regions.shape[2] + regions.shape[2] + 2, box.dtype))
     strides = np.array([regions.shape[1] * regions.shape[2], regions.shape[2], 1], np.int32)
     found = _count(far, listed.astype(np.int32).reshape(-1, chunk), at.transpose(1, 0, 2), strides, size=size)
     found = np.asarray(found).astype(np.int64).sum(0).reshape(4, size, 256)[:, 1 : regions.count + 1]
