@@ -4,7 +4,9 @@
 
 Peers: pyradiomics (its extractor, in memory, one call per organ) where it can be imported, and a plain form with numpy and
 scipy, each organ cropped to its box. Both compute what ours does, the plain one but for the eigenvalues of GLCM. `--organs`
-of a peer measures the first so many and tells the time for all, by voxels. Needs scikit-image for the plain form.
+of a peer measures the first so many and tells the time for all, by voxels: too little for pyradiomics, whose time for
+diameters grows with the square of an organ's surface. Needs scikit-image for the plain form. pyradiomics' release does not
+install on Python 3.11; a clone does: pip install scikit-build-core setuptools-scm, pip install --no-build-isolation CLONE.
 """
 
 import argparse

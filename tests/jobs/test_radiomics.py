@@ -99,8 +99,12 @@ def test_what_a_store_cannot_give_is_refused(store, tmp_path):
         run(store, tmp_path, contrast="")
     with pytest.raises(ConfigError, match=r"radiomics\.families"):
         run(store, tmp_path, families=("texture",))
-    with pytest.raises(FileError, match="bin_width"):
+    with pytest.raises(ConfigError, match=r"radiomics\.bin_width"):
         run(store, tmp_path, bin_width=-1.0)
+    with pytest.raises(ConfigError, match=r"radiomics\.weighting"):
+        run(store, tmp_path, weighting="far")
+    with pytest.raises(FileError, match="grey levels"):  # each label map fails, and says why
+        run(store, tmp_path, bin_width=1e-6)
 
 
 def test_the_command_writes_a_row_per_structure(tmp_path, capsys):

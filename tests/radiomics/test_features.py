@@ -257,3 +257,23 @@ def test_values_are_sorted_within_organs(scan, scale):
     assert measured.by_value.dtype == np.float64
     wanted = np.concatenate([np.sort(image[labels == i]) for i in (1, 2, 3, 4)])
     np.testing.assert_array_equal(measured.by_value, wanted)
+
+
+def test_labels_beyond_any_table_are_found(scan, found):
+    image, labels = scan
+    far = np.array([0, 7, 10**9, 3, 10**9 + 1])
+    options = {"classes": (10**9, 3, 10**9 + 1), "families": ("firstorder", "shape")}
+    asked = radiomics.features(image, far[labels], SPACING, **options)
+    same(asked, {name: found[name][[2, 3, 4]] for name in asked})
+
+
+def test_shape_looks_at_no_intensity(scan, found):
+    blank = radiomics.features(np.full_like(scan[0], np.nan), scan[1], SPACING, families=("shape",))
+    same(blank, {name: found[name] for name in blank})
+
+
+def test_more_levels_than_memory_holds_are_refused(scan, monkeypatch):
+    monkeypatch.setattr(neighbours, "MOST_ENTRIES", 10_000)
+    for family in ("glcm", "glrlm"):
+        with pytest.raises(ValuesError, match="grey levels in one organ"):
+            radiomics.features(*scan, SPACING, bin_width=1.0, families=(family,))

@@ -10,7 +10,7 @@ import numpy as np
 from ukbob_jax.errors import ValuesError
 
 DEFINITIONS = ("pyradiomics", "ibsi")
-MOST_LEVELS = 2**16  # of an organ
+MOST_LEVELS = 2**13  # of an organ
 
 
 def grey_levels(

@@ -101,10 +101,10 @@ def features(
         image, labels, spacing_mm = resample(image, labels, spacing_mm, resample_mm)
     there = _measurable(labels, ids)
     measured = regions.collect(image, labels, spacing_mm, ids[there], max(max(distances), 1))
-    _check_finite(measured, ids[there])
     chosen, ibsi = [family for family in ALL if family in families], definition == "ibsi"
     found: dict[str, np.ndarray] = {}
     if chosen != ["shape"]:
+        _check_finite(measured, ids[there])
         least = np.minimum.reduceat(measured.by_value, measured.starts)
         most = np.maximum.reduceat(measured.by_value, measured.starts)
         level = discretisation.grey_levels(

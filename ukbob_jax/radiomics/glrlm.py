@@ -101,10 +101,13 @@ def run_counts(regions: Regions, cells: Cells, steps: np.ndarray) -> tuple[np.nd
 
     Returns:
         Counts (13, r), and where each cell's counts begin in r (c,), from length 1.
+    Raises:
+        ValuesError: as `neighbours.count`.
     """
     longest = np.concatenate([[1], (regions.last - regions.first + 1).max(1)[cells.organ[1:]]])
     start = np.concatenate([[0], np.cumsum(longest)[:-1]])
     entries = int(longest.sum())
+    neighbours.check_size(entries * len(steps), cells)
     size = neighbours.rounded(entries)
     base = neighbours.stretched(start - 1, neighbours.rounded(len(start)))
     box = regions.filled(cells.of_voxel, np.int32).reshape(regions.shape)

@@ -17,7 +17,7 @@ from jax import lax
 from ukbob_jax.errors import ValuesError
 from ukbob_jax.radiomics.regions import Cells, Regions
 
-MOST_PAIRS = 2**28  # entries of the table of pairs, four bytes each
+MOST_ENTRIES = 2**28  # of a table of counts, four bytes each
 _CHUNK = 2**17  # voxels counted in a step
 
 
@@ -48,12 +48,7 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
     """
     pairs, c = cells.pairs, len(cells.level)
     t = int(pairs.start[-1])
-    if t * len(steps) > MOST_PAIRS:
-        worst = int(cells.levels.argmax())
-        raise ValuesError(
-            f"{int(cells.levels[worst])} grey levels in one organ, {int(cells.levels.sum())} in all: too many for "
-            "tables of pairs. Give a larger bin_width, or bin_count."
-        )
+    check_size(t * len(steps), cells)
     chunk, whole = _chunks(len(regions.voxels), int(cells.highest.max()), len(steps))
     listed = np.zeros(whole, np.int32)
     listed[: len(regions.voxels)] = regions.voxels  # place 0 is outside, so padding counts nothing
@@ -78,6 +73,19 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
     alone = np.asarray(alone)[:c].astype(np.int64)
     alone[0] = 0
     return Neighbours(found, dependence, difference, alone)
+
+
+def check_size(entries: int, cells: Cells) -> None:
+    """Refuse grey levels for which a table of counts would have more than `MOST_ENTRIES`.
+
+    Raises:
+        ValuesError: with the number of levels.
+    """
+    if entries > MOST_ENTRIES:
+        raise ValuesError(
+            f"{int(cells.levels.max())} grey levels in one organ, {int(cells.levels.sum())} in all: their tables would not "
+            "fit into memory. Give a larger bin_width, or bin_count."
+        )
 
 
 def _chunks(voxels: int, highest: int, steps: int) -> tuple[int, int]:

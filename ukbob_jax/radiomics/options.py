@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from ukbob_jax.errors import ConfigError
+from ukbob_jax.radiomics.directions import WEIGHTINGS
+from ukbob_jax.radiomics.discretisation import DEFINITIONS
 from ukbob_jax.radiomics.features import ALL
 
 
@@ -47,6 +49,14 @@ class RadiomicsOptions:
         unknown = [family for family in self.families if family not in ALL]
         if unknown or not self.families:
             raise ConfigError(f"radiomics.families={tuple(self.families)}: choose some of {', '.join(ALL)}.")
+        for name, choices in (("definition", DEFINITIONS), ("weighting", WEIGHTINGS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"radiomics.{name}={getattr(self, name)!r}: choose one of {choices}.")
+        if not self.bin_width > 0 or self.bin_count < 0 or self.resample_mm < 0:
+            raise ConfigError(
+                f"radiomics.bin_width={self.bin_width}, bin_count={self.bin_count}, resample_mm={self.resample_mm}: a "
+                "width is positive, the others 0 or more."
+            )
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `radiomics.features`."""

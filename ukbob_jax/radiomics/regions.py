@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+_LARGEST_TABLE = 2**20  # label ids beyond are searched for
 _BUCKET = (
     32  # voxels; sizes of boxes are rounded up to multiples, so that a cohort compiles a handful of programs
 )
@@ -67,6 +68,18 @@ class Regions:
         return box
 
 
+def _rows(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Replace every label by its place in `ids`, from 1; 0 where it is none of them."""
+    number = np.arange(1, len(ids) + 1).astype(np.min_scalar_type(len(ids)))
+    if labels.max() < _LARGEST_TABLE:
+        row_of = np.zeros(int(labels.max()) + 1, number.dtype)
+        row_of[ids] = number
+        return row_of[labels]
+    order = np.argsort(ids)
+    place = np.minimum(np.searchsorted(ids[order], labels), len(ids) - 1)
+    return np.where(ids[order][place] == labels, number[order][place], number.dtype.type(0))
+
+
 def _sorted_together(organ: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sort float32 values by organ, then by value; float64. Integers of 64 bits sort many times faster than pairs."""
     bits = (values + np.float32(0)).view(np.uint32)  # -0 becomes 0
@@ -90,9 +103,7 @@ def collect(
         ids: (k,) label values.
         margin: voxels around the box, so that neighbours need no check of the border.
     """
-    row_of = np.zeros(int(labels.max()) + 1, np.min_scalar_type(len(ids)))
-    row_of[ids] = np.arange(1, len(ids) + 1)
-    rows = row_of[labels]
+    rows = _rows(labels, ids)
     planes = [np.flatnonzero(rows.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
     box = tuple(slice(int(p[0]), int(p[-1]) + 1) for p in planes)
     rows, inside = rows[box], image[box]
