@@ -18,7 +18,8 @@ from ukbob_jax.errors import ValuesError
 from ukbob_jax.radiomics.regions import Cells, Regions
 
 MOST_ENTRIES = 2**28  # of a table of counts, four bytes each
-_CHUNK = 2**17  # voxels counted in a step
+CHUNK = 2**17  # voxels counted in a step
+_LOW = 20  # bits of a sum that are kept apart from those above
 
 
 class Neighbours(NamedTuple):
@@ -49,7 +50,8 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
     pairs, c = cells.pairs, len(cells.level)
     t = int(pairs.start[-1])
     check_size(t * len(steps), cells)
-    chunk, whole = _chunks(len(regions.voxels), int(cells.highest.max()), len(steps))
+    safe = (2**31 - 2**_LOW) // (int(cells.highest.max()) * 2 * len(steps))  # no sum of a step passes 32 bits
+    chunk, whole = chunks(len(regions.voxels), min(CHUNK, max(safe, 1)))
     listed = np.zeros(whole, np.int32)
     listed[: len(regions.voxels)] = regions.voxels  # place 0 is outside, so padding counts nothing
     start = np.concatenate([[0], pairs.start[cells.organ[1:]]])  # of each cell's organ
@@ -61,13 +63,19 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
     tables = [stretched(v, span) for v in (base, first, first + width - 1, cells.level)]
     strides = np.array([regions.shape[1] * regions.shape[2], regions.shape[2], 1])
     box = regions.filled(cells.of_voxel, np.int32)
-    found, dependence, alone, sums = _count(
-        box, listed.reshape(-1, chunk), (steps @ strides).astype(np.int32), alpha, *tables, size=size
+    found, dependence, alone, low, high = _count(
+        box,
+        listed.reshape(-1, chunk),
+        -(-len(regions.voxels) // chunk),
+        (steps @ strides).astype(np.int32),
+        alpha,
+        *tables,
+        size=size,
     )
     found = np.asarray(found).reshape(len(steps), size)[:, :t]
     near = 2 * len(steps) + 1
     dependence = np.array(dependence).reshape(span, near)[:c]
-    total = np.asarray(sums).astype(np.int64).sum(0).reshape(span, near)[:c]  # by number of neighbours
+    total = joined(low, high).reshape(span, near)[:c]  # by number of neighbours
     difference = (total / np.maximum(np.arange(near), 1)).sum(1)
     dependence[0] = 0  # what padded the list
     alone = np.asarray(alone)[:c].astype(np.int64)
@@ -88,18 +96,18 @@ def check_size(entries: int, cells: Cells) -> None:
         )
 
 
-def _chunks(voxels: int, highest: int, steps: int) -> tuple[int, int]:
-    """Choose how many voxels to count in a step, so that no sum passes 32 bits, and round the list up to whole steps."""
-    most = (2**31 - 1) // (highest * 2 * steps)
-    chunk = min(_CHUNK, 1 << max(most.bit_length() - 1, 0), 1 << max(voxels - 1, 1).bit_length())
-    number = -(-voxels // chunk)
-    return chunk, chunk * (number if number <= 4 else -(-number // 4) * 4)
+def chunks(voxels: int, most: int) -> tuple[int, int]:
+    """Choose how many voxels to count in a step, a power of 2 up to `most`, and how long a list of whole steps is.
+
+    The length is a power of 2 too, so that a cohort compiles few programs; steps that are empty are not taken.
+    """
+    chunk = min(1 << max(most.bit_length() - 1, 0), rounded(voxels - 1))
+    return chunk, max(rounded(voxels - 1), chunk)
 
 
 def rounded(n: int) -> int:
-    """Round a size up, by at most a quarter and at least one, so that few programs are compiled."""
-    step = 1 << max(n.bit_length() - 3, 4)
-    return (n // step + 1) * step
+    """Return the next power of 2 above `n`, so that few programs are compiled."""
+    return 1 << max(n, 0).bit_length()
 
 
 def stretched(values: np.ndarray, size: int) -> np.ndarray:
@@ -111,6 +119,7 @@ def stretched(values: np.ndarray, size: int) -> np.ndarray:
 def _count(
     box: jax.Array,
     listed: jax.Array,
+    number_of_chunks: jax.Array,
     steps: jax.Array,
     alpha: jax.Array,
     base: jax.Array,
@@ -119,12 +128,13 @@ def _count(
     level: jax.Array,
     *,
     size: int,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, ...]:
     """Count chunk by chunk; the last entry of each offset's table takes what is no pair."""
     offsets, near, span = steps.shape[0], 2 * steps.shape[0] + 1, base.shape[0]
 
-    def chunk(carry: tuple, voxels: jax.Array) -> tuple[tuple, jax.Array]:
-        pairs, dependence, lonely = carry
+    def chunk(i: jax.Array, carry: tuple) -> tuple:
+        pairs, dependence, lonely, sums, above = carry
+        voxels = listed[i]
         here = _take(box, voxels)
         low, high, own, key = (_take(table, here) for table in (first, last, level, base))
         low = jnp.where(here == 0, 1, low)
@@ -151,12 +161,21 @@ def _count(
         dependence = dependence.at[here * near + alike].add(1, mode="promise_in_bounds")
         lonely = lonely.at[jnp.where(number == 0, here, 0)].add(1, mode="promise_in_bounds")
         gap = jnp.abs(own * number - total)
-        sums = jnp.zeros(span * near, jnp.int32).at[here * near + number].add(gap, mode="promise_in_bounds")
-        return (pairs, dependence, lonely), sums
+        sums = sums.at[here * near + number].add(gap, mode="promise_in_bounds")
+        return pairs, dependence, lonely, *carried(sums, above)
 
-    start = tuple(jnp.zeros(n, jnp.int32) for n in (offsets * size, span * near, span))
-    (pairs, dependence, lonely), sums = lax.scan(chunk, start, listed)
-    return pairs, dependence, lonely, sums
+    start = (jnp.zeros(n, jnp.int32) for n in (offsets * size, span * near, span, span * near, span * near))
+    return lax.fori_loop(0, number_of_chunks, chunk, tuple(start))
+
+
+def carried(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Move what sums have above `_LOW` bits into other 32 bits, so that they hold any number of steps."""
+    return low & ((1 << _LOW) - 1), high + (low >> _LOW)
+
+
+def joined(low: jax.Array, high: jax.Array) -> np.ndarray:
+    """Return the sums of `carried` as int64."""
+    return (np.asarray(high).astype(np.int64) << _LOW) + np.asarray(low)
 
 
 def _take(table: jax.Array, at: jax.Array) -> jax.Array:

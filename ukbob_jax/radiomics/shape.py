@@ -20,7 +20,6 @@ NAMES = (
     "Maximum2DDiameterRow", "Maximum2DDiameterSlice", "Maximum3DDiameter", "MeshVolume", "MinorAxisLength",
     "Sphericity", "SurfaceArea", "SurfaceVolumeRatio", "VoxelVolume",
 )  # fmt: skip
-_CHUNK = 2**17  # cells in a step
 
 
 def shape(regions: Regions, *, closed: bool = False, unbiased: bool = False) -> dict[str, np.ndarray]:
@@ -88,16 +87,17 @@ def surface_and_volume(regions: Regions, closed: bool = False) -> tuple[np.ndarr
 def cell_counts(regions: Regions) -> tuple[np.ndarray, np.ndarray]:
     """Count every organ's cells by corner pattern (k, 256), and sum their positions along x y z (k, 256, 3)."""
     mixed, box = _mixed_cells(regions.box), regions.box.reshape(-1)
-    chunk = min(_CHUNK, 1 << max(len(mixed) - 1, 1).bit_length())
-    number = -(-len(mixed) // chunk)
-    listed = np.full(chunk * (number if number <= 4 else -(-number // 4) * 4), len(box) - 1, np.int64)
+    chunk, whole = neighbours.chunks(len(mixed), neighbours.CHUNK)
+    listed = np.full(whole, len(box) - 1, np.int64)  # the last voxel of the margin is in no organ's cell
     listed[: len(mixed)] = mixed
     at = np.stack(np.unravel_index(listed, regions.shape)).astype(np.int32).reshape(3, -1, chunk)
     size = neighbours.rounded(regions.count + 1)
     far = np.append(box, np.zeros(regions.shape[1] * regions.shape[2] + regions.shape[2] + 2, box.dtype))
     strides = np.array([regions.shape[1] * regions.shape[2], regions.shape[2], 1], np.int32)
-    found = _count(far, listed.astype(np.int32).reshape(-1, chunk), at.transpose(1, 0, 2), strides, size=size)
-    found = np.asarray(found).astype(np.int64).sum(0).reshape(4, size, 256)[:, 1 : regions.count + 1]
+    number = -(-len(mixed) // chunk)
+    cells = listed.astype(np.int32).reshape(-1, chunk)
+    low, high = _count(far, cells, at.transpose(1, 0, 2), number, strides, size=size)
+    found = neighbours.joined(low, high).reshape(4, size, 256)[:, 1 : regions.count + 1]
     return found[0], np.moveaxis(found[1:], 0, -1)
 
 
@@ -115,23 +115,30 @@ def _mixed_cells(box: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="size")
 def _count(
-    box: jax.Array, listed: jax.Array, positions: jax.Array, strides: jax.Array, *, size: int
-) -> jax.Array:
-    """Count cells and sum their x, y and z, chunk by chunk, (chunks, 4 * size * 256) int32."""
+    box: jax.Array,
+    listed: jax.Array,
+    positions: jax.Array,
+    number: jax.Array,
+    strides: jax.Array,
+    *,
+    size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Count cells and sum their x, y and z, chunk by chunk, (4 * size * 256,) in the two parts of `carried`."""
 
-    def chunk(_: None, work: tuple) -> tuple[None, jax.Array]:
-        cell, position = work
+    def chunk(i: jax.Array, carry: tuple) -> tuple[jax.Array, jax.Array]:
+        counts, above = carry
+        cell, position = listed[i], positions[i]
         corners = [
             cell + (i >> 2) * strides[0] + (i >> 1 & 1) * strides[1] + (i & 1) * strides[2] for i in range(8)
         ]
         organ = jnp.stack([box.at[place].get(mode="promise_in_bounds") for place in corners])
         key = pattern_keys(organ, size)  # corners that repeat another one's organ count in the last row
-        counts = jnp.zeros(4 * size * 256, jnp.int32)
         counts = counts.at[key.reshape(-1)].add(1, mode="promise_in_bounds")
         for axis in range(3):
             at = key + (axis + 1) * size * 256
             value = jnp.broadcast_to(position[axis][None], key.shape)
             counts = counts.at[at.reshape(-1)].add(value.reshape(-1), mode="promise_in_bounds")
-        return None, counts
+        return neighbours.carried(counts, above)
 
-    return lax.scan(chunk, None, (listed, positions))[1]
+    empty = jnp.zeros(4 * size * 256, jnp.int32)
+    return lax.fori_loop(0, number, chunk, (empty, empty))
