@@ -18,7 +18,8 @@ from ukbob_jax.quality import surface
 
 SPECIAL = 3  # x 0, y 1, z 1
 # One triangulation for each pattern that differs from the others by more than a rotation or a mirror; a vertex is the
-# middle of the edge between two corners. Seen from outside, the vertices of each triangle run the same way round.
+# middle of the edge between two corners. Where several triangulations are possible, the one of pyradiomics' table, so that
+# areas are equal. Seen from outside, the vertices of each triangle run the same way round.
 _SHAPES = {
     0b00000001: "04 01 02",
     0b00000011: "04 15 02, 15 13 02",
