@@ -15,6 +15,7 @@ _MODULES = {
     "nnunet": "ukbob_jax.inference.nnunet",
     "phantom": "ukbob_jax.phantom",
     "quality": "ukbob_jax.quality",
+    "radiomics": "ukbob_jax.radiomics",
     "sentinel": "ukbob_jax.sentinel",
     "ssl": "ukbob_jax.training.ssl",
     "weights": "ukbob_jax.weights",

@@ -121,7 +121,7 @@ def _count_slab(
         z = (group % in_row * _GROUP)[:, None] + jnp.arange(_GROUP + 1, dtype=jnp.int32)[None, :]
         edge = words.at[row[:, None] * size_z + z].get(mode="fill", fill_value=_UNIFORM * IGNORE)
         label = jnp.minimum(_corners(edge), rows - 1)  # 8 n
-        cells = cells.at[_pattern_keys(label, rows).reshape(-1)].add(1, mode="promise_in_bounds")
+        cells = cells.at[pattern_keys(label, rows).reshape(-1)].add(1, mode="promise_in_bounds")
         z = z[:, :_GROUP].reshape(-1)
         row = jnp.repeat(jnp.minimum(row, slab * cells_y - 1), _GROUP)
         before, after = label[6].astype(jnp.int32), label[7].astype(jnp.int32)  # along z, at the last x and y
@@ -163,13 +163,13 @@ def _kept_groups(words: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
     return kept, place[-1]
 
 
-def _pattern_keys(label: jax.Array, rows: int) -> jax.Array:
+def pattern_keys(label: jax.Array, rows: int) -> jax.Array:
     """Return where each corner's class counts its pattern, `8 n`: class * 256 + pattern, once per class and cell."""
     bits = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
     same = label[:, None, :] == label[None, :, :]
     pattern = jnp.sum(jnp.where(same, bits[None, :, None], jnp.uint8(0)), axis=1, dtype=jnp.uint8)
     lowest = pattern & (~pattern + jnp.uint8(1))
-    which = jnp.where(lowest == bits[:, None], label, jnp.uint8(rows - 1))
+    which = jnp.where(lowest == bits[:, None], label, jnp.asarray(rows - 1, label.dtype))
     return which.astype(jnp.int32) * 256 + pattern.astype(jnp.int32)
 
 

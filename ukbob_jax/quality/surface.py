@@ -40,15 +40,15 @@ _SHAPES = {
     0b01111110: "01 02 04, 37 57 67",
     0b01111111: "37 57 67",
 }
-_CORNERS = np.array([(i >> 2, (i >> 1) & 1, i & 1) for i in range(8)], np.float64)
+CORNERS = np.array([(i >> 2, (i >> 1) & 1, i & 1) for i in range(8)], np.float64)
 _MAX_TRIANGLES = 9
 
 
-def _symmetries() -> list[list[int]]:
+def symmetries() -> list[list[int]]:
     """List the 48 rotations and mirrors of the cube, each as the corner that every corner moves to."""
     moves = itertools.product(itertools.permutations(range(3)), itertools.product((0, 1), repeat=3))
     return [
-        [sum((int(corner[axes[a]]) ^ flips[a]) << (2 - a) for a in range(3)) for corner in _CORNERS]
+        [sum((int(corner[axes[a]]) ^ flips[a]) << (2 - a) for a in range(3)) for corner in CORNERS]
         for axes, flips in moves
     ]
 
@@ -57,12 +57,12 @@ def _symmetries() -> list[list[int]]:
 def triangles() -> np.ndarray:
     """Return the vertices of every pattern's triangles inside the unit cell, (256, 9, 3 vertices, 3 axes); zeros fill up."""
     table = np.zeros((256, _MAX_TRIANGLES, 3, 3))
-    for (pattern, text), move in itertools.product(_SHAPES.items(), _symmetries()):
+    for (pattern, text), move in itertools.product(_SHAPES.items(), symmetries()):
         moved = sum(1 << move[i] for i in range(8) if pattern >> i & 1)
         for t, triangle in enumerate(text.split(", ")):
             for v, name in enumerate(triangle.split()):
                 ends = range(8) if name == "cc" else [move[int(corner)] for corner in name]
-                table[moved, t, v] = _CORNERS[list(ends)].mean(0)
+                table[moved, t, v] = CORNERS[list(ends)].mean(0)
     return table
 
 
