@@ -54,7 +54,10 @@ def scans(tmp_path):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["dream"], "'dream' is no command; there are segment, check, labels, radiomics, info, compare, card"),
+        (
+            ["dream"],
+            "'dream' is no command; there are segment, check, labels, radiomics, info, compare, card",
+        ),
         (["segment", "a.nii", "b.nii"], "no network is named: give --model WORKDIR"),
         (["segment", "a.nii"], "the following arguments are required: OUT. See ukbob segment --help"),
         (["segment", "SCAN", "OUT", "--model", "m"], "its name must end in .nii.gz or .nii"),

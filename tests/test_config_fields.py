@@ -164,7 +164,14 @@ def cohort(reads, root, store, quality, patch) -> None:
     run(reads, root / "a", "solf", store, "job=solf", "solf.rule=robust", "solf.min_count=3")
     run(reads, root / "a", "solf", store, "job=solf", f"solf.limits={quality}/limits.json")
     run(reads, root / "a", "label:agreement", store)
-    run(reads, root / "a", "radiomics", store, "radiomics.contrast=water", "radiomics.families=('firstorder',)")
+    run(
+        reads,
+        root / "a",
+        "radiomics",
+        store,
+        "radiomics.contrast=water",
+        "radiomics.families=('firstorder',)",
+    )
     run(reads, root / "a", *PHANTOMS, "job=verify,report", store)
 
 
