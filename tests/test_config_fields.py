@@ -172,6 +172,7 @@ def cohort(reads, root, store, quality, patch) -> None:
         "radiomics.contrast=water",
         "radiomics.families=('firstorder',)",
     )
+    run(reads, root / "a", "export2d", store, "label=auto", "workers=1", "export2d.axes=('z',)")
     run(reads, root / "a", *PHANTOMS, "job=verify,report", store)
 
 

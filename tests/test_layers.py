@@ -10,8 +10,8 @@ from tests.conftest import ROOT
 
 ROOMS = (  # in the order data meets them; the first eight are tools that any room may use
     "errors", "advice", "files", "console", "progress", "processes", "cluster", "failures", "options",
-    "anatomy", "mirroring", "regions", "volumes", "diffusion", "phantom", "store", "splits", "sources", "quality",
-    "radiomics", "data", "models.kernels", "models", "networks", "training", "weights", "evaluation", "sentinel",
+    "anatomy", "mirroring", "regions", "volumes", "diffusion", "phantom", "store", "splits", "export2d", "sources",
+    "quality", "radiomics", "data", "models.kernels", "models", "networks", "training", "weights", "evaluation", "sentinel",
     "inference", "labelling", "devices", "settings", "active", "jobs", "commands", "cli", "main",
 )  # fmt: skip
 ORDER = {room: place for place, room in enumerate(ROOMS)}

@@ -37,6 +37,11 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         ) from error
 
 
+def json_bytes(value: Any) -> bytes:
+    """JSON on one line, as small as it gets."""
+    return (json.dumps(value, separators=(",", ":")) + "\n").encode()
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """`write_bytes` of `value` as indented JSON."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())

@@ -12,6 +12,7 @@ JOBS = (
     "train", "evaluate", "predict", "report", "demo", "preprocess", "export_nnunet",
     "evaluate_nnunet", "pretrain", "active", "query", "semi", "sentinel_train", "sentinel_evaluate", "sentinel",
     "radiomics",
+    "export2d",
 )  # fmt: skip
 
 RENAMED = {"judge": "check_labels"}  # old name -> new name

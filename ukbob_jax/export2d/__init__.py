@@ -1,0 +1,6 @@
+"""3D label sets as 2D images and masks in the layout of SA-Med2D-20M, and back; documentation: docs/export2d.md."""
+
+from ukbob_jax.export2d.manifest import CohortCounts, cohort_counts
+from ukbob_jax.export2d.options import Export2dOptions
+
+__all__ = ["CohortCounts", "Export2dOptions", "cohort_counts"]

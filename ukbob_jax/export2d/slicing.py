@@ -1,0 +1,124 @@
+"""Volumes as stacks of slices along an axis, turned as radiologists see them, and back; grey values as 8 bits.
+
+A stack is `n h w`: slice, row, column. Along x rows run from the head down and columns from back to front; along y and z
+the patient's right is on the left, the head or the front up: `volumes.slices.slice_for_display`, all slices at once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ukbob_jax.export2d.options import AXES
+from ukbob_jax.volumes import resample
+
+# Per axis: the volume's axes as n h w, and which of h and w run backwards
+_TURNS = {"x": ((0, 2, 1), (True, False)), "y": ((1, 2, 0), (True, True)), "z": ((2, 1, 0), (True, True))}
+
+
+class Plane(NamedTuple):
+    """How the slices along one axis lie on the volume's grid.
+
+    Attributes:
+        axis: that is cut.
+        slices: their number.
+        size: voxels of a slice, rows and columns.
+        spacing_mm: of its voxels.
+        pixel_mm: of its pixels, which are square, or None: a pixel is a voxel.
+    """
+
+    axis: str
+    slices: int
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    pixel_mm: float | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels of a slice, rows and columns."""
+        if self.pixel_mm is None:
+            return self.size
+        h, w = resample.grid_size(self.size, np.array(self.spacing_mm), np.full(2, self.pixel_mm))
+        return h, w
+
+    @property
+    def ratio(self) -> float:
+        """Short side by long side."""
+        return min(self.shape) / max(self.shape)
+
+    def positions(self) -> list[np.ndarray]:
+        """The voxel (fractional) at which each slice, row and column lies."""
+        steps = [s / self.pixel_mm if self.pixel_mm else 1.0 for s in self.spacing_mm]
+        return [np.arange(self.slices), *(np.arange(n) / step for n, step in zip(self.shape, steps))]
+
+
+def plane(axis: str, shape: tuple[int, ...], spacing_mm: tuple[float, ...], pixels: str) -> Plane:
+    """The slices of a volume of `shape` (x y z) along `axis`; "isotropic" pixels have the finer spacing of the two."""
+    n, h, w = _TURNS[axis][0]
+    spacing = (float(spacing_mm[h]), float(spacing_mm[w]))
+    square = pixels == "raw" or np.isclose(*spacing, rtol=1e-4)
+    return Plane(axis, shape[n], (shape[h], shape[w]), spacing, None if square else min(spacing))
+
+
+def stack(volume: np.ndarray, axis: str) -> np.ndarray:
+    """A view of `x y z` as `n h w`."""
+    order, (rows, columns) = _TURNS[axis]
+    return volume.transpose(order)[:, :: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def unstack(slices: np.ndarray, axis: str) -> np.ndarray:
+    """A view of `n h w` as `x y z`: undoes `stack`."""
+    order, (rows, columns) = _TURNS[axis]
+    return slices[:, :: -1 if rows else 1, :: -1 if columns else 1].transpose(np.argsort(order))
+
+
+def cut(volume: np.ndarray, found: Plane, order: int) -> np.ndarray:
+    """The slices of `x y z` as `n h w`, in memory in this order.
+
+    Args:
+        order: 0: labels, by the nearest voxel; 1: images, linear (float32 if anything is resampled).
+    """
+    slices = stack(volume, found.axis)
+    if found.pixel_mm is not None:
+        slices = resample.along_axes(slices, found.positions(), order)
+    return np.ascontiguousarray(slices)
+
+
+def uncut(slices: np.ndarray, found: Plane) -> tuple[np.ndarray, int]:
+    """The label map `x y z` of which `slices` (n h w) were cut, each voxel from a pixel whose nearest it was.
+
+    Returns:
+        The map, and the number of rows and columns of voxels that no pixel was nearest to: these are 0.
+    """
+    if found.pixel_mm is None:
+        return unstack(slices, found.axis), 0
+    lost = 0
+    for axis, (positions, n) in enumerate(zip(found.positions()[1:], found.size), 1):
+        nearest = np.rint(np.clip(positions, 0, n - 1)).astype(np.intp)
+        pixel = np.full(n, -1)
+        pixel[nearest[::-1]] = np.arange(len(nearest))[::-1]
+        slices = slices.take(pixel, axis)
+        gone = np.flatnonzero(pixel < 0)
+        slices[(slice(None),) * axis + (gone,)] = 0
+        lost += len(gone)
+    return unstack(slices, found.axis), lost
+
+
+def grey(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+    """Map low..high to 0..255, rounded, clipped; 0 throughout where both are equal. uint8 of the same shape.
+
+    Args:
+        low, high: numbers, or arrays that broadcast: one pair per slice.
+    """
+    low, high = np.float32(low), np.float32(high)
+    span = high - low
+    scaled = np.subtract(image, low, dtype=np.float32)
+    scaled *= np.where(span > 0, np.float32(255) / np.where(span > 0, span, np.float32(1)), np.float32(0))
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+
+
+def slice_range(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest value of each slice, `n 1 1`."""
+    return slices.min((1, 2), keepdims=True), slices.max((1, 2), keepdims=True)
+
+
+assert set(_TURNS) == set(AXES)
