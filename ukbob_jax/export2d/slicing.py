@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ukbob_jax.export2d.options import AXES
+from ukbob_jax.export2d.options import Export2dOptions
 from ukbob_jax.volumes import resample
 
 # Per axis: the volume's axes as n h w, and which of h and w run backwards
@@ -121,4 +121,27 @@ def slice_range(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return slices.min((1, 2), keepdims=True), slices.max((1, 2), keepdims=True)
 
 
-assert set(_TURNS) == set(AXES)
+class Greys:
+    """The grey slices of a volume along any axis.
+
+    Args:
+        volume: `x y z`.
+        options: its `intensity`, `window` and `pixels` count.
+    """
+
+    def __init__(self, volume: np.ndarray, options: Export2dOptions) -> None:
+        self.volume, self.bounds = volume, None
+        if options.intensity == "window":
+            self.bounds = options.window[0], options.window[1]
+        elif options.intensity == "volume":
+            self.bounds = float(volume.min()), float(volume.max())
+        self.done = None  # the volume in grey, where every slice along every axis is just a part of it
+        if self.bounds and options.pixels == "raw":
+            self.done = grey(volume, *self.bounds)
+
+    def slices(self, found: Plane) -> np.ndarray:
+        """The slices of a plane, `n h w`, uint8."""
+        if self.done is not None:
+            return cut(self.done, found, 1)
+        slices = cut(self.volume, found, 1)
+        return grey(slices, *(self.bounds or slice_range(slices)))

@@ -20,6 +20,8 @@ from ukbob_jax.export2d.classes import Class
 from ukbob_jax.export2d.instances import Instances
 from ukbob_jax.export2d.naming import ImageName
 from ukbob_jax.export2d.options import Export2dOptions
+from ukbob_jax.export2d.slicing import Greys
+from ukbob_jax.store import values
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.row import Subject
 
@@ -135,12 +137,8 @@ def _write(plan: Plan, store: Store, subject: str) -> Record:
     row = store.rows[subject]
     labels = store.read(subject, f"label/{plan.label}")
     exported = classes.lookup(plan.exported)[labels]
-    image = store.read(subject, "image")
     contrasts = codes(row, plan.options)
-    for channel in contrasts:
-        if not np.isfinite(image[..., channel]).all():
-            raise ValuesError(f"{subject}: contrast {row.contrasts[channel]!r} has NaN or infinite voxels.")
-    ranges = {channel: _range(image[..., channel], plan.options) for channel in contrasts}
+    greys = {code: Greys(read_channel(store, subject, c), plan.options) for c, code in contrasts.items()}
     axes = {}
     for axis in plan.options.axes:
         plane = slicing.plane(axis, row.shape, row.spacing_mm, plan.options.pixels)
@@ -152,11 +150,7 @@ def _write(plan: Plan, store: Store, subject: str) -> Record:
         found = instances.find(
             slicing.cut(exported, plane, 0), plan.options.min_area, plan.options.merge_pixels
         )
-        images = {}
-        for channel, code in contrasts.items():
-            slices = slicing.cut(image[..., channel], plane, 1)
-            bounds = ranges[channel] or slicing.slice_range(slices)
-            images[code] = slicing.grey(slices, *bounds)
+        images = {code: of.slices(plane) for code, of in greys.items()}
         axes[axis] = {"slices": plane.slices, "shape": list(plane.shape)} | _write_axis(
             plan, subject, axis, images, found
         )
@@ -173,13 +167,20 @@ def _write(plan: Plan, store: Store, subject: str) -> Record:
     }
 
 
-def _range(channel: np.ndarray, options: Export2dOptions) -> tuple[float, float] | None:
-    """The values that become 0 and 255 in the whole volume; None: each slice has its own."""
-    if options.intensity == "slice":
-        return None
-    if options.intensity == "window":
-        return options.window[0], options.window[1]
-    return float(channel.min()), float(channel.max())
+def read_channel(store: Store, subject: str, channel: int) -> np.ndarray:
+    """Read one channel of an image, `x y z`.
+
+    Raises:
+        ValuesError: it has NaN or infinite voxels.
+    """
+    row = store.rows[subject]
+    stored = np.empty((*row.shape, 1), row.dtype)
+    store.fetch(subject, "image", (0, 0, 0), stored, (channel,))()
+    scale = [None if of is None else (of[channel],) for of in (row.slope, row.intercept)]
+    found = values.decode(stored, *scale)[..., 0]
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValuesError(f"{subject}: contrast {row.contrasts[channel]!r} has NaN or infinite voxels.")
+    return found
 
 
 def _write_axis(
