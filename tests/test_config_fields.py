@@ -200,6 +200,7 @@ def files(reads, root, store, quality, patch) -> None:
         "brats",
         "ingest_ukb",
         "ingest_openmind",
+        "ingest_sa_med2d",
         "dwi",
         "inspect:ukb",
         "inspect:root",

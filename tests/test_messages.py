@@ -29,6 +29,7 @@ ONLY_MAIN = {
     "sources": "check passes a kind and fields that there are",
     "splits": "check draws none",
     "store.reader": "names the job that mends a store, whoever reads it",
+    "cluster": "export2d gives no address",
 }
 
 

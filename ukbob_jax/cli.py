@@ -3,6 +3,7 @@
     ukbob segment IN OUT --model WORKDIR    label a scan, a folder of scans, or a DICOM series
     ukbob check DATA                        read every scan and tell what is wrong with it
     ukbob labels                            structures, their ids, and those of other label sets
+    ukbob export2d STORE OUT                a store's slices as 2D images and masks
     ukbob radiomics IMAGE LABELS OUT.csv    radiomic features of every structure of a label map
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
     ukbob compare RUN RUN ...               one page that puts the evaluations of several runs beside each other
@@ -19,7 +20,7 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "radiomics", "info", "compare", "card")
+COMMANDS = ("segment", "check", "labels", "radiomics", "info", "compare", "card", "export2d")
 
 
 class Parser(argparse.ArgumentParser):

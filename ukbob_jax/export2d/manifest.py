@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from ukbob_jax import files
 from ukbob_jax.errors import ConfigError, FileError
 from ukbob_jax.export2d import writing
-from ukbob_jax.export2d.options import field
 from ukbob_jax.export2d.writing import RULES, Plan, Record
 
 COUNTS = "export2d.json"
@@ -41,10 +40,10 @@ def begin(plan: Plan) -> None:
             name = changed[0]
             raise ConfigError(
                 f"{folder}: was exported with {name}={found.get(name)!r}, now {rules.get(name)!r}. Go on with the same "
-                f"rules, or choose another folder as {field('output')}."
+                "rules, or choose another folder."
             )
     elif folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: not empty, and no export. Choose another folder as {field('output')}.")
+        raise ConfigError(f"{folder}: not empty, and no export. Choose another folder.")
     try:
         for name in ("images", "masks", "subjects"):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from ukbob_jax.export2d import classes, instances, naming, png, slicing
 from ukbob_jax.export2d.classes import Class
 from ukbob_jax.export2d.instances import Instances
 from ukbob_jax.export2d.naming import ImageName
-from ukbob_jax.export2d.options import Export2dOptions
+from ukbob_jax.export2d.options import Export2dOptions, field
 from ukbob_jax.export2d.slicing import Greys
 from ukbob_jax.store import values
 from ukbob_jax.store.reader import Store
@@ -93,7 +93,7 @@ def codes(row: Subject, options: Export2dOptions) -> dict[int, str]:
         ValuesError: two contrasts have the same code: their files would have the same names.
     """
     wanted = options.contrasts or row.contrasts
-    channels = row.channel_indices(wanted, "config.export2d.contrasts")
+    channels = row.channel_indices(wanted, field("contrasts"))
     modality = row.modality or ("CT" if row.units == "HU" else "")
     given = naming.parse_codes(options.codes)
     found = {

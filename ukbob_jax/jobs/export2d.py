@@ -55,7 +55,10 @@ def export(
     named = store.split(settings.split) if settings.split else store.subjects
     subjects = [name for name in named if label in store.rows[name].labels]
     if not subjects:
-        raise ConfigError(f"{path}: no subject has a label set {label!r}. Correct --config.label.")
+        there = sorted({found for name in named for found in store.rows[name].labels})
+        raise ConfigError(
+            f"{path}: no subject has a label set {label!r}. Choose one of {', '.join(there) or 'none'}."
+        )
     plan = planned(store, label, settings, subjects)
     manifest.begin(plan)
     sharded = settings.processes > 1
