@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "export2d": "ukbob_jax.export2d",
     "losses": "ukbob_jax.training.losses",
     "metrics": "ukbob_jax.evaluation.metrics",
     "networks": "ukbob_jax.networks",

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import pathlib
+import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from PIL import Image
 
 from configs import export2d as recipes
 from tests import tiny_sentinel
-from ukbob_jax import anatomy, export2d, files, settings
+from tests.conftest import ROOT
+from ukbob_jax import anatomy, cluster, export2d, files, settings
 from ukbob_jax.errors import ConfigError, FileError, InputError, SomeFailed
 from ukbob_jax.export2d import restore, writing
 from ukbob_jax.jobs import export2d as job
@@ -169,6 +172,37 @@ def test_shares_write_what_one_process_writes(store, exported, tmp_path):
         run(store, tmp_path, **{"export2d.process": process, "export2d.processes": 2})
         assert not (tmp_path / "export2d/SAMed2D_v1.json").exists()
     assert digests(run(store, tmp_path)) == digests(exported)
+
+
+def test_dask_is_given_the_subjects(store, exported, tmp_path, monkeypatch):
+    given = []
+
+    def each(function, tasks, address, workers):
+        given.append((tuple(tasks), address))
+        for task in tasks:  # by another process: what is sent must pickle
+            yield task, pickle.loads(pickle.dumps(function))(task)
+
+    monkeypatch.setattr(cluster, "each", each)
+    assert digests(run(store, tmp_path, cluster="tcp://10.0.0.1:8786")) == digests(exported)
+    assert given == [(("p0", "p1", "p2"), "tcp://10.0.0.1:8786")]
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_leave_nothing_wrong(store, exported, tmp_path):
+    out = tmp_path / "export2d"
+    command = [
+        *(sys.executable, "-m", "ukbob_jax.main", "--config=configs/export2d.py", f"--workdir={tmp_path}"),
+        *(f"--config.store={store}", "--config.label=manual", "--config.workers=2"),
+        "--config.export2d.contrasts=('water',)",
+    ]
+    for files_there in (100, 900, 1800):
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and len(list(out.glob("masks/*"))) < files_there:
+                time.sleep(0.005)
+            process.kill()
+        time.sleep(1)  # its workers end by themselves
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert digests(out) == digests(exported)
 
 
 def test_what_is_there_is_not_written_again(store, tmp_path, monkeypatch):

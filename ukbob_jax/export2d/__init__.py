@@ -2,5 +2,16 @@
 
 from ukbob_jax.export2d.manifest import CohortCounts, cohort_counts
 from ukbob_jax.export2d.options import Export2dOptions
+from ukbob_jax.export2d.reading import check, read, read_tables
+from ukbob_jax.export2d.restore import Restored, label_map
 
-__all__ = ["CohortCounts", "Export2dOptions", "cohort_counts"]
+__all__ = [
+    "CohortCounts",
+    "Export2dOptions",
+    "Restored",
+    "check",
+    "cohort_counts",
+    "label_map",
+    "read",
+    "read_tables",
+]
