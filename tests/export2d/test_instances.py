@@ -1,11 +1,16 @@
 """All components of all classes at once, compared with scipy's labels of one mask at a time."""
 
+import io
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage, spatial
 
 from ukbob_jax.errors import ValuesError
-from ukbob_jax.export2d import instances
+from ukbob_jax.export2d import instances, png
 
 EIGHT = np.ones((3, 3), int)
 
@@ -84,6 +89,29 @@ def test_components_that_are_near_become_one(distance):
             np.testing.assert_array_equal(masks(together, i), mask)
     if distance >= 2:
         assert len(together.slices) < len(alone.slices)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9)),
+    classes=st.integers(2, 5),
+    seed=st.integers(0, 99),
+    distance=st.sampled_from([0.0, 2.0]),
+)
+def test_masks_make_the_labels_again(shape, classes, seed, distance):
+    """Through the PNG files: every pixel is in one mask of its class, unless its instance covers the slice."""
+    labels = np.random.default_rng(seed).integers(0, classes, shape).astype(np.uint8)
+    found = instances.find(labels, merge_pixels=distance)
+    back = np.zeros_like(labels)
+    for i, s in enumerate(found.slices):
+        place = int(found.components[i]), int(found.tops[i]), int(found.bottoms[i])
+        with Image.open(io.BytesIO(png.mask(found.ids[s], *place, shape[1]))) as image:
+            inside = np.array(image) > 0
+        assert not back[s][inside].any()
+        back[s][inside] = found.organs[i]
+    full = [len(np.unique(image)) == 1 and image[0, 0] > 0 for image in labels]
+    assert found.full == sum(full)
+    np.testing.assert_array_equal(back, np.where(np.array(full)[:, None, None], 0, labels))
 
 
 def test_more_instances_than_names_are_refused():

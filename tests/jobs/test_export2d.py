@@ -131,6 +131,22 @@ def test_pixels_are_those_of_the_store(store, exported):
     assert seen > 20
 
 
+def test_channels_are_read_as_the_store_reads_them(tmp_path):
+    """Some are whole numbers, some are stored with a slope, some as float32."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 300, (12, 10, 9, 3)).astype(np.float32)
+    images = {"whole": np.rint(image), "scaled": image, "wide": np.exp(image / 20)}
+    with StoreWriter(tmp_path / "store") as writer:
+        for name, values in images.items():
+            labels = np.ones(image.shape[:3], np.uint8)
+            writer.write(name, values.astype(np.float32), np.eye(4), {"manual": labels}, source=name)
+    store = Store.open(tmp_path / "store")
+    assert len({(row.dtype, row.slope is None) for row in store.rows.values()}) == 3
+    for name in images:
+        found = writing.read_channels(store, name, [2, 0])
+        np.testing.assert_array_equal(np.moveaxis(found, 0, -1), store.read(name, "image")[..., [2, 0]])
+
+
 @pytest.mark.parametrize("pixels", ["raw", "isotropic"])
 @pytest.mark.parametrize("axes", [("x",), ("x", "y", "z")])
 def test_masks_become_the_label_map_again(store, tmp_path, pixels, axes):

@@ -114,7 +114,7 @@ def merged(ids: np.ndarray, labels: np.ndarray, distance: float) -> np.ndarray:
     place, value = np.argwhere(edge), ids[edge].astype(np.int64)
     # Classes and slices lie so far apart along a third axis that only pixels of the same ones are near
     apart = (place[:, 0] * 256 + labels[edge]) * (2 * distance + 1)
-    tree = spatial.cKDTree(np.column_stack([place[:, 1:], apart]))
+    tree = spatial.KDTree(np.column_stack([place[:, 1:], apart]))
     near = tree.query_pairs(distance, output_type="ndarray")
     a, b = value[near[:, 0]], value[near[:, 1]]
     count = int(flat.max()) + 1

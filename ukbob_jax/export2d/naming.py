@@ -130,7 +130,8 @@ def parse_image(name: str) -> ImageName | None:
     if not _CODE.fullmatch(parts[0]) or place is None:
         return None
     try:
-        check_part(parts[1], ""), check_part(parts[2], "")
+        for part in parts[1:3]:
+            check_part(part, "")
     except ValuesError:
         return None
     return ImageName(parts[0], parts[1], parts[2], place[1] or "", int(place[2] or 0))

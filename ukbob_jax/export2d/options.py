@@ -11,7 +11,7 @@ STYLES = ("sa_med2d", "demo")
 INTENSITIES = ("volume", "slice", "window")
 PIXELS = ("raw", "isotropic")
 _CHOICES = {"style": STYLES, "intensity": INTENSITIES, "pixels": PIXELS}
-_NOT_RULES = ("output", "process", "processes")
+_NOT_RULES = ("output", "mapping", "process", "processes")  # of the mapping its ids count, not where it lies
 
 
 @dataclasses.dataclass(frozen=True)

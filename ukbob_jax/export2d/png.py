@@ -33,7 +33,7 @@ def filtered(images: np.ndarray) -> np.ndarray:
 def image(rows: np.ndarray) -> bytes:
     """A PNG file of one image of `filtered`, `h 1+w`."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_HUFFMAN_ONLY)
-    return _file(rows.shape[0], rows.shape[1] - 1, packer.compress(rows) + packer.flush())
+    return _file(rows.shape[0], rows.shape[1] - 1, packer.compress(rows.data) + packer.flush())
 
 
 def mask(ids: np.ndarray, component: int, top: int, bottom: int, height: int) -> bytes:
@@ -50,8 +50,8 @@ def mask(ids: np.ndarray, component: int, top: int, bottom: int, height: int) ->
     np.negative(rows, out=rows)  # 1 -> 255
     packer = zlib.compressobj(1, zlib.DEFLATED, -15)
     above, below = top * width, (height - 1 - bottom) * width
-    middle = packer.compress(rows) + packer.flush(zlib.Z_SYNC_FLUSH)
-    check = zlib.adler32(rows, above % _BASE << 16 | 1)
+    middle = packer.compress(rows.data) + packer.flush(zlib.Z_SYNC_FLUSH)
+    check = zlib.adler32(rows.data, above % _BASE << 16 | 1)
     low, high = check & 0xFFFF, check >> 16
     check = (high + below * low) % _BASE << 16 | low  # zeros leave the sum, and add it to the sum of sums
     data = b"".join((_ZLIB, _zeros(above, False), middle, _zeros(below, True), check.to_bytes(4, "big")))

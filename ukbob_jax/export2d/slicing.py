@@ -11,6 +11,7 @@ import numpy as np
 from ukbob_jax.export2d.options import Export2dOptions
 from ukbob_jax.volumes import resample
 
+BLOCK = 2**16  # voxels that become grey at a time, in the processor's cache
 # Per axis: the volume's axes as n h w, and which of h and w run backwards
 _TURNS = {"x": ((0, 2, 1), (True, False)), "y": ((1, 2, 0), (True, True)), "z": ((2, 1, 0), (True, True))}
 
@@ -109,11 +110,20 @@ def grey(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -
     Args:
         low, high: numbers, or arrays that broadcast: one pair per slice.
     """
-    low, high = np.float32(low), np.float32(high)
-    span = high - low
-    scaled = np.subtract(image, low, dtype=np.float32)
-    scaled *= np.where(span > 0, np.float32(255) / np.where(span > 0, span, np.float32(1)), np.float32(0))
-    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+    least = np.asarray(low, np.float32)
+    span = np.asarray(high, np.float32) - least
+    factor = np.where(span > 0, np.float32(255) / np.where(span > 0, span, 1), np.float32(0)).astype(
+        np.float32
+    )
+    out = np.empty(image.shape, np.uint8)
+    step = max(1, BLOCK * len(image) // max(image.size, 1))
+    for first in range(0, len(image), step):
+        part = slice(first, first + step)
+        scaled = np.subtract(image[part], least[part] if least.ndim else least, dtype=np.float32)
+        scaled *= factor[part] if factor.ndim else factor
+        np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+        np.copyto(out[part], scaled, casting="unsafe")
+    return out
 
 
 def slice_range(slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ subjects/ID.begun           while it is written: the key of what is under way
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,7 +138,8 @@ def _write(plan: Plan, store: Store, subject: str) -> Record:
     labels = store.read(subject, f"label/{plan.label}")
     exported = classes.lookup(plan.exported)[labels]
     contrasts = codes(row, plan.options)
-    greys = {code: Greys(read_channel(store, subject, c), plan.options) for c, code in contrasts.items()}
+    image = read_channels(store, subject, list(contrasts))
+    greys = {code: Greys(channel, plan.options) for code, channel in zip(contrasts.values(), image)}
     axes = {}
     for axis in plan.options.axes:
         plane = slicing.plane(axis, row.shape, row.spacing_mm, plan.options.pixels)
@@ -167,20 +168,22 @@ def _write(plan: Plan, store: Store, subject: str) -> Record:
     }
 
 
-def read_channel(store: Store, subject: str, channel: int) -> np.ndarray:
-    """Read one channel of an image, `x y z`.
+def read_channels(store: Store, subject: str, channels: Sequence[int]) -> np.ndarray:
+    """Read some channels of an image, `c x y z`.
 
     Raises:
-        ValuesError: it has NaN or infinite voxels.
+        ValuesError: one has NaN or infinite voxels.
     """
     row = store.rows[subject]
-    stored = np.empty((*row.shape, 1), row.dtype)
-    store.fetch(subject, "image", (0, 0, 0), stored, (channel,))()
-    scale = [None if of is None else (of[channel],) for of in (row.slope, row.intercept)]
-    found = values.decode(stored, *scale)[..., 0]
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise ValuesError(f"{subject}: contrast {row.contrasts[channel]!r} has NaN or infinite voxels.")
-    return found
+    stored = np.empty((len(channels), *row.shape), row.dtype)
+    store.fetch(subject, "image", (0, 0, 0), np.moveaxis(stored, 0, -1), channels)()
+    if row.slope is not None and row.intercept is not None:
+        chosen = (tuple(of[c] for c in channels) for of in (row.slope, row.intercept))
+        stored = np.moveaxis(values.decode(np.moveaxis(stored, 0, -1), *chosen), -1, 0)
+    for channel, found in zip(channels, stored):
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise ValuesError(f"{subject}: contrast {row.contrasts[channel]!r} has NaN or infinite voxels.")
+    return stored
 
 
 def _write_axis(
