@@ -7,6 +7,7 @@ recipe configs/export2d.py. Documentation: docs/export2d.md.
 import argparse
 import pathlib
 import typing
+from typing import Any
 
 from ukbob_jax import options as dataclasses_of
 from ukbob_jax.errors import FileError
@@ -41,8 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     kinds = typing.get_type_hints(Export2dOptions)
     for name, text in _HELP.items():
         default, kind = getattr(Export2dOptions, name), kinds[name]
-        many = {"nargs": 2 if name == "window" else "+"} if isinstance(default, tuple) else {}
-        scalar = typing.get_args(kind)[0] if many else kind
+        many: dict[str, Any] = {"nargs": 2 if name == "window" else "+"} if isinstance(default, tuple) else {}
+        scalar: Any = typing.get_args(kind)[0] if many else kind
         shown = " ".join(map(str, default)) if many else default
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=scalar, default=default, choices=_CHOICES.get(name),

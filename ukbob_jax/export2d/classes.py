@@ -88,11 +88,19 @@ def table(
             f"{what} of label set {label!r} has no class id. Give it one in the file of {field('mapping')}, a JSON object "
             f'such as {{"liver": "0005"}}, or leave it out by {field("classes")}.'
         )
-    return {
+    found = {
         i: Class(name, ids[i])
         for i, name in named.items()
         if ids[i] and (not options.classes or name in options.classes)
     }
+    owners: dict[str, int] = {}
+    for i, of in found.items():
+        if owners.setdefault(of.four, i) != i:
+            raise ConfigError(
+                f"ids {owners[of.four]} and {i} of label set {label!r} are both class {of.four} ({of.name!r}): their masks "
+                "would have the same names. Give their structures one id when they are ingested, by a label table."
+            )
+    return found
 
 
 def lookup(exported: Mapping[int, Class]) -> np.ndarray:

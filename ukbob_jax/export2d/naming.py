@@ -117,7 +117,7 @@ def image_stem(name: ImageName) -> str:
 def mask_stem(style: str, image: str, class_id: str, class_name: str, instance: int) -> str:
     """A mask's file name without its ending."""
     if style == "demo":
-        return f"{image}_{class_name}_{instance:03d}"
+        return f"{image}_{re.sub('[^A-Za-z0-9]+', '_', class_name)}_{instance:03d}"
     return f"{image}{SEPARATOR}{class_id}_{instance:03d}"
 
 

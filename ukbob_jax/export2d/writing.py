@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ukbob_jax import anatomy, files, options
-from ukbob_jax.errors import FileError, ValuesError
+from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.export2d import classes, instances, naming, png, slicing
 from ukbob_jax.export2d.classes import Class
 from ukbob_jax.export2d.instances import Instances
@@ -89,8 +89,7 @@ def codes(row: Subject, options: Export2dOptions) -> dict[int, str]:
     """Return channel -> modality code of the contrasts to export.
 
     Raises:
-        ConfigError: a contrast is missing or has no code.
-        ValuesError: two contrasts have the same code: their files would have the same names.
+        ConfigError: a contrast is missing or has no code, or two have the same: so would their files.
     """
     wanted = options.contrasts or row.contrasts
     channels = row.channel_indices(wanted, field("contrasts"))
@@ -101,8 +100,9 @@ def codes(row: Subject, options: Export2dOptions) -> dict[int, str]:
         for channel, name in zip(channels, wanted)
     }
     if len(set(found.values())) < len(found):
-        raise ValuesError(
-            f"{row.id}: contrasts {', '.join(wanted)} have codes {', '.join(found.values())}; each needs one of its own."
+        raise ConfigError(
+            f"{row.id}: contrasts {', '.join(wanted)} have codes {', '.join(found.values())}; each needs one of its own. "
+            f"Give them as {field('codes')}."
         )
     return found
 
