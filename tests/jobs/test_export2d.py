@@ -69,7 +69,7 @@ def exported(store, tmp_path_factory):
     "variant, changes",
     [
         ("sa_med2d", {"export2d.contrasts": ("fat", "water"), "export2d.axes": ("z",)}),
-        ("sa_med2d", {"export2d.pixels": "isotropic", "export2d.intensity": "slice", "export2d.aspect": 0.3}),
+        ("sa_med2d", {"export2d.pixels": "isotropic", "export2d.intensity": "slice"}),
         ("demo", {"export2d.intensity": "window", "export2d.window": (10.0, 300.0), "export2d.axes": ("y",)}),
     ],
 )
