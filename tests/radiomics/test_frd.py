@@ -185,7 +185,8 @@ def test_distance_of_real_slices_from_their_vectors(reference):
     for version, tolerance in (("v0", 1e-6), ("v1", 1e-4)):
         a, b = vectors[f"{version}_a"], vectors[f"{version}_b"]
         for form in ("released", "corrected"):
-            for pair, key in (((a, b), "a_to_b"), ((b, a), "b_to_a")):
+            ways = (((a, b), "a_to_b"), ((b, a), "b_to_a"))
+            for pair, key in ways[: 1 if form == "released" else 2]:  # a root of 398 x 398 takes a while
                 found = radiomics.frd(*pair, version=version, form=form)
                 assert found == pytest.approx(stored[version][key], rel=tolerance), (version, form, key)
 
@@ -206,6 +207,9 @@ def test_a_shift_of_all_images_adds_its_square():
     moved, wider = shifts(a, a + a.std(0))
     np.testing.assert_allclose(moved, 1)
     np.testing.assert_allclose(wider, 0, atol=1e-9)
+    flat = np.c_[a[:, 0], np.full(len(a), 0.1)]
+    moved, wider = shifts(flat, flat[:, ::-1])
+    assert np.isfinite(moved[0]) and wider[0] == -np.inf and np.isnan(moved[1]) and np.isnan(wider[1])
 
 
 def test_missing_values_cost_a_feature_or_an_image():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ukbob_jax import errors, radiomics
 from ukbob_jax.radiomics import filters, outline
+from ukbob_jax.radiomics.frd_vectors import names
 
 pytest.importorskip("SimpleITK")
 pytest.importorskip("pywt")
@@ -32,7 +33,7 @@ def test_vector_of_an_organ(reference, key):
     found = radiomics.frd_vector(
         np.asarray(image.dataobj), mask, case["spacing_xyz"], affine=image.affine, form="released"
     )
-    assert len(case["frd_v1_3d"]) == 1001
+    assert len(case["frd_v1_3d"]) == 1001 and set(names()) == set(case["frd_v1_3d"])
     # of medians of bands, 1e-11 of rounding in the wavelet
     assert_same(found, case["frd_v1_3d"] | case["frd_v1_3d_numeric_diagnostics"])
 
@@ -41,13 +42,15 @@ def test_vector_of_an_organ(reference, key):
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_vector_of_a_slice(reference, version):
     folder = reference / "radiomics"
-    names = json.loads((folder / "frd_images.json").read_text())[version]["names"]
-    assert len(names) == {"v0": 102, "v1": 398}[version]
+    wanted_names = json.loads((folder / "frd_images.json").read_text())[version]["names"]
+    assert len(wanted_names) == {"v0": 102, "v1": 398}[version]
     pixels = np.asarray(Image.open(folder / "frd_images" / "a" / "0.png")).T[:, :, None]
     mask = np.ones(pixels.shape, bool)
     mask[0, 0] = version == "v0"  # v1 clears a corner
     found = radiomics.frd_vector(pixels, mask, (1, 1, 1), version=version, form="released")
-    wanted = dict(zip(names, np.load(folder / "frd_images.npz")[f"{version}_a"][0]))
+    wanted = dict(zip(wanted_names, np.load(folder / "frd_images.npz")[f"{version}_a"][0]))
+    own = [name for name in found if not name.startswith("diagnostics")]
+    assert own == list(names(version, is_slice=True))
     assert_same({name.removeprefix("original_"): value for name, value in found.items()}, wanted)
 
 

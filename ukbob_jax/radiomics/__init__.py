@@ -2,7 +2,7 @@
 
 from ukbob_jax.radiomics.features import ALL, NAMES, features
 from ukbob_jax.radiomics.frd import frd
-from ukbob_jax.radiomics.frd_vector import vector as frd_vector
+from ukbob_jax.radiomics.frd_vectors import vector as frd_vector
 from ukbob_jax.radiomics.ood import Detector, nfrd
 from ukbob_jax.radiomics.resampling import resample
 

@@ -4,6 +4,7 @@ Both keep the image's grid. SimpleITK and PyWavelets are those of pyradiomics; t
 """
 
 import importlib
+import itertools
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -51,6 +52,12 @@ def laplacian(image: np.ndarray, spacing_mm: Sequence[float], sigma_mm: float) -
     return sitk.GetArrayFromImage(smooth.Execute(volume)).T
 
 
+def band_names(axes: int) -> tuple[str, ...]:
+    """Names of a wavelet's bands over two or three axes, the smooth one last, as pyradiomics lists them."""
+    bands = sorted(itertools.product("LH", repeat=axes), key=lambda band: (set(band) == {"L"}, band))
+    return tuple("wavelet-" + "".join(band) for band in bands)
+
+
 def wavelet_bands(image: np.ndarray, wavelet: str = "coif1") -> dict[str, np.ndarray]:
     """All bands of one level of the stationary wavelet transform, each on the image's grid.
 
@@ -75,13 +82,9 @@ def wavelet_bands(image: np.ndarray, wavelet: str = "coif1") -> dict[str, np.nda
     even = np.pad(image, [(0, n % 2 if axis in axes else 0) for axis, n in enumerate(image.shape)], "wrap")
     bands = pywt.swtn(even, wavelet, level=1, axes=axes)[0]
     crop = tuple(slice(n) for n in image.shape)
-    letters = str.maketrans("ad", "LH")
-    return {f"wavelet-{key.translate(letters)}": bands[key][crop] for key in sorted(bands, key=_order)}
-
-
-def _order(key: str) -> tuple[bool, str]:
-    """The smooth band last, as pyradiomics lists them."""
-    return set(key) == {"a"}, key
+    letters = str.maketrans("LH", "ad")
+    keys = {name: name.removeprefix("wavelet-").translate(letters) for name in band_names(len(axes))}
+    return {name: bands[key][crop] for name, key in keys.items()}
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

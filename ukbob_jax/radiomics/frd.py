@@ -152,11 +152,14 @@ def shifts(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.nda
     """How far each feature moves: difference of means in reference standard deviations, and log2 ratio of spreads.
 
     Args:
-        reference, other: (n, f) and (m, f), without missing values or constant columns.
+        reference, other: (n, f) and (m, f), without missing values.
+    Returns:
+        Two arrays (f,); NaN where the reference is constant, a log2 of -inf where the other set is.
     """
-    spread = reference.std(0)
+    spread = np.where(normalise.constant(reference), np.nan, reference.std(0))
+    ratio = np.where(normalise.constant(other), 0, other.std(0)) / spread
     with np.errstate(divide="ignore"):
-        return (other.mean(0) - reference.mean(0)) / spread, np.log2(other.std(0) / spread)
+        return (other.mean(0) - reference.mean(0)) / spread, np.log2(ratio)
 
 
 def _scaled(first: np.ndarray, second: np.ndarray, version: str, scale: str) -> tuple[np.ndarray, np.ndarray]:

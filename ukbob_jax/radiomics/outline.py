@@ -10,6 +10,14 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+NAMES = tuple(
+    f"shape2D_{name}"
+    for name in (
+        "Elongation", "MajorAxisLength", "MaximumDiameter", "MeshSurface", "MinorAxisLength", "Perimeter",
+        "PerimeterSurfaceRatio", "PixelSurface", "Sphericity",
+    )
+)  # fmt: skip
+
 
 def outline(mask: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
     """Measure a mask.
@@ -27,18 +35,13 @@ def outline(mask: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
     # population covariance; rounding may leave a line's smaller eigenvalue below 0
     minor, major = np.clip(np.linalg.eigvalsh(np.cov(where, rowvar=False, ddof=0)), 0, None)
     hull = points[ConvexHull(points).vertices]
-    found = {
-        "Elongation": np.sqrt(minor / major) if major > 0 else np.nan,
-        "MajorAxisLength": 4 * np.sqrt(major),
-        "MaximumDiameter": pdist(hull).max(),
-        "MeshSurface": surface,
-        "MinorAxisLength": 4 * np.sqrt(minor),
-        "Perimeter": perimeter,
-        "PerimeterSurfaceRatio": perimeter / surface,
-        "PixelSurface": len(where) * pixel,
-        "Sphericity": 2 * np.sqrt(np.pi * surface) / perimeter,
-    }
-    return {f"shape2D_{name}": float(value) for name, value in found.items()}
+    elongation = np.sqrt(minor / major) if major > 0 else np.nan
+    sphericity = 2 * np.sqrt(np.pi * surface) / perimeter
+    found = (
+        elongation, 4 * np.sqrt(major), pdist(hull).max(), surface, 4 * np.sqrt(minor), perimeter,
+        perimeter / surface, len(where) * pixel, sphericity,
+    )  # fmt: skip
+    return dict(zip(NAMES, map(float, found), strict=True))
 
 
 def _traced(padded: np.ndarray, spacing: np.ndarray) -> tuple[float, float, np.ndarray]:

@@ -67,6 +67,28 @@ def vector(
     return _v1(image, mask, spacing_mm, affine, form == "released")
 
 
+def names(version: str = "v1", *, is_slice: bool = False) -> tuple[str, ...]:
+    """Features of `vector` in the order of a table, in the corrected form."""
+    if version == "v0":
+        families = (*FAMILIES, "gldm") if is_slice else ("shape", *FAMILIES, "gldm")
+        plain = tuple(f"{family}_{name}" for family in families for name in NAMES[family])
+        return plain + outline.NAMES if is_slice else plain
+    laplacians = () if is_slice else tuple(map(filters.laplacian_name, SIGMAS_MM))
+    return tuple(
+        f"{image}_{family}_{name}"
+        for image in (filters.ORIGINAL, *laplacians, *filters.band_names(2 if is_slice else 3))
+        for family in FAMILIES
+        for name in NAMES[family]
+        if name not in _NOT_IN_V1
+    )
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """Split a name into image, family and feature: "wavelet-LLH_glcm_Idm" is "wavelet-LLH", "glcm", "Idm"."""
+    found = name.split("_")
+    return (found[0], found[1], found[2]) if len(found) == 3 else (filters.ORIGINAL, found[0], found[1])
+
+
 def images(image: np.ndarray, spacing_mm: Sequence[float]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the image and its filtered versions, by name: 13 of a volume, five of a slice."""
     yield filters.ORIGINAL, image
