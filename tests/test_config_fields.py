@@ -164,7 +164,22 @@ def cohort(reads, root, store, quality, patch) -> None:
     run(reads, root / "a", "solf", store, "job=solf", "solf.rule=robust", "solf.min_count=3")
     run(reads, root / "a", "solf", store, "job=solf", f"solf.limits={quality}/limits.json")
     run(reads, root / "a", "label:agreement", store)
-    run(reads, root / "a", "radiomics", store, "radiomics.contrast=water", "radiomics.families=('firstorder',)")
+    run(
+        reads,
+        root / "a",
+        "radiomics",
+        store,
+        "radiomics.contrast=water",
+        "radiomics.families=('firstorder',)",
+    )
+    sets = (
+        "frd.where=split=train",
+        "frd.other_where=split=val",
+        "frd.contrast=water",
+        "frd.version=v0",
+        "frd.draws=1",
+    )
+    run(reads, root / "a", "frd", store, *sets)
     run(reads, root / "a", *PHANTOMS, "job=verify,report", store)
 
 

@@ -8,7 +8,7 @@ import pytest
 from configs import frd as recipe
 from ukbob_jax import anatomy, errors, files, radiomics
 from ukbob_jax.jobs import frd as job
-from ukbob_jax.quality import radiomic_vectors, verdicts
+from ukbob_jax.radiomics import store_vectors, verdicts
 from ukbob_jax.store.reader import Store
 from ukbob_jax.store.writer import StoreWriter
 
@@ -47,13 +47,13 @@ def store(tmp_path):
 @pytest.fixture
 def counted(monkeypatch):
     calls = []
-    vector = radiomic_vectors.frd_vectors.vector
+    vector = store_vectors.frd_vectors.vector
 
     def counting(*args, **options):
         calls.append(1)
         return vector(*args, **options)
 
-    monkeypatch.setattr(radiomic_vectors.frd_vectors, "vector", counting)
+    monkeypatch.setattr(store_vectors.frd_vectors, "vector", counting)
     return calls
 
 
@@ -105,7 +105,7 @@ def test_shares_and_a_cut_off_run_give_what_one_process_gives(store, tmp_path, c
     for process in range(2):
         folder = run(store, tmp_path / "work", process=process, processes=2)
         assert not folder.exists()
-    cut = quality / f"{radiomic_vectors.CACHE}.1-of-2.jsonl"
+    cut = quality / f"{store_vectors.CACHE}.1-of-2.jsonl"
     cut.write_text(cut.read_text()[:-30])  # a machine that was lost while it wrote
     run(store, tmp_path / "work", process=1, processes=2)
     assert len(counted) == 10

@@ -24,11 +24,11 @@ from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.evaluation import report
 from ukbob_jax.evaluation.pages import frd as page
 from ukbob_jax.failures import Failures
-from ukbob_jax.quality import radiomic_vectors
-from ukbob_jax.quality.radiomic_vectors import Group
+from ukbob_jax.radiomics import store_vectors
 from ukbob_jax.radiomics.frd import align, compare, shifts
 from ukbob_jax.radiomics.frd_options import FrdOptions
 from ukbob_jax.radiomics.ood import Detector
+from ukbob_jax.radiomics.store_vectors import Group
 from ukbob_jax.radiomics.uncertainty import certainty
 from ukbob_jax.store.reader import Store
 
@@ -50,7 +50,7 @@ def run(config: Config, workdir: str) -> None:
     tables, total = [], 0
     for group in groups:
         mine = processes.shard(group.subjects, options.process, options.processes)
-        found, errors = radiomic_vectors.measured(
+        found, errors = store_vectors.measured(
             dataclasses.replace(group, subjects=tuple(mine)), options.version, part
         )
         for subject, error in errors.items():
@@ -70,7 +70,7 @@ def _groups(config: Config, options: FrdOptions) -> tuple[Group, Group]:
     labels = config.label, options.other_label or config.label
     contrasts = options.contrast, options.other_contrast or options.contrast
     groups = tuple(
-        radiomic_vectors.group(s, label, where, field, contrast, options.organ)
+        store_vectors.group(s, label, where, field, contrast, options.organ)
         for s, label, where, field, contrast in zip(
             (store, other), labels, (options.where, options.other_where), ("where", "other_where"), contrasts
         )
@@ -86,7 +86,7 @@ def write(
     folder: pathlib.Path,
     options: FrdOptions,
     groups: Sequence[Group],
-    tables: Sequence[radiomic_vectors.Table],
+    tables: Sequence[store_vectors.Table],
 ) -> None:
     """Compare the tables, and write what was found."""
     names = [next(iter(t.values()))[0] for t in tables]
