@@ -10,6 +10,7 @@ from ukbob_jax import errors, radiomics
 from ukbob_jax.radiomics import frechet, normalise
 from ukbob_jax.radiomics.frd import align, compare, shifts
 from ukbob_jax.radiomics.ood import Detector
+from ukbob_jax.radiomics.uncertainty import certainty
 
 ROOT_TOLERANCE = (
     1e-6  # absolute, of d2: roots of singular products keep half the digits (the reference's README)
@@ -247,6 +248,27 @@ def test_tables_that_cannot_be_used(reference, other, message):
     with pytest.raises(errors.InputError, match=message), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         radiomics.frd(reference, other)
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_certainty_tells_kinds_apart(version):
+    rng = np.random.default_rng(0)
+    first, far = (rng.normal(size=(60, 3)) + shift for shift in (0, 2))
+    apart = certainty(first, far, version=version, draws=60)
+    assert apart.p == pytest.approx(1 / 61) and apart.by_chance < apart.low < apart.high
+    same = [certainty(*rng.normal(size=(2, 12, 3)), version=version, draws=19).p for _ in range(20)]
+    assert 0.3 < np.mean(same) < 0.7  # uniform where both are of one kind: 0.5 +- 0.065
+    again = certainty(first, far, version=version, draws=60)
+    assert again == apart  # the same seed
+    true = (
+        12
+        if version == "v1"
+        else 4 * 3 * 7.45670747756958**2 / np.mean(np.ptp(np.r_[first, far], axis=0) ** 2)
+    )
+    low, high = (np.exp(v) if version == "v1" else v for v in (apart.low, apart.high))
+    assert low < true < high  # means 2 apart in three features of unit spread
+    with pytest.raises(errors.ConfigError, match="draws=0"):
+        certainty(first, far, draws=0)
 
 
 def test_other_bad_input():

@@ -32,8 +32,9 @@ def certainty(
 ) -> Certainty:
     """Resample images of both sets, and shuffle them between the sets.
 
-    The interval is the basic one, twice the value less the quantiles of resampled values: a resampled set repeats images,
-    so that its distance is too great by about as much as the one found already is (Davison and Hinkley 1997, chapter 5).
+    The interval is the basic one of log d2, twice the value less the quantiles of resampled values (Davison and Hinkley
+    1997, chapter 5): a resampled set repeats images, so that its distance is too great by about as much as the one found
+    already is. The interval takes that excess back, and of small sets it may lie below the value.
     The distance of small sets is above 0 also where both are of one kind; `by_chance` and `p` say how far.
 
     Args:
@@ -61,10 +62,13 @@ def certainty(
         return both[order[:n]], both[order[n:]]
 
     again, null = _values(resampled, draws, version), _values(shuffled, draws, version)
-    low, high = np.quantile(again, [0.025, 0.975]) if len(again) else (np.nan, np.nan)
+    again = again if version == "v1" else np.log(again[again > 0])
+    value = found.value if version == "v1" else np.log(found.value) if found.value > 0 else -np.inf
+    ends = 2 * value - np.quantile(again, [0.975, 0.025]) if len(again) else np.full(2, np.nan)
+    low, high = ends if version == "v1" else np.exp(ends)
     by_chance = float(np.median(null)) if len(null) else float("nan")
     p = (1 + (null >= found.value).sum()) / (1 + len(null))
-    return Certainty(float(2 * found.value - high), float(2 * found.value - low), by_chance, float(p), draws)
+    return Certainty(float(low), float(high), by_chance, float(p), draws)
 
 
 def _values(draw: Callable[[], tuple[np.ndarray, np.ndarray]], draws: int, version: str) -> np.ndarray:

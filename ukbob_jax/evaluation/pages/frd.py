@@ -36,11 +36,13 @@ def sections(
 
 def _distance(facts: dict[str, Any]) -> Section:
     unit = "log d²" if facts["version"] == "v1" else "d²"
+    left_out = facts["features"] - facts["features_used"]
+    others = f"; {left_out} others are constant or missing" if left_out else ""
     text = (
-        f"FRD {facts['version']} ({unit}) from {facts['features_used']} of {facts['features']} features; the others are "
-        "constant or missing. The interval resamples scans of both sets (95 %). By chance is the median between sets of "
-        "these sizes drawn from both together; p is the share of such draws that are at least as far apart. Small sets are "
-        "apart by chance alone, so a distance says little without that number."
+        f"FRD {facts['version']} ({unit}) from {facts['features_used']} features{others}. The interval (95 %) resamples "
+        "scans of both sets and takes back what few scans add to a distance, so that it may lie below the one found. By "
+        "chance is the median between sets of these sizes drawn from both together; p is the share of such draws that are "
+        "at least as far apart. Small sets are apart by chance alone: a distance says little without that number."
     )
     header = ("FRD", "low", "high", "by chance", "p", "d²", "log d (paper)")
     keys = ("value", "low", "high", "by_chance", "p", "d2", "paper")
@@ -55,14 +57,11 @@ def _movement(rows: Sequence[dict]) -> Section:
     )
     order = sorted(rows, key=lambda row: -abs(row["shift"] or 0))
     images, families, grid = _grid(rows)
-    cells = [[image, *line] for image, line in zip(images, grid.tolist())]
-    table = Table(("image", *families), cells, "Root mean square shift by filter and family.")
     top = [[row["feature"], row["shift"], row["log2_spread"]] for row in order[:SHOWN]]
     return Section(
         "What moves",
         text,
         [
-            table,
             Table(
                 ("feature", "shift", "log2 spread"),
                 top,
