@@ -55,7 +55,9 @@ def main(argv: list[str]) -> None:
                 file.write(json.dumps(known[_key(scan)]) + "\n")
             print(*_key(scan), file=sys.stderr, flush=True)
     wanted = [known[_key(scan)] for scan in plan(args, store)]
-    rows = distances(wanted, losses(scoring.read_rows(dice) if dice.exists() else [], args.network))
+    measured = {row["subject"] for row in wanted}  # the same bodies on both sides
+    scored = [row for row in (scoring.read_rows(dice) if dice.exists() else []) if row["subject"] in measured]
+    rows = distances(wanted, losses(scored, args.network))
     columns = ["corruption", "severity", "scans", "frd", "d2", "dice_loss"]
     files.write_csv(args.output / f"distance_{args.version}.csv", columns, rows)
     (args.output / f"distance_{args.version}.png").write_bytes(figure(rows, args.version))
