@@ -123,7 +123,8 @@ def _scores(facts: dict[str, Any], reference: np.ndarray, scores: Sequence[dict]
     text = (
         f"A scan's score is its distance to the reference's mean over z-scored features. {facts['outside']} of "
         f"{len(scores)} scans of the other set lie beyond {facts['threshold']:.3f}, the 95th percentile of the reference's "
-        "own scores; about 5 % would if both were of one kind."
+        "own scores. If both were of one kind, about 5 % would beside a large reference, and more beside a small one, whose "
+        "own scans shape its mean."
     )
     shown = f"Highest scores, {min(SHOWN, len(scores))} of {len(scores)}; all are in scores.csv."
     dots = _dots(reference, scores, facts["threshold"])
