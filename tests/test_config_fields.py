@@ -173,6 +173,14 @@ def cohort(reads, root, store, quality, patch) -> None:
         "radiomics.families=('firstorder',)",
     )
     run(reads, root / "a", "export2d", store, "label=auto", "workers=1", "export2d.axes=('z',)")
+    sets = (
+        "frd.where=split=train",
+        "frd.other_where=split=val",
+        "frd.contrast=water",
+        "frd.version=v0",
+        "frd.draws=1",
+    )
+    run(reads, root / "a", "frd", store, *sets)
     run(reads, root / "a", *PHANTOMS, "job=verify,report", store)
 
 

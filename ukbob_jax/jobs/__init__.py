@@ -11,8 +11,7 @@ JOBS = (
     "inspect", "ingest", "verify", "label", "solf", "audit", "check_labels", "agreement",
     "train", "evaluate", "predict", "report", "demo", "preprocess", "export_nnunet",
     "evaluate_nnunet", "pretrain", "active", "query", "semi", "sentinel_train", "sentinel_evaluate", "sentinel",
-    "radiomics",
-    "export2d",
+    "radiomics", "frd", "export2d",
 )  # fmt: skip
 
 RENAMED = {"judge": "check_labels"}  # old name -> new name
