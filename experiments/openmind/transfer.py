@@ -298,7 +298,7 @@ def figures(result: Mapping[str, Any], output: pathlib.Path) -> None:
             )
         axis.set_title(kind)
         axis.set_xlabel("steps of pre-training")
-    figure.axes[0].set_ylabel("mean share of voxels found, validation scans")
+    figure.axes[0].set_ylabel("voxels found, mean share")
     figure.axes[0].legend(fontsize=7)
     figure.savefig(output / "probes.png", dpi=130)
 
