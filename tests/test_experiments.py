@@ -8,6 +8,7 @@ import pytest
 from experiments import small
 from experiments.openmind import transfer
 from experiments.real import hippocampus
+from experiments.sentinel import monotone
 from experiments.solf import curation, curation_figure, detect
 from ukbob_jax.quality import solf
 from ukbob_jax.quality.measures import OrganMeasures
@@ -241,3 +242,21 @@ def test_transfer_reports_what_pretraining_adds(tmp_path, capsys):
     assert "| mae | 0.650 (+0.100, +0.000 to +0.200; 2 of 2) |" in capsys.readouterr().out
     for name in ("transfer.png", "probes.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_grades_of_eroded_and_dilated_masks_are_summed_up_per_step():
+    rows = [
+        {"organ": organ, "way": "erosion", "step": step, "grade": grade, "dice": 1 - 0.1 * step}
+        for organ, grades in {1: (0.9, 0.7, 0.4), 2: (0.8, 0.5, 0.6)}.items()
+        for step, grade in enumerate(grades)
+    ]
+    found = monotone.summary(rows, 2)
+    assert found["grade"] == pytest.approx([0.85, 0.6, 0.5]) and found["dice"] == pytest.approx([1, 0.9, 0.8])
+    assert found["organs"] == 2 and found["falling"] == 0.5
+    assert monotone.draw({"erosion": found, "dilation": found})[:4] == b"\x89PNG"
+    mask = np.zeros((7, 7, 7), bool)
+    mask[3, 3, 3] = True
+    assert (
+        monotone.changed(mask, "dilation", 2).sum() == 25 and not monotone.changed(mask, "erosion", 1).any()
+    )
+    assert monotone.changed(mask, "erosion", 0) is mask
