@@ -277,3 +277,13 @@ def test_more_levels_than_memory_holds_are_refused(scan, monkeypatch):
     for family in ("glcm", "glrlm"):
         with pytest.raises(ValuesError, match="grey levels in one organ"):
             radiomics.features(*scan, SPACING, bin_width=1.0, families=(family,))
+
+
+def test_the_number_of_grey_levels_compiles_nothing_anew(scan):
+    """Filtered images of a mask have from one to hundreds of levels."""
+    image, labels = scan
+    programs = []
+    for count in (1, 5, 40, 200):
+        radiomics.features(image, labels, SPACING, bin_count=count, families=("glcm", "glrlm"))
+        programs.append(neighbours._count._cache_size() + glrlm._runs._cache_size())
+    assert len(set(programs)) == 1

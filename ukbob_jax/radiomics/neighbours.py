@@ -20,6 +20,8 @@ from ukbob_jax.radiomics.regions import Cells, Regions
 MOST_ENTRIES = 2**28  # of a table of counts, four bytes each
 CHUNK = 2**17  # voxels counted in a step
 _LOW = 20  # bits of a sum that are kept apart from those above
+_LEAST_TABLE = 2**21  # entries; smaller tables are padded, so that the number of grey levels compiles no program anew
+LEAST_CELLS = 2**10
 
 
 class Neighbours(NamedTuple):
@@ -59,7 +61,8 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
     width = np.concatenate([[0], cells.levels[cells.organ[1:]]])
     # a pair of cells (one, other) is counted at base[one] + other
     base = start + (np.arange(c) - first) * width - first
-    size, span = rounded(t), rounded(c)
+    near = 2 * len(steps) + 1
+    size, span = table_size(t, len(steps)), table_size(c, near, LEAST_CELLS)
     tables = [stretched(v, span) for v in (base, first, first + width - 1, cells.level)]
     strides = np.array([regions.shape[1] * regions.shape[2], regions.shape[2], 1])
     box = regions.filled(cells.of_voxel, np.int32)
@@ -73,7 +76,6 @@ def count(regions: Regions, cells: Cells, steps: np.ndarray, alpha: int = 0) -> 
         size=size,
     )
     found = np.asarray(found).reshape(len(steps), size)[:, :t]
-    near = 2 * len(steps) + 1
     dependence = np.array(dependence).reshape(span, near)[:c]
     total = joined(low, high).reshape(span, near)[:c]  # by number of neighbours
     difference = (total / np.maximum(np.arange(near), 1)).sum(1)
@@ -108,6 +110,14 @@ def chunks(voxels: int, most: int) -> tuple[int, int]:
 def rounded(n: int) -> int:
     """Return the next power of 2 above `n`, so that few programs are compiled."""
     return 1 << max(n, 0).bit_length()
+
+
+def table_size(entries: int, rows: int, most: int = _LEAST_TABLE) -> int:
+    """Columns of a table of `rows` rows that hold `entries`: a power of 2, the same one for all small tables.
+
+    Filtered images of one mask have from 1 to some hundred grey levels; each size would be a program of its own.
+    """
+    return max(rounded(entries), 1 << (min(_LEAST_TABLE // rows, most).bit_length() - 1))
 
 
 def stretched(values: np.ndarray, size: int) -> np.ndarray:
