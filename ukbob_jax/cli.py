@@ -5,6 +5,7 @@
     ukbob labels                            structures, their ids, and those of other label sets
     ukbob export2d STORE OUT                a store's slices as 2D images and masks
     ukbob radiomics IMAGE LABELS OUT.csv    radiomic features of every structure of a label map
+    ukbob frd REFERENCE OTHER               how far the scans of two stores are apart, in radiomic features
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
     ukbob compare RUN RUN ...               one page that puts the evaluations of several runs beside each other
     ukbob card STORE                        what a store holds: counts, contrasts, labels, licences, known issues
@@ -20,7 +21,7 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "radiomics", "info", "compare", "card", "export2d")
+COMMANDS = ("segment", "check", "labels", "radiomics", "frd", "info", "compare", "card", "export2d")
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import frd as recipe
-from ukbob_jax import anatomy, errors, files, radiomics
+from ukbob_jax import anatomy, cli, errors, files, radiomics
 from ukbob_jax.jobs import frd as job
 from ukbob_jax.quality import verdicts
 from ukbob_jax.radiomics import store_vectors
@@ -130,6 +130,24 @@ def test_v1_of_a_store(store, tmp_path):
     two = {"where": "site=1 split=val", "other_where": "site=2 split=val", "version": "v1", "draws": 2}
     facts = files.read_json(run(store, tmp_path, **two) / "frd.json")
     assert facts["features"] == 1001 and facts["value"] == pytest.approx(np.log(facts["d2"]))
+
+
+def test_the_command_writes_what_the_recipe_writes(store, tmp_path, capsys):
+    wanted = run(store, tmp_path / "work") / "frd.json"
+    contrast = tuple(Store.open(store).rows["s0"].contrasts)[1]
+    out = tmp_path / "out"
+    words = ["frd", store, store, "--out", out, "--version", "v0", "--draws", "20", "--where", "site=1"]
+    code = cli.main([*map(str, words), "--contrast", contrast, "--other-where", "site=2"])
+    assert code == 0 and capsys.readouterr().out == f"{out / 'index.html'}\n"
+    assert (out / "frd.json").read_bytes() == wanted.read_bytes()
+    for extra, message in (
+        (["--other-where", "site=1", "--contrast", contrast], "--other-where: both sets are the same"),
+        (["--other-where", "site=2"], "--contrast: features are of one contrast"),
+        (["--organ", "tail"], "--organ='tail': no such structure"),
+    ):
+        assert cli.main([*map(str, words), *extra]) == 2
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
 
 
 def test_what_cannot_be_compared_is_refused(store, tmp_path):

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ukbob_jax import files, processes
+from ukbob_jax import advice, files, processes
+from ukbob_jax import options as fields_of
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, FileError, ValuesError
 from ukbob_jax.evaluation import report
@@ -42,8 +43,22 @@ def run(config: Config, workdir: str) -> None:
         ValuesError: fewer than two scans of the reference could be measured.
         SomeFailed: some scans failed; `failures.jsonl` in the workdir lists them.
     """
-    options = FrdOptions(**config.frd)
-    groups = _groups(config, options)
+    with advice.fields("frd", fields_of.names(FrdOptions)):
+        options = FrdOptions(**config.frd)
+        distance(config.store, config.label, options, workdir, pathlib.Path(workdir) / "frd")
+
+
+def distance(path: str, label: str, options: FrdOptions, workdir: str, folder: pathlib.Path) -> None:
+    """Measure and compare; see `run`.
+
+    Args:
+        path: of the reference's store.
+        label: its label set.
+        options: which two sets, and how.
+        workdir: folder of `failures.jsonl`.
+        folder: of the page and its tables.
+    """
+    groups = _groups(path, label, options)
     sharded = options.processes > 1
     part = f".{options.process}-of-{options.processes}" if sharded else ""
     failures = Failures(pathlib.Path(workdir) / f"failures{part}.jsonl", "scans", FileError)
@@ -58,16 +73,15 @@ def run(config: Config, workdir: str) -> None:
         tables.append(found)
         total += len(mine)
     if not sharded and all(tables):
-        folder = pathlib.Path(workdir) / "frd"
         write(folder, options, groups, tables)
     failures.conclude(total)
 
 
-def _groups(config: Config, options: FrdOptions) -> tuple[Group, Group]:
+def _groups(path: str, label: str, options: FrdOptions) -> tuple[Group, Group]:
     """The reference and the other set."""
-    store = Store.open(config.store)
+    store = Store.open(path)
     other = Store.open(options.other) if options.other else store
-    labels = config.label, options.other_label or config.label
+    labels = label, options.other_label or label
     contrasts = options.contrast, options.other_contrast or options.contrast
     groups = tuple(
         store_vectors.group(s, label, where, field, contrast, options.organ)
@@ -77,7 +91,8 @@ def _groups(config: Config, options: FrdOptions) -> tuple[Group, Group]:
     )
     if groups[0].same_arrays(groups[1]):
         raise ConfigError(
-            "config.frd.other_where: both sets are the same scans and labels; choose others, or another store or label set."
+            f"{advice.setting('other_where')}: both sets are the same scans and labels; choose others, or another store or "
+            "label set."
         )
     return groups[0], groups[1]
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ukbob_jax import anatomy
+from ukbob_jax import advice, anatomy
 from ukbob_jax.errors import ConfigError
 from ukbob_jax.radiomics.frd import VERSIONS
 from ukbob_jax.radiomics.ood import DISTRIBUTIONS
@@ -44,8 +44,12 @@ class FrdOptions:
     def __post_init__(self) -> None:
         for name, allowed in (("version", VERSIONS), ("distribution", DISTRIBUTIONS)):
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"frd.{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+                raise ConfigError(
+                    f"{advice.setting(name)}={getattr(self, name)!r}: choose one of {', '.join(allowed)}."
+                )
         if self.organ and self.organ not in anatomy.IDS:
-            raise ConfigError(f"frd.organ={self.organ!r}: no such structure; `ukbob labels` lists them.")
+            raise ConfigError(
+                f"{advice.setting('organ')}={self.organ!r}: no such structure; `ukbob labels` lists them."
+            )
         if self.draws < 1:
-            raise ConfigError(f"frd.draws={self.draws}: give 1 or more.")
+            raise ConfigError(f"{advice.setting('draws')}={self.draws}: give 1 or more.")

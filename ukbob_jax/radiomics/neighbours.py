@@ -20,7 +20,9 @@ from ukbob_jax.radiomics.regions import Cells, Regions
 MOST_ENTRIES = 2**28  # of a table of counts, four bytes each
 CHUNK = 2**17  # voxels counted in a step
 _LOW = 20  # bits of a sum that are kept apart from those above
-_LEAST_TABLE = 2**21  # entries; smaller tables are padded, so that the number of grey levels compiles no program anew
+_LEAST_TABLE = (
+    2**21
+)  # entries; smaller tables are padded, so that the number of grey levels compiles no program anew
 LEAST_CELLS = 2**10
 
 

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from ukbob_jax import anatomy, files
+from ukbob_jax import advice, anatomy, files
 from ukbob_jax.errors import ConfigError, UkbobError
 from ukbob_jax.progress import Progress
 from ukbob_jax.quality import cohort, verdicts
@@ -55,7 +55,7 @@ def group(store: Store, label: str, where: str, field: str, contrast: str, organ
     """Choose scans by `where`, words such as "split=train" that must all hold.
 
     Args:
-        field: of config.frd that `where` comes from, for messages.
+        field: of `FrdOptions` that `where` comes from, for messages.
 
     Raises:
         ConfigError: a word names no field, no scan is left, or there are several contrasts and none is named.
@@ -74,13 +74,13 @@ def group(store: Store, label: str, where: str, field: str, contrast: str, organ
     if not subjects:
         having = f" and {where}" if where else ""
         raise ConfigError(
-            f"config.frd.{field}: {store.path} has no subject with labels {label!r}{having}. Choose others."
+            f"{advice.setting(field)}: {store.path} has no subject with labels {label!r}{having}. Choose others."
         )
     if not contrast:
         names = tuple(store.rows[subjects[0]].contrasts)
         if len(names) != 1:
             raise ConfigError(
-                f"config.frd.contrast: features are of one contrast; choose from {', '.join(names)}."
+                f"{advice.setting('contrast')}: features are of one contrast; choose from {', '.join(names)}."
             )
         contrast = names[0]
     return Group(store, label, contrast, organ, where, tuple(subjects))
@@ -92,7 +92,7 @@ def _wanted(where: str, field: str) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not equals or key not in (*FIELDS, *schema.ATTRIBUTES):
             known = ", ".join((*FIELDS, *schema.ATTRIBUTES))
-            raise ConfigError(f"config.frd.{field}: {word!r} is no NAME=VALUE; names are {known}.")
+            raise ConfigError(f"{advice.setting(field)}: {word!r} is no NAME=VALUE; names are {known}.")
         wanted[key] = value
     return wanted
 
@@ -142,7 +142,7 @@ def _key(group: Group, subject: str, version: str) -> str:
 
 def _vector(group: Group, subject: str, version: str) -> list[float | None]:
     row = group.store.rows[subject]
-    [channel] = row.channel_indices((group.contrast,), "config.frd.contrast")
+    [channel] = row.channel_indices((group.contrast,), advice.setting("contrast"))
     image = group.store.read(subject, "image")[..., channel]
     labels = group.store.read(subject, f"label/{group.label}")
     inside = labels == anatomy.IDS[group.organ] if group.organ else (labels > 0) & (labels != anatomy.IGNORE)
