@@ -147,10 +147,9 @@ def figure(rows: Rows, version: str) -> bytes:
     picture = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = picture.subplots()
     known = any(row["dice_loss"] is not None for row in rows)
-    for i, name in enumerate(dict.fromkeys(row["corruption"] for row in rows)):
-        own = [
-            row for row in rows if row["corruption"] == name and (row["dice_loss"] is not None or not known)
-        ]
+    shown = [row for row in rows if row["dice_loss"] is not None or not known]
+    for i, name in enumerate(dict.fromkeys(row["corruption"] for row in shown)):
+        own = [row for row in shown if row["corruption"] == name]
         across, up = ("frd", "dice_loss") if known else ("severity", "frd")
         mark = "os^"[i // len(figures.SERIES) % 3]
         color = figures.SERIES[i % len(figures.SERIES)]
