@@ -103,6 +103,16 @@ def test_what_a_store_cannot_give_is_refused(store, tmp_path):
         run(store, tmp_path, bin_width=-1.0)
     with pytest.raises(ConfigError, match=r"radiomics\.weighting"):
         run(store, tmp_path, weighting="far")
+    for name, value in (
+        ("alpha", -1),
+        ("normalise_scale", -1.0),
+        ("resample_mm", float("nan")),
+        ("bin_count", -2),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"config\.radiomics\.{name}={value}"
+        ):  # before any scan is read
+            run(store, tmp_path, **{name: value})
     with pytest.raises(FileError, match="grey levels"):  # each label map fails, and says why
         run(store, tmp_path, bin_width=1e-6)
 

@@ -202,9 +202,22 @@ def test_ignored_voxels_belong_to_no_organ(scan, found):
         ({"definition": "mine"}, ValuesError, "definition='mine'"),
         ({"families": ("texture",)}, ValuesError, "families="),
         ({"distances": (0,)}, ValuesError, "distances="),
+        ({"distances": 1}, ValuesError, "distances=1"),
+        ({"distances": (1.5,)}, ValuesError, "distances="),
+        ({"alpha": -1}, ValuesError, "alpha=-1"),
+        ({"alpha": 0.5}, ValuesError, "alpha=0.5"),
+        ({"alpha": 10**12}, ValuesError, "alpha=1000000000000"),
+        ({"voxel_shift": np.nan}, ValuesError, "voxel_shift=nan"),
+        ({"normalise_scale": 0}, ValuesError, "normalise_scale=0"),
+        ({"normalise_scale": -100.0}, ValuesError, "normalise_scale=-100"),
+        ({"normalise_scale": np.nan}, ValuesError, "normalise_scale=nan"),
+        ({"definition": "mine", "families": ("shape",)}, ValuesError, "definition='mine'"),
+        ({"image": np.full((4, 4, 4), "1")}, ValuesError, "need numbers"),
         ({"weighting": "far"}, ValuesError, "weighting='far'"),
         ({"weighting": "manhattan", "merge": True}, ValuesError, "merge=True"),
         ({"classes": (0, 1)}, ValuesError, "classes="),
+        ({"classes": 1}, ValuesError, "classes=1: give different label ids in a list"),
+        ({"classes": ("liver",)}, ValuesError, "classes="),
         ({"classes": (7,)}, ValuesError, "no voxel of any class"),
         ({"normalise_scale": 100.0, "image": np.ones((4, 4, 4))}, ValuesError, "cannot be normalised"),
     ],
@@ -218,6 +231,13 @@ def test_what_cannot_be_measured_is_refused_in_one_line(change, error, message):
     with pytest.raises(error, match=message) as caught:
         radiomics.features(**{**given, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_any_kind_are_options(scan, found):
+    again = radiomics.features(
+        *scan, SPACING, distances=(1.0,), alpha=np.float32(0), families=("glcm", "gldm")
+    )
+    same(found, again)
 
 
 def test_runs_across_an_organ_of_one_plane_count_only_for_ibsi(scan):

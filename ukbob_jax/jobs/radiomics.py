@@ -21,7 +21,8 @@ from typing import Any
 import jax
 
 import ukbob_jax
-from ukbob_jax import anatomy, files, processes
+from ukbob_jax import advice, anatomy, files, processes
+from ukbob_jax import options as fields_of
 from ukbob_jax.data.options import Config
 from ukbob_jax.errors import ConfigError, FileError, UkbobError
 from ukbob_jax.failures import Failures
@@ -45,7 +46,9 @@ def run(config: Config, workdir: str) -> None:
         FileError: all subjects failed.
         SomeFailed: some failed; `failures.jsonl` in the workdir lists them.
     """
-    options, store = RadiomicsOptions(**config.radiomics), Store.open(config.store)
+    with advice.fields("radiomics", fields_of.names(RadiomicsOptions)):
+        options = RadiomicsOptions(**config.radiomics)
+    store = Store.open(config.store)
     subjects = [name for name, row in store.rows.items() if config.label in row.labels]
     if not subjects:
         raise ConfigError(

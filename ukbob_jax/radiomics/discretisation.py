@@ -13,6 +13,21 @@ DEFINITIONS = ("pyradiomics", "ibsi")
 MOST_LEVELS = 2**13  # of an organ
 
 
+def check(bin_width: float | None, bin_count: int | None, definition: str) -> None:
+    """Refuse what says of no values where their levels begin.
+
+    Raises:
+        ValuesError: a width or count that is not positive, or another definition.
+    """
+    if definition not in DEFINITIONS:
+        raise ValuesError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
+    if bin_count is not None:
+        if not 1 <= bin_count <= MOST_LEVELS or bin_count != int(bin_count):
+            raise ValuesError(f"bin_count={bin_count}: give a whole number of bins, 1 to {MOST_LEVELS}.")
+    elif bin_width is None or not 0 < bin_width < np.inf:
+        raise ValuesError(f"bin_width={bin_width}: give a positive width in the image's unit, or bin_count.")
+
+
 def grey_levels(
     values: np.ndarray,
     organ: np.ndarray,
@@ -38,18 +53,14 @@ def grey_levels(
     Raises:
         ValuesError: a width or count that is not positive, or another definition.
     """
-    if definition not in DEFINITIONS:
-        raise ValuesError(f"definition={definition!r}: choose one of {', '.join(DEFINITIONS)}.")
+    check(bin_width, bin_count, definition)
     if bin_count is not None:
-        if bin_count != int(bin_count) or not 1 <= bin_count <= MOST_LEVELS:
-            raise ValuesError(f"bin_count={bin_count}: give a whole number of bins, 1 to {MOST_LEVELS}.")
         flat = low == high
         start = np.where(flat, low - 0.5, low)  # an organ of one value: the middle bin of a range of 1
         step = np.where(flat, 1.0, high - low) / bin_count
         level = _count_edges_below(values, start[organ], step[organ], step[organ])
         return np.minimum(level, int(bin_count))  # the greatest value belongs to the last bin
-    if bin_width is None or not 0 < bin_width < np.inf:
-        raise ValuesError(f"bin_width={bin_width}: give a positive width in the image's unit, or bin_count.")
+    assert bin_width is not None
     if (widest := float((high - low).max(initial=0))) / bin_width >= MOST_LEVELS - 2:
         raise ValuesError(
             f"bin_width={bin_width:g}: an organ whose intensities span {widest:g} would have more than {MOST_LEVELS} grey "

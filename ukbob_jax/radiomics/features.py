@@ -94,7 +94,12 @@ def features(
         ValuesError: labels are not integers, no organ is there, NaN or infinity inside an organ, or an option that is none.
     """
     image, labels, ids, length = _checked(image, labels, spacing_mm, classes)
-    _check_options(families, distances, weighting, merge)
+    check_options(
+        families=families, bin_width=bin_width, bin_count=bin_count, definition=definition, merge=merge,
+        normalise_scale=normalise_scale, voxel_shift=voxel_shift, distances=distances, alpha=alpha,
+        weighting=weighting,
+    )  # fmt: skip
+    distances = tuple(int(d) for d in distances)
     if normalise_scale is not None:
         image = _normalised(image, normalise_scale)
     if resample_mm is not None:
@@ -144,7 +149,7 @@ def _of_intensities(
         found |= _named("firstorder", values)
     if {"glcm", "ngtdm", "gldm"} & set(chosen):
         steps = neighbours.offsets(tuple(distances))
-        counts = neighbours.count(measured, cells, steps, alpha)
+        counts = neighbours.count(measured, cells, steps, int(alpha))
         if "glcm" in chosen:
             values = glcm.glcm(counts.pairs, cells, steps, measured.spacing_mm, weighting, merge)
             found |= _named("glcm", values)
@@ -191,15 +196,18 @@ def _checked(
         )
     if np.iscomplexobj(image):
         raise ValuesError(f"the image is {image.dtype}: need real numbers. Take its magnitude.")
+    if image.dtype.kind not in "biuf":
+        raise ValuesError(f"the image is {image.dtype}: need numbers, such as float32.")
     spacing = np.asarray(spacing_mm, np.float64)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
     if labels.min() < 0:
         raise ValuesError(f"label {labels.min()} is negative: labels are 0 and above. Map them first.")
     if classes is not None:
-        ids = np.asarray(list(classes), np.int64)
-        if not ids.size or (ids <= 0).any() or len(np.unique(ids)) < ids.size:
-            raise ValuesError(f"classes={tuple(ids.tolist())}: give different label ids, all above 0.")
+        ids = np.asarray(classes)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids <= 0).any() or len(np.unique(ids)) < ids.size:
+            raise ValuesError(f"classes={classes}: give different label ids in a list, all above 0.")
+        ids = ids.astype(np.int64)
         return image, labels, ids, len(ids)
     if labels.max() > np.iinfo(np.uint16).max:
         raise ValuesError(f"label {labels.max()}: give the labels to measure as classes=(...).")
@@ -208,16 +216,46 @@ def _checked(
     return image, labels, ids[ids != anatomy.IGNORE], length
 
 
-def _check_options(families: Sequence[str], distances: Sequence[int], weighting: str, merge: bool) -> None:
+def check_options(
+    *,
+    families: Sequence[str],
+    bin_width: float,
+    bin_count: int | None,
+    definition: str,
+    normalise_scale: float | None,
+    voxel_shift: float,
+    distances: Sequence[int],
+    alpha: int,
+    weighting: str,
+    merge: bool,
+) -> None:
+    """Refuse options of `features` that are none; each message begins with the option's name and "=".
+
+    Raises:
+        ValuesError: naming the first.
+    """
     unknown = [family for family in families if family not in ALL]
     if isinstance(families, str) or unknown or not families:
         raise ValuesError(f"families={families!r}: choose some of {', '.join(ALL)}.")
-    if not distances or not all(d == int(d) and 1 <= d <= 16 for d in distances):
-        raise ValuesError(f"distances={tuple(distances)}: give whole numbers of voxels, 1 to 16.")
+    discretisation.check(bin_width, bin_count, definition)
+    if normalise_scale is not None and not 0 < normalise_scale < np.inf:
+        raise ValuesError(f"normalise_scale={normalise_scale}: give a standard deviation above 0.")
+    if not np.isfinite(voxel_shift):
+        raise ValuesError(f"voxel_shift={voxel_shift}: give a number in the image's unit.")
+    if not np.size(distances) or np.ndim(distances) != 1 or not all(_whole(d, 1, 16) for d in distances):
+        raise ValuesError(f"distances={distances}: give whole numbers of voxels, 1 to 16, in a list.")
+    if not _whole(alpha, 0, discretisation.MOST_LEVELS):
+        raise ValuesError(
+            f"alpha={alpha}: give a whole number of grey levels, 0 to {discretisation.MOST_LEVELS}."
+        )
     if weighting not in directions.WEIGHTINGS:
         raise ValuesError(f"weighting={weighting!r}: choose one of {directions.WEIGHTINGS}.")
     if merge and weighting:
         raise ValuesError(f"merge=True with weighting={weighting!r}: both sum the directions. Choose one.")
+
+
+def _whole(number: float, low: int, high: int) -> bool:
+    return low <= number <= high and number == int(number)
 
 
 def _measurable(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:

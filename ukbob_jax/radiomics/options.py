@@ -3,10 +3,9 @@
 import dataclasses
 from typing import Any
 
-from ukbob_jax.errors import ConfigError
-from ukbob_jax.radiomics.directions import WEIGHTINGS
-from ukbob_jax.radiomics.discretisation import DEFINITIONS
-from ukbob_jax.radiomics.features import ALL
+from ukbob_jax import advice
+from ukbob_jax.errors import ConfigError, ValuesError
+from ukbob_jax.radiomics.features import ALL, check_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +45,15 @@ class RadiomicsOptions:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        unknown = [family for family in self.families if family not in ALL]
-        if unknown or not self.families:
-            raise ConfigError(f"radiomics.families={tuple(self.families)}: choose some of {', '.join(ALL)}.")
-        for name, choices in (("definition", DEFINITIONS), ("weighting", WEIGHTINGS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"radiomics.{name}={getattr(self, name)!r}: choose one of {choices}.")
-        if not self.bin_width > 0 or self.bin_count < 0 or self.resample_mm < 0:
-            raise ConfigError(
-                f"radiomics.bin_width={self.bin_width}, bin_count={self.bin_count}, resample_mm={self.resample_mm}: a "
-                "width is positive, the others 0 or more."
-            )
+        options = {name: value for name, value in self.arguments().items() if name != "resample_mm"}
+        try:
+            check_options(**options)
+        except ValuesError as error:
+            name, told = str(error).split("=", 1)
+            raise ConfigError(f"{advice.setting(name)}={told}") from error
+        if not 0 <= self.resample_mm < float("inf"):
+            told = f"{advice.setting('resample_mm')}={self.resample_mm}"
+            raise ConfigError(f"{told}: give a spacing in mm, or 0 for the image's own.")
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `radiomics.features`."""
