@@ -233,6 +233,18 @@ def test_what_cannot_be_measured_is_refused_in_one_line(change, error, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("count", "correlation"), [(1, 1.0), (2, np.nan)])
+def test_voxels_without_neighbours_have_the_values_of_pyradiomics(count, correlation):
+    image, labels = np.arange(125.0).reshape(5, 5, 5), np.zeros((5, 5, 5), np.uint8)
+    labels[0, 0, 0] = labels[4, 4, 3] = 1
+    found = radiomics.features(
+        image, labels, SPACING, bin_count=count, families=("glcm", "gldm"), classes=(1,)
+    )
+    assert found.pop("original_glcm_MCC").item() == pytest.approx(correlation, nan_ok=True)
+    assert all(np.isnan(value) for name, value in found.items() if "glcm" in name)
+    assert found["original_gldm_SmallDependenceEmphasis"] == 1
+
+
 def test_whole_numbers_of_any_kind_are_options(scan, found):
     again = radiomics.features(
         *scan, SPACING, distances=(1.0,), alpha=np.float32(0), families=("glcm", "gldm")

@@ -237,7 +237,7 @@ def test_p_values_of_t_agree_with_its_threshold():
 @pytest.mark.parametrize(
     ("reference", "other", "message"),
     [
-        (made(), made()[:1], "the second table has 1 image"),
+        (made(), made()[:1], "the second table has 1 rows"),
         (made(), made()[:, :3], "tables of 5 and 3 columns"),
         (made(), np.full((4, 5), np.nan), "no feature varies|images without missing values"),
         (np.ones((4, 2)), made(f=2), "no feature varies"),
@@ -269,6 +269,33 @@ def test_certainty_tells_kinds_apart(version):
     assert low < true < high  # means 2 apart in three features of unit spread
     with pytest.raises(errors.ConfigError, match="draws=0"):
         certainty(first, far, draws=0)
+
+
+def test_text_among_the_features_is_told():
+    table = np.array([["p1", 1.0], ["p2", 2.0]], object)
+    for call in (lambda: radiomics.frd(table, table), lambda: radiomics.Detector.fit(table)):
+        with pytest.raises(errors.ValuesError, match=r"something else than numbers .*'p1'"):
+            call()
+    test = radiomics.Detector.fit(np.eye(3, 2))
+    with pytest.raises(errors.ValuesError, match="table of images"):
+        test.scores(table)
+
+
+def test_values_too_great_to_be_squared_count_as_missing():
+    tables = np.random.default_rng(0).normal(size=(2, 6, 3))
+    wanted = radiomics.frd(*tables[:, :, 1:])
+    tables[0, :, 0] = 1e200
+    with pytest.warns(UserWarning, match="1 of 3 features"):
+        assert radiomics.frd(*tables) == wanted
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "t", "counting"])
+def test_p_values_of_scores_that_are_equal_or_missing(distribution):
+    test = radiomics.Detector.fit(np.array([[0.0, 1.0], [1.0, 0.0]]), distribution=distribution)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = test.p_values(np.array([[9.0, 9.0], [np.nan, 0.0]]))
+    assert p[0] == 0 and np.isnan(p[1])
 
 
 def test_other_bad_input():

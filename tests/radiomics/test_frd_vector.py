@@ -89,6 +89,28 @@ def test_outline_of_simple_masks():
     assert two["shape2D_Perimeter"] == pytest.approx(8 * np.sqrt(0.5))
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"image": np.ones((1, 1, 8)), "mask": np.ones((1, 1, 8))}, errors.GeometryError, "two axes"),
+        ({"image": np.ones((8, 8)), "mask": np.ones((8, 8))}, errors.GeometryError, "x y z"),
+        ({"spacing_mm": (0, 1, 1)}, errors.GeometryError, "spacing_mm="),
+        ({"spacing_mm": (1, 1)}, errors.GeometryError, "spacing_mm="),
+        ({"affine": np.eye(3)}, errors.GeometryError, "affine"),
+        ({"affine": np.zeros((4, 4))}, errors.GeometryError, "affine"),
+        ({"mask": np.full((8, 8, 8), np.nan)}, errors.ValuesError, "the mask is NaN"),
+        ({"spacing_mm": (2, 2, 0.2)}, errors.GeometryError, "1 voxels along an axis, and v1 needs 4"),
+        ({"spacing_mm": (2, 2, 0.7)}, errors.GeometryError, "3 voxels along an axis"),
+    ],
+)
+def test_what_has_no_vector_is_refused_in_one_line(change, error, message):
+    image = np.random.default_rng(0).normal(size=(8, 8, 8))
+    given = {"image": image, "mask": image > 0, "spacing_mm": (2, 2, 2)}
+    with pytest.raises(error, match=message) as caught:
+        radiomics.frd_vector(**{**given, **change})
+    assert "\n" not in str(caught.value)
+
+
 def test_bad_input(monkeypatch):
     image = np.random.default_rng(0).normal(size=(8, 8, 8))
     with pytest.raises(errors.MismatchError, match="one x y z grid"):

@@ -13,6 +13,7 @@ NaN and infinity are both missing; a feature that is missing in over half of a s
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ VERSIONS = ("v0", "v1")
 SCALES = ("reference", "joint", "independent")
 FORMS = ("corrected", "released")
 _MISSING = 0.5  # share of a set's images; features missing in more are dropped
+_GREATEST = 1e150  # magnitude of a value; squares of greater ones are infinite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +84,17 @@ def compare(
     ):
         if value not in allowed:
             raise ConfigError(f"{name}={value!r}: choose one of {', '.join(allowed)}.")
-    first, second = np.asarray(reference, np.float64), np.asarray(other, np.float64)
+    first, second = (
+        frechet.as_table(t, f"{n} table") for t, n in ((reference, "reference"), (other, "other"))
+    )
     frechet.check_tables(first, second)
     released = form == "released"
     if released:
         columns = np.ones(first.shape[1], bool)
-        rows = [~np.isnan(t).any(1) if version == "v1" else np.ones(len(t), bool) for t in (first, second)]
+        rows = [
+            np.all(~np.isnan(t), axis=1) if version == "v1" else np.ones(len(t), bool)
+            for t in (first, second)
+        ]
     else:
         columns, rows = complete(first, second)
     first, second = first[rows[0]][:, columns], second[rows[1]][:, columns]
@@ -113,13 +120,13 @@ def compare(
 
 
 def complete(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Choose columns (f,) and rows of both tables without a missing value: NaN or infinity.
+    """Choose columns (f,) and rows of both tables without a missing value: NaN, infinity, or too great to be squared.
 
     Columns that are missing in over half of either set go first; then rows with any missing value.
     """
-    known = [np.isfinite(first), np.isfinite(second)]
+    known = [np.abs(first) < _GREATEST, np.abs(second) < _GREATEST]
     columns = np.all([k.mean(0) >= 1 - _MISSING for k in known], axis=0)
-    rows = [k[:, columns].all(1) for k in known]
+    rows = [np.all(k[:, columns], axis=1) for k in known]
     dropped = [int((~r).sum()) for r in rows]
     if any(dropped) or not columns.all():
         warnings.warn(
@@ -170,8 +177,8 @@ def _scaled(first: np.ndarray, second: np.ndarray, version: str, scale: str) -> 
     }[scale]
     if version == "v0":
         return normalise.min_max(first, bases[0]), normalise.min_max(second, bases[1])
-    options = {"fill": False, "constant_to_zero": False}
-    return normalise.z_score(first, bases[0], **options), normalise.z_score(second, bases[1], **options)
+    scale_by = functools.partial(normalise.z_score, fill=False, constant_to_zero=False)
+    return scale_by(first, bases[0]), scale_by(second, bases[1])
 
 
 def _varying(first: np.ndarray, second: np.ndarray, version: str, scale: str) -> np.ndarray:

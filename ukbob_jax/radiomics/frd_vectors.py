@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
+from ukbob_jax.errors import ConfigError, GeometryError, MismatchError, ValuesError
 from ukbob_jax.radiomics import filters, outline
 from ukbob_jax.radiomics.features import NAMES, features
 from ukbob_jax.radiomics.resampling import resample
@@ -43,6 +43,8 @@ def vector(
 
     Raises:
         ConfigError: an option that is none, or SimpleITK or PyWavelets are not installed.
+        GeometryError: a line of voxels, a spacing or affine that is none, or a volume of which v1's grid has fewer than four
+            voxels along an axis, too few for a Laplacian.
         MismatchError: image and mask have different shapes.
         ValuesError: an empty mask, a constant image or values that are not finite.
     """
@@ -57,6 +59,18 @@ def vector(
         raise MismatchError(
             f"image of shape {image.shape}, mask of shape {mask.shape}: both must be one x y z grid."
         )
+    if image.ndim != 3 or sum(n > 1 for n in image.shape) < 2:
+        raise GeometryError(
+            f"image of shape {image.shape}: need x y z, with more than one voxel along two axes or three. "
+            "A slice has one voxel along the third."
+        )
+    spacing = np.asarray(spacing_mm, np.float64)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(f"spacing_mm={spacing_mm}: need three positive numbers, in mm along x, y, z.")
+    if affine is not None and (np.shape(affine) != (4, 4) or not abs(np.linalg.det(affine)) > 0):
+        raise GeometryError(f"affine of shape {np.shape(affine)}: need a 4 x 4 matrix that can be inverted.")
+    if mask.dtype.kind == "f" and not np.isfinite(mask).all():
+        raise ValuesError("the mask is NaN or infinite somewhere: give integers or bool.")
     mask = (mask != 0).astype(np.uint8)
     if mask.sum() < 2:
         raise ValuesError(
@@ -112,6 +126,11 @@ def _v1(
     new_mm = [_SPACING_MM if n > 1 else 0 for n in image.shape]  # 0 keeps a slice's thickness
     affine = np.diag([*spacing_mm, 1.0]) if affine is None else affine
     small, inside, spacing = resample(scaled, mask, spacing_mm, new_mm, affine=affine, around=_MASK)
+    if not released and 1 not in image.shape and min(small.shape) < filters.LEAST:
+        raise GeometryError(
+            f"image of shape {image.shape}: at {_SPACING_MM:g} mm it has {min(small.shape)} voxels along an axis, "
+            f"and v1 needs {filters.LEAST}. Measure v0, or slices."
+        )
     found: dict[str, float] = {}
     if released:
         found |= diagnostics(image, mask, small, inside)

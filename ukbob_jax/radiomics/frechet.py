@@ -39,7 +39,7 @@ def of_tables(first: np.ndarray, second: np.ndarray) -> float:
         MismatchError: the tables differ in their number of columns.
         ValuesError: a table has one row, or a value that is not finite.
     """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    first, second = as_table(first, "first table"), as_table(second, "second table")
     check_tables(first, second)
     for name, table in (("first", first), ("second", second)):
         if not np.isfinite(table).all():
@@ -74,6 +74,20 @@ def released(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.nd
         return float(difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * np.trace(root).real)
 
 
+def as_table(values: np.ndarray, what: str) -> np.ndarray:
+    """Return float64.
+
+    Raises:
+        ValuesError: there is text among the values, or rows have different lengths.
+    """
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValuesError(
+            f"the {what} has something else than numbers ({error}). Keep the columns of features alone."
+        ) from None
+
+
 def check_tables(first: np.ndarray, second: np.ndarray) -> None:
     """Refuse what are not two tables of the same columns and two rows or more."""
     for name, table in (("first", first), ("second", second)):
@@ -89,7 +103,7 @@ def check_tables(first: np.ndarray, second: np.ndarray) -> None:
     for name, table in (("first", first), ("second", second)):
         if len(table) < 2:
             raise ValuesError(
-                f"the {name} table has {len(table)} image: a covariance needs two or more. Add images, "
+                f"the {name} table has {len(table)} rows: a covariance needs two or more. Add images, "
                 "or score a single one with `radiomics.ood`."
             )
 

@@ -55,7 +55,9 @@ def glcm(
         group, rank_one, rank_other, share, np.tile(cells.levels, len(counts))
     )
     valid = (total > 0).reshape(-1, k)
-    return {name: directions.mean(found[name].reshape(-1, k), valid) for name in NAMES}
+    averaged = {name: directions.mean(found[name].reshape(-1, k), valid) for name in NAMES}
+    averaged["MCC"][cells.levels == 1] = 1  # also where no voxel has a neighbour, as in pyradiomics
+    return averaged
 
 
 def _entropy(share: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import scipy.stats
 
 from ukbob_jax.errors import ConfigError, MismatchError, ValuesError
 from ukbob_jax.radiomics import normalise
+from ukbob_jax.radiomics.frechet import as_table
 
 DISTRIBUTIONS = ("gaussian", "t", "counting")
 _LEVEL = 0.95
@@ -55,7 +56,7 @@ class Detector:
             raise ConfigError(f"distribution={distribution!r}: choose one of {', '.join(DISTRIBUTIONS)}.")
         if form not in ("corrected", "released"):
             raise ConfigError(f"form={form!r}: choose one of corrected, released.")
-        reference = np.asarray(reference, np.float64)
+        reference = as_table(reference, "reference table")
         if reference.ndim != 2 or len(reference) < 2:
             raise ValuesError(
                 f"a reference table of shape {reference.shape}: need two images or more, features along n f."
@@ -82,7 +83,7 @@ class Detector:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Distance (m,) of images (m, f) to the reference's mean; NaN where a feature used is not finite."""
-        images = np.asarray(images, np.float64)
+        images = as_table(images, "table of images")
         if images.ndim != 2 or images.shape[1] != len(self.features):
             raise MismatchError(
                 f"images of shape {images.shape}, a reference of {len(self.features)} features: need the same columns."
@@ -94,11 +95,11 @@ class Detector:
         return ~(self.scores(images) <= self.threshold)
 
     def p_values(self, images: np.ndarray) -> np.ndarray:
-        """Probability (m,) of a reference image with such a score or a greater one."""
+        """Probability (m,) of a reference image with such a score or a greater one; NaN where the score is."""
         own, found = self.reference_scores, self.scores(images)
         if self.distribution == "counting":
-            return (own[None] > found[:, None]).mean(1)
-        spread = own.std()
+            return np.where(np.isnan(found), np.nan, (own[None] > found[:, None]).mean(1))
+        spread = max(own.std(), 1e-12 * own.mean(), 1e-150)  # scores of two images are equal
         if self.distribution == "t":
             if self.form == "released":
                 spread = spread / np.sqrt(len(own))
