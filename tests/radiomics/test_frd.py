@@ -295,7 +295,7 @@ def test_p_values_of_scores_that_are_equal_or_missing(distribution):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         p = test.p_values(np.array([[9.0, 9.0], [np.nan, 0.0]]))
-    assert p[0] == 0 and np.isnan(p[1])
+    assert 0 <= p[0] < 1e-9 and np.isnan(p[1])
 
 
 def test_other_bad_input():
