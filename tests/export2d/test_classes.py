@@ -40,6 +40,29 @@ def test_what_has_no_id_or_name_is_refused():
         classes.table({1: "Liver", 2: "liver"}, {1}, "auto", Export2dOptions())
 
 
+@pytest.mark.parametrize("names", [("lung-left", "lung left"), ("心臓", "肝臓")])
+def test_classes_with_masks_of_the_same_names_are_refused(tmp_path, names):
+    """Style demo writes letters and digits alone: the second mask would replace the first."""
+    named, path = dict(enumerate(names, 1)), str(tmp_path / "ids.json")
+    files.write_json(path, {name: f"{i:04d}" for i, name in named.items()})
+    assert len(classes.table(named, {1, 2}, "auto", Export2dOptions(mapping=path))) == 2  # by their ids
+    with pytest.raises(
+        ConfigError, match=f"'{names[0]}' and '{names[1]}' .* of the same names in style demo"
+    ):
+        classes.table(named, {1, 2}, "auto", Export2dOptions(mapping=path, style="demo"))
+    one = Export2dOptions(mapping=path, style="demo", classes=names[:1])
+    assert list(classes.table(named, {1, 2}, "auto", one)) == [1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"merge_pixels": np.nan}, {"merge_pixels": np.inf}, {"intensity": "window", "window": (0, np.inf)}],
+)
+def test_rules_are_finite(option):
+    with pytest.raises(ConfigError, match=list(option)[-1]):
+        Export2dOptions(**option)
+
+
 @pytest.mark.parametrize(
     "content, said",
     [

@@ -8,6 +8,7 @@ import numpy as np
 
 from ukbob_jax import anatomy, files
 from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.export2d import naming
 from ukbob_jax.export2d.options import Export2dOptions, field
 from ukbob_jax.store import schema
 from ukbob_jax.store.reader import Store
@@ -100,7 +101,21 @@ def table(
                 f"ids {owners[of.four]} and {i} of label set {label!r} are both class {of.four} ({of.name!r}): their masks "
                 "would have the same names. Give their structures one id when they are ingested, by a label table."
             )
+    if options.style == "demo":
+        _check_written(found, label)
     return found
+
+
+def _check_written(found: Mapping[int, Class], label: str) -> None:
+    """Refuse classes whose masks would have the same names in style demo."""
+    owners: dict[str, str] = {}
+    for of in found.values():
+        first = owners.setdefault(naming.demo_class(of.name), of.name)
+        if first != of.name:
+            raise ConfigError(
+                f"classes {first!r} and {of.name!r} of label set {label!r} would have masks of the same names in style demo, "
+                f"{naming.demo_class(of.name)!r}. Export one of them by {field('classes')}, or choose the other style."
+            )
 
 
 def lookup(exported: Mapping[int, Class]) -> np.ndarray:

@@ -114,10 +114,15 @@ def image_stem(name: ImageName) -> str:
     return SEPARATOR.join((name.code, name.dataset, name.case, place))
 
 
+def demo_class(name: str) -> str:
+    """A class as the names of masks in style demo have it: other characters than letters and digits become "_"."""
+    return re.sub("[^A-Za-z0-9]+", "_", name)
+
+
 def mask_stem(style: str, image: str, class_id: str, class_name: str, instance: int) -> str:
     """A mask's file name without its ending."""
     if style == "demo":
-        return f"{image}_{re.sub('[^A-Za-z0-9]+', '_', class_name)}_{instance:03d}"
+        return f"{image}_{demo_class(class_name)}_{instance:03d}"
     return f"{image}{SEPARATOR}{class_id}_{instance:03d}"
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from ukbob_jax import advice
 from ukbob_jax.errors import ConfigError
 
@@ -71,14 +73,18 @@ class Export2dOptions:
                 )
         if not self.axes or len(set(self.axes)) < len(self.axes) or not set(self.axes) <= set(AXES):
             raise ConfigError(f"{field('axes')}: {self.axes}; choose some of {', '.join(AXES)}, each once.")
-        if self.intensity == "window" and not (len(self.window) == 2 and self.window[0] < self.window[1]):
+        if self.intensity == "window" and not (
+            len(self.window) == 2 and -np.inf < self.window[0] < self.window[1] < np.inf
+        ):
             raise ConfigError(f"{field('window')}: {self.window}; give a lower and a higher value.")
         if not 0 <= self.min_area < 1 or not 0 <= self.aspect <= 1:
             raise ConfigError(
                 f"{field('min_area')} is {self.min_area}, {field('aspect')} {self.aspect}: both are shares in [0, 1]."
             )
-        if self.merge_pixels < 0:
-            raise ConfigError(f"{field('merge_pixels')}: {self.merge_pixels} is less than 0.")
+        if not 0 <= self.merge_pixels < np.inf:
+            raise ConfigError(
+                f"{field('merge_pixels')}: {self.merge_pixels}; give a distance in pixels, 0 or more."
+            )
 
     def rules(self) -> dict[str, Any]:
         """What decides the bytes that are written, as JSON has it; a field that does not count has no value."""
