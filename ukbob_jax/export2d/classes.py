@@ -113,8 +113,8 @@ def _check_written(found: Mapping[int, Class], label: str) -> None:
         first = owners.setdefault(naming.demo_class(of.name), of.name)
         if first != of.name:
             raise ConfigError(
-                f"classes {first!r} and {of.name!r} of label set {label!r} would have masks of the same names in style demo, "
-                f"{naming.demo_class(of.name)!r}. Export one of them by {field('classes')}, or choose the other style."
+                f"classes {first!r} and {of.name!r} of label set {label!r} would have masks of the same names in style "
+                f"demo, {naming.demo_class(of.name)!r}. Export one of them by {field('classes')}, or choose the other style."
             )
 
 
