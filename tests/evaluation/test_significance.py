@@ -63,6 +63,8 @@ def test_effects_without_spread():
     shifted = significance.effect([0.1, 0.2, 0.3], [0.2, 0.3, 0.4])  # equal but for rounding
     assert shifted.d == np.inf and shifted.rank_biserial == 1.0
     assert np.isnan(significance.effect([0.1], [0.2])).all()
+    two = significance.effect([0.5, 0.6], [0.4, 0.3])  # g is not defined, and not 0
+    assert two.d == pytest.approx(-np.sqrt(2)) and np.isnan(two.hedges_g)
 
 
 def made(seed=0, shift=0.0):

@@ -144,10 +144,18 @@ def test_the_command_writes_what_the_recipe_writes(store, tmp_path, capsys):
         (["--other-where", "site=1", "--contrast", contrast], "--other-where: both sets are the same"),
         (["--other-where", "site=2"], "--contrast: features are of one contrast"),
         (["--organ", "tail"], "--organ='tail': no such structure"),
+        (
+            ["--other-label", "none", "--contrast", contrast],
+            "no subject has a label set 'none'. Choose one of auto, manual.",
+        ),
     ):
         assert cli.main([*map(str, words), *extra]) == 2
         told = capsys.readouterr().err
         assert message in told and told.count("\n") == 1
+    assert cli.main(["frd", str(store), str(tmp_path)]) == 3
+    assert capsys.readouterr().err.endswith(
+        f"{tmp_path}: no store; give two folders that an ingest job has written.\n"
+    )
 
 
 def test_what_cannot_be_compared_is_refused(store, tmp_path):

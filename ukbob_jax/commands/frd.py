@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 from ukbob_jax import options as fields_of
+from ukbob_jax.errors import FileError
 from ukbob_jax.radiomics.frd import VERSIONS
 from ukbob_jax.radiomics.frd_options import FrdOptions
 from ukbob_jax.radiomics.ood import DISTRIBUTIONS
@@ -53,6 +54,9 @@ def run(options: argparse.Namespace) -> None:
     from ukbob_jax import devices
     from ukbob_jax.jobs import frd  # only now: --help needs no store
 
+    for name in (options.reference, options.other):
+        if "://" not in name and not (pathlib.Path(name) / "store.json").is_file():
+            raise FileError(f"{name}: no store; give two folders that an ingest job has written.")
     devices.prepare()
     known = set(fields_of.names(FrdOptions)) & set(vars(options))
     settings = FrdOptions(**{name: getattr(options, name) for name in known})

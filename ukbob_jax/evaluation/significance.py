@@ -39,13 +39,14 @@ def effect(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.nda
     mean, spread = float(change.mean()), float(change.std(ddof=1))
     without_spread = float(np.sign(mean)) * np.inf if mean else 0.0
     d = mean / spread if spread > 1e-12 else without_spread
+    g = d * (1 - 3 / (4 * (n - 1) - 1)) if n > 2 else float("nan")  # two scans: the factor is 0, whatever d
     moved = change[change != 0]
     if not moved.size:
-        return Effect(d, d, 0.0, 1.0)
+        return Effect(d, g, 0.0, 1.0)
     ranks = stats.rankdata(np.abs(moved))
     biserial = float((ranks * np.sign(moved)).sum() / ranks.sum())
     p = float(stats.wilcoxon(moved, method="auto").pvalue)  # pyright: ignore[reportAttributeAccessIssue]
-    return Effect(d, d * (1 - 3 / (4 * (n - 1) - 1)), biserial, p)
+    return Effect(d, g, biserial, p)
 
 
 def holm(p: Sequence[float]) -> list[float]:

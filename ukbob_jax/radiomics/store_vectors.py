@@ -61,6 +61,11 @@ def group(store: Store, label: str, where: str, field: str, contrast: str, organ
         ConfigError: a word names no field, no scan is left, or there are several contrasts and none is named.
     """
     wanted = _wanted(where, field)
+    there = sorted({name for row in store.rows.values() for name in row.labels})
+    if label not in there:
+        raise ConfigError(
+            f"{store.path}: no subject has a label set {label!r}. Choose one of {', '.join(there) or 'none'}."
+        )
     subjects = [
         name
         for name, row in store.rows.items()
