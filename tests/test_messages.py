@@ -24,6 +24,7 @@ ONLY_MAIN = {
     "inference.options": "reads the section of a recipe",
     "models.architecture": "names the program beside the field",
     "quality.cohort": "measures the subjects of a store",
+    "quality.verdicts": "frd takes its folder alone",
     "sentinel.trained": "no command sets a guard of grades",
     "regions": "numberings are chosen by a recipe",
     "sources": "check passes a kind and fields that there are",
