@@ -56,7 +56,7 @@ def scans(tmp_path):
     [
         (
             ["dream"],
-            "'dream' is no command; there are segment, check, labels, radiomics, info, compare, card, export2d",
+            "'dream' is no command; there are segment, check, labels, radiomics, info, compare, card, export2d, doctor, ",
         ),
         (["segment", "a.nii", "b.nii"], "no network is named: give --model WORKDIR"),
         (["segment", "a.nii"], "the following arguments are required: OUT. See ukbob segment --help"),

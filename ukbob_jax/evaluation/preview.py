@@ -15,8 +15,8 @@ from ukbob_jax.volumes.volume import Volume
 OPACITY = 0.55
 _ORDER = ("axial", "coronal", "sagittal")
 _ACROSS_UP = {"sagittal": (1, 2), "coronal": (0, 2), "axial": (0, 1)}
-_HEIGHT = 2.9  # inches of the tallest panel
-_PER_COLUMN = 24  # names in a column of the legend
+_HEIGHT = 3.8  # inches of the tallest panel
+_PER_COLUMN = 30  # names in a column of the legend
 
 
 def draw(image: Volume, labels: Volume, names: Mapping[int, str], title: str) -> bytes:
@@ -37,7 +37,8 @@ def draw(image: Volume, labels: Volume, names: Mapping[int, str], title: str) ->
     size = np.array(labels.shape) * labels.spacing_mm
     widths = [size[_ACROSS_UP[plane][0]] for plane in _ORDER]
     scale = _HEIGHT / max(size)
-    shown = [i for i in np.unique(labels.array).tolist() if i]
+    seen = [np.take(labels.array, places[plane], PLANES[plane]).ravel() for plane in _ORDER]
+    shown = [i for i in np.unique(np.concatenate(seen)).tolist() if i]
     figure = Figure(figsize=(max(sum(widths) * scale, 3.0) + 0.4, 2 * _HEIGHT + 0.4))
     grid = figure.subplots(2, 3, squeeze=False, width_ratios=widths)
     for column, plane in enumerate(_ORDER):
