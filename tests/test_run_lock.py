@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import pytest
@@ -69,11 +71,45 @@ def test_a_process_that_has_the_number_of_another_is_not_it(tmp_path):
     assert "which is gone" in holds(tmp_path, "train")
 
 
-def test_a_run_on_another_host_is_taken_over_only_when_asked(tmp_path):
+def test_a_run_on_another_host_is_there_as_long_as_its_lock_is_renewed(tmp_path, monkeypatch):
     left_by(tmp_path, host="elsewhere", process=1)
-    told = holds(tmp_path, "train")
-    assert "process 1 on elsewhere, which cannot be asked from here" in told and "--take-over" in told
-    assert holds(tmp_path, "train", take_over=True) == ""
+    assert "process 1 on elsewhere. Wait for it" in holds(tmp_path, "train")
+    monkeypatch.setattr(run_lock, "ALIVE", 1.0)
+    stop = threading.Event()
+
+    def renew():
+        while not stop.wait(0.2):
+            os.utime(tmp_path / run_lock.LOCK)
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    time.sleep(1.5)
+    told = holds(tmp_path, "train", take_over=True)
+    stop.set()
+    thread.join()
+    assert "process 1 on elsewhere. Wait for it" in told
+
+
+def test_a_run_on_another_host_that_no_longer_renews_its_lock_is_gone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "ALIVE", 1.0)
+    left_by(tmp_path, host="elsewhere", process=1)
+    assert holds(tmp_path, "train", take_over=True) == ""  # waits for a second to see
+    assert "waiting up to 1 s to see whether a run of train since" in capsys.readouterr().err
+    left_by(tmp_path, host="elsewhere", process=1)
+    os.utime(tmp_path / run_lock.LOCK, (0, 0))
+    assert "process 1 on elsewhere, which is gone. Take over with --take-over" in holds(tmp_path, "train")
+    assert holds(tmp_path, "train", take_over=True) == "" and not [*tmp_path.iterdir()]
+
+
+def test_whoever_holds_a_workdir_renews_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "BEAT", 0.05)
+    with run_lock.held(tmp_path, "train"):
+        os.utime(tmp_path / run_lock.LOCK, (0, 0))
+        for _ in range(200):
+            if (tmp_path / run_lock.LOCK).stat().st_mtime > 0:
+                break
+            time.sleep(0.05)
+        assert (tmp_path / run_lock.LOCK).stat().st_mtime > 0
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[1]", '{"host": "HERE", "process": "x"}'])

@@ -1,6 +1,8 @@
 """One run at a time in a workdir: a lock that says who holds it, and whether that one is still there.
 
-Shares of one job (`process` of `processes`) may run beside each other; anything else has the workdir for itself.
+On the same host the operating system is asked; from another one it is seen by the time of the lock's file, which whoever
+holds it renews. Shares of one job (`process` of `processes`) may run beside each other; anything else has the workdir for
+itself.
 """
 
 import contextlib
@@ -11,6 +13,8 @@ import pathlib
 import re
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +22,8 @@ from ukbob_jax import stopping
 from ukbob_jax.errors import ConfigError
 
 LOCK = ".ukbob.lock"
+BEAT = 20.0  # seconds after which the lock's file is renewed
+ALIVE = 90.0  # seconds without that after which a run on another host counts as gone
 _PROC = pathlib.Path("/proc")
 
 
@@ -29,7 +35,8 @@ def held(workdir: pathlib.Path, job: str, share: str = "", take_over: bool = Fal
         workdir: an existing folder.
         job: what is run, for whoever is refused.
         share: "3-of-16" of a job whose shares run beside each other; "": the whole workdir.
-        take_over: also where a run that is gone, or one on another host, has left its lock behind.
+        take_over: also where a run that is gone has left its lock behind; whether one on another host is gone takes up
+            to `ALIVE` to see.
     Raises:
         ConfigError: another run holds it, or left without letting go of it; says which process on which host.
     """
@@ -56,7 +63,7 @@ def held(workdir: pathlib.Path, job: str, share: str = "", take_over: bool = Fal
     try:
         if faster := [o for o in sorted(workdir.glob(f"{LOCK}*")) if o != path and not _beside(path, o)]:
             raise ConfigError(_refusal(workdir, _holder(faster[0])))
-        with stopping.last(let_go):
+        with stopping.last(let_go), _renewing(path):
             yield
     finally:
         let_go()
@@ -106,24 +113,79 @@ def _release(workdir: pathlib.Path, path: pathlib.Path, take_over: bool) -> None
         ConfigError: it is not gone, or taking over was not asked for.
     """
     found = _holder(path)
-    here = found.get("host") == socket.gethostname()
-    if (here and _runs(found)) or not take_over:
-        raise ConfigError(_refusal(workdir, found))
+    there = _is_there(path, found, wait=take_over)
+    if there or not take_over:
+        raise ConfigError(_refusal(workdir, found, there))
     print(f"took {workdir} over from {_who(found)}", file=sys.stderr, flush=True)
     path.unlink(missing_ok=True)
 
 
-def _refusal(workdir: pathlib.Path, found: dict[str, Any]) -> str:
-    if not found:
-        return f"{workdir}: a run left a lock that does not say whose it is. Take it over with --take-over."
-    if found.get("host") != socket.gethostname():
-        return (
-            f"{workdir}: held by {_who(found)}, which cannot be asked from here. Wait for it or choose another --workdir; "
-            "if it is gone, take over with --take-over."
-        )
-    if _runs(found):
+def _refusal(workdir: pathlib.Path, found: dict[str, Any], there: bool = True) -> str:
+    if there:
         return f"{workdir}: held by {_who(found)}. Wait for it, stop it, or choose another --workdir."
     return f"{workdir}: held by {_who(found)}, which is gone. Take over with --take-over; what it wrote is gone on with."
+
+
+def _is_there(path: pathlib.Path, found: dict[str, Any], wait: bool) -> bool:
+    """Whether the run that holds a lock still goes on.
+
+    Args:
+        path: the lock.
+        found: what it says.
+        wait: of a run on another host that was there less than `ALIVE` ago, see whether it renews its lock; otherwise it
+            counts as there.
+    """
+    if found.get("host") in (None, socket.gethostname()):
+        return _runs(found)
+    first = _renewed(path)
+    age = _clock(path.parent) - first
+    if age > ALIVE or not wait:
+        return age <= ALIVE
+    print(
+        f"waiting up to {ALIVE - age:.0f} s to see whether {_who(found)} is gone", file=sys.stderr, flush=True
+    )
+    while _renewed(path) == first:
+        if _clock(path.parent) - first > ALIVE:
+            return False
+        time.sleep(min(1.0, ALIVE / 10))
+    return path.exists()
+
+
+def _renewed(path: pathlib.Path) -> float:
+    """When a lock was last renewed, s; 0: it is no longer there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _clock(workdir: pathlib.Path) -> float:
+    """The time of the file system, s, which hosts that share it see alike."""
+    probe = workdir / f".ukbob.clock.{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _renewing(path: pathlib.Path) -> Iterator[None]:
+    """Renew the file every `BEAT` seconds, by a thread."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=renew, daemon=True, name="run lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _who(found: dict[str, Any]) -> str:
