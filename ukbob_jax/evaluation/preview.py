@@ -54,7 +54,7 @@ def draw(image: Volume, labels: Volume, names: Mapping[int, str], title: str) ->
             axes.text(0.03, 0.97, side, transform=axes.transAxes, color="white", fontsize=8, va="top")
         grid[0, column].set_title(f"{plane}, slice {places[plane]}", fontsize=8, color=INK)
     if shown:
-        patches = [Patch(color=colors[i] / 255, label=names.get(i, str(i))) for i in shown]
+        patches = [Patch(color=tuple((colors[i] / 255).tolist()), label=names.get(i, str(i))) for i in shown]
         figure.legend(
             handles=patches, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False,
             ncols=-(-len(shown) // _PER_COLUMN),

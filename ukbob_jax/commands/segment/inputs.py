@@ -77,7 +77,7 @@ def data_set(root: pathlib.Path, selectors: list[str]) -> dict[str, tuple[pathli
     """
     from ukbob_jax.volumes import layouts
 
-    chosen = dict(word.partition("=")[::2] for word in selectors)
+    chosen = {key: value for key, _, value in (word.partition("=") for word in selectors)}
     known = [name for name in layouts.arguments("bids") if name != "root"]
     if wrong := [name for name in chosen if name not in known]:
         raise ConfigError(f"--path {wrong[0]}: a BIDS data set takes {', '.join(known)}.")

@@ -75,8 +75,7 @@ def targets(outputs: Outputs, folder: pathlib.Path, scans: Mapping[str, Scan]) -
                 f"{name} and {owners[target]} would both become {target}: label maps of one person, session and run. Give "
                 "one of them, or both as contrasts of one scan."
             )
-        owners[target] = found[name] = target
-        owners[target] = name
+        found[name], owners[target] = target, name
     return found
 
 
