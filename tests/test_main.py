@@ -11,7 +11,7 @@ import types
 import pytest
 
 from tests.conftest import ROOT
-from ukbob_jax import jobs, main
+from ukbob_jax import jobs, main, run_lock
 
 
 def call(capsys, *argv: str) -> tuple[int, str]:
@@ -119,6 +119,31 @@ def test_a_second_run_in_a_workdir_is_refused_and_says_who_holds_it(capsys, tmp_
     assert "held by a run of solf since" in error and "Wait for it, stop it" in error
     assert not list((tmp_path / "work").glob(".ukbob.lock*"))
     assert main.main(words) == 0  # the first has let go
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_refused_run_end_with_a_line(tmp_path, recipe):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = [f"--coordinator=127.0.0.1:{free.getsockname()[1]}", "--processes=2"]
+    words = [
+        sys.executable,
+        "-m",
+        "ukbob_jax.main",
+        f"--config={recipe}",
+        f"--workdir={tmp_path / 'work'}",
+        *meeting,
+    ]
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".ukbob").write_text("solf\n")
+    with run_lock.held(tmp_path / "work", "train"):
+        both = [
+            subprocess.Popen([*words, f"--process={number}"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            for number in range(2)
+        ]
+        told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [2, 2], told
+    assert "held by a run of train since" in told[0] and "process 0 was refused" in told[1]
 
 
 def test_a_run_that_was_killed_is_told_and_taken_over_when_asked(capsys, tmp_path, recipe, job):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.inference.networks import CARD, Bands, bands, scan
-from ukbob_jax.errors import ConfigError
+from ukbob_jax.errors import ConfigError, MismatchError
 from ukbob_jax.inference import predict_scans
 from ukbob_jax.inference.options import PredictOptions
 from ukbob_jax.inference.outputs import writing
@@ -17,6 +17,7 @@ from ukbob_jax.inference.outputs.writing import Outputs
 from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.volumes import layouts
 from ukbob_jax.volumes.nifti import read_label_names, read_volume, write_volume
+from ukbob_jax.volumes.volume import Volume
 
 OPTIONS = PredictOptions()
 COSINE, SINE = np.cos(0.3), np.sin(0.3)
@@ -139,6 +140,26 @@ def test_statistics_of_a_folder_become_one_table_also_after_a_second_start(segme
     one = json.loads((out / "s0.statistics.json").read_text())["liver"]
     inside = scan(seed=0).array[bands(scan(seed=0).array) == 1]
     assert one["intensity"] == pytest.approx(inside.mean(), rel=1e-12) and one["volume"] == 8 * len(inside)
+
+
+def test_a_file_per_contrast_is_measured_on_the_labels_voxels(prediction, tmp_path):
+    given = scan()
+    write_volume(tmp_path / "a.nii.gz", given)
+    other = Volume(3 * given.array + 1, given.affine, given.codes).reorient("SPL")
+    write_volume(tmp_path / "b.nii.gz", other)
+    files = (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    outputs, contrasts = Outputs(statistics=True), ("water", "fat")
+    writing.write(outputs, prediction, tmp_path / "l.nii.gz", files, contrasts, OPTIONS)
+    for one in json.loads((tmp_path / "l.statistics.json").read_text()).values():
+        water, fat = (one["intensities"][contrast] for contrast in contrasts)
+        assert fat["mean"] == pytest.approx(3 * water["mean"] + 1, rel=1e-12)
+        assert fat["p95"] == pytest.approx(3 * water["p95"] + 1, rel=1e-12)
+    with pytest.raises(MismatchError, match="2 contrasts, the network names 1"):
+        writing.write(outputs, prediction, tmp_path / "l.nii.gz", files, ("water",), OPTIONS)
+    elsewhere = tmp_path / "c.nii.gz"
+    write_volume(elsewhere, scan((12, 9, 10)))
+    with pytest.raises(MismatchError, match="its labels: shape"):
+        writing.write(outputs, prediction, tmp_path / "l.nii.gz", elsewhere, ("water",), OPTIONS)
 
 
 def test_a_bids_derivative_is_read_back_by_the_layout(segmenter, tmp_path):

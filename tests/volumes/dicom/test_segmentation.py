@@ -12,7 +12,7 @@ from ukbob_jax import anatomy  # noqa: E402
 from ukbob_jax.errors import ConfigError, FileError, ValuesError  # noqa: E402
 from ukbob_jax.volumes.dicom import read_series, segment_codes, segmentation  # noqa: E402
 from ukbob_jax.volumes.dicom.sources import read_sources  # noqa: E402
-from ukbob_jax.volumes.nifti import read_label_names, read_label_of  # noqa: E402
+from ukbob_jax.volumes.nifti import read_label_names, read_label_of, read_pair, read_volume  # noqa: E402
 from ukbob_jax.volumes.volume import Volume  # noqa: E402
 
 NAMES = {0: "background", 2: "kidney_right", 5: "liver", 40: "lesion", 72: "bone_other"}
@@ -148,6 +148,19 @@ def test_a_real_series_gets_a_segmentation_on_its_slices(tmp_path, modality):
     labels = labels_of(scan)
     segmentation.write(tmp_path / "seg.dcm", labels, NAMES, read_sources(folder))
     check_read_back(tmp_path / "seg.dcm", labels, scan)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR_T1", "PET"])
+def test_a_drawn_structure_of_a_real_patient_comes_back_voxel_by_voxel(tmp_path, modality):
+    root = real.folder("sts_gtv")
+    folder = root / "dicom" / "STS_025" / modality
+    scan, drawn = read_pair(folder / "image", folder / "mask" / "RS.dcm")
+    segmentation.write(tmp_path / "seg.dcm", drawn, {1: "GTV"}, read_sources(folder / "image"))
+    truth = read_volume(root / "nifti" / "STS_025" / f"{modality}_mask.nii.gz", kind="label").to_ras()
+    found = read_label_of(scan, tmp_path / "seg.dcm", "scan")
+    np.testing.assert_array_equal(found.array, truth.array)
+    np.testing.assert_allclose(found.affine, truth.affine, atol=1e-3)
+    assert read_label_names(tmp_path / "seg.dcm") == {1: "GTV"} and found.array.any()
 
 
 def test_a_mosaic_and_an_enhanced_object_get_one_too(tmp_path):

@@ -124,12 +124,12 @@ class PresetSegmenter:
 
         Where two models claim a voxel the later one has it, so that a model left out may leave voxels to an earlier one.
         """
-        kept = [one for one in self.models if not {*one.part.written.values()}.isdisjoint(self._ids(wanted))]
-        return dataclasses.replace(self, models=tuple(kept)) if wanted and kept else self
-
-    def _ids(self, wanted: Collection[str]) -> set[int]:
-        """The recipe's ids of structures."""
-        return {i for i, name in self.recipe.names.items() if i and name in wanted}
+        ids = {i for i, name in self.recipe.names.items() if i and name in wanted}
+        kept = [n for n, one in enumerate(self.models) if not {*one.part.written.values()}.isdisjoint(ids)]
+        if not wanted or not kept:
+            return self
+        provenance = self.provenance | {"parts": [self.provenance["parts"][n] for n in kept]}
+        return dataclasses.replace(self, models=tuple(self.models[n] for n in kept), provenance=provenance)
 
     def predict(
         self, scan: ScanInput | Sequence[ScanInput], options: PredictOptions | None = None, **changes: Any
