@@ -32,9 +32,8 @@ def run(argv: list[str]) -> None:
         devices.on_first_process(
             lambda: stack.enter_context(run_lock.held(workdir, ",".join(names), share, options.take_over))
         )
-        if (
-            not devices.several_processes()
-        ):  # there JAX's own handler lets all agree on a step, which ours would replace
+        # several have JAX's own handler, by which all agree on a step and which ours would replace
+        if not devices.several_processes():
             stack.enter_context(stopping.ending_soon())
         for name in names:
             jobs.find(name).run(config, str(workdir))

@@ -36,6 +36,7 @@ FEATURES = (
     Feature("compressed DICOM", ("pylibjpeg", "pylibjpeg-openjpeg|pyjpegls"), "dicom-codecs"),
     Feature("NRRD, .seg.nrrd, MetaImage, RTSTRUCT", ("pydicom", "SimpleITK"), "formats"),
     Feature("diffusion series", ("dipy", "SimpleITK"), "dwi"),
+    Feature("filters of radiomic distance", ("PyWavelets", "SimpleITK"), "radiomics"),
     Feature("nnssl's preprocessed scans", ("blosc2",), "blosc2"),
     Feature("tasks over a cluster", ("distributed", "dask-jobqueue"), "cluster"),
     Feature("NVIDIA GPUs", ("jax-cuda12-plugin|jax-cuda13-plugin",), "cuda"),
