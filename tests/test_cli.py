@@ -56,11 +56,11 @@ def scans(tmp_path):
     [
         (
             ["dream"],
-            "'dream' is no command; there are segment, check, labels, radiomics, frd, info, compare, card, export2d",
+            "'dream' is no command; there are segment, check, labels, radiomics, frd, info, compare, card, export2d, ",
         ),
         (["segment", "a.nii", "b.nii"], "no network is named: give --model WORKDIR"),
         (["segment", "a.nii"], "the following arguments are required: OUT. See ukbob segment --help"),
-        (["segment", "SCAN", "OUT", "--model", "m"], "its name must end in .nii.gz or .nii"),
+        (["segment", "SCAN", "OUT", "--model", "m"], "its name must end in .nii.gz, .nii, .seg.nrrd"),
         (["segment", "SCAN", "o.nii", "--model", "m", "--adapt", "magic"], "invalid choice: 'magic'"),
         (
             ["segment", "SCAN", "o.nii", "--model", "m", "--steps", "3"],
@@ -162,6 +162,69 @@ def test_one_scan_goes_to_a_file(capsys, scans, tmp_path, network):
     code, _, error = call(capsys, "segment", scans / "a.nii.gz", out, "--model", "m")
     assert code == 2 and "labels.nii.gz exists" in error
     assert call(capsys, "segment", scans / "a.nii.gz", out, "--model", "m", "--existing", "overwrite")[0] == 0
+
+
+def test_everyday_outputs_lie_beside_the_label_map(capsys, scans, tmp_path, network):
+    out = tmp_path / "out" / "labels.nii"
+    words = (
+        "segment",
+        scans / "a.nii.gz",
+        out,
+        "--model",
+        "m",
+        "--fast",
+        "--statistics",
+        "--masks",
+        "--preview",
+    )
+    assert call(capsys, *words, "--itksnap", "--roi-subset", "spleen")[0] == 0
+    assert sorted(path.name for path in out.parent.rglob("*")) == [
+        "labels.json", "labels.label.txt", "labels.nii", "labels.preview.png", "labels.statistics.csv",
+        "labels.statistics.json", "labels_masks", "spleen.nii",
+    ]  # fmt: skip
+    assert set(np.unique(read_volume(out).array)) == {0, 3}
+    folder = tmp_path / "many"
+    words = ("segment", scans, folder, "--model", "m", "--format", "mgz", "--statistics")
+    assert call(capsys, *words)[0] == 0
+    assert len(list(folder.glob("*.mgz"))) == 3 and (folder / "statistics.csv").exists()
+
+
+def test_a_scan_becomes_a_bids_derivative(capsys, scans, tmp_path, network):
+    assert call(capsys, "segment", scans, tmp_path / "out", "--model", "m", "--bids")[0] == 0
+    assert (tmp_path / "out" / "sub-a" / "anat" / "sub-a_seg-ukbob_dseg.nii.gz").exists()
+    raw = tmp_path / "raw"
+    for ending in ("T1w", "T2w"):
+        write_volume(raw / "sub-1" / "anat" / f"sub-1_{ending}.nii.gz", scan())
+    words = ("segment", raw, tmp_path / "of_raw", "--model", "m", "--bids", "--path")
+    assert call(capsys, *words, "contrasts=T2w")[0] == 0
+    side = json.loads((tmp_path / "of_raw/sub-1/anat/sub-1_seg-ukbob_dseg.json").read_text())
+    assert side["Sources"] == ["sub-1_T2w.nii.gz"]
+    code, _, error = call(capsys, *words, "contrast=T2w")
+    assert code == 2 and "--path contrast: a BIDS data set takes contrasts, " in error
+    code, _, error = call(capsys, "segment", raw, tmp_path / "x.nii.gz", "--model", "m", "--bids")
+    assert code == 2 and "OUT is the folder of a BIDS derivative" in error
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["OUT.nii", "--roi-subset", "livr"], "no 'livr' (did you mean liver?)"),
+        (["OUT.nii", "--fast", "--mirror"], "--mirror: --fast sets it"),
+        (["OUT.nii", "--fast", "--adapt"], "--method: --fast sets it"),
+        (["OUT.dcm"], "a.nii.gz is none of their folders"),
+        (["OUT.jpg"], "its name must end in .nii.gz, .nii, .seg.nrrd"),
+        (["OUT.nii", "--path", "session=1"], "--path goes with --bids and a BIDS data set"),
+    ],
+)
+def test_outputs_that_cannot_be_are_refused_before_the_scan_is_read(
+    capsys, scans, tmp_path, network, words, said
+):
+    if words[0] == "OUT.dcm":
+        pytest.importorskip("highdicom")
+    out = tmp_path / words[0]
+    (scans / "a.nii.gz").write_bytes(b"nothing that can be read")
+    code, _, error = call(capsys, "segment", scans / "a.nii.gz", out, "--model", "m", *words[1:])
+    assert code == 2 and said in error and error.count("\n") == 1 and not out.exists()
 
 
 @pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])

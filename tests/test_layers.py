@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = (  # in the order data meets them; the first eight are tools that any room may use
-    "errors", "advice", "files", "console", "progress", "processes", "cluster", "failures", "options",
-    "anatomy", "mirroring", "regions", "volumes", "diffusion", "phantom", "store", "splits", "export2d", "sources",
+ROOMS = (  # in the order data meets them; the first ten are tools that any room may use
+    "errors", "stopping", "advice", "files", "console", "progress", "processes", "cluster", "failures", "options",
+    "run_lock", "anatomy", "mirroring", "regions", "volumes", "diffusion", "phantom", "store", "splits", "export2d",
+    "sources",
     "quality", "radiomics", "data", "models.kernels", "models", "networks", "training", "weights", "evaluation", "sentinel",
     "inference", "labelling", "devices", "settings", "active", "jobs", "commands", "cli", "main",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Kill an ingestion again and again, its workers and itself, and show that the store is that of one left alone.
 
     python -m tools.kill_ingest --kills 20                                        phantoms, about three minutes
-    python -m tools.kill_ingest --kills 20 -- COMMAND --config.store={store} ...  any; {workdir} stands for its folder
+    python -m tools.kill_ingest --kills 20 -- COMMAND --config.store={store} ...  any with --take-over; {workdir}: its folder
 
 Each start is left to finish a subject; then signal 9 hits the main process or one of its workers at a random moment,
 until it hits the main process. Compared is every file of the two stores, bit for bit. Linux; run it from the root of a
@@ -20,7 +20,7 @@ from os import kill
 
 PHANTOMS = [
     *(sys.executable, "-m", "ukbob_jax.main", "--config=configs/swin_bob.py:demo", "--workdir={workdir}"),
-    *("--config.job=ingest", "--config.store={store}", "--config.workers=2"),
+    *("--config.job=ingest", "--config.store={store}", "--config.workers=2", "--take-over"),
 ]
 
 

@@ -2,7 +2,7 @@
 
     python -m tools.kill_test --kills 20                       a toy, about five minutes
     python -m tools.kill_test --kills 20 --pretrain voco       a small pre-training, by its recipe on phantoms
-    python -m tools.kill_test --kills 20 -- COMMAND {workdir}  any training; {workdir} stands for its folder
+    python -m tools.kill_test --kills 20 -- COMMAND {workdir}  any training, --take-over in it; {workdir}: its folder
 
 Each start is killed with signal 9 at a random moment of its training. Compared are the digest of every array of the
 last checkpoint, bit for bit, and `metrics.jsonl`, byte for byte. Run it from the root of a checkout.
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 def pretraining(store: pathlib.Path, case: str, steps: int) -> list[str]:
     """Write phantoms into `store`; the command that learns from them, with `{workdir}` in it."""
     tiny_pretraining.write_store(store)
-    return tiny_pretraining.command(store, "{workdir}", case, **{"train.steps": steps})
+    return [*tiny_pretraining.command(store, "{workdir}", case, **{"train.steps": steps}), "--take-over"]
 
 
 def start(command: list[str], workdir: pathlib.Path) -> subprocess.Popen:

@@ -9,6 +9,9 @@
     ukbob info [WORKDIR]                    versions, devices, caches, and what a trained network is
     ukbob compare RUN RUN ...               one page that puts the evaluations of several runs beside each other
     ukbob card STORE                        what a store holds: counts, contrasts, labels, licences, known issues
+    ukbob doctor                            what this installation can do, and what is missing for what
+    ukbob cite                              BibTeX of the papers whose methods are implemented
+    ukbob --version
 
 `ukbob COMMAND --help` lists the options. Training and all else: python -m ukbob_jax.main --help. Nothing is downloaded
 and nothing is sent.
@@ -21,7 +24,9 @@ import sys
 from ukbob_jax import __version__, advice, console
 from ukbob_jax.errors import ConfigError
 
-COMMANDS = ("segment", "check", "labels", "radiomics", "frd", "info", "compare", "card", "export2d")
+COMMANDS = (
+    "segment", "check", "labels", "radiomics", "frd", "info", "compare", "card", "export2d", "doctor", "cite",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,7 +6,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
-from ukbob_jax.errors import UkbobError
+from ukbob_jax.errors import Preempted, UkbobError
+from ukbob_jax.stopping import Terminated
 
 
 def run(function: Callable[[list[str]], None], argv: list[str]) -> int:
@@ -17,6 +18,10 @@ def run(function: Callable[[list[str]], None], argv: list[str]) -> int:
         function(argv)
     except UkbobError as error:
         return fail(str(error), error.exit_code, debug)
+    except Terminated:
+        return fail(
+            "stopped as asked; the same command goes on from what is written.", Preempted.exit_code, debug
+        )
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint.", 130, debug)
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` does

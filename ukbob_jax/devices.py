@@ -10,9 +10,12 @@ import pathlib
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
 
 from ukbob_jax.errors import ConfigError
 
@@ -182,6 +185,30 @@ def join(coordinator: str, processes: int, process: int) -> None:
             "and check the host name, the port and the firewall."
         )
     jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+
+
+def several_processes() -> bool:
+    """Whether this process is one of several that work together."""
+    return jax.distributed.is_initialized()
+
+
+def on_first_process(action: Callable[[], object]) -> None:
+    """Call `action` on process 0 alone; where it refuses, all processes end.
+
+    Raises:
+        ConfigError: what `action` raised, or on another process that it did.
+    """
+    if not several_processes():
+        action()
+        return
+    refused = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except ConfigError as error:
+            refused = error
+    if multihost_utils.broadcast_one_to_all(np.int32(refused is not None)):
+        raise refused or ConfigError("process 0 was refused and says why; this one ends with it.")
 
 
 def detect() -> None:

@@ -1,15 +1,17 @@
 """Run one job: `python -m ukbob_jax.main --config=configs/swin_bob.py[:variant] --workdir=DIR [--config.field=value]`.
 
 The recipe names its job (or several, in order: `config.job = "ingest,train,predict"`). The exit code says how it
-ended (`errors.py`); one line on stderr says what to do. `--debug` shows the traceback as well.
+ended (`errors.py`); one line on stderr says what to do. `--debug` shows the traceback as well. A workdir takes one run
+at a time; `--take-over` takes it from one that was killed and could not let go of it.
 """
 
+import contextlib
 import pathlib
 import sys
 
 from absl import flags, logging
 
-from ukbob_jax import console, devices, jobs, settings
+from ukbob_jax import console, devices, jobs, run_lock, settings, stopping
 
 USAGE = "python -m ukbob_jax.main --config=configs/RECIPE.py[:VARIANT] --workdir=DIR [--config.FIELD=VALUE]"
 
@@ -24,8 +26,17 @@ def run(argv: list[str]) -> None:
     workdir = settings.prepare_workdir(options.workdir, jobs.names(config))
     config = settings.resolve(config, workdir)
     devices.start(config, options)
-    for name in jobs.names(config):
-        jobs.find(name).run(config, str(workdir))
+    names = jobs.names(config)
+    share = run_lock.share_of(config.get(names[0])) if len(names) == 1 else ""
+    with contextlib.ExitStack() as stack:
+        devices.on_first_process(
+            lambda: stack.enter_context(run_lock.held(workdir, ",".join(names), share, options.take_over))
+        )
+        # several have JAX's own handler, by which all agree on a step and which ours would replace
+        if not devices.several_processes():
+            stack.enter_context(stopping.ending_soon())
+        for name in names:
+            jobs.find(name).run(config, str(workdir))
 
 
 def main(argv: list[str] | None = None) -> int:

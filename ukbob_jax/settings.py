@@ -34,6 +34,9 @@ def parse(argv: list[str], usage: str) -> tuple[ml_collections.ConfigDict, argpa
     parser = argparse.ArgumentParser(usage=usage, add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--workdir")
     parser.add_argument("--debug", action="store_true")
+    parser.add_argument(
+        "--take-over", action="store_true", help="also if a run that is gone left its lock in the workdir"
+    )
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, or auto on a cluster")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=0)

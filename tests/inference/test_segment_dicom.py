@@ -15,7 +15,7 @@ from ukbob_jax.inference.segmenter import Segmenter
 from ukbob_jax.models.swin_unetr.network import SwinUNETR
 from ukbob_jax.training import optimizer, state
 from ukbob_jax.training.checkpoints import Checkpoints
-from ukbob_jax.volumes.nifti import read_volume, write_volume
+from ukbob_jax.volumes.nifti import read_label_names, read_pair, read_volume, write_volume
 from ukbob_jax.volumes.volume import Volume
 
 pytest.importorskip("pydicom")
@@ -67,6 +67,40 @@ def test_a_dicom_series_is_labelled_from_end_to_end(workdir, truth, tmp_path, ca
     report = json.loads((tmp_path / "labels.json").read_text())
     volumes = sum(row["volume_ml"] for row in report["structures"].values())
     assert volumes == pytest.approx((found.array > 0).sum() * 1.25 * 1.5 * 2.5 / 1000, rel=1e-3)
+
+
+def test_a_dicom_series_becomes_a_dicom_segmentation(workdir, truth, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("highdicom")
+    from tests.volumes.dicom.series_files import images, write
+
+    monkeypatch.setenv("UKBOB_CACHE", "off")
+    series = write(tmp_path / "series", images(truth, FrameOfReferenceUID="1.2.3.4"))
+    out = tmp_path / "labels.dcm"
+    words = [
+        "segment",
+        series,
+        out,
+        "--model",
+        workdir,
+        "--batch",
+        "1",
+        "--statistics",
+        "--preview",
+        "--masks",
+    ]
+    assert cli.main([str(word) for word in words]) == 0
+    scan, found = read_pair(series, out)
+    assert scan.array.shape == found.array.shape
+    numbers = {name: number for number, name in read_label_names(out).items()}
+    for name, one in json.loads((tmp_path / "labels.statistics.json").read_text()).items():
+        inside = found.array == numbers.get(name, -1)
+        assert inside.sum() == one["n_voxels"]
+        assert one["intensity"] is None or one["intensity"] == pytest.approx(
+            scan.array[inside].mean(), rel=1e-6
+        )
+        mask = read_volume(tmp_path / "labels_masks" / f"{name}.nii.gz").to_ras()
+        np.testing.assert_array_equal(mask.array, inside)
+    assert numbers and (tmp_path / "labels.preview.png").stat().st_size > 1000
 
 
 def test_a_network_takes_the_contrasts_of_a_dixon_scan_in_its_own_order(tmp_path):

@@ -28,6 +28,7 @@ def test_killed_diffusion_series_end_with_the_same_bytes(tmp_path):
     command = [
         *(sys.executable, "-m", "ukbob_jax.main", "--config=configs/dwi.py:fit", "--workdir={workdir}"),
         *("--config.store={store}", f"--config.source.root={tmp_path / 'bids'}", "--config.workers=2"),
+        "--take-over",
     ]
     done = subprocess.run(
         [sys.executable, "-m", "tools.kill_ingest", "--kills", "2", "--", *command], cwd=ROOT,

@@ -288,6 +288,42 @@ def test_a_damaged_subject_ends_the_run_with_its_own_message(tmp_path):
     assert restore_params(tmp_path / "checkpoints", "latest")[2]["step"] == 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_evaluation_is_given_up_when_asked_to_stop_and_done_by_the_next_start(calm, tmp_path, number):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    seen = []
+
+    def stopped(state):
+        seen.append(int(state.step))
+        if int(state.step) == 8:
+            os.kill(os.getpid(), number)
+            time.sleep(60)  # as a long scan would take
+        return toy.evaluation(state)
+
+    try:
+        start = time.monotonic()
+        with pytest.raises(Preempted, match="stopped in the evaluation after step 8"):
+            toy.fit(tmp_path, evaluate=stopped)
+        assert time.monotonic() - start < 30 and seen == [4, 8]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    same(toy.fit(tmp_path), calm[1])
+    assert metrics(tmp_path) == metrics(calm[0])
+
+
+def test_a_stop_that_was_asked_for_before_an_evaluation_does_not_begin_it(tmp_path):
+    seen = []
+
+    def evaluate(state):
+        seen.append(int(state.step))
+        return toy.evaluation(state)
+
+    with pytest.raises(Preempted, match="which is saved") as stopped:
+        toy.fit(tmp_path, stream=stopping_after(4), evaluate=evaluate, every=1)
+    step = int(str(stopped.value).split("stopped at step ")[1].split(",")[0])  # batches are fetched ahead
+    assert seen == list(range(1, step))
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, capfd):
     command = [*kill_test.TOY, "150"]

@@ -12,10 +12,13 @@ from ukbob_jax.failures import FILE, Failures
 from ukbob_jax.inference.nnunet.presets import PresetSegmenter
 from ukbob_jax.inference.nnunet.segmenter import NnunetSegmenter
 from ukbob_jax.inference.options import PredictOptions
+from ukbob_jax.inference.outputs import statistics, writing
+from ukbob_jax.inference.outputs.writing import Outputs
 from ukbob_jax.inference.reports import table
 from ukbob_jax.inference.segmenter import ScanInput, Segmenter
 from ukbob_jax.progress import track
 
+DEFAULT = Outputs()
 EXISTING = ("refuse", "skip", "overwrite")
 
 
@@ -25,8 +28,11 @@ def label(
     output: pathlib.Path,
     existing: str,
     options: PredictOptions,
+    outputs: Outputs = DEFAULT,
 ) -> None:
     """Write NAME.nii.gz and NAME.json into `output` for every scan, then `summary.json` and `summary.csv`.
+
+    With `outputs.statistics` also `statistics.csv`, of all scans.
 
     Args:
         segmenter: the network, or those of an nnU-Net model folder or of a preset.
@@ -34,30 +40,39 @@ def label(
         output: folder.
         existing: what to do where a label map exists: "refuse", "skip" the scan or "overwrite".
         options: of every prediction.
+        outputs: what else is written of every scan, and how its label map is called.
 
     Raises:
-        ConfigError: a label map is there and `existing` is "refuse", or it would replace a scan.
+        ConfigError: a label map is there and `existing` is "refuse", it would replace a scan, or as `writing.check`.
         FileError: `output` cannot be written.
         UkbobError: the only scan failed, for its own reason.
         SomeFailed: some scans failed; `failures.jsonl` in `output` says which and why.
     """
-    targets = {name: output / f"{name}.nii.gz" for name in scans}
+    writing.check(outputs, segmenter.names, scans)
+    targets = writing.targets(outputs, output, scans)
     wanted = [name for name, target in targets.items() if should_write(target, existing, scans[name])]
     reports: dict[str, Any] = {}
     failures = Failures(output / FILE, noun="scans", kind=SomeFailed)
     for name in track(wanted, "segment"):
         try:
             prediction = segmenter.predict(scans[name], options)
-            reports[name] = prediction.report
-            prediction.save(targets[name])
+            target = targets[name]
+            written = writing.write(
+                outputs, prediction, target, scans[name], segmenter.channels, options, output
+            )
+            reports[name] = written.report
         except UkbobError as error:
             if len(scans) == 1:
                 raise
             failures.add(name, _text(scans[name]), "predict", error)
     for name in scans:
-        beside = output / f"{name}.json"
+        beside = writing.beside(targets[name], ".json")
         if name not in reports and targets[name].exists() and beside.exists():
             reports[name] = files.read_json(beside)
+    if outputs.statistics:
+        found = {name: writing.beside(target, ".statistics.json") for name, target in targets.items()}
+        measured = {name: files.read_json(path) for name, path in found.items() if path.exists()}
+        statistics.write_table(output / "statistics.csv", measured)
     programs = [str(estimate) for estimate in segmenter.estimates.values()]
     table.write(
         output, {name: reports[name] for name in scans if name in reports}, failures.to_json(), programs

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from ukbob_jax import files
+from ukbob_jax.volumes import case
 from ukbob_jax.volumes.nifti import write_volume
 from ukbob_jax.volumes.volume import Volume
 
@@ -28,10 +29,10 @@ class Prediction:
         """Write the label map with its names to `path`, and the report as JSON beside it; returns the latter.
 
         Raises:
-            FileError: a name that does not end in .nii or .nii.gz, or a folder that cannot be written.
+            FileError: a name that ends otherwise than `write_volume` takes, or a folder that cannot be written.
         """
         path = pathlib.Path(path)
         write_volume(path, self.volume, self.names)
-        beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+        beside = path.with_name(case.stem(path) + ".json")
         files.write_json(beside, self.report)
         return beside

@@ -182,6 +182,16 @@ class Segmenter:
         return Prediction(labels, report, self.card.used)
 
     @property
+    def names(self) -> dict[int, str]:
+        """Id to name of every label that can be written, background included."""
+        return self.card.used
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of a scan's channels, in the order of `predict`."""
+        return tuple(self.card.contrasts)
+
+    @property
     def estimates(self) -> dict[Any, MemoryEstimate]:
         """Of the programs that were compiled."""
         return self.planner.estimates

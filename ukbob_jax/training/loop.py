@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from ukbob_jax import stopping
 from ukbob_jax.data.device import to_device
 from ukbob_jax.errors import ConfigError, Preempted
 from ukbob_jax.progress import Progress
@@ -148,10 +149,10 @@ def fit(
         if state is None:
             state = jax.jit(init, out_shardings=shardings)(key)
             state = state if replace is None else jax.device_put(replace(state), shardings)
-        trainer = _Trainer(run, evaluate, checkpoints, saved)
-        stack.callback(trainer.close)
         preemption = stack.enter_context(Preemption())
-        return trainer.run(state, sharding.compile_step(step, shardings, run.mesh), batches, preemption)
+        trainer = _Trainer(run, evaluate, checkpoints, saved, preemption)
+        stack.callback(trainer.close)
+        return trainer.run(state, sharding.compile_step(step, shardings, run.mesh), batches)
 
 
 def _restore(
@@ -179,10 +180,16 @@ class _Trainer:
     """One start of a training: what the loop holds besides the state."""
 
     def __init__(
-        self, run: Run, evaluate: Evaluate | None, checkpoints: Checkpoints, saved: Mapping[str, Any]
+        self,
+        run: Run,
+        evaluate: Evaluate | None,
+        checkpoints: Checkpoints,
+        saved: Mapping[str, Any],
+        preemption: Preemption,
     ) -> None:
         self.name, self.schedule, self.mesh = run.name, run.schedule, run.mesh
         self.ranks, self.baseline = run.ranks, run.baseline
+        self.preemption = preemption
         self.key, self.evaluate, self.checkpoints = jax.random.key(run.seed), evaluate, checkpoints
         self.meta = {**run.meta, "recipe": dict(run.recipe), "best": list(run.schedule.best)}
         self.done: int = saved.get("step", 0)  # the state's step, known without asking the device
@@ -202,7 +209,7 @@ class _Trainer:
         if self.done:
             print(f"{run.name}: resumed at step {self.done} of {run.schedule.steps}", file=sys.stderr)
 
-    def run(self, state: TrainState, train: Step, batches: Batches, preemption: Preemption) -> TrainState:
+    def run(self, state: TrainState, train: Step, batches: Batches) -> TrainState:
         """Train to the end of the schedule."""
         if self.evaluation_pending and self.evaluate is not None:
             self.score(self.evaluate, state)
@@ -221,7 +228,7 @@ class _Trainer:
                     self.buffer.add(metrics, batch.get("subject"))
                     self.buffer.wait_for_all_but(IN_FLIGHT)
                 self.done += 1
-                stop = preemption.requested(self.done)
+                stop = self.preemption.requested(self.done)
                 self.after_step(state, stop)
                 if stop:
                     self.checkpoints.finish()
@@ -265,9 +272,19 @@ class _Trainer:
             self.checkpoints.rank(self.done, score)
 
     def look(self, evaluate: Evaluate, state: TrainState) -> dict[str, float]:
-        """Evaluate, log, and return the numbers."""
-        with self.timer.section("evaluation"):
-            numbers, pictures = evaluate(state)
+        """Evaluate, log, and return the numbers.
+
+        Raises:
+            Preempted: asked to stop meanwhile; the evaluation is given up, and the next start begins with it.
+        """
+        try:
+            with self.timer.section("evaluation"), self.preemption.interrupting(self.checkpoints.finish):
+                numbers, pictures = evaluate(state)
+        except stopping.Terminated as error:
+            self.checkpoints.finish()
+            raise Preempted(
+                f"stopped in the evaluation after step {self.done}; run the same command to go on with it."
+            ) from error
         if numbers:
             self.log.numbers(self.done, numbers)
         self.log.pictures(self.done, pictures)

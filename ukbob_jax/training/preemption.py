@@ -1,12 +1,16 @@
 """Notice that this job is about to be stopped, in time to save."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
+
+from ukbob_jax import stopping
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NOTE = b"\nstopping after this step, which is saved; Ctrl-C again ends at once, without it\n"
@@ -41,6 +45,27 @@ class Preemption:
         if self._agreed:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked.is_set()
+
+    @contextlib.contextmanager
+    def interrupting(self, last: Callable[[], object]) -> Iterator[None]:
+        """Work that may be given up, such as an evaluation, since a new start does it again.
+
+        A request to stop ends it within seconds (`stopping.SECONDS`), as one that has come already does at once. Of several
+        processes, which must agree on where they stop, each does its work to the end.
+
+        Args:
+            last: what must be done even if the process has to be ended in the middle of a program, such as writing a
+                checkpoint that is under way.
+        Raises:
+            stopping.Terminated: asked to stop.
+        """
+        if not self._ours:
+            yield
+            return
+        if self._asked.is_set():
+            raise stopping.Terminated
+        with stopping.last(last), stopping.ending_soon(SIGNALS):
+            yield
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._asked.set()

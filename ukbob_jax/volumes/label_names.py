@@ -1,12 +1,11 @@
 """Names of label ids inside a NIfTI header: the Caret `LabelTable` extension that TotalSegmentator and viewers read."""
 
-import colorsys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
 from nibabel import nifti1
 
-_GOLDEN = 0.61803398875  # steps of this fraction of the colour circle keep neighbouring ids apart
+from ukbob_jax.volumes.label_colours import colour
 
 
 def extension(names: Mapping[int, str]) -> nifti1.Nifti1Extension:
@@ -15,9 +14,9 @@ def extension(names: Mapping[int, str]) -> nifti1.Nifti1Extension:
     info = ET.SubElement(root, "VolumeInformation", Index="0")
     table = ET.SubElement(info, "LabelTable")
     for key, name in sorted(names.items()):
-        rgb = colorsys.hsv_to_rgb(key * _GOLDEN % 1, 0.65, 0.9) if key else (0.0, 0.0, 0.0)
-        colour = {channel: f"{value:.3f}" for channel, value in zip(("Red", "Green", "Blue"), rgb)}
-        entry = {"Key": str(key), **colour, "Alpha": "1" if key else "0"}
+        rgb = zip(("Red", "Green", "Blue"), colour(key, name))
+        parts = {channel: f"{value / 255:.3f}" for channel, value in rgb}
+        entry = {"Key": str(key), **parts, "Alpha": "1" if key else "0"}
         ET.SubElement(table, "Label", entry).text = name
     ET.SubElement(info, "VolumeType").text = "Label"
     text = ET.tostring(root, encoding="UTF-8", xml_declaration=True)

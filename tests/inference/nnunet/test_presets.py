@@ -104,6 +104,15 @@ def test_totalsegmentators_parts_become_one_label_map(total, scan, root):
     assert found.report["nnunet"]["spacing_mm"] == 2.0
 
 
+def test_models_without_a_wanted_structure_are_not_run(total, scan):
+    found, whole = total.only(("heart", "aorta")), total.predict(scan).volume.array
+    assert len(found.models) == len(found.provenance["parts"]) == 1 and total.only(()) is total
+    labels = found.predict(scan).volume.array
+    assert set(np.unique(labels)) <= {0, 4, 5}
+    for i in (4, 5):  # later parts may have taken voxels
+        assert (labels[whole == i] == i).all() and (whole == i).any()
+
+
 def test_certainty_of_a_structure_is_that_of_its_own_model(total, scan, root):
     [folder] = (root / "results" / "Dataset293_Tiny").iterdir()
     given = total.steps.before(read_volume(scan))
@@ -286,7 +295,7 @@ def test_the_command_labels_a_folder_and_resumes(registered, total, root, scan, 
         (["--preset", CT, "--model", "W", "--overlap", "0.3"], "--overlap goes with networks trained here"),
         (["--preset", CT, "--model", "W", "--no-mirror"], "--no-mirror: a preset never mirrors"),
         (["--preset", CT, "--model", "W", "--fill-holes"], "--fill-holes: a step of vibesegmentator"),
-        (["--preset", CT, "--model", "W", "--fast", "--fastest"], "not allowed with argument --fast"),
+        (["--preset", CT, "--model", "W", "--fast", "--fastest"], "--fast and --fastest are two models"),
         (["--preset", "vibesegmentator", "--model", "W", "--fast"], "has no models for 'fast'"),
         (["--model", "W", "--keep-size"], "--keep-size goes with --preset"),
         (["--preset", "totalsegmentator_mr", "--model", "W"], "Dataset850 and Dataset851 not found in it"),

@@ -6,23 +6,36 @@
     ukbob segment DICOM labels.nii.gz --model runs/mine                        a folder with one DICOM series
     ukbob segment SCANS LABELS --model Dataset123_X/nnUNetTrainer__nnUNetPlans__3d_fullres       a model of nnU-Net v2
     ukbob segment SCANS LABELS --preset totalsegmentator_ct --model WEIGHTS    a program's models from its own weights
+    ukbob segment DICOM labels.dcm --model runs/mine                           a DICOM segmentation; .seg.nrrd for 3D Slicer
+    ukbob segment scan.nii.gz labels.nii.gz --model runs/mine --statistics --preview --roi-subset liver spleen
 
 Labels come in the space of the scan, with their names in the header and a JSON beside them: volume, entropy,
 confidence, fragments and contact with the border of each structure. A folder also gets summary.json and summary.csv.
+What else can be written, and which viewer reads what: docs/commands.md.
 Several --model are averaged. Memory is estimated first; what cannot fit is refused. Of nnU-Net nothing is needed but the
 model folder (docs/nnunet.md); in a folder of scans NAME_0000.nii.gz, NAME_0001.nii.gz are then the channels of one.
 """
 
 import argparse
 import pathlib
-import re
 import sys
 from typing import Any
 
-from ukbob_jax.commands.segment.options import OURS, PRESET, THEIRS, add_options, given, method_options
-from ukbob_jax.errors import ConfigError, FileError
+from ukbob_jax.commands.segment.inputs import channels, find
+from ukbob_jax.commands.segment.options import (
+    FAST_OVERLAP,
+    FAST_STEP,
+    OURS,
+    PRESET,
+    SET_BY_FAST,
+    THEIRS,
+    add_options,
+    given,
+    method_options,
+)
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.windows.window import Window
-from ukbob_jax.volumes import case
+from ukbob_jax.volumes.endings import ending
 
 __all__ = ["add_options", "run"]
 
@@ -37,12 +50,14 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--preset {options.preset} takes one --model, the folder with its downloaded weights (nothing is downloaded)."
         )
+    if options.fast and (wrong := given(options, SET_BY_FAST)):
+        raise ConfigError(f"{wrong[0]}: --fast sets it; leave one of the two out.")
     if not options.model:
         raise ConfigError(
             "no network is named: give --model WORKDIR of a training run (nothing is downloaded). "
             "python -m ukbob_jax.main --config=configs/finetune.py trains one on your scans."
         )
-    scans, output = find(options.inputs, pathlib.Path(options.output))
+    scans, output = find(options.inputs, pathlib.Path(options.output), options.bids, options.path)
     method = method_options(options)
 
     from ukbob_jax import devices
@@ -65,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"{wrong[0]} goes with a model folder of nnU-Net, and {options.model[0]} is none.")
     segmenter = Segmenter.load(options.model, options.which, dtype=options.dtype, announce=announce)
     settings = PredictOptions(
-        overlap=options.overlap,
+        overlap=FAST_OVERLAP if options.fast else options.overlap,
         batch=Window.batch if options.batch is None else options.batch,
         views=averaging.MIRRORED if options.mirror else averaging.PLAIN,
         method=method,
@@ -76,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
         limits=Limits.load(options.limits) if options.limits else None,
         attributes={"sex": options.sex, "height_mm": options.height_mm},
     )
-    write(segmenter, scans, output, options.existing, settings)
+    write(segmenter, scans, output, options, settings)
 
 
 def segment_nnunet(options: argparse.Namespace, scans: dict, output: pathlib.Path) -> None:
@@ -99,15 +114,19 @@ def segment_nnunet(options: argparse.Namespace, scans: dict, output: pathlib.Pat
         )
     segmenter = NnunetSegmenter.load(
         options.model[0],
-        mirror=not options.no_mirror,
+        mirror=not (options.no_mirror or options.fast),
         folds=options.folds or checkpoint.ALL,
-        step_size=tiles.STEP if options.step_size is None else options.step_size,
+        step_size=FAST_STEP
+        if options.fast
+        else tiles.STEP
+        if options.step_size is None
+        else options.step_size,
         batch=0 if options.batch is None else options.batch,
         dtype=options.dtype,
         trainer=options.trainer or "",
         announce=announce,
     )
-    write(segmenter, channels(scans), output, options.existing, PredictOptions(nan=options.nan))
+    write(segmenter, channels(scans), output, options, PredictOptions(nan=options.nan))
 
 
 def segment_preset(options: argparse.Namespace, scans: dict, output: pathlib.Path) -> None:
@@ -118,11 +137,19 @@ def segment_preset(options: argparse.Namespace, scans: dict, output: pathlib.Pat
     """
     from ukbob_jax.inference.nnunet.presets import preset
     from ukbob_jax.inference.options import PredictOptions
+    from ukbob_jax.inference.outputs import subset
 
     if wrong := given(options, OURS):
         raise ConfigError(f"{wrong[0]} goes with networks trained here, not with --preset.")
     if options.no_mirror:
         raise ConfigError("--no-mirror: a preset never mirrors; leave it out.")
+    if options.fast and options.fastest:
+        raise ConfigError("--fast and --fastest are two models; give one of them.")
+    if options.keep_size and (options.statistics or options.preview):
+        raise ConfigError(
+            "--keep-size: labels at the model's spacing are not on the scan's voxels, so there is no --statistics or "
+            "--preview of them; leave one out."
+        )
     segmenter = preset(
         options.preset,
         options.model[0],
@@ -136,71 +163,37 @@ def segment_preset(options: argparse.Namespace, scans: dict, output: pathlib.Pat
         keep_size=options.keep_size,
         announce=announce,
     )
-    write(segmenter, channels(scans), output, options.existing, PredictOptions(nan=options.nan))
+    subset.check(wanted := structures(options), segmenter.names)
+    write(segmenter.only(wanted), channels(scans), output, options, PredictOptions(nan=options.nan))
 
 
-def write(segmenter: Any, scans: dict, output: pathlib.Path, existing: str, settings: Any) -> None:
-    """Labels of one scan to a file, or of all into a folder."""
+def write(
+    segmenter: Any, scans: dict, output: pathlib.Path, options: argparse.Namespace, settings: Any
+) -> None:
+    """Labels of one scan to a file, or of all into a folder, with what else is asked for."""
     from ukbob_jax.inference import predict_scans
+    from ukbob_jax.inference.outputs import writing
 
-    if len(scans) == 1 and is_file(output):
-        (scan,) = scans.values()
-        if predict_scans.should_write(output, existing, scan):
-            segmenter.predict(scan, settings).save(output)
+    one = ending(output) if not options.bids else ""
+    outputs = writing.Outputs(
+        ending=one or f".{options.format}",
+        roi_subset=structures(options),
+        **{name: getattr(options, name) for name in ("statistics", "masks", "preview", "itksnap", "bids")},
+    )
+    if not one:
+        predict_scans.label(segmenter, scans, output, options.existing, settings, outputs)
         return
-    predict_scans.label(segmenter, scans, output, existing, settings)
+    writing.check(outputs, segmenter.names, scans)
+    (scan,) = scans.values()
+    if predict_scans.should_write(output, options.existing, scan):
+        found = segmenter.predict(scan, settings)
+        writing.write(outputs, found, output, scan, segmenter.channels, settings)
 
 
-def channels(scans: dict) -> dict:
-    """Scans whose files NAME_0000, NAME_0001, ... are the channels of one, as nnU-Net names them."""
-    found: dict = {}
-    for name, scan in scans.items():
-        match = re.fullmatch(r"(.+)_\d{4}", name)
-        if match and not isinstance(scan, tuple):
-            found.setdefault(match[1], []).append((name, scan))
-        else:
-            found[name] = scan
-    return {
-        name: tuple(scan for _, scan in sorted(parts)) if isinstance(parts, list) else parts
-        for name, parts in found.items()
-    }
-
-
-def find(inputs: list[str], output: pathlib.Path) -> tuple[dict, pathlib.Path]:
-    """Name -> scan, and where the labels go.
-
-    Raises:
-        FileError: an input is not there, or an empty folder.
-        ConfigError: several files and a folder mixed, or an output of the wrong kind.
-    """
-    paths = [pathlib.Path(path) for path in inputs]
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise FileError(f"{missing[0]}: no such file or folder.")
-    empty = [path for path in paths if path.is_dir() and not any(path.iterdir())]
-    if empty:
-        raise FileError(f"{empty[0]}: an empty folder. Give a scan, a folder of scans, or a DICOM series.")
-    if len(paths) > 1 and any(path.is_dir() for path in paths):
-        raise ConfigError("several inputs are the contrasts of one scan: give files, or one folder of scans.")
-    if len(paths) == 1 and paths[0].is_dir() and any(map(case.is_scan, paths[0].iterdir())):
-        if is_file(output):
-            raise ConfigError(f"{output}: {paths[0]} is a folder of scans, so OUT must be a folder.")
-        return case.scans(paths[0]), output
-    if not is_file(output):
-        series = (
-            f", as {paths[0]} is, which holds no scans but may be a DICOM series,"
-            if paths[0].is_dir()
-            else ""
-        )
-        raise ConfigError(
-            f"{output}: labels of one scan{series} go to a file; its name must end in .nii.gz or .nii."
-        )
-    return {case.stem(paths[0]): paths[0] if len(paths) == 1 else tuple(paths)}, output
-
-
-def is_file(output: pathlib.Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
-    return case.stem(output) != output.name
+def structures(options: argparse.Namespace) -> tuple[str, ...]:
+    """The names of --roi-subset, each once."""
+    named = [name.strip() for word in options.roi_subset for name in word.split(",")]
+    return tuple(dict.fromkeys(name for name in named if name))
 
 
 def announce(estimate: object) -> None:

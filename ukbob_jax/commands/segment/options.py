@@ -7,12 +7,17 @@ from ukbob_jax.errors import ConfigError
 from ukbob_jax.inference.adaptation.method_names import METHODS
 from ukbob_jax.inference.preset_names import PRESETS
 from ukbob_jax.inference.windows.window import Window
+from ukbob_jax.volumes.endings import ENDINGS
 
-PRESET = ("fast", "fastest", "fill_holes", "keep_size")  # options that only presets take
+PRESET = ("fastest", "fill_holes", "keep_size")  # options that only presets take
 THEIRS = ("folds", "step_size", "no_mirror", "trainer")  # those that models of nnU-Net take, presets included
 OURS = (  # and those that only networks trained here take
     "which", "method", "steps", "learning_rate", "overlap", "mirror", "limits", "sex", "height_mm", "gate", "series"
 )  # fmt: skip
+
+FAST_OVERLAP = 0.25  # of windows with --fast
+FAST_STEP = 0.75  # of tiles with --fast, for models of nnU-Net
+SET_BY_FAST = ("overlap", "mirror", "method", "step_size")  # what --fast decides itself
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="file or folder of scans; several files are contrasts of one scan",
     )
     parser.add_argument(
-        "output", metavar="OUT", help="name.nii.gz or name.nii for one scan, a folder for many"
+        "output",
+        metavar="OUT",
+        help=f"for one scan a file that ends in {', '.join(ENDINGS)}; a folder for many",
     )
     parser.add_argument(
         "--model",
@@ -34,6 +41,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder of a training run; several are averaged. Or TRAINER__PLANS__CONFIGURATION of nnU-Net v2, or for "
         "--preset the folder with the downloaded weights",
     )
+    parser.add_argument(
+        "--fast", action="store_true",
+        help=f"fewer windows and no test-time work: overlap {FAST_OVERLAP} in place of {Window.overlap}; of nnU-Net tiles "
+        f"{FAST_STEP} apart and no mirroring; with --preset TotalSegmentator's model of 3 mm",
+    )  # fmt: skip
+    add_outputs(parser.add_argument_group("what is written"))
     _add_nnunet(parser.add_argument_group("models of nnU-Net"))
     _add_presets(parser.add_argument_group("VIBESegmentator and TotalSegmentator"))
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="which checkpoint to use")
@@ -48,6 +61,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--existing", choices=("refuse", "skip", "overwrite"), default="refuse",
         help="what to do with labels that exist at OUT (default refuse)",
+    )  # fmt: skip
+
+
+def add_outputs(group: Any) -> None:
+    """Options that say what is written of every scan."""
+    group.add_argument(
+        "--roi-subset", nargs="+", default=[], metavar="NAME",
+        help="keep these structures alone, of those that the network draws (after OUT, or separated by commas)",
+    )  # fmt: skip
+    group.add_argument(
+        "--format", choices=[one[1:] for one in ENDINGS], default="nii.gz",
+        help="of label maps in a folder (default nii.gz); for one scan the ending of OUT says it",
+    )  # fmt: skip
+    group.add_argument(
+        "--statistics", action="store_true",
+        help="volume and intensities of every structure: NAME.statistics.json and .csv, of a folder statistics.csv",
+    )  # fmt: skip
+    group.add_argument("--masks", action="store_true", help="a file per structure in NAME_masks")
+    group.add_argument(
+        "--preview", action="store_true", help="NAME.preview.png: three planes under their labels"
+    )
+    group.add_argument(
+        "--itksnap", action="store_true", help="NAME.label.txt: names and colours for ITK-SNAP"
+    )
+    group.add_argument(
+        "--bids", action="store_true",
+        help="OUT is a BIDS derivative: sub-.../anat/..._dseg.nii.gz with .tsv and .json; IN may be a BIDS data set",
+    )  # fmt: skip
+    group.add_argument(
+        "--path", action="append", default=[], metavar="KEY=VALUE",
+        help="with --bids, which images of the data set: contrasts=T1w (the default), session=1",
     )  # fmt: skip
 
 
@@ -72,9 +116,7 @@ def _add_presets(group: Any) -> None:
         help="run this program's models with its own steps around them; --folds and --step-size are then its own "
         "unless given, and there is no mirroring",
     )
-    speed = group.add_mutually_exclusive_group()
-    speed.add_argument("--fast", action="store_true", help="TotalSegmentator's model of 3 mm")
-    speed.add_argument("--fastest", action="store_true", help="TotalSegmentator's model of 6 mm")
+    group.add_argument("--fastest", action="store_true", help="TotalSegmentator's model of 6 mm")
     group.add_argument(
         "--fill-holes", action="store_true", help="fill what a label encloses (vibesegmentator)"
     )

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,6 +118,18 @@ class PresetSegmenter:
         """The same preset with the tiles of all its models run by `run_tiles`, as `NnunetModel.running`."""
         models = [dataclasses.replace(one, kept=one.get().running(run_tiles)) for one in self.models]
         return dataclasses.replace(self, models=tuple(models))
+
+    def only(self, wanted: Collection[str]) -> "PresetSegmenter":
+        """The same preset without the models that draw none of the structures named; all where none is named.
+
+        Where two models claim a voxel the later one has it, so that a model left out may leave voxels to an earlier one.
+        """
+        ids = {i for i, name in self.recipe.names.items() if i and name in wanted}
+        kept = [n for n, one in enumerate(self.models) if not {*one.part.written.values()}.isdisjoint(ids)]
+        if not wanted or not kept:
+            return self
+        provenance = self.provenance | {"parts": [self.provenance["parts"][n] for n in kept]}
+        return dataclasses.replace(self, models=tuple(self.models[n] for n in kept), provenance=provenance)
 
     def predict(
         self, scan: ScanInput | Sequence[ScanInput], options: PredictOptions | None = None, **changes: Any

@@ -67,6 +67,18 @@ def read_with_facts(
         ConfigError, EmptyError, FileError, GeometryError: as `read_series`.
     """
     folder = pathlib.Path(folder)
+    chosen = chosen_images(folder, series, channels)
+    volumes = {name: build(part.slices, str(folder), straighten=True).volume for name, part in chosen.items()}
+    volume = _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
+    return volume, dict(next(iter(chosen.values())).slices[0].facts)
+
+
+def chosen_images(folder: pathlib.Path, series: str, channels: bool | Sequence[str]) -> Images:
+    """The images that `read_series` takes with these arguments: one, or one for each channel.
+
+    Raises:
+        ConfigError, EmptyError, FileError, GeometryError: as `read_series`.
+    """
     library()
     if not folder.is_dir():
         raise FileError(f"{folder}: no such folder of DICOM files.")
@@ -78,9 +90,7 @@ def read_with_facts(
     elif len(chosen) != 1 and not (channels is True and (chosen := _together(chosen))):
         raise FileError(f"{folder}: {_listing(images, series, names)}")
     _check_whole(images, chosen, str(folder))
-    volumes = {name: build(part.slices, str(folder), straighten=True).volume for name, part in chosen.items()}
-    volume = _stacked(volumes, str(folder)) if channels else next(iter(volumes.values()))
-    return volume, dict(next(iter(chosen.values())).slices[0].facts)
+    return chosen
 
 
 def _images(folder: pathlib.Path, uid: str) -> Images:

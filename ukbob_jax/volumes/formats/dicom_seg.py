@@ -138,6 +138,8 @@ def _grid(path: pathlib.Path, found: Any) -> tuple[np.ndarray, list[int], int]:
     start = corner[height.argmin()]
     index = (height - height.min()) / step
     places = np.rint(index).astype(int)
+    if places.any():  # the headers' distance is often rounded: take it over the whole stack
+        step = float(np.ptp(height) / places.max())
     drift = np.linalg.norm(corner - start - (places * step)[:, None] * normal, axis=1).max()
     if drift > max(_IN_PLACE_MM, 0.01 * step):
         raise GeometryError(f"{path}: frames lie up to {drift:.3g} mm off one grid; export it again.")
