@@ -182,6 +182,11 @@ class Segmenter:
         return Prediction(labels, report, self.card.used)
 
     @property
+    def names(self) -> dict[int, str]:
+        """Id to name of every label that can be written, background included."""
+        return self.card.used
+
+    @property
     def estimates(self) -> dict[Any, MemoryEstimate]:
         """Of the programs that were compiled."""
         return self.planner.estimates
