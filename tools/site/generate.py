@@ -9,6 +9,17 @@ from tools.check_links import LINK, ROOT
 from tools.site import api, commands, formats, recipes
 
 MARK = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
+DOCS = ROOT / "docs"
+
+
+def other_pages() -> str:
+    """A table of contents of the pages in `docs` that no other page lists, such as those of a part added since."""
+    listed = "\n".join((DOCS / name).read_text() for name in ("index.md", "explanation.md"))
+    pages = sorted(path.stem for path in DOCS.glob("*.md"))
+    rest = [page for page in pages if page != "index" and not re.search(rf"^{page}$", listed, re.MULTILINE)]
+    return "\n".join(["```{toctree}", ":maxdepth: 1", ":caption: More", "", *rest, "```"]) if rest else ""
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "config.shared": recipes.shared,
     "config.models": recipes.models,
@@ -18,9 +29,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands.main": commands.training,
     "exit codes": commands.exits,
     "formats": formats.all_formats,
+    "other pages": other_pages,
     **{f"api {name}": part for name, part in api.parts().items()},
 }
-DOCS = ROOT / "docs"
 OUTSIDE = {  # page of the repository -> page of the site that shows it
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
