@@ -26,6 +26,8 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 suppress_warnings = ["myst.header"]  # pages of other hosts begin where they like
 highlight_language = "text"
+smartquotes_action = "D"  # dashes alone: values stand in straight quotes
+toc_object_entries = False  # each object has a heading
 
 nitpicky = True
 nitpick_ignore_regex = [("py:class", r".*")]  # types within signatures: those of libraries, and inner ones
@@ -34,6 +36,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # fields are described once
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 
 

@@ -4,18 +4,16 @@ import argparse
 import importlib
 import inspect
 
-from tools.site.tables import code, table
+from tools.site.tables import code, plain, prose, table
 from ukbob_jax import cli, errors, jobs, main
 
 
 def everyday() -> str:
     """`ukbob` and each of its commands."""
-    parts = [f"```text\n{cli.__doc__.strip()}\n```"]
+    parts = [prose(cli.__doc__ or "")]
     for name in cli.COMMANDS:
         module = importlib.import_module(f"ukbob_jax.commands.{name}")
-        summary, _, rest = (module.__doc__ or "").strip().partition("\n")
-        parts.append(f"## ukbob {name}\n\n{summary}")
-        parts += [f"```text\n{rest.strip(chr(10))}\n```"] if rest.strip() else []
+        parts.append(f"## ukbob {name}\n\n{prose(module.__doc__ or '')}")
         parts.append(options(parser(name)))
     return "\n\n".join(parts)
 
@@ -36,9 +34,13 @@ def options(made: argparse.ArgumentParser) -> str:
             words = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             value = action.metavar or action.dest.upper()
             takes = "" if action.nargs == 0 or not action.option_strings else f" {value}"
-            choices = f" One of {', '.join(map(str, action.choices))}." if action.choices else ""
+            choices = (
+                f"; one of {', '.join(code(str(c)) for c in action.choices if c)}" if action.choices else ""
+            )
             default = "" if action.default in (None, False, "", [], ()) else code(str(action.default))
-            rows.append((code(words + str(takes)), default, f"{action.help or ''}{choices}"))
+            rows.append(
+                (code(words + str(takes)), default, plain((action.help or "") % vars(action)) + choices)
+            )
     return table(("option", "default", "meaning"), rows)
 
 
@@ -47,7 +49,7 @@ def training() -> str:
     rows = (
         (code(name), (inspect.getdoc(jobs.find(name)) or "").partition("\n")[0]) for name in sorted(jobs.JOBS)
     )
-    return f"```text\n{main.__doc__.strip()}\n```\n\n{table(('job', 'what it does'), rows)}"
+    return f"{prose(main.__doc__ or '')}\n\n{table(('job', 'what it does'), rows)}"
 
 
 def exits() -> str:

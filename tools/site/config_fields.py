@@ -84,9 +84,13 @@ def field(name: str, value: Any, meaning: str) -> Field:
     if isinstance(value, ml_collections.ConfigDict):
         value = dict(value)
     kind = "text" if isinstance(value, str) else "none yet" if value is None else type(value).__name__
-    kind = {"float": "number", "int": "whole number", "bool": "true or false", "dict": "section"}.get(
-        kind, kind
-    )
+    kind = {
+        "float": "number",
+        "int": "whole number",
+        "bool": "true or false",
+        "dict": "section",
+        "tuple": "sequence",
+    }.get(kind, kind)
     units = [u for pattern, u in UNITS if re.search(pattern, name)]
     units += [u for pattern, u in SAID if re.match(pattern, meaning)]
     return Field(name, kind, units[0] if units else "", repr(value), meaning)

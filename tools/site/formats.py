@@ -51,7 +51,7 @@ def _kind(part: dict[str, Any]) -> str:
     kinds = part.get("type", "any")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     inner = f" of {_kind(part['items'])}" if "array" in kinds and part.get("items") else ""
-    return " or ".join(kinds) + inner
+    return ", or ".join(f"{kind}{inner}" if kind == "array" else kind for kind in kinds)
 
 
 def of(path: pathlib.Path) -> str:

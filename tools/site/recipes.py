@@ -2,27 +2,26 @@
 
 import inspect
 import itertools
-import re
 from collections.abc import Iterable
 
 import ml_collections
 
 from configs import common, networks, pretrain
 from tools.site.config_fields import Field, field, fields, recipes
-from tools.site.tables import code, table
+from tools.site.tables import code, plain, prose, table
 from ukbob_jax import settings
 from ukbob_jax.models import architecture
 from ukbob_jax.training.objectives import tasks
 
 HEAD = ("field", "type", "unit", "default", "meaning")
-OWN = ("source", "pretrain")  # sections that differ from recipe to recipe
+TOP = " without a section"  # title of the fields without a section; sorts before the others
 
 
 def shared() -> str:
     """Fields that every recipe has, a table per section."""
     own = [f for f in fields(common.base()) if not f.name.startswith("model.")]
     parts = itertools.groupby(sorted(own, key=_section), _section)
-    return "\n\n".join(f"## {title}\n\n{_table(rows)}" for title, rows in parts)
+    return "\n\n".join(f"## {title.strip()}\n\n{_table(rows)}" for title, rows in parts)
 
 
 def models() -> str:
@@ -56,7 +55,7 @@ def _recipe(name: str) -> str:
     base = dict(settings.fields(common.base()))
     made = list(fields(module.get_config(first), name))
     rows = [f for f in made if f.name not in base or f.default != field(f.name, base[f.name], "").default]
-    parts = [f"## {name}.py", f"```text\n{inspect.getdoc(module)}\n```"]
+    parts = [f"## {name}.py", prose(inspect.getdoc(module) or "")]
     parts += [
         f"Variants: {', '.join(code(':' + v) for v in module.VARIANTS)}; without one, {code(':' + first)}."
     ]
@@ -77,16 +76,10 @@ def _changed(name: str, first: str, variant: str) -> str:
 
 def _section(row: Field) -> str:
     section = row.name.partition(".")[0]
-    return section if "." in row.name else "of the run"
+    return section if "." in row.name else TOP
 
 
 def _table(rows: Iterable[Field]) -> str:
     return table(
-        HEAD, ((code(f"config.{f.name}"), f.kind, f.unit, code(f.default), markdown(f.meaning)) for f in rows)
+        HEAD, ((code(f"config.{f.name}"), f.kind, f.unit, code(f.default), plain(f.meaning)) for f in rows)
     )
-
-
-def markdown(text: str) -> str:
-    """What a comment says, with links to pages and without what Markdown would read as its own signs."""
-    text = re.sub(r"docs/(\w+)\.md", r"[\1](../\1.md)", text)
-    return re.sub(r"(?<![\w`])\*(?=\w)|<(?=\w)|(?<=\w)\*\*(?=\w)", lambda sign: f"\\{sign[0]}", text)
