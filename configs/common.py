@@ -49,7 +49,7 @@ def base() -> ml_collections.ConfigDict:
     config.check_labels.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
     config.check_labels.limits = ""  # the limits.json to judge by
     config.check_labels.sex = ""  # "F" or "M", where the limits have strata
-    config.check_labels.height_mm = 0.0  # likewise
+    config.check_labels.height_mm = 0.0  # of the person, where the limits have strata by height
 
     config.labeller = ml_collections.ConfigDict()
     config.labeller.kind = (
@@ -150,12 +150,17 @@ def base() -> ml_collections.ConfigDict:
     config.loss.gamma = 1.0  # of groups: how much more; 0: not at all
     config.loss.bound = "present"  # smallest error of the groups in a batch; "released" has FairSeg's defects
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
-    config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
+    config.augment = (
+        "gamma",
+        "intensity",
+        "noise",
+        "bias_field",
+    )  # done to crops on the device, in this order; ours
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # or "sgd", with Nesterov momentum
-    config.optimizer.learning_rate = 1e-4  # released script
-    config.optimizer.warmup_steps = 500  # ours
+    config.optimizer.learning_rate = 1e-4  # at its highest; released script
+    config.optimizer.warmup_steps = 500  # in which the rate rises from 0; ours
     config.optimizer.schedule = "cosine"  # after the warm-up; or "polynomial", "constant", "sawtooth"
     config.optimizer.decoder_steps = 0  # of "sawtooth": the encoder stays, the rate rises and falls
     config.optimizer.final_fraction = 0.0  # of the rate, at the end of the schedule
@@ -168,13 +173,13 @@ def base() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = (
         1e-5  # released script; AdamW's is decoupled, SGD's is part of the gradient
     )
-    config.optimizer.clip_norm = 1.0  # ours
+    config.optimizer.clip_norm = 1.0  # largest norm of the whole gradient; ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
     config.optimizer.frozen = ""  # regular expression on parameter paths, "^swin/stage[12]": those stay
     config.optimizer.trainable = ""  # the same the other way round; empty: all
 
     config.train = ml_collections.ConfigDict()
-    config.train.steps = 100_000  # ours, as the next four
+    config.train.steps = 100_000  # length of the training; ours, as the next four
     config.train.log_every = 50  # steps between rows of metrics.jsonl
     config.train.eval_every = 2_000  # steps between validations; 0: none
     config.train.checkpoint_every = 1_000  # steps between checkpoints

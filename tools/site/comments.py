@@ -7,6 +7,7 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 ROOTS = {"config": "", "model": "model.", "source": "source."}  # names of variables in recipes -> section
 
@@ -30,15 +31,32 @@ def beside(node: ast.stmt, comments: dict[int, str], lines: list[str]) -> str:
     return " ".join(above)
 
 
-def assigned(source: str) -> Iterator[tuple[str, str, str]]:
-    """Function, dotted field and comment of every `config.a.b = ...` in a recipe's source."""
+class Assigned(NamedTuple):
+    """One `config.a.b = value  # comment` of a recipe."""
+
+    function: str
+    name: str  # dotted, without `config.`
+    comment: str
+    value: ast.expr
+
+    def is_of(self, value: Any) -> bool:
+        """Whether this may have set a field that has `value`: the same literal, or something that is computed."""
+        try:
+            return bool(ast.literal_eval(self.value) == value)
+        except (ValueError, TypeError):
+            return True
+
+
+def assigned(source: str) -> Iterator[Assigned]:
+    """Every assignment to a field in a recipe's source."""
     comments, lines = by_line(source), source.splitlines()
     for function in ast.parse(source).body:
         for node in ast.walk(function):
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     if name := _dotted(target):
-                        yield getattr(function, "name", ""), name, beside(node, comments, lines)
+                        comment = beside(node, comments, lines)
+                        yield Assigned(getattr(function, "name", ""), name, comment, node.value)
 
 
 def _dotted(node: ast.expr) -> str:

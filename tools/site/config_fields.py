@@ -1,9 +1,10 @@
 """Every field of every recipe: type, unit, default and meaning, from the recipes and the classes of options.
 
-What a field means is the comment beside its assignment, in the recipe or in those that it starts from, or the line of
-its class's docstring. Units follow from a name's ending (`_mm`) or from how that text begins (`voxels, x y z`).
+What a field means is the comment beside its assignment, in `configs/common.py` or in a recipe, or the line of its class's
+docstring. Units follow from a name's ending (`_mm`) or from how that text begins (`voxels, x y z`).
 """
 
+import ast
 import functools
 import importlib
 import inspect
@@ -18,23 +19,12 @@ import ml_collections
 from configs import networks
 from tools.site import comments
 from ukbob_jax import settings
-from ukbob_jax.inference.adaptation.options import Adaptation, BatchNorm, Tent
 from ukbob_jax.models import architecture
-from ukbob_jax.sentinel.options import SentinelOptions
 from ukbob_jax.sources.files import ReadOptions
 from ukbob_jax.training.objectives import tasks
-from ukbob_jax.training.probes.voxels import ProbeOptions
 from ukbob_jax.volumes import layouts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECTIONS: dict[str, type] = {
-    "source": ReadOptions,
-    "etta": Adaptation,
-    "tent": Tent,
-    "bn": BatchNorm,
-    "sentinel": SentinelOptions,
-    "probe": ProbeOptions,
-}
 SELECTORS = "see [selectors](../ingestion.md#selectors)"
 UNITS = (  # of a name's ending
     (r"_mm3$", "mm³"),
@@ -73,10 +63,15 @@ def recipes() -> dict[str, ModuleType]:
 
 
 def fields(config: ml_collections.ConfigDict, recipe: str = "") -> Iterator[Field]:
-    """Every field of a configuration; comments of `recipe`, the file it is of, come before others."""
-    said = meanings(recipe, str(config.get("model", {}).get("name", "")), _method(config))
+    """Every field of a configuration; `recipe`, the file it is of, may say more of a field than the shared ones."""
+    said = meanings(str(config.get("model", {}).get("name", "")), _method(config))
+    remarks = [entry for entry in _of_file(recipe) if entry.comment] if recipe not in ("", "common") else []
     for name, value in settings.fields(config):
-        yield field(name, value, said.get(name) or said.get(name.rpartition(".")[0], ""))
+        meaning = said.get(name) or said.get(name.rpartition(".")[0], "")
+        here = [entry.comment for entry in remarks if entry.name == name and entry.is_of(value)]
+        if here and meaning and here[-1] not in meaning:
+            meaning = f"{meaning.rstrip('.')}; here {here[-1]}"
+        yield field(name, value, meaning or "".join(here[-1:]))
 
 
 def field(name: str, value: Any, meaning: str) -> Field:
@@ -97,24 +92,25 @@ def field(name: str, value: Any, meaning: str) -> Field:
 
 
 @functools.cache
-def meanings(recipe: str, model: str, method: str = "") -> dict[str, str]:
-    """Dotted field -> what is said of it.
+def meanings(model: str, method: str = "") -> dict[str, str]:
+    """Dotted field -> what is said of it: by any recipe, over that by classes of options, over that by `common`.
 
     Args:
-        recipe: whose comments come first; then those of recipes that others start from, of classes of options, and of any.
         model: `config.model.name`.
         method: `config.pretrain.method`.
     """
-    names = [*recipes(), *(name for name in ("active", "hippocampus", "common", recipe) if name)]
     found: dict[str, str] = {}
-    for name in names:
-        found |= _of_sections(method) if name == "active" else {}
-        found |= _of_file(name)
+    for name in recipes():
+        found |= {entry.name: entry.comment for entry in _of_file(name) if entry.comment}
+    found |= _of_sections(method)
+    found |= {
+        entry.name: entry.comment for entry in reversed(_of_file("common")) if entry.comment
+    }  # `base` is first
     return found | _of_model(model) | _of_paths()
 
 
 def _of_sections(method: str) -> dict[str, str]:
-    sections = SECTIONS | ({"pretrain": tasks.METHODS[method].options} if method else {})
+    sections = {**_sections(), **({"pretrain": tasks.METHODS[method].options} if method else {})}
     return {
         f"{s}.{name}": text
         for s, kind in sections.items()
@@ -123,9 +119,23 @@ def _of_sections(method: str) -> dict[str, str]:
 
 
 @functools.cache
-def _of_file(name: str) -> dict[str, str]:
-    source = (ROOT / "configs" / f"{name}.py").read_text()
-    return {field: text for _, field, text in comments.assigned(source) if text}
+def _sections() -> dict[str, type]:
+    """Section -> its class of options, of every `config.SECTION = options.section(CLASS)`."""
+    found: dict[str, type] = {"source": ReadOptions}
+    for name in ("common", *recipes()):
+        module = importlib.import_module(f"configs.{name}")
+        for entry in _of_file(name):
+            call = entry.value
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "options.section":
+                kind = getattr(module, ast.unparse(call.args[0]), None)
+                if isinstance(kind, type):
+                    found[entry.name] = kind
+    return found
+
+
+@functools.cache
+def _of_file(name: str) -> tuple[comments.Assigned, ...]:
+    return tuple(comments.assigned((ROOT / "configs" / f"{name}.py").read_text()))
 
 
 def _of_model(name: str) -> dict[str, str]:
@@ -138,9 +148,8 @@ def _of_model(name: str) -> dict[str, str]:
     mine = {"_common", "_plans", module.name}
     if "_plans(" not in (inspect.getsource(getattr(networks, name)) if hasattr(networks, name) else ""):
         mine.remove("_plans")
-    return found | {
-        field: text for function, field, text in comments.assigned(source) if function in mine and text
-    }
+    said = (entry for entry in comments.assigned(source) if entry.function in mine and entry.comment)
+    return found | {entry.name: entry.comment for entry in said}
 
 
 def _class(network: architecture.Architecture) -> type:
