@@ -11,7 +11,13 @@ from markdown_it import MarkdownIt
 from tests.conftest import ROOT
 
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("*/*/README.md"),
+    ]
 )
 MARK = re.compile(r"<!-- not run: ([^>]+?) -->")
 SHELL = ("", "bash", "indented")

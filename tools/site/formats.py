@@ -1,11 +1,10 @@
 """The files that jobs write, from their JSON schemas in `docs/reference/schemas`."""
 
+import functools
 import json
 import pathlib
 import re
 from typing import Any
-
-import jsonschema
 
 from tools.site.tables import code, table
 
@@ -13,6 +12,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "docs" / "reference" / "s
 ENDING = ".schema.json"
 
 
+@functools.cache
 def schemas() -> dict[str, dict[str, Any]]:
     """Name -> schema, in alphabetical order. `x-path` says where the file lies, `x-lines` that each line is a value."""
     return {
@@ -73,7 +73,9 @@ def check(name: str, value: Any) -> None:
     Raises:
         jsonschema.ValidationError: where it differs.
     """
-    jsonschema.validate(value, schemas()[name], jsonschema.Draft202012Validator)
+    import jsonschema  # of the tests; building the site needs none
+
+    jsonschema.Draft202012Validator(schemas()[name]).validate(value)
 
 
 def check_file(name: str, path: pathlib.Path) -> int:
@@ -82,11 +84,10 @@ def check_file(name: str, path: pathlib.Path) -> int:
     Raises:
         jsonschema.ValidationError: where the first differs.
     """
-    validator = jsonschema.Draft202012Validator(schemas()[name])
     text = path.read_text()
     values = (
         [json.loads(line) for line in text.splitlines()] if schemas()[name]["x-lines"] else [json.loads(text)]
     )
     for value in values:
-        validator.validate(value)
+        check(name, value)
     return len(values)

@@ -65,7 +65,7 @@ def main() -> int:
     size = sum(path.stat().st_size for path in files) / 1e6
     print("\n".join(found.broken) or f"{found.inner} links within {found.pages} pages lead somewhere")
     print(f"{found.outer} links to other sites were not followed; {len(files)} files, {size:.1f} MB")
-    return int(bool(found.broken))
+    return int(bool(found.broken) or not found.pages)
 
 
 if __name__ == "__main__":
