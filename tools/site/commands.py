@@ -61,6 +61,9 @@ def exits() -> str:
     ]
     rows: dict[int, list[str]] = {}
     for kind in kinds:
+        if kind is errors.UkbobError:
+            rows[1] = ["An error that nobody foresaw, or one of no kind below; `--debug` shows where."]
+            continue
         rows.setdefault(kind.exit_code, []).append(
             f"`{kind.__name__}`: {(inspect.getdoc(kind) or '').splitlines()[0]}"
         )
