@@ -50,10 +50,10 @@ def get_config(variant: str = "campaign") -> ml_collections.ConfigDict:
         config.query.split = ""  # to choose from; empty: the whole store
         config.query.labelled = ""  # a query.csv of units that are annotated already
         config.query.beta = 1.0  # of noise on scores: the larger, the less chance
-        config.query.output = "{workdir}/query"
+        config.query.output = "{workdir}/query"  # folder of the list and the maps of ranks
         return config
     config.active.name = "active"  # label sets of what is labelled are called NAME_STRATEGY_SEED
-    config.active.seeds = (0, 1, 2)
+    config.active.seeds = (0, 1, 2)  # a campaign each
     config.active.start = 5  # units before the first training
     config.active.start_by = "foreground_random"  # or "random"
     config.active.rounds = 4  # after the first training

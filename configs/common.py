@@ -12,8 +12,8 @@ from ukbob_jax.volumes import layouts
 
 def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.job = "train"
-    config.seed = 0
+    config.job = "train"  # what is done; several jobs, in order: "ingest,train"
+    config.seed = 0  # of weights, crops and augmentations
     config.platform = "any"  # "cpu", "gpu" or "tpu": refuse to run elsewhere
     config.store = "{workdir}/store"  # folder of the volume store
     config.label = "auto"  # label set that is filtered and trained on
@@ -49,7 +49,7 @@ def base() -> ml_collections.ConfigDict:
     config.check_labels.inputs = ""  # a label map or a folder of them, ids as in `anatomy`
     config.check_labels.limits = ""  # the limits.json to judge by
     config.check_labels.sex = ""  # "F" or "M", where the limits have strata
-    config.check_labels.height_mm = 0.0
+    config.check_labels.height_mm = 0.0  # of the person, where the limits have strata by height
 
     config.labeller = ml_collections.ConfigDict()
     config.labeller.kind = (
@@ -104,8 +104,8 @@ def base() -> ml_collections.ConfigDict:
     config.fold = 0  # which of several splits, or of the folds
 
     config.data = ml_collections.ConfigDict()
-    config.data.train_split = "train"
-    config.data.val_split = "val"
+    config.data.train_split = "train"  # whose subjects are learnt from
+    config.data.val_split = "val"  # whose subjects validate; empty: none
     config.data.val_label = "manual"  # label set that validation compares with
     config.data.names = ""  # label set of the labels' ids, a key of `anatomy.DATASETS`; empty: ours
     config.data.organs = ()  # names to learn, the others count as background; empty: all of the label set
@@ -124,7 +124,7 @@ def base() -> ml_collections.ConfigDict:
     config.data.verdicts = ""  # a solf.jsonl; empty: the one in the store
     config.data.grades = ""  # a sentinel.jsonl; empty: the one in the store
     config.data.damaged = "stop"  # a crop that cannot be read ends the run; "skip": warn, ignore its voxels
-    config.data.threads = 8
+    config.data.threads = 8  # readers within each process
     config.data.workers = 0  # reader processes; 0: threads only
     config.data.cache_gb = 1.0  # for scans kept decoded, per reading process; used only if all of them fit
 
@@ -137,7 +137,7 @@ def base() -> ml_collections.ConfigDict:
     config.loss.name = "dice_ce"  # released script; or "dice_bce", the paper's
     config.loss.include_background = True  # False: Dice without class 0
     config.loss.squared = False  # squares in Dice's denominator
-    config.loss.jaccard = False
+    config.loss.jaccard = False  # Jaccard's denominator in place of Dice's
     config.loss.batch = False  # Dice of the whole batch instead of each crop
     config.loss.smooth_nr = 1e-5  # added to Dice's numerator
     config.loss.smooth_dr = 1e-5  # and denominator
@@ -150,12 +150,17 @@ def base() -> ml_collections.ConfigDict:
     config.loss.gamma = 1.0  # of groups: how much more; 0: not at all
     config.loss.bound = "present"  # smallest error of the groups in a batch; "released" has FairSeg's defects
     config.balance = 0.0  # cross entropy weighs a class by its frequency to the power of minus this
-    config.augment = ("gamma", "intensity", "noise", "bias_field")  # ours
+    config.augment = (
+        "gamma",
+        "intensity",
+        "noise",
+        "bias_field",
+    )  # done to crops on the device, in this order; ours
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # or "sgd", with Nesterov momentum
-    config.optimizer.learning_rate = 1e-4  # released script
-    config.optimizer.warmup_steps = 500  # ours
+    config.optimizer.learning_rate = 1e-4  # at its highest; released script
+    config.optimizer.warmup_steps = 500  # in which the rate rises from 0; ours
     config.optimizer.schedule = "cosine"  # after the warm-up; or "polynomial", "constant", "sawtooth"
     config.optimizer.decoder_steps = 0  # of "sawtooth": the encoder stays, the rate rises and falls
     config.optimizer.final_fraction = 0.0  # of the rate, at the end of the schedule
@@ -163,22 +168,22 @@ def base() -> ml_collections.ConfigDict:
     config.optimizer.hold_steps = 1  # the rate changes only every so many steps
     config.optimizer.momentum = 0.99  # of SGD
     config.optimizer.b1 = 0.9  # Adam's
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-8
+    config.optimizer.b2 = 0.999  # Adam's
+    config.optimizer.eps = 1e-8  # Adam's, added to the denominator
     config.optimizer.weight_decay = (
         1e-5  # released script; AdamW's is decoupled, SGD's is part of the gradient
     )
-    config.optimizer.clip_norm = 1.0  # ours
+    config.optimizer.clip_norm = 1.0  # largest norm of the whole gradient; ours
     config.optimizer.layer_decay = 1.0  # factor on the rate per encoder stage towards the input; 1: none
     config.optimizer.frozen = ""  # regular expression on parameter paths, "^swin/stage[12]": those stay
     config.optimizer.trainable = ""  # the same the other way round; empty: all
 
     config.train = ml_collections.ConfigDict()
-    config.train.steps = 100_000  # ours, as the next four
-    config.train.log_every = 50
-    config.train.eval_every = 2_000
-    config.train.checkpoint_every = 1_000
-    config.train.stop_after_nonfinite = 20
+    config.train.steps = 100_000  # length of the training; ours, as the next four
+    config.train.log_every = 50  # steps between rows of metrics.jsonl
+    config.train.eval_every = 2_000  # steps between validations; 0: none
+    config.train.checkpoint_every = 1_000  # steps between checkpoints
+    config.train.stop_after_nonfinite = 20  # skipped steps in a row that end the run
     config.train.keep = 2  # latest checkpoints that stay, beside the best
     # number of the validation that ranks checkpoints, and which end is best
     config.train.best = ("val/dice", "max")
@@ -192,8 +197,8 @@ def base() -> ml_collections.ConfigDict:
     config.epochs.crops = 4  # of each subject in an epoch; released script
 
     config.mesh = ml_collections.ConfigDict()
-    config.mesh.data = -1  # -1: all devices that are left
-    config.mesh.fsdp = 1
+    config.mesh.data = -1  # devices that share the batch; -1: all that are left
+    config.mesh.fsdp = 1  # devices that share the batch and also the parameters
     config.mesh.space = 1  # devices that share each crop, split along x
 
     config.inference = ml_collections.ConfigDict()
@@ -211,8 +216,8 @@ def base() -> ml_collections.ConfigDict:
 
     config.evaluate = ml_collections.ConfigDict()
     config.evaluate.name = "test"  # of the files in {workdir}/evaluation
-    config.evaluate.split = "test"
-    config.evaluate.label = "manual"
+    config.evaluate.split = "test"  # whose subjects are scored
+    config.evaluate.label = "manual"  # label set that is taken for the truth
     config.evaluate.methods = ("off", "etta")  # also "tent", "bn" (batch norm), "tta" (mean of changed views)
     config.evaluate.label_map = ""  # "btcv", "amos", ...: whose ids the labels have; compare common classes
     config.evaluate.surface = True  # HD95, mean distance and surface Dice too
@@ -226,7 +231,7 @@ def base() -> ml_collections.ConfigDict:
 
     config.predict = ml_collections.ConfigDict()
     config.predict.inputs = ""  # a scan or a folder of scans
-    config.predict.output = "{workdir}/predictions"
+    config.predict.output = "{workdir}/predictions"  # folder of the label maps
     config.predict.method = "off"  # one of those of evaluate.methods
     config.predict.existing = "refuse"  # or "skip", "overwrite"
     config.predict.limits = ""  # a limits.json of the solf job, to judge what is found
@@ -252,8 +257,8 @@ def files_source(layout: str, **paths: str) -> ml_collections.ConfigDict:
     A layout's module in ukbob_jax/volumes/layouts says what its selectors mean; "": not given.
     """
     source = options.section(ReadOptions)
-    source.kind = "files"
-    source.layout = layout
+    source.kind = "files"  # where subjects come from: also "ukb", "openmind", "dwi", "phantom"
+    source.layout = layout  # how the files lie: a module of ukbob_jax/volumes/layouts
     source.paths = {**layouts.selectors(next(iter(paths))), **paths}
     source.splits = {"val": 0, "test": 0}  # persons, of those whom the data set puts nowhere; the rest trains
     source.seed = 0  # draws them

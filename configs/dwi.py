@@ -24,7 +24,7 @@ def get_config(variant: str = "all") -> ml_collections.ConfigDict:
     config.source.kind = "dwi"
     config.source.root = ""  # folder of the data set
     config.source.session = ""  # this one only; empty: all
-    config.source.run = ""  # likewise
+    config.source.run = ""  # this one only; empty: all
     config.source.output = (
         "{workdir}/maps"  # t2, adc, fa as .nii.gz and a picture per subject; empty: the store alone
     )

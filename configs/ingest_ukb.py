@@ -20,7 +20,7 @@ def get_config(variant: str = "all") -> ml_collections.ConfigDict:
 
     config.source = ml_collections.ConfigDict()
     config.source.kind = "ukb"
-    config.source.folder = ""
+    config.source.folder = ""  # of the archives, at any depth
     config.source.instance = 2  # first imaging visit; 3: the repeat; -1: both
     config.source.contrasts = (
         "fat",

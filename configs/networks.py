@@ -64,7 +64,7 @@ def stunet() -> ml_collections.ConfigDict:
     model.depth = ()  # blocks per stage; empty: those of the size
     model.pool_op_kernel_sizes = ((2, 2, 2),) * 5  # strides of the stages after the first, x y z
     model.conv_kernel_sizes = ((3, 3, 3),) * 6
-    model.deep_supervision = True  # as the authors trained
+    model.deep_supervision = True  # a loss at every step of the decoder, as the authors trained
     model.remat = False
     return model
 
@@ -100,9 +100,9 @@ def primus() -> ml_collections.ConfigDict:
     model.init_values = 0.1
     model.scale_attn_inner = True
     model.drop_path_rate = 0.0  # 0.2 in version 3
-    model.depth_per_level = (1, 1, 1)  # version 3
-    model.ch_per_level = (32, 64, 256, 1024)  # version 3
-    model.add_skips = True  # version 3
+    model.depth_per_level = (1, 1, 1)  # residual blocks of each halving; version 3
+    model.ch_per_level = (32, 64, 256, 1024)  # channels of the stem and of each halving; version 3
+    model.add_skips = True  # the finer maps' patches are added to the tokens; version 3
     model.remat = False
     return model
 
@@ -110,7 +110,7 @@ def primus() -> ml_collections.ConfigDict:
 def _common(name: str) -> ml_collections.ConfigDict:
     """What every network has."""
     model = ml_collections.ConfigDict()
-    model.name = name
+    model.name = name  # of the network; or the module path of your own
     model.in_channels = 4
     model.out_channels = 73  # background and ids 1..72
     model.dtype = "float32"

@@ -40,7 +40,7 @@ def get_config(variant: str = "plans") -> ml_collections.ConfigDict:
     config.model.in_channels = 0  # of the data set
     config.model.out_channels = 0
     config.model.dtype = "float32"
-    config.model.remat = False
+    config.model.remat = False  # recompute in the backward pass what a step would keep
     config.loss.name = "plan"  # dice_ce, of regions dice_bce; batch Dice, and background as the plan says
     config.loss.lowest = False
 

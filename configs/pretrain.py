@@ -41,7 +41,7 @@ def get_config(variant: str = "mae") -> ml_collections.ConfigDict:
     )  # every=N with label=SET: what the encoder knows of labelled voxels
 
     config.pretrain = options.section(tasks.METHODS[variant].options)
-    config.pretrain.method = variant
+    config.pretrain.method = variant  # what is learnt
     if variant == "voco":
         config.data.crop = (256, 256, 64)  # cut into crops of 64 x 64 x 64
     if variant == "simclr":

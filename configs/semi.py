@@ -26,7 +26,7 @@ def get_config(variant: str = "cohort") -> ml_collections.ConfigDict:
 
     config.semi = ml_collections.ConfigDict()
     config.semi.methods = ("none", "all", "random", "entropy", "solf")  # and "dropout", "sentinel"
-    config.semi.seeds = (0, 1, 2)
+    config.semi.seeds = (0, 1, 2)  # a teacher each
     config.semi.labelled = 20  # scans of the training split whose labels count; published, beside 100 without
     config.semi.keep = (
         0.5  # share of each organ's labels that a method keeps; SOLF keeps what its limits hold

@@ -49,12 +49,12 @@ def get_config(variant: str = "cubes") -> ml_collections.ConfigDict:
 def cubes() -> ml_collections.ConfigDict:
     """The grader of whole masks, on the encoder of any network that says where its maps are."""
     model = _head("ukbob_jax.sentinel.volumes")
-    model.network = "plain_unet"
+    model.network = "plain_unet"  # whose encoder looks at image and mask
     model.network_fields = ml_collections.ConfigDict()
-    model.network_fields.n_stages = 4
-    model.network_fields.features_per_stage = (16, 32, 64, 128)
-    model.network_fields.strides = (1, 2, 2, 2)
-    model.network_fields.n_conv_per_stage = 1
+    model.network_fields.n_stages = 4  # of that network, as the next three
+    model.network_fields.features_per_stage = (16, 32, 64, 128)  # channels
+    model.network_fields.strides = (1, 2, 2, 2)  # of each stage, along every axis
+    model.network_fields.n_conv_per_stage = 1  # convolutions
     model.context = 64  # width of what is made of the organ and its place
     model.outline = 12  # width of the decoder that draws the organ as it should be; 0: none
     return model
@@ -63,16 +63,16 @@ def cubes() -> ml_collections.ConfigDict:
 def slices() -> ml_collections.ConfigDict:
     """The published network."""
     model = _head("ukbob_jax.sentinel.resnet")
-    model.depths = (3, 4, 6, 3)
-    model.width = 64
+    model.depths = (3, 4, 6, 3)  # blocks per stage
+    model.width = 64  # channels of the first stage
     return model
 
 
 def _head(name: str) -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict({"name": name})
-    model.hidden = 50
+    model.hidden = 50  # width of the layer before the grade
     model.squash = True  # a sigmoid on the grade
     model.bounded = True  # norms and gates that cannot saturate; False, with squash=False: as published
     model.detection = False  # a second output: a score for "needs repair"
-    model.dtype = "float32"
+    model.dtype = "float32"  # of activations
     return model

@@ -63,7 +63,7 @@ def demo(config: ml_collections.ConfigDict) -> None:
     config.source.splits = {"val": 3}  # the rest trains
     config.source.corrupted_fraction = 0.4  # of training subjects with label errors
     config.source.errors = 0.1  # fraction of such a subject's large organs that get one
-    config.source.scanner = ""
+    config.source.scanner = ""  # that all subjects were scanned with; empty: that of training
     config.source.seed = 0
 
     config.evaluate.scanners = ("contrast", "bias", "noise", "low_resolution", "low_field")

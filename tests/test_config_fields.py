@@ -4,6 +4,7 @@ Jobs run for real on a few small phantoms, one after the other, while every read
 section taken with `to_dict` counts as read where it is handed to a function, not where it is only kept or compared.
 """
 
+import collections
 import contextlib
 import importlib
 import pathlib
@@ -24,6 +25,7 @@ from tests import tiny_network
 from tests.conftest import ROOT
 from tests.inference.networks import CARD, Bands, scan
 from tests.inference.nnunet import tiny
+from tools.site import formats
 from ukbob_jax import devices, jobs, settings
 from ukbob_jax.errors import UkbobError
 from ukbob_jax.inference.segmenter import Segmenter
@@ -44,6 +46,9 @@ TINY = (
     "inference.overlap=0.0", "epochs.total=0", "train.steps=1", "train.log_every=1", "train.eval_every=1",
     "train.checkpoint_every=1", "optimizer.warmup_steps=0", "organs=('liver',)",
 )  # fmt: skip
+
+BY_OTHERS = {"decisions", "failures", "damaged"}  # schemas of files that these jobs leave none of: tests/site
+MAY_BE_EMPTY = {"fix", "missing"}
 
 
 class Section(dict):
@@ -144,10 +149,15 @@ def run(reads: set[str], workdir: pathlib.Path, recipe: str, *words: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def reads(tmp_path_factory, quick_compilation) -> set[str]:
+def root(tmp_path_factory) -> pathlib.Path:
+    """Folder of all that the jobs write."""
+    return tmp_path_factory.mktemp("fields")
+
+
+@pytest.fixture(scope="module")
+def reads(root, quick_compilation) -> set[str]:
     """The fields that are read while every job runs once or more."""
     reads: set[str] = set()
-    root = tmp_path_factory.mktemp("fields")
     store, quality = f"store={root}/store", root / "store" / "quality" / "auto"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UKBOB_CACHE", "off")
@@ -325,6 +335,15 @@ def test_every_field_of_every_recipe_is_read_by_a_job(reads):
     }
     unread = sorted(f"{name} ({fields[name]})" for name in fields.keys() - reads)
     assert not unread, f"no job reads {', '.join(unread)}"
+
+
+def test_files_that_jobs_write_are_as_their_schemas_say(reads, root):
+    seen = collections.Counter()
+    for path in root.rglob("*.json*"):
+        if name := formats.of(path):
+            seen[name] += formats.check_file(name, path)
+    rows = formats.schemas().keys() - BY_OTHERS
+    assert all(seen[name] for name in rows - MAY_BE_EMPTY), rows - MAY_BE_EMPTY - seen.keys()
 
 
 def test_a_field_that_nobody_reads_is_noticed():

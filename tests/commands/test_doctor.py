@@ -56,7 +56,13 @@ def test_the_extras_are_those_of_the_package():
         "distributed": "dask[distributed]", "libtpu": "jax[tpu]", "jax-cuda12-plugin": "jax[cuda12]",
         "pylibjpeg-openjpeg": "pylibjpeg[libjpeg,openjpeg]",
     }  # fmt: skip
-    assert {feature.extra for feature in doctor.FEATURES} == {*extras} - {"test", "lint", "torch", "sammed2d", "docs"}
+    assert {feature.extra for feature in doctor.FEATURES} == {*extras} - {
+        "test",
+        "lint",
+        "torch",
+        "sammed2d",
+        "docs",
+    }
     for feature in doctor.FEATURES:
         named = [package.split("|")[0] for package in feature.packages]
         for name in named:

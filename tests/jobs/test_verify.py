@@ -9,6 +9,7 @@ import pytest
 
 from tests.jobs.test_ingest import cohort
 from tests.store.test_faults import flip, shard
+from tools.site import formats
 from ukbob_jax import errors, files
 from ukbob_jax.jobs import ingest, verify
 from ukbob_jax.store.reader import Store
@@ -45,6 +46,7 @@ def test_damage_is_listed_and_ends_with_exit_code_4(store, tmp_path):
     with pytest.raises(errors.SomeFailed, match=r"3 of 4 subjects .* are damaged, listed in") as caught:
         verify.run(recipe(store.path), str(tmp_path))
     assert caught.value.exit_code == 4
+    assert formats.check_file("damaged", tmp_path / "damaged.jsonl") == 3
     found = {row["subject"]: row["damage"] for row in files.read_jsonl(tmp_path / "damaged.jsonl")}
     assert found == verify_store(store.path) and found.keys() == expected.keys()
     assert all(re.fullmatch(expected[subject], found[subject]) for subject in expected)
