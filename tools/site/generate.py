@@ -35,9 +35,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
 OUTSIDE = {  # page of the repository -> page of the site that shows it
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "experiments/openmind/README.md": "evidence/openmind.md",
     "experiments/robustness/README.md": "evidence/robustness.md",
     "experiments/robustness/results/table.md": "evidence/robustness_table.md",
     "experiments/scaling/README.md": "evidence/scaling.md",
+    "experiments/sentinel/README.md": "evidence/sentinel.md",
     "experiments/solf/README.md": "evidence/solf.md",
     "findings/README.md": "evidence/findings.md",
 }
