@@ -348,4 +348,7 @@ def test_sigterm_to_the_process_ends_it_with_code_75_within_seconds(tmp_path):
     assert process.returncode == 75
     assert "Traceback" not in messages
     step = restore_params(tmp_path / "checkpoints", "latest")[2]["step"]
-    assert f"stopped at step {step}, which is saved" in messages
+    assert (
+        f"stopped at step {step}, which is saved" in messages
+        or f"stopped in the evaluation after step {step};" in messages
+    )

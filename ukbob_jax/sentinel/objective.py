@@ -54,7 +54,7 @@ def grading(
         if deviation is not None:
             own_key = jax.random.fold_in(key, 1)
             embedding += deviation * jax.random.normal(own_key, embedding.shape, embedding.dtype)
-        out, model_state = model.apply(
+        found: Any = model.apply(
             {"params": network, **state.model_state},
             batch["seen"],
             embedding,
@@ -63,6 +63,7 @@ def grading(
             rngs={"dropout": key},
             mutable=[*state.model_state, *drawing],
         )
+        out, model_state = found
         drawn = model_state.pop("intermediates")[OUTLINE][0] if drawing else None
         grade, score = out if own else (out, None)
         true = batch["dice"]

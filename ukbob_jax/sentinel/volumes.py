@@ -147,11 +147,10 @@ class VolumeGrader(nn.Module):
         drawn = self.drawing(maps, context, cubes.shape[1:4])
         self.sow("intermediates", OUTLINE, drawn)
         agreement = soft_dice(jax.nn.sigmoid(drawn), mask[..., 0])
-        out = self.head(features, context)
-        grade, *score = out if self.detection else (out,)
-        grade += jnp.log(agreement) - jnp.log1p(-agreement)
+        out: Any = self.head(features, context)
+        grade = (out[0] if self.detection else out) + jnp.log(agreement) - jnp.log1p(-agreement)
         grade = jax.nn.sigmoid(grade) if self.squash else grade
-        return (grade, *score) if self.detection else grade
+        return (grade, out[1]) if self.detection else grade
 
 
 class Outline(nn.Module):

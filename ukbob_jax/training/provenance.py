@@ -32,6 +32,7 @@ FREE = (
     *("plans", "configuration"),  # of nnU-Net: become fields of data, model and loss
     "epochs",  # becomes steps of train and optimizer
     "probe",  # looks at a pre-training and changes nothing of it
+    *("radiomics", "frd", "export2d"),  # made from a store, of no training
     *("active", "query", "semi"),  # which labels there are: they count by the fingerprint
     *(f"sentinel.{name}" for name in ("val_pairs", "coverage", "recall", "grader", "decisions")),
     *("sentinel.process", "sentinel.processes"),
