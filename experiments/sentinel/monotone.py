@@ -2,9 +2,9 @@
 
     python -m experiments.sentinel.monotone --store STORE --label manual --grader runs/grader --output DIR
 
-Every organ of the held-out scans is eroded and dilated by 0, 1, 2, ... voxels; all organs by the same step are graded at
-once. Writes monotone.json and monotone.png: mean grade and mean true Dice per step, over the organs of which something is
-left at every step, and the share of organs (means over scans) whose grades fall with each step.
+Every organ of the held-out scans is eroded and dilated by 0, 1, 2, ... voxels and graded by itself: dilated organs overlap.
+Writes monotone.json and monotone.png: mean grade and mean true Dice per step, over the organs of which something is left
+at every step, and the share of organs (means over scans) whose grades fall with each step.
 """
 
 import argparse

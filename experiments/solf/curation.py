@@ -1,6 +1,6 @@
 """Does filtering labels make a better network? One network, equal steps, labels chosen in different ways.
 
-    python -m experiments.solf.curation --workdir runs/curation                  the whole design: an hour
+    python -m experiments.solf.curation --workdir runs/curation                  all: 126 trainings, and the grader's
     python -m experiments.solf.curation --workdir runs/curation --minutes 5      stop after 5 minutes; again goes on
     ... --levels 0.5 --arms all random solf_2 oracle --seeds 2                   a part of it
     ... --shape 64 64 128 --width 24 --steps 2000                                a larger one, for an accelerator
@@ -153,7 +153,9 @@ class Work:
         if not path.exists():
             shape = tuple(self.options.shape)
             trained = grader.trained(self.options.workdir, shape, self.options.grader_steps)
-            np.save(path, grader.grades(trained, self.noisy(seed, level)[0], shape, LEARNT))
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, grader.grades(trained, self.noisy(seed, level)[0], shape, LEARNT))
+            partial.replace(path)
         return np.load(path)
 
     def targets(self, labels: np.ndarray, out: np.ndarray) -> np.ndarray:

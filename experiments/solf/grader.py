@@ -5,16 +5,15 @@ It never sees a planted error of the cohort: bodies, kinds of error and random n
 """
 
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import numpy as np
 
 from configs import sentinel as recipe
+from configs import swin_bob
 from experiments import small
 from ukbob_jax import anatomy, phantom, progress, sentinel, settings
-from ukbob_jax.jobs import sentinel_train
-from ukbob_jax.store.writer import StoreWriter
+from ukbob_jax.jobs import ingest, sentinel_train
 
 CONTRAST = "water"
 FIRST = 10_000  # number of the first body; the cohort's are below
@@ -22,9 +21,9 @@ TRAIN, VAL = 240, 40
 
 
 def trained(workdir: pathlib.Path, shape: tuple[int, int, int], steps: int) -> sentinel.TrainedGrader:
-    """The grader of a workdir; its training, 20 minutes, goes on where it stopped."""
+    """The grader of a workdir; its training goes on where it stopped."""
     store, run = workdir / "trusted", workdir / "grader"
-    _write(store, shape)
+    bodies(store, shape)
     if not (run / "sentinel.json").exists():
         sentinel_train.run(config(store, steps), str(run))
     return sentinel.load(run)
@@ -62,22 +61,15 @@ def grades(
     return found
 
 
-def _write(store: pathlib.Path, shape: tuple[int, int, int]) -> None:
-    """True labels of bodies that the cohort does not have."""
-    if store.exists():
-        return
-    partial = store.with_name(f"{store.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with StoreWriter(partial) as writer:
-        for i in progress.track(range(TRAIN + VAL), "trusted bodies"):
-            image, label = phantom.subject(FIRST + i, shape)
-            writer.write(
-                f"body{i:03d}",
-                image,
-                phantom.affine(shape),
-                {"manual": label},
-                source=str(FIRST + i),
-                split="train" if i < TRAIN else "val",
-                contrasts=phantom.CONTRASTS,
-            )
-    partial.rename(store)
+def bodies(store: pathlib.Path, shape: tuple[int, int, int]) -> None:
+    """True labels of bodies that the cohort does not have, into a store; those that are there are passed over."""
+    fields = {
+        "store": str(store),
+        "source.shape": shape,
+        "source.first": FIRST,
+        "source.count": TRAIN + VAL,
+        "source.splits": {"val": VAL},
+        "source.errors": 0.0,
+    }
+    demo = swin_bob.get_config("demo").copy_and_resolve_references()
+    ingest.run(settings.with_fields(demo, fields), str(store.parent))

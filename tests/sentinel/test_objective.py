@@ -143,7 +143,7 @@ def test_the_loss_of_a_drawing_is_cross_entropy_and_dice():
     np.testing.assert_allclose(outline_loss(drawn, truth), entropy + 1 - dice.mean(), rtol=1e-5)
 
 
-def test_noise_of_embeddings_is_drawn_from_the_key_in_units_of_each_number(batch):
+def test_noise_of_embeddings_is_drawn_from_the_key(batch):
     seen = []
 
     class Spy(nn.Module):
@@ -152,15 +152,15 @@ def test_noise_of_embeddings_is_drawn_from_the_key_in_units_of_each_number(batch
             seen.append(np.asarray(embedding))
             return nn.Dense(1)(embedding)[:, 0]
 
-    vectors = VECTORS * np.array([1, 10, 0, 1], np.float32)
+    vectors, noise = VECTORS, np.array([1, 10, 0, 0.5], np.float32)
     model = Spy()
     variables = model.init(jax.random.key(0), batch["seen"], vectors[batch["class"]])
     big = {name: np.concatenate([value] * 200) for name, value in batch.items() if name != "partner"}
-    objective = grading(model, vectors, places=False, ranking=0.0, noise=0.5)
+    objective = grading(model, vectors, places=False, ranking=0.0, noise=noise)
     tx = optimizer.build(learning_rate=0.1, steps=10)
     state = states.init(jax.random.key(0), variables=lambda key: variables, optimizer=tx)
     for key in (1, 1, 2):
         objective(state.params, state, big, jax.random.key(key))
     one, again, other = (found - vectors[big["class"]] for found in seen[-3:])
     assert (one == again).all() and (one != other).any()
-    np.testing.assert_allclose(one.std(0), 0.5 * vectors.std(0), rtol=0.05)
+    np.testing.assert_allclose(one.std(0), noise, rtol=0.05)

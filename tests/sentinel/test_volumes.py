@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ukbob_jax as bob
+from ukbob_jax.errors import ConfigError
 from ukbob_jax.models import architecture
 from ukbob_jax.sentinel import degradation
 from ukbob_jax.sentinel.volumes import OUTLINE, VolumeGrader, pooled, soft_dice
@@ -65,6 +66,11 @@ def test_the_grade_starts_from_the_dice_with_the_drawing(drawing):
     drawn, mask = jax.nn.sigmoid(more["intermediates"][OUTLINE][0]), (cubes[..., 1] + 1) / 2
     expected = [2 * float((d * m).sum()) / float(d.sum() + m.sum()) for d, m in zip(drawn, mask)]
     np.testing.assert_allclose(grade, expected, rtol=1e-5)
+
+
+def test_an_outline_needs_the_sigmoid():
+    with pytest.raises(ConfigError, match="outline needs squash=True"):
+        VolumeGrader(3, network_fields=TINY, outline=4, squash=False)
 
 
 def test_soft_dice_is_dice_of_masks_and_stays_inside():

@@ -24,7 +24,7 @@ def grading(
     ranking: float = 1.0,
     detector: float = 0.1,
     threshold: float = 0.5,
-    noise: float = 0.0,
+    noise: np.ndarray | None = None,
 ) -> Objective:
     """The objective of a grader: weighted squared error + `ranking` x ranking loss + `detector` x AUC margin loss.
 
@@ -39,10 +39,9 @@ def grading(
         ranking: factor; 0: without.
         detector: factor.
         threshold: Dice.
-        noise: of embeddings, see `SentinelOptions.embedding_noise`.
+        noise: e, deviation of what is added to embeddings in training; None: nothing.
     """
     table = jnp.asarray(vectors)
-    deviation = noise * table.std(0)[None] if noise else None
     drawing = ("intermediates",) if getattr(model, "outline", 0) else ()
 
     def objective(
@@ -51,9 +50,9 @@ def grading(
         network, own = split_pretext(params)
         told = (batch["place"],) if places else ()
         embedding = table[batch["class"]]
-        if deviation is not None:
-            own_key = jax.random.fold_in(key, 1)
-            embedding += deviation * jax.random.normal(own_key, embedding.shape, embedding.dtype)
+        if noise is not None:
+            numbers = jax.random.normal(jax.random.fold_in(key, 1), embedding.shape, embedding.dtype)
+            embedding += jnp.asarray(noise, embedding.dtype)[None] * numbers
         found: Any = model.apply(
             {"params": network, **state.model_state},
             batch["seen"],

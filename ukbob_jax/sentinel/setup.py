@@ -64,6 +64,13 @@ class Setup:
             return np.arange(self.num_classes, dtype=np.int32)
         return np.nan_to_num(self.table.vectors).astype(np.float32)
 
+    @property
+    def noise(self) -> np.ndarray | None:
+        """Deviation of the noise on embeddings, e, see `SentinelOptions.embedding_noise`; None: no noise."""
+        if self.table is None or not self.options.embedding_noise:
+            return None
+        return self.options.embedding_noise * np.nanstd(self.table.vectors, axis=0)
+
     def pairs(
         self, purpose: str, seed: int, predictions: Predictions | None = None, unseen: bool = False
     ) -> Pairs:

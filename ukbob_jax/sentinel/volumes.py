@@ -48,7 +48,7 @@ class VolumeGrader(nn.Module):
         hidden, detection: see `GatedHead`.
         context: width of those two layers.
         outline: width of the decoder; 0: none.
-        squash: a sigmoid on the grade.
+        squash: a sigmoid on the grade; an outline needs it.
         bounded: see `GatedHead`.
         learned_classes: see `ResNet50`.
         dtype: of the arithmetic; parameters are float32.
@@ -71,6 +71,8 @@ class VolumeGrader(nn.Module):
         fields = self.network_fields
         pairs = fields.items() if isinstance(fields, Mapping) else fields
         object.__setattr__(self, "network_fields", architecture.tuples([[k, v] for k, v in pairs]))
+        if self.outline and not self.squash:
+            raise ConfigError("VolumeGrader: outline needs squash=True, since its grade is a sigmoid.")
         super().__post_init__()
 
     @property
@@ -103,9 +105,8 @@ class VolumeGrader(nn.Module):
         self.classes = table(self)
         self.place = [nn.Dense(self.context, dtype=self.dtype, kernel_init=kernel_init) for _ in range(2)]
         self.drawing = Outline(self.outline, self.dtype) if self.outline else None
-        self.head = GatedHead(
-            self.hidden, self.squash and not self.outline, self.bounded, self.detection, self.dtype
-        )
+        squash = self.squash and not self.outline  # there the sigmoid comes later
+        self.head = GatedHead(self.hidden, squash, self.bounded, self.detection, self.dtype)
 
     def __call__(
         self,
@@ -148,8 +149,7 @@ class VolumeGrader(nn.Module):
         self.sow("intermediates", OUTLINE, drawn)
         agreement = soft_dice(jax.nn.sigmoid(drawn), mask[..., 0])
         out: Any = self.head(features, context)
-        grade = (out[0] if self.detection else out) + jnp.log(agreement) - jnp.log1p(-agreement)
-        grade = jax.nn.sigmoid(grade) if self.squash else grade
+        grade = jax.nn.sigmoid((out[0] if self.detection else out) + jax.scipy.special.logit(agreement))
         return (grade, out[1]) if self.detection else grade
 
 

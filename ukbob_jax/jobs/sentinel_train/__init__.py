@@ -94,7 +94,7 @@ def run(config: Config, workdir: str) -> None:
                 ranking=options.ranking,
                 detector=options.detector,
                 threshold=options.threshold,
-                noise=options.embedding_noise,
+                noise=made.noise,
             ),
             optimizer=objective.saddle(tx) if detects else tx,
             accumulate=config.train.accumulate,
